@@ -1,0 +1,70 @@
+# Everything runs inside .venv, which `make setup` makes from the locked requirements. `make` alone lists the targets.
+# The Python to make it from: make setup PYTHON=python3.12        arguments for run, test, bench, load: ARGS="--once"
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+LOCKED := requirements/run.txt requirements/dev.txt requirements/load.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: help setup run test check bench load lock
+
+help:
+	@echo "make setup   make .venv from the locked requirements (the other targets do it by themselves)"
+	@echo "make run     the demo: embedded PostgreSQL, acquirer stub, switch, one authorization to see"
+	@echo "make test    all tests"
+	@echo "make check   ruff, mypy, import-linter"
+	@echo "make bench   CPU per authorization against the baseline, memory, added time"
+	@echo "make load    Locust: steady, ramp, spike; then the three books are compared"
+	@echo "make lock    refresh requirements/*.txt from requirements/*.in"
+
+setup: $(READY)
+
+# A half-made .venv (no pip in it) is made anew. The stamp is written last, so an interrupted setup starts again.
+$(READY): $(LOCKED) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "setup: $(PYTHON) is missing or older than 3.11; name another: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	  echo "setup: making .venv with $$($(PYTHON) --version)"; rm -rf .venv; \
+	  $(PYTHON) -m venv .venv >/dev/null 2>&1 || { rm -rf .venv; $(PYTHON) -m virtualenv --quiet .venv 2>/dev/null; } || { rm -rf .venv; \
+	  echo "setup: $(PYTHON) can make no virtual environment. Install its venv module (Debian, Ubuntu: apt-get install python3-venv)" >&2; \
+	  echo "setup: or, without root: $(PYTHON) -m pip install --user virtualenv" >&2; exit 1; }; }
+	@echo "setup: 1/4 what the switch needs (about 50 MB, with PostgreSQL)"
+	@$(PIP) --require-hashes -r requirements/run.txt
+	@echo "setup: 2/4 what its tests need"
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@echo "setup: 3/4 what its load tests need"
+	@$(PIP) --require-hashes -r requirements/load.txt
+	@echo "setup: 4/4 the switch itself"
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $(READY)
+	@echo "setup: done"
+
+run: $(READY)
+	@exec $(BIN)/switch demo $(ARGS)
+
+test: $(READY)
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	@exec $(BIN)/python -m loadtests.bench $(ARGS)
+
+load: $(READY)
+	@exec $(BIN)/python -m loadtests.load $(ARGS)
+
+# The files name no host: a lock with an address in it is refused.
+lock: $(READY)
+	@$(PIP) 'uv==0.13.*'
+	@cd requirements && for group in run dev load; do \
+	  echo "lock: $$group"; \
+	  ../$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	    $$group.in --output-file $$group.new || { rm -f $$group.new; exit 1; }; \
+	  if grep -n '://' $$group.new; then \
+	    echo "lock: refused, $$group.txt would name a host; take the address out of $$group.in" >&2; rm -f $$group.new; exit 1; fi; \
+	  mv $$group.new $$group.txt; done

@@ -1,0 +1,114 @@
+"""python -m acquirer_stubs [options] runs a host; python -m acquirer_stubs book FILE prints what a book says about money."""
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from acquirer_stubs.behaviours import Known
+from acquirer_stubs.book import Book, BookError, effects
+from acquirer_stubs.control import Control
+from acquirer_stubs.host import Host
+
+# uvloop makes the same protocol calls for less CPU, where it is installed.
+new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+with contextlib.suppress(ImportError):
+    from uvloop import new_event_loop
+
+PR_SET_PDEATHSIG = 1
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("acquirer_stubs", description="A simulated acquirer host.")
+    parser.add_argument("--host", default="127.0.0.1", help="address the lines come to")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--control-port", type=int, default=0, help="HTTP control on 127.0.0.1; 0 takes a free one")
+    parser.add_argument("--book", type=Path, required=True, help="the book's file; its key stands beside it as FILE.key")
+    parser.add_argument("--fast", action="store_true", help="no fsync; the book is written all the same")
+    parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS", help="before every answer")
+    parser.add_argument("--require-sign-on", action="store_true", help="91 for money messages on a line without 0800 DE70=001")
+    parser.add_argument("--die-with-parent", action="store_true", help="SIGTERM when the thread that started this process ends (Linux)")
+    return parser.parse_args(argv)
+
+
+def die_with_parent() -> None:
+    """Linux prctl(2): the kernel signals us when our parent ends. It may have ended just before we asked."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(0)
+
+
+def print_effects(path: Path) -> None:
+    """One JSON line per (DE37, DE41, DE49) with net and held in minor units, then one with the totals."""
+    net: Counter[str] = Counter()
+    held: Counter[str] = Counter()
+    for (rrn, terminal, currency), (moved, hold, code) in sorted(effects(path).items()):
+        net[currency] += moved
+        held[currency] += hold
+        print(json.dumps({"rrn": rrn, "terminal": terminal, "currency": currency, "net": moved, "held": hold, "code": code}))
+    print(json.dumps({"totals": {"net": net, "held": held}}))
+
+
+async def serve(options: argparse.Namespace) -> str:
+    """Runs until SIGTERM or SIGINT; returns the fault that ended it, or an empty text."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[str] = loop.create_future()
+
+    def end(reason: str) -> None:
+        if not ended.done():
+            ended.set_result(reason)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end, "")
+    known = Known()
+    book = Book(options.book, fast=options.fast)
+    book.failed = lambda error: end(f"{options.book}: {error}")
+    book.open(known)
+    host = Host(book, known, delay=options.delay, require_sign_on=options.require_sign_on)
+    control = Control(host)
+    at = f"{options.host}:{options.port}"
+    try:
+        port = await host.start(options.host, options.port)
+        at = f"127.0.0.1:{options.control_port}"
+        control_port = await control.start(options.control_port)
+    except (OSError, OverflowError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        end(f"cannot listen on {at}: {reason}")
+    else:
+        print(json.dumps({"port": port, "control_url": f"http://127.0.0.1:{control_port}"}), flush=True)
+    reason = await ended
+    control.stop()
+    await host.stop()
+    return reason
+
+
+def main(argv: list[str]) -> int:
+    if argv[:1] == ["book"] and len(argv) == 2:
+        try:
+            print_effects(Path(argv[1]))
+        except (BookError, OSError) as error:
+            print(f"acquirer_stubs: {error}", file=sys.stderr)
+            return 1
+        return 0
+    options = arguments(argv)
+    if options.die_with_parent:
+        die_with_parent()
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            reason = runner.run(serve(options))
+    except BookError as error:
+        reason = str(error)
+    if reason:
+        print(f"acquirer_stubs: {reason}", file=sys.stderr)
+    return 1 if reason else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Dialects of ISO 8583: literals only."""

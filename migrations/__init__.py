@@ -1,0 +1,1 @@
+"""Alembic revisions in plain SQL; forward only, never edited after they landed."""

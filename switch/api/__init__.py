@@ -1,0 +1,1 @@
+"""The HTTP side: the edge, the strict reader of bodies, the routes."""

@@ -1,0 +1,101 @@
+"""How a transaction is shown: built from its row alone, so an answer survives a crash and is the same each time."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+from switch.ids import show
+from switch.payments.desk import stands
+from switch.payments.history import Duty
+from switch.payments.transaction import APPROVED, PARKED, REVERSED, REVERSING, SENT, STATUS, Transaction, payment_status
+
+REVERSAL_STATE = {REVERSING: "open", REVERSED: "done", PARKED: "parked"}
+
+
+def stamp(at: datetime | None) -> str | None:
+    """RFC 3339 in UTC."""
+    return None if at is None else f"{at.isoformat(timespec='microseconds')[:26]}Z"
+
+
+def _common(row: Transaction) -> dict[str, Any]:
+    shown: dict[str, Any] = {"id": show("transaction", row.transaction_id), "type": row.type}
+    if row.original_id is not None:
+        shown["original"] = show("transaction", row.original_id)
+    return shown
+
+
+def _what(row: Transaction) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "currency": row.currency, "response_code": row.response_code, "reason": row.reason, "advice": row.advice,
+        "approval_code": row.approval_code, "rrn": row.rrn, "stan": row.stan, "acquirer": show("acquirer", row.acquirer_id),
+        "acquirer_rrn": row.acquirer_rrn, "card": {"masked_pan": row.masked_pan, "brand": row.brand, "entry_mode": row.entry_mode},
+        "terminal_trace": row.terminal_trace, "reference": row.reference,
+    }
+    if row.possible_duplicate_of is not None:
+        shown["possible_duplicate_of"] = show("transaction", row.possible_duplicate_of)
+    if row.answer_emv:
+        shown["emv"] = row.answer_emv
+    if row.balances:
+        shown["balances"] = balances(row.balances)
+    return shown
+
+
+def balances(de54: str) -> list[dict[str, Any]]:
+    """DE54 in elements of 20: account type, amount type, currency, sign, amount in minor units."""
+    elements = [de54[at:at + 20] for at in range(0, len(de54) - 19, 20)]
+    return [{"account_type": e[:2], "amount_type": e[2:4], "currency_code": e[4:7], "amount": int(e[8:20]) * (-1 if e[7] == "D" else 1)}
+            for e in elements if e[8:20].isdigit()]
+
+
+def _amounts(authorised: int, capturable: int, captured: int, refunded: int, charged_back: int) -> dict[str, int]:
+    return {"authorised": authorised, "capturable": capturable, "captured": captured, "refunded": refunded, "charged_back": charged_back}
+
+
+def first(row: Transaction) -> tuple[int, bytes]:
+    """Status and body of the answer to the POST: 201 as it was at the outcome, byte for byte; 202 as it stands now."""
+    if not stands(row):
+        return 202, json.dumps(unsold(row), separators=(",", ":")).encode()
+    approved = row.approved_amount or 0
+    captured = approved if row.capture_method == "automatic" else 0
+    assert row.outcome is not None
+    money = (approved, approved, captured, 0, 0)
+    body = {**_common(row), "status": STATUS[row.outcome], "payment_status": payment_status(row.outcome, approved, captured, 0, 0),
+            "amount": row.amount, "approved_amount": approved, **_what(row), "amounts": _amounts(*money),
+            "created_at": stamp(row.received_at), "server_time": stamp(row.outcome_at)}
+    return 201, json.dumps(body, separators=(",", ":")).encode()
+
+
+def unsold(row: Transaction) -> dict[str, Any]:
+    """A 202: this sale did not happen; GET it for the end of the story."""
+    return {**_common(row), "status": STATUS[row.state], "amount": row.amount, "currency": row.currency, "reason": row.reason,
+            "advice": _advice(row), "reversal": reversal(row, None), "rrn": row.rrn, "stan": row.stan,
+            "terminal_trace": row.terminal_trace, "reference": row.reference, "created_at": stamp(row.received_at)}
+
+
+def _advice(row: Transaction) -> str | None:
+    if row.state == SENT:
+        return "ask_again"
+    return "new_payment_allowed" if row.state in REVERSAL_STATE else row.advice
+
+
+def reversal(row: Transaction, duty: Duty | None) -> dict[str, Any] | None:
+    if row.state not in REVERSAL_STATE:
+        return None
+    shown: dict[str, Any] = {"state": REVERSAL_STATE[row.state], "since": stamp(duty.created_at if duty else row.outcome_at)}
+    if duty is not None:
+        shown |= {"cause": duty.cause, "stan": duty.stan, "transmissions": duty.transmissions, "last_sent_at": stamp(duty.last_sent_at),
+                  "last_code": duty.last_code, "next_attempt_at": stamp(duty.next_attempt_at) if duty.state == "open" else None,
+                  "closed_at": stamp(duty.closed_at), "closed_by": duty.closed_by}
+    return shown
+
+
+def current(row: Transaction, duty: Duty | None = None) -> dict[str, Any]:
+    """The transaction as it stands now."""
+    money = (row.authorised, row.capturable, row.captured, row.refunded, row.charged_back)
+    return {**_common(row), "status": STATUS[row.state],
+            "payment_status": payment_status(row.state, row.authorised, row.captured, row.refunded, row.charged_back),
+            "amount": row.amount, "approved_amount": row.approved_amount if row.state == APPROVED else 0, **_what(row),
+            "advice": _advice(row), "amounts": _amounts(*money), "reversal": reversal(row, duty),
+            "store": show("store", row.store_id), "terminal": show("terminal", row.terminal_id), "business_date": row.business_date.isoformat(),
+            "tip_amount": row.tip_amount, "cashback_amount": row.cashback_amount, "capture_method": row.capture_method,
+            "created_at": stamp(row.received_at), "outcome_at": stamp(row.outcome_at)}

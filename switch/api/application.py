@@ -1,0 +1,104 @@
+"""The documented application: every route but the hot one, health, metrics, and the OpenAPI file with its page."""
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any, Protocol
+from uuid import UUID
+
+from fastapi import FastAPI, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from switch import metrics
+from switch.api import merchant, operator, problems
+from switch.api.documented import complete, documented
+from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails
+from switch.api.terminal import AuthorizationRequest, CancellationRequest
+from switch.callers import Caller, identify
+from switch.database import Pool
+from switch.directory import Directory
+from switch.errors import Problem
+from switch.links.acquirer import AcquirerLink
+from switch.merchants.onboarding import Onboarding
+from switch.payments.cancellation import Cancellations
+from switch.payments.history import History
+
+EXAMPLE = {
+    "type": "purchase", "amount": 10000, "currency": "CNY", "terminal_trace": "000017", "reference": "table 4",
+    "card": {"entry_mode": "chip", "pan": "6212345678900000003", "expiry": "3012", "emv": "9F2608A1B2C3D4E5F60718950500000080009A03261123"},
+}
+
+
+class Parts(Protocol):
+    """What the application needs of the switch (app.py)."""
+
+    directory: Directory
+    history: History
+    cancellations: Cancellations
+    onboarding: Onboarding
+    links: dict[UUID, AcquirerLink]
+    writers: Pool
+
+    async def readiness(self) -> tuple[bool, dict[str, Any]]: ...
+
+
+def application(parts: Parts) -> FastAPI:
+    app = FastAPI(title="Payment switch", version="1", docs_url=None, redoc_url=None, telemetry={"logs": False, "operation_spans": False},
+                  description="Money is integer minor units with an ISO 4217 code. Errors are problem details; see /problems.")
+    problems.install(app)
+
+    def caller_of(request: Request) -> Caller:
+        return identify(parts.directory, request.headers.get("authorization"))
+
+    def links() -> Mapping[UUID, AcquirerLink]:
+        return parts.links
+
+    @app.post("/v1/authorizations", tags=["terminals"], summary="Authorize a payment", status_code=201,
+              openapi_extra=documented(AuthorizationRequest, EXAMPLE) | {"parameters": [
+                  {"name": "Idempotency-Key", "in": "header", "required": True, "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{16,64}$"},
+                   "description": "Made and stored by the terminal before it sends; the same key gives the same answer for ever."},
+                  {"name": "Request-Deadline", "in": "header", "required": False, "schema": {"type": "number"},
+                   "description": "Seconds the terminal will wait."}]},
+              responses={201: {"model": ApprovedOrDeclined, "description": "The outcome; a decline is an outcome. Replays byte for byte."},
+                         202: {"model": NotSold, "description": "Not sold. GET it for the end of the story."},
+                         **{code: {"model": ProblemDetails, "description": "Refused"} for code in (400, 401, 403, 409, 413, 415, 422, 503)}})
+    async def authorize(request: Request) -> Response:
+        raise Problem("not_found")  # never reached: the plain callable of api/terminal.py stands in front (app.py)
+
+    app.include_router(merchant.router(parts, caller_of))
+    app.include_router(operator.router(caller_of, parts.onboarding, links, parts.writers))
+    app.include_router(problems.router)
+
+    @app.get("/healthz", tags=["operations"], summary="The process is alive")
+    async def healthz() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz", tags=["operations"], summary="This worker admits payments")
+    async def readyz() -> Response:
+        ready, body = await parts.readiness()
+        return JSONResponse({"ready": ready, **body}, 200 if ready else 503, {} if ready else {"retry-after": "2"})
+
+    @app.get("/metrics", tags=["operations"], summary="Prometheus metrics")
+    async def exposition() -> Response:
+        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(page(app.openapi()), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
+
+    complete(app, [AuthorizationRequest, CancellationRequest, *operator.MODELS])
+    return app
+
+
+def page(schema: dict[str, Any]) -> str:
+    """The OpenAPI file as one plain page: no script, nothing from elsewhere."""
+    rows = []
+    for path, methods in sorted(schema["paths"].items()):
+        for method, operation in methods.items():
+            parameters = ", ".join(f"{escape(p['name'])}{'*' if p.get('required') else ''}" for p in operation.get("parameters", []))
+            rows.append(f"<tr><td>{escape(', '.join(operation.get('tags', [])))}</td><td><b>{method.upper()}</b> {escape(path)}</td>"
+                        f"<td>{escape(operation.get('summary', ''))}</td><td>{parameters}</td>"
+                        f"<td>{escape(' '.join(sorted(operation.get('responses', {}))))}</td></tr>")
+    return ("<!doctype html><meta charset=utf-8><title>Payment switch API</title><style>body{font:14px sans-serif;margin:2em}td,th{"
+            "text-align:left;padding:.3em .8em;border-bottom:1px solid #ddd;vertical-align:top}</style><h1>Payment switch API</h1>"
+            "<p>The whole contract: <a href=/openapi.json>/openapi.json</a>; every error code: <a href=/problems>/problems</a>.</p>"
+            "<table><tr><th>for<th>address<th>what<th>parameters<th>answers</tr>" + "".join(rows) + "</table>")

@@ -1,0 +1,153 @@
+"""What merchants and terminals read: transactions, their list and story; and cancelling by key."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Protocol
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from switch.api import answers, story
+from switch.api.documented import documented
+from switch.api.terminal import CancellationRequest, check_content, idempotency_key, model_of, one_of_each, read_body
+from switch.callers import Caller, selling
+from switch.directory import Directory
+from switch.errors import Problem
+from switch.ids import lowest, read, show
+from switch.payments.cancellation import Cancellations
+from switch.payments.history import PAGE_MAX, Filter, History
+from switch.payments.transaction import REVERSING, SENT, STATE_OF, Transaction
+
+Status = Literal["pending", "approved", "declined", "not_sent", "reversing", "reversed", "parked", "confirmed"]
+PaymentStatus = Literal["none", "authorized", "partially_captured", "captured", "voided", "partially_refunded", "refunded", "charged_back"]
+Type = Literal["purchase", "preauthorization", "cash_advance", "balance_inquiry", "account_verification", "capture"]
+
+
+class Parts(Protocol):
+    """What these routes need of the switch."""
+
+    directory: Directory
+    history: History
+    cancellations: Cancellations
+
+
+def _identified(kind: str, text: str | None) -> UUID | None:
+    """Raises Problem not_found: an id of another form is as absent as one that does not exist."""
+    if text is None:
+        return None
+    found = read(kind, text)
+    if found is None:
+        raise Problem("not_found")
+    return found
+
+
+def may_see(caller: Caller, row: Transaction) -> bool:
+    """A terminal sees what its store made, a merchant all of the merchant's, an operator all."""
+    if caller.role == "operator":
+        return True
+    return row.merchant_id == caller.merchant_id and (caller.role != "terminal" or row.store_id == caller.store_id)
+
+
+def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
+    routes = APIRouter()
+
+    async def visible(request: Request, shown_id: str) -> Transaction:
+        caller, transaction_id = identify(request), _identified("transaction", shown_id)
+        row = await parts.history.transaction(transaction_id) if transaction_id is not None else None
+        if row is None or not may_see(caller, row):
+            raise Problem("not_found")
+        return row
+
+    @routes.post("/v1/cancellations", tags=["terminals"], summary="Undo by key: the terminal lost the answer",
+                 status_code=202, openapi_extra=documented(CancellationRequest, {"idempotency_key": "0192f0c4-7c1e-7aaa-8bbb-1234567890ab"}))
+    async def cancel(request: Request) -> Response:
+        caller = identify(request)
+        seller = selling(parts.directory, caller)
+        headers = one_of_each(request.scope["headers"])
+        if b"idempotency-key" in headers:  # not needed: a cancellation may be repeated as it is
+            idempotency_key(headers[b"idempotency-key"])
+        check_content(headers)
+        wanted, _ = model_of(CancellationRequest, await read_body(headers, request.receive))
+        row = await parts.cancellations.cancel(seller.merchant.merchant_id, seller.terminal.terminal_id, wanted.idempotency_key)
+        if row is None:
+            return JSONResponse({"id": None, "status": "cancelled", "advice": "new_payment_allowed"})
+        duty = await parts.history.duty(row.transaction_id)
+        return JSONResponse(answers.current(row, duty), 202 if row.state in (REVERSING, SENT) else 200)
+
+    @routes.get("/v1/authorizations/{authorization}", tags=["terminals"], summary="One authorization as it stands now")
+    @routes.get("/v1/transactions/{authorization}", tags=["merchants"], summary="One transaction as it stands now")
+    async def one(request: Request, authorization: str) -> Response:
+        row = await visible(request, authorization)
+        return JSONResponse(answers.current(row, await parts.history.duty(row.transaction_id)))
+
+    @routes.get("/v1/authorizations", tags=["terminals"], summary="Ask by your own key, after a lost answer")
+    async def by_key(request: Request, idempotency_key: Annotated[str, Query(pattern=r"^[A-Za-z0-9_-]{16,64}$")]) -> Response:
+        caller = identify(request)
+        if caller.terminal_id is None or caller.merchant_id is None:
+            raise Problem("forbidden", "A key belongs to the terminal that made it.")
+        known = await parts.history.key(caller.merchant_id, caller.terminal_id, idempotency_key)
+        if known is None:
+            raise Problem("not_found", "This key was never used; the sale was not made.")
+        if known.transaction_id is None:
+            raise Problem("cancelled_by_terminal")
+        row = await parts.history.transaction(known.transaction_id)
+        if row is None:
+            raise Problem("not_found")
+        return JSONResponse(answers.current(row, await parts.history.duty(row.transaction_id)))
+
+    @routes.get("/v1/transactions/{transaction}/story", tags=["merchants"], summary="Everything that happened to one transaction")
+    async def the_story(request: Request, transaction: str) -> Response:
+        row = await visible(request, transaction)
+        return JSONResponse(await story.tell(row, parts.history, parts.directory))
+
+    @routes.get("/v1/transactions", tags=["merchants"], summary="Transactions, newest first")
+    async def transactions(
+        request: Request,
+        since: Annotated[datetime | None, Query(alias="from")] = None, until: Annotated[datetime | None, Query(alias="to")] = None,
+        status: Status | None = None, payment_status: PaymentStatus | None = None,
+        type_: Annotated[Type | None, Query(alias="type")] = None,
+        store: str | None = None, terminal: str | None = None, acquirer: str | None = None,
+        rrn: Annotated[str | None, Query(pattern=r"^[0-9]{12}$")] = None, stan: Annotated[str | None, Query(pattern=r"^[0-9]{6}$")] = None,
+        approval_code: Annotated[str | None, Query(pattern=r"^[ -~]{1,6}$")] = None,
+        reference: Annotated[str | None, Query(pattern=r"^[ -~]{1,64}$")] = None,
+        last4: Annotated[str | None, Query(pattern=r"^[0-9]{4}$")] = None, token: Annotated[str | None, Query(pattern=r"^[0-9a-f]{64}$")] = None,
+        min_: Annotated[int | None, Query(alias="min", ge=0, le=10**12)] = None,
+        max_: Annotated[int | None, Query(alias="max", ge=0, le=10**12)] = None,
+        limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50, after: str | None = None,
+    ) -> Response:
+        caller = identify(request)
+        acquirer_id = _identified("acquirer", acquirer)
+        wanted = Filter(
+            merchant_id=caller.merchant_id, store_id=_store(caller, _identified("store", store)), terminal_id=_identified("terminal", terminal),
+            # an RRN is looked up in the acquirers' index, so all of them are named
+            acquirer_ids=(acquirer_id,) if acquirer_id else tuple(parts.directory.acquirers) if rrn else None,
+            since=_aware(since), until=_aware(until), states=(STATE_OF[status],) if status else None, payment_status=payment_status, type=type_,
+            rrn=rrn, stan=stan, approval_code=approval_code, reference=reference, last4=last4, token=bytes.fromhex(token) if token else None,
+            amount_min=min_, amount_max=max_, before=_identified("transaction", after))
+        rows = await parts.history.page(wanted, limit + 1)
+        more = len(rows) > limit
+        return JSONResponse({"items": [answers.current(row) for row in rows[:limit]],
+                             "next": show("transaction", rows[limit - 1].transaction_id) if more else None})
+
+    return routes
+
+
+def _store(caller: Caller, store_id: UUID | None) -> UUID | None:
+    """A terminal's list ends at its store. Raises Problem not_found for another one."""
+    if caller.role != "terminal":
+        return store_id
+    if store_id not in (None, caller.store_id):
+        raise Problem("not_found")
+    return caller.store_id
+
+
+def _aware(at: datetime | None) -> datetime | None:
+    if at is None:
+        return None
+    aware = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    try:
+        lowest(aware)
+    except (OverflowError, ValueError, OSError):
+        raise Problem("invalid", "The time is out of range.") from None
+    return aware

@@ -1,0 +1,335 @@
+"""What operators do: onboard, route, watch the lines, and look at what waits for a person."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import asyncpg
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import Response
+
+from switch import alerts, logs
+from switch.api.answers import stamp
+from switch.api.documented import documented
+from switch.api.onboard import (
+    MODELS,
+    AcquirerChange,
+    AcquirerRequest,
+    KeyRequest,
+    MerchantChange,
+    MerchantRequest,
+    NumbersRequest,
+    OrganisationRequest,
+    RouteRequest,
+    StoreRequest,
+    TerminalChange,
+    TerminalRequest,
+    body_of,
+    identified,
+    said,
+    shown,
+)
+from switch.api.shapes import ProblemDetails
+from switch.callers import Caller, require
+from switch.database import UNKNOWN, Pool
+from switch.errors import Problem
+from switch.ids import show
+from switch.links.acquirer import AcquirerLink
+from switch.merchants import Acquirer, Key, Merchant, Numbers, Organisation, Route, Store, Terminal
+from switch.merchants.onboarding import PAGE_MAX, Onboarding
+
+__all__ = ["EXAMPLES", "MODELS", "router"]
+
+RECORDS: Mapping[str, type[Any]] = {"organisation": Organisation, "merchant": Merchant, "store": Store, "terminal": Terminal,
+                                    "acquirer": Acquirer, "route": Route, "key": Key}
+KEY_ID = re.compile("[!-~]{8,40}")
+Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
+Links = Callable[[], Mapping[UUID, AcquirerLink]]
+
+_ID = "01980b53-7a10-7c3e-9f52-3b7a1c0de4f1"
+_AT = "2026-03-01T02:03:04.000000Z"
+_NUMBERS = {"acquirer": f"acq_{_ID}", "card_acceptor_terminal": "T0000001", "card_acceptor": "M00000000000001"}
+# What is sent, and what is answered: a test holds both against the models and the real answers.
+SENT: Mapping[str, dict[str, Any]] = {
+    "organisation": {"name": "Harbour Group"},
+    "merchant": {"organisation": f"org_{_ID}", "name": "Harbour Noodles", "mcc": "5812", "time_zone": "Asia/Shanghai", "duplicate_policy": "warn"},
+    "store": {"merchant": f"mer_{_ID}", "name": "Pier 3", "city": "Shanghai", "country": "CN", "time_zone": "Asia/Shanghai"},
+    "terminal": {"store": f"sto_{_ID}", "name": "Till 1", "numbers": [_NUMBERS]},
+    "acquirer": {"name": "harbour-bank", "dialect": "iso87_ascii", "message_mode": "single", "institution_code": "00010344",
+                 "time_zone": "Asia/Shanghai", "answer_timeout_ms": 30_000, "reversal_grace_ms": 5_000, "max_in_flight": 2048,
+                 "host": "10.0.0.5", "port": 5000},
+    "route": {"acquirer": f"acq_{_ID}", "merchant": f"mer_{_ID}", "brand": "unionpay", "priority": 100},
+    "key": {"role": "terminal", "terminal": f"trm_{_ID}", "expires_at": "2027-03-01T00:00:00Z"},
+}
+EXAMPLES: Mapping[str, dict[str, Any]] = {
+    kind: {"id": f"{kind[:3]}_{_ID}", **sent, "created_at": _AT} for kind, sent in SENT.items()
+} | {
+    "merchant": {"id": f"mer_{_ID}", **SENT["merchant"], "status": "active", "created_at": _AT},
+    "terminal": {"id": f"trm_{_ID}", "merchant": f"mer_{_ID}", **SENT["terminal"], "status": "active", "created_at": _AT},
+    "acquirer": {"id": f"acq_{_ID}", **SENT["acquirer"], "status": "active", "business_date": "2026-03-01", "created_at": _AT},
+    "route": {"id": f"rte_{_ID}", **SENT["route"], "created_at": _AT},
+    "key": {"id": "t0a1b2c3d4e5f607", **SENT["key"], "merchant": f"mer_{_ID}", "person": None, "created_at": _AT, "revoked_at": None},
+    "line": {"acquirer": f"acq_{_ID}", "name": "harbour-bank", "host": "10.0.0.5", "port": 5000, "state": "up", "since": _AT, "pending": 3,
+             "window": 2048, "sent": 1204, "answered": 1200, "timeouts": 1, "unmatched": 0, "late": 1, "undecodable": 0, "line_losses": 0,
+             "reconnects": 0, "echo_failures": 0, "last_error": None, "last_answer_at": _AT},
+    "alert": {"id": f"alr_{_ID}", "kind": "reversal_parked", "meaning": alerts.KINDS["reversal_parked"], "object": f"txn_{_ID}", "since": _AT,
+              "last_at": _AT, "count": 1, "acknowledged_by": None, "acknowledged_at": None},
+    "reversal": {"transaction": f"txn_{_ID}", "acquirer": f"acq_{_ID}", "amount": 10000, "currency": "CNY", "state": "open", "cause": "timeout",
+                 "stan": "000124", "transmissions": 2, "created_at": _AT, "last_sent_at": _AT, "last_code": None, "next_attempt_at": _AT},
+    "unmatched answer": {"id": 17, "acquirer": f"acq_{_ID}", "received_at": _AT, "reason": "late", "field": None, "transaction": f"txn_{_ID}",
+                         "message": {"0": "0210", "11": "000123", "39": "00"}},
+}
+
+
+def _answered(kind: str, code: int = 200, /, **more: Any) -> dict[int | str, dict[str, Any]]:
+    return {code: {"description": f"The {kind}", "content": {"application/json": {"example": {**EXAMPLES[kind], **more}}}}}
+
+
+def _listed(kind: str) -> dict[int | str, dict[str, Any]]:
+    return {200: {"description": "One page", "content": {"application/json": {"example": {"items": [EXAMPLES[kind]], "next": None}}}}}
+
+
+def _refused(*codes: int) -> dict[int | str, dict[str, Any]]:
+    return {code: {"model": ProblemDetails, "description": "Refused"} for code in codes}
+
+
+WRITES = _refused(400, 409, 413, 415)
+
+
+def router(identify: Callable[[Request], Caller], onboarding: Onboarding, links: Links, pool: Pool) -> APIRouter:
+    """All routes of operators. `pool` acts as `switch_writer`; `links`: this worker's lines by acquirer."""
+
+    async def operator(request: Request) -> Caller:
+        caller = require(identify(request), "operator")
+        if request.method != "GET":  # the route's pattern, since a path may hold anything
+            logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
+        return caller
+
+    routes = APIRouter(dependencies=[Depends(operator)], responses=_refused(401, 403, 404, 422, 503))
+    for kind in RECORDS:
+        _reads(routes, onboarding, kind)
+    _merchants(routes, onboarding)
+    _terminals(routes, onboarding)
+    _acquirers(routes, onboarding)
+    _keys(routes, onboarding)
+    _links(routes, onboarding, links)
+    _alerts(routes, pool, operator)
+    _waiting(routes, pool)
+    return routes
+
+
+def _ident(kind: str, text: str) -> UUID | str:
+    """Raises Problem not_found for what is no id of that kind."""
+    if kind != "key":
+        return identified(kind, text)
+    if not KEY_ID.fullmatch(text):
+        raise Problem("not_found")
+    return text
+
+
+def _reads(routes: APIRouter, onboarding: Onboarding, kind: str) -> None:
+    record = RECORDS[kind]
+
+    @routes.get(f"/v1/{kind}s", tags=["onboarding"], summary=f"All {kind}s, newest first", responses=_listed(kind))
+    async def page(limit: Limit = 50, after: str | None = None) -> Response:
+        found = await onboarding.page(record, limit, None if after is None else _ident(kind, after))
+        items = [shown(each) for each in found.items]
+        return said({"items": items, "next": items[-1]["id"] if found.next is not None else None})
+
+    @routes.get(f"/v1/{kind}s/{{ident}}", tags=["onboarding"], summary=f"One {kind}", responses=_answered(kind))
+    async def one(ident: str) -> Response:
+        return said(shown(await onboarding.get(record, _ident(kind, ident))))
+
+
+def _merchants(routes: APIRouter, onboarding: Onboarding) -> None:
+    @routes.post("/v1/organisations", tags=["onboarding"], summary="Add an organisation, which owns merchants", status_code=201,
+                 openapi_extra=documented(OrganisationRequest, SENT["organisation"]), responses=WRITES | _answered("organisation", 201))
+    async def add_organisation(request: Request) -> Response:
+        wanted = await body_of(request, OrganisationRequest)
+        return said(shown(await onboarding.organisation(wanted.name)), 201)
+
+    @routes.post("/v1/merchants", tags=["onboarding"], summary="Add a merchant to an organisation", status_code=201,
+                 openapi_extra=documented(MerchantRequest, SENT["merchant"]), responses=WRITES | _answered("merchant", 201))
+    async def add_merchant(request: Request) -> Response:
+        wanted = await body_of(request, MerchantRequest)
+        return said(shown(await onboarding.merchant(identified("organisation", wanted.organisation), wanted.name, wanted.mcc,
+                                                    wanted.time_zone, wanted.duplicate_policy)), 201)
+
+    @routes.patch("/v1/merchants/{ident}", tags=["onboarding"], summary="Suspend, reactivate or close a merchant",
+                  openapi_extra=documented(MerchantChange, {"status": "suspended"}), responses=WRITES | _answered("merchant", status="suspended"))
+    async def change_merchant(request: Request, ident: str) -> Response:
+        wanted = await body_of(request, MerchantChange)
+        return said(shown(await onboarding.merchant_status(identified("merchant", ident), wanted.status)))
+
+    @routes.post("/v1/stores", tags=["onboarding"], summary="Add a store to a merchant", status_code=201,
+                 openapi_extra=documented(StoreRequest, SENT["store"]), responses=WRITES | _answered("store", 201))
+    async def add_store(request: Request) -> Response:
+        wanted = await body_of(request, StoreRequest)
+        return said(shown(await onboarding.store(identified("merchant", wanted.merchant), wanted.name, wanted.city, wanted.country,
+                                                 wanted.time_zone)), 201)
+
+
+def _terminals(routes: APIRouter, onboarding: Onboarding) -> None:
+    @routes.post("/v1/terminals", tags=["onboarding"], summary="Add a terminal to a store", status_code=201,
+                 openapi_extra=documented(TerminalRequest, SENT["terminal"]), responses=WRITES | _answered("terminal", 201))
+    async def add_terminal(request: Request) -> Response:
+        wanted = await body_of(request, TerminalRequest)
+        numbers = None if wanted.numbers is None else [
+            Numbers(identified("acquirer", each.acquirer), each.card_acceptor_terminal, each.card_acceptor) for each in wanted.numbers]
+        return said(shown(await onboarding.terminal(identified("store", wanted.store), wanted.name, numbers)), 201)
+
+    @routes.patch("/v1/terminals/{ident}", tags=["onboarding"], summary="Suspend, reactivate or retire a terminal",
+                  openapi_extra=documented(TerminalChange, {"status": "suspended"}), responses=WRITES | _answered("terminal", status="suspended"))
+    async def change_terminal(request: Request, ident: str) -> Response:
+        wanted = await body_of(request, TerminalChange)
+        return said(shown(await onboarding.terminal_status(identified("terminal", ident), wanted.status)))
+
+    @routes.post("/v1/terminals/{ident}/numbers", tags=["onboarding"], summary="Give a terminal its numbers at an acquirer", status_code=201,
+                 openapi_extra=documented(NumbersRequest, _NUMBERS), responses=WRITES | _answered("terminal", 201))
+    async def add_numbers(request: Request, ident: str) -> Response:
+        wanted = await body_of(request, NumbersRequest)
+        return said(shown(await onboarding.number(identified("terminal", ident), identified("acquirer", wanted.acquirer),
+                                                  wanted.card_acceptor_terminal, wanted.card_acceptor)), 201)
+
+
+def _acquirers(routes: APIRouter, onboarding: Onboarding) -> None:
+    @routes.post("/v1/acquirers", tags=["onboarding"], summary="Add an acquirer with its line", status_code=201,
+                 openapi_extra=documented(AcquirerRequest, SENT["acquirer"]), responses=WRITES | _answered("acquirer", 201))
+    async def add_acquirer(request: Request) -> Response:
+        wanted = await body_of(request, AcquirerRequest)
+        return said(shown(await onboarding.acquirer(**wanted.model_dump())), 201)
+
+    @routes.patch("/v1/acquirers/{ident}", tags=["onboarding"], summary="Take an acquirer up or down on every worker, move or retime its line",
+                  openapi_extra=documented(AcquirerChange, {"status": "draining"}), responses=WRITES | _answered("acquirer", status="draining"))
+    async def change_acquirer(request: Request, ident: str) -> Response:
+        wanted = await body_of(request, AcquirerChange)
+        return said(shown(await onboarding.change_acquirer(identified("acquirer", ident), **wanted.model_dump())))
+
+    @routes.post("/v1/routes", tags=["onboarding"], summary="Route a merchant's or brand's payments to an acquirer", status_code=201,
+                 openapi_extra=documented(RouteRequest, SENT["route"]), responses=WRITES | _answered("route", 201))
+    async def add_route(request: Request) -> Response:
+        wanted = await body_of(request, RouteRequest)
+        merchant_id = None if wanted.merchant is None else identified("merchant", wanted.merchant)
+        return said(shown(await onboarding.route(identified("acquirer", wanted.acquirer), merchant_id, wanted.brand, wanted.priority)), 201)
+
+
+def _keys(routes: APIRouter, onboarding: Onboarding) -> None:
+    @routes.post("/v1/keys", tags=["onboarding"], summary="Issue a key; its text is in this answer and never again", status_code=201,
+                 openapi_extra=documented(KeyRequest, SENT["key"]),
+                 responses=WRITES | _answered("key", 201, key="tk_t0a1b2c3d4e5f607.(43 characters)"))
+    async def issue_key(request: Request) -> Response:
+        wanted = await body_of(request, KeyRequest)
+        issued = await onboarding.key(
+            wanted.role, person=wanted.person, expires_at=wanted.expires_at,
+            terminal_id=None if wanted.terminal is None else identified("terminal", wanted.terminal),
+            merchant_id=None if wanted.merchant is None else identified("merchant", wanted.merchant))
+        return said({**shown(issued.key), "key": issued.text}, 201)
+
+    @routes.post("/v1/keys/{ident}/revoke", tags=["onboarding"], summary="Revoke a key for ever", responses=_answered("key", revoked_at=_AT))
+    async def revoke_key(ident: str) -> Response:
+        return said(shown(await onboarding.revoke_key(str(_ident("key", ident)))))
+
+
+def _line(link: AcquirerLink) -> dict[str, Any]:
+    snapshot = link.snapshot()
+    acquirer_id = UUID(snapshot.pop("acquirer_id"))
+    times = {name: stamp(snapshot[name]) for name in ("since", "last_answer_at")}
+    return {"acquirer": show("acquirer", acquirer_id), **snapshot, **times}
+
+
+def _links(routes: APIRouter, onboarding: Onboarding, links: Links) -> None:
+    @routes.get("/v1/links", tags=["operations"], summary="The lines of this worker", responses=_listed("line"))
+    async def lines() -> Response:
+        return said({"items": [_line(link) for link in links().values()], "next": None})
+
+    @routes.post("/v1/links/{acquirer}/{verb}", tags=["operations"], responses=_answered("line"),
+                 summary="Drain, take down or up, or sign on this worker's line; the acquirer's status is for all workers")
+    async def act(acquirer: str, verb: Literal["drain", "down", "up", "sign-on"]) -> Response:
+        acquirer_id = identified("acquirer", acquirer)
+        link = links().get(acquirer_id)
+        if link is None:
+            raise Problem("not_found")
+        if verb == "drain":  # whoever waits for an answer may wait as long as its timer says
+            await link.drain((await onboarding.get(Acquirer, acquirer_id)).answer_timeout_ms / 1000)
+        elif verb == "down":
+            await link.down()
+        elif verb == "up":
+            await link.up()
+        else:
+            await link.sign_on()
+        return said(_line(link))
+
+
+async def _fetch(pool: Pool, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+    try:
+        return await pool.fetch(statement, *arguments)
+    except UNKNOWN:
+        raise Problem("not_ready", "The books cannot be read just now.", retry_after=2) from None
+
+
+def _paged(items: list[dict[str, Any]], limit: int, ident: str = "id") -> Response:
+    """One item more than `limit` was read: it tells whether there is a next page."""
+    return said({"items": items[:limit], "next": items[limit - 1][ident] if len(items) > limit else None})
+
+
+ALERTS = """SELECT alert_id, kind, object, since, last_at, count, acknowledged_by, acknowledged_at FROM alert
+WHERE ($1::uuid IS NULL OR alert_id < $1) ORDER BY alert_id DESC LIMIT $2"""
+ACKNOWLEDGE = """UPDATE alert SET acknowledged_by = coalesce(acknowledged_by, $2), acknowledged_at = coalesce(acknowledged_at, now())
+WHERE alert_id = $1 RETURNING alert_id, kind, object, since, last_at, count, acknowledged_by, acknowledged_at"""
+
+
+def _alert(row: asyncpg.Record) -> dict[str, Any]:
+    return {"id": show("alert", row["alert_id"]), "kind": row["kind"], "meaning": alerts.KINDS.get(row["kind"]), "object": row["object"],
+            "since": stamp(row["since"]), "last_at": stamp(row["last_at"]), "count": row["count"],
+            "acknowledged_by": row["acknowledged_by"], "acknowledged_at": stamp(row["acknowledged_at"])}
+
+
+def _alerts(routes: APIRouter, pool: Pool, operator: Callable[[Request], Any]) -> None:
+    @routes.get("/v1/alerts", tags=["operations"], summary="Alerts, newest first", responses=_listed("alert"))
+    async def page(limit: Limit = 50, after: str | None = None) -> Response:
+        rows = await _fetch(pool, ALERTS, None if after is None else identified("alert", after), limit + 1)
+        return _paged([_alert(row) for row in rows], limit)
+
+    @routes.post("/v1/alerts/{ident}/acknowledge", tags=["operations"], summary="Take an alert on; who did stays named until it is raised again",
+                 responses=_answered("alert", acknowledged_by="Li Wei", acknowledged_at=_AT))
+    async def acknowledge(ident: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
+        rows = await _fetch(pool, ACKNOWLEDGE, identified("alert", ident), caller.person)
+        if not rows:
+            raise Problem("not_found")
+        return said(_alert(rows[0]))
+
+
+REVERSALS = """SELECT d.transaction_id, d.acquirer_id, t.amount, t.currency, d.state, d.cause, d.stan, d.transmissions, d.created_at, d.last_sent_at,
+d.last_code, d.next_attempt_at FROM history_duty d JOIN history_transaction t USING (merchant_id, transaction_id)
+WHERE d.kind = 'reversal' AND d.state IN ('open', 'parked') AND ($1::uuid IS NULL OR d.transaction_id < $1)
+ORDER BY d.transaction_id DESC LIMIT $2"""
+UNMATCHED = """SELECT unmatched_id, acquirer_id, received_at, reason, field, transaction_id, message FROM history_unmatched
+WHERE ($1::bigint IS NULL OR unmatched_id < $1) ORDER BY unmatched_id DESC LIMIT $2"""
+
+
+def _reversal(row: asyncpg.Record) -> dict[str, Any]:
+    shown_row = {"transaction": show("transaction", row["transaction_id"]), "acquirer": show("acquirer", row["acquirer_id"])}
+    plain = ("amount", "currency", "state", "cause", "stan", "transmissions", "last_code")
+    times = ("created_at", "last_sent_at", "next_attempt_at")
+    return {**shown_row, **{name: row[name] for name in plain}, **{name: stamp(row[name]) for name in times}}
+
+
+def _unmatched(row: asyncpg.Record) -> dict[str, Any]:
+    return {"id": row["unmatched_id"], "acquirer": show("acquirer", row["acquirer_id"]), "received_at": stamp(row["received_at"]),
+            "reason": row["reason"], "field": row["field"],
+            "transaction": None if row["transaction_id"] is None else show("transaction", row["transaction_id"]),
+            "message": None if row["message"] is None else json.loads(row["message"])}
+
+
+def _waiting(routes: APIRouter, pool: Pool) -> None:
+    @routes.get("/v1/reversals", tags=["operations"], summary="Reversals that are owed: open, or parked for a person", responses=_listed("reversal"))
+    async def reversals(limit: Limit = 50, after: str | None = None) -> Response:
+        rows = await _fetch(pool, REVERSALS, None if after is None else identified("transaction", after), limit + 1)
+        return _paged([_reversal(row) for row in rows], limit, "transaction")
+
+    @routes.get("/v1/unmatched-answers", tags=["operations"], summary="Messages of acquirers that answered no open request, newest first",
+                responses=_listed("unmatched answer"))
+    async def unmatched(limit: Limit = 50, after: Annotated[int | None, Query(ge=1, lt=2**63)] = None) -> Response:
+        return _paged([_unmatched(row) for row in await _fetch(pool, UNMATCHED, after, limit + 1)], limit)

@@ -1,0 +1,312 @@
+"""What terminals post: authorizations (the hot route, a plain ASGI callable) and cancellations, with their models."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+from messages.tlv import TlvError, parse
+from switch import logs, metrics
+from switch.api import answers, problems
+from switch.api.strict import StrictError
+from switch.api.strict import parse as parse_json
+from switch.callers import TerminalCaller, identify, selling
+from switch.directory import Directory
+from switch.errors import Problem
+from switch.money import AMOUNT_MAX, CURRENCIES
+from switch.payments.authorization import ROUTE, Authorizations, Door
+from switch.payments.translation import Order
+from switch.security.pan import Pan, PanError, Secret
+from switch.security.vault import Vault
+
+BODY_MAX = 64 * 1024
+KEY = re.compile(rb"[A-Za-z0-9_-]{16,64}")
+DEADLINE_MAX_S = 300
+CLOCK_OFF_MAX = timedelta(hours=24)
+NO_AMOUNT = ("balance_inquiry", "account_verification")
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+def _pan(value: Any) -> Pan:
+    try:
+        return Pan(value)
+    except PanError as error:
+        raise PydanticCustomError(error.code, "The card number must be 12 to 19 digits with a right check digit") from None
+
+
+def _secret(pattern: str, rule: str) -> Callable[[Any], Secret]:
+    allowed = re.compile(pattern)
+
+    def validate(value: Any) -> Secret:
+        if not isinstance(value, str) or not allowed.fullmatch(value):
+            raise PydanticCustomError("format", rule)
+        return Secret(value)
+
+    return validate
+
+
+def _emv(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > 510:
+        raise PydanticCustomError("emv", "EMV data must be at most 255 bytes as hex text")
+    try:
+        parse(value)
+    except TlvError:
+        raise PydanticCustomError("emv", "EMV data must be well-formed BER-TLV as hex text") from None
+    return value.upper()
+
+
+def _expiry(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch("[0-9]{2}(0[1-9]|1[0-2])", value):
+        raise PydanticCustomError("expiry", "The expiry must be YYMM")
+    return value
+
+
+def _currency(value: Any) -> str:
+    if not isinstance(value, str) or value not in CURRENCIES:
+        raise PydanticCustomError("currency", "The currency must be an ISO 4217 alpha code with minor units")
+    return value
+
+
+def _local_time(value: Any) -> datetime:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}", value, re.ASCII):
+        raise PydanticCustomError("local_time", "The local time must be YYYY-MM-DDThh:mm:ss, the terminal's wall clock")
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        raise PydanticCustomError("local_time", "The local time must be a real date and time") from None
+
+
+def _hex(rule: str, pattern: str) -> Any:
+    return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", "description": rule})
+
+
+Text = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[ -~]+$")]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True)
+
+
+class Pin(Model):
+    """An encrypted PIN block; it is passed on and never stored."""
+
+    block: Annotated[Secret, PlainValidator(_secret("[0-9A-Fa-f]{16}|[0-9A-Fa-f]{32}", "The PIN block must be 16 or 32 hex characters")),
+                     _hex("PIN block", "[0-9A-Fa-f]{16,32}")]
+    format: Literal["iso0", "iso4"]
+    key_id: Text | None = None
+    ksn: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{16,24}$")] | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Pin":
+        if len(self.block.reveal()) != (16 if self.format == "iso0" else 32):
+            raise PydanticCustomError("pin", "An iso0 block has 16, an iso4 block 32 hex characters")
+        if (self.key_id is None) == (self.ksn is None):
+            raise PydanticCustomError("pin", "Send either key_id or ksn")
+        return self
+
+
+class Card(Model):
+    """The card as the terminal read it. Track, PIN block and security code are used for this request and never stored."""
+
+    entry_mode: Literal["chip", "contactless", "magstripe", "manual", "fallback"]
+    pan: Annotated[Pan, PlainValidator(_pan), _hex("Primary account number", "[0-9]{12,19}")]
+    expiry: Annotated[str, PlainValidator(_expiry), _hex("YYMM", "[0-9]{2}(0[1-9]|1[0-2])")]
+    track2: Annotated[Secret, PlainValidator(_secret("[0-9]{12,19}[=D][0-9]{4,24}", "Track 2 must be PAN, = or D, and discretionary digits")),
+                      _hex("Track 2", "[0-9]{12,19}[=D][0-9]{4,24}")] | None = None
+    sequence_number: Annotated[str, Field(pattern=r"^[0-9]{1,3}$")] | None = None
+    emv: Annotated[str, PlainValidator(_emv), _hex("EMV data, BER-TLV", "([0-9A-Fa-f]{2}){1,255}")] | None = None
+    security_code: Annotated[Secret, PlainValidator(_secret("[0-9]{3,4}", "The security code must be 3 or 4 digits")),
+                             _hex("Security code", "[0-9]{3,4}")] | None = None
+    pin: Pin | None = None
+
+    @model_validator(mode="after")
+    def _one_card(self) -> "Card":
+        if self.track2 is not None:
+            track, pan = self.track2.reveal(), self.pan.reveal()
+            if len(track) > 37 or not (track.startswith(pan) and track[len(pan):len(pan) + 1] in "=D"):
+                raise PydanticCustomError("track2", "Track 2 must carry the same card number, in at most 37 characters")
+        return self
+
+
+class Qr(Model):
+    code: Annotated[str, Field(pattern=r"^[0-9]{12,32}$")]
+
+
+class AuthorizationRequest(Model):
+    """What is charged in all is `amount`, in minor units; tip and cashback are parts of it."""
+
+    type: Literal["purchase", "preauthorization", "cash_advance", "balance_inquiry", "account_verification"]
+    amount: Annotated[int, Field(ge=1, le=AMOUNT_MAX)] | None = None
+    currency: Annotated[str, PlainValidator(_currency), _hex("ISO 4217", "[A-Z]{3}")]
+    card: Card | None = None
+    qr: Qr | None = None
+    capture_method: Literal["automatic", "manual"] | None = None
+    partial_approval: Literal["accept", "refuse"] = "refuse"
+    tip_amount: Annotated[int, Field(ge=0, le=AMOUNT_MAX)] = 0
+    cashback_amount: Annotated[int, Field(ge=0, le=AMOUNT_MAX)] = 0
+    terminal_trace: Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,12}$")] | None = None
+    reference: Text | None = None
+    local_time: Annotated[datetime, PlainValidator(_local_time), _hex("Wall clock at the terminal",
+                          "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}")] | None = None
+
+    @model_validator(mode="after")
+    def _sums(self) -> "AuthorizationRequest":
+        if (self.amount is None) != (self.type in NO_AMOUNT):
+            raise PydanticCustomError("amount", "amount is required, except for balance_inquiry and account_verification, which have none")
+        if self.tip_amount + self.cashback_amount > (self.amount or 0):
+            raise PydanticCustomError("amount", "tip_amount and cashback_amount are parts of amount")
+        if self.capture_method is not None and self.type in NO_AMOUNT:
+            raise PydanticCustomError("capture_method", "this type has nothing to capture")
+        if (self.card is None) == (self.qr is None):
+            raise PydanticCustomError("card", "Send either card or qr")
+        return self
+
+
+class CancellationRequest(Model):
+    idempotency_key: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{16,64}$")]
+
+
+def order_of(request: AuthorizationRequest) -> Order:
+    card = request.card
+    if card is None:
+        raise Problem("not_supported", "No acquirer of this terminal takes QR codes.")
+    capture_method = request.capture_method
+    if capture_method is None and request.type not in NO_AMOUNT:
+        capture_method = "manual" if request.type == "preauthorization" else "automatic"
+    return Order(
+        request.type, request.amount or 0, request.currency, capture_method, request.partial_approval, request.tip_amount,
+        request.cashback_amount, card.entry_mode, card.pan, card.expiry, card.track2,
+        card.sequence_number.zfill(3) if card.sequence_number else None, card.emv, card.pin.block if card.pin else None,
+        request.terminal_trace, request.reference, request.local_time)
+
+
+def check_clock(order: Order, seller: TerminalCaller, received_at: datetime) -> None:
+    """Raises Problem invalid when the terminal's clock is more than 24 hours off its store's."""
+    if order.local_time is not None:
+        store_time = received_at.astimezone(seller.store.zone).replace(tzinfo=None)
+        if abs(order.local_time - store_time) > CLOCK_OFF_MAX:
+            raise Problem("invalid", "The terminal's clock is more than 24 hours off.",
+                          errors=[{"field": "local_time", "rule": "within 24 hours of the store's time", "type": "clock"}])
+
+
+def idempotency_key(header: bytes | None) -> str:
+    if header is None:
+        raise Problem("idempotency_key_missing")
+    if not KEY.fullmatch(header):
+        raise Problem("idempotency_key_malformed")
+    return header.decode()
+
+
+def request_deadline(header: bytes | None) -> float | None:
+    if header is None:
+        return None
+    if not re.fullmatch(rb"[0-9]{1,3}(\.[0-9]{1,3})?", header) or float(header) > DEADLINE_MAX_S:
+        raise Problem("deadline_too_short", f"Request-Deadline is a number of seconds up to {DEADLINE_MAX_S}.")
+    return float(header)
+
+
+def one_of_each(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Headers by name. Raises Problem request_malformed when one that decides is there twice."""
+    found = dict(headers)
+    if len(found) != len(headers):
+        for name in (b"authorization", b"idempotency-key", b"content-type", b"content-length", b"request-deadline"):
+            if sum(1 for other, _ in headers if other == name) > 1:
+                raise Problem("request_malformed", f"The header {name.decode()} came twice.")
+    return found
+
+
+def check_content(headers: dict[bytes, bytes]) -> None:
+    if headers.get(b"content-encoding", b"identity") != b"identity":
+        raise Problem("content_encoding")
+    media, _, parameters = headers.get(b"content-type", b"").partition(b";")
+    if media.strip().lower() != b"application/json" or parameters.strip().lower() not in (b"", b"charset=utf-8", b'charset="utf-8"'):
+        raise Problem("content_type")
+
+
+async def read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    """The whole body, at most 64 kB. Raises Problem body_too_large before buffering, request_malformed when the client is gone."""
+    length = headers.get(b"content-length", b"0")
+    if not length.isdigit() or int(length) > BODY_MAX:
+        raise Problem("body_too_large")
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Problem("request_malformed", "The connection ended before the body.")
+        body += bytes(message.get("body", b""))
+        if len(body) > BODY_MAX:
+            raise Problem("body_too_large")
+        if not message.get("more_body", False):
+            return body
+
+
+def model_of(model: type[Model], body: bytes) -> tuple[Any, Any]:
+    """The checked model and the plain value behind it. Raises Problem: json_*, invalid."""
+    try:
+        value = parse_json(body)
+    except StrictError as error:
+        raise Problem(error.code, error.detail) from None
+    try:
+        return model.model_validate(value), value
+    except ValidationError as error:
+        problem = problems.invalid(error)
+    raise problem
+
+
+def canonical(value: Any) -> bytes:
+    """The same bytes for the same parsed body, whatever the order of keys and the white space."""
+    if isinstance(value, dict):
+        return b"{%b}" % b",".join(repr(key).encode() + b":" + canonical(value[key]) for key in sorted(value))
+    return repr(value).encode("utf-8", "backslashreplace")
+
+
+class AuthorizationEndpoint:
+    """POST /v1/authorizations without a framework: the same models, documented in the OpenAPI file (api/documented.py)."""
+
+    def __init__(self, directory: Directory, authorizations: Authorizations, vault: Vault, admit: Callable[[], None]) -> None:
+        self.directory, self.authorizations, self.vault, self.admit = directory, authorizations, vault, admit
+        self.seconds = metrics.authorization_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        door_at = asyncio.get_running_loop().time()
+        headers: list[tuple[bytes, bytes]] = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+        try:
+            status, body, replayed = await self._answer(scope, receive, door_at)
+            if replayed:
+                headers.append((b"idempotent-replayed", b"true"))
+        except Problem as problem:
+            response = problems.rendered(problem)
+            status, body, headers = response.status_code, bytes(response.body), response.raw_headers
+        except Exception as error:
+            logs.error("request_failed", error=type(error).__name__, path="/v1/authorizations")
+            response = problems.rendered(Problem("internal"))
+            status, body, headers = response.status_code, bytes(response.body), response.raw_headers
+        if headers[-1][0] != b"content-length" and not any(name == b"content-length" for name, _ in headers):
+            headers.append((b"content-length", str(len(body)).encode()))
+        self.seconds.observe(asyncio.get_running_loop().time() - door_at)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: Scope, receive: Receive, door_at: float) -> tuple[int, bytes, bool]:
+        received_at = datetime.now(UTC)
+        headers = one_of_each(scope["headers"])
+        caller = identify(self.directory, headers.get(b"authorization"))
+        seller = selling(self.directory, caller)
+        key = idempotency_key(headers.get(b"idempotency-key"))
+        check_content(headers)
+        deadline_s = request_deadline(headers.get(b"request-deadline"))
+        request, value = model_of(AuthorizationRequest, await read_body(headers, receive))
+        order = order_of(request)
+        check_clock(order, seller, received_at)
+        self.admit()
+        fingerprint = self.vault.fingerprint(ROUTE.encode() + canonical(value))
+        told = await self.authorizations.authorize(order, seller, key, fingerprint, Door(door_at, received_at, deadline_s))
+        status, body = answers.first(told.transaction)
+        return status, body, told.replayed

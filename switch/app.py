@@ -1,0 +1,231 @@
+"""The only place where parts are joined. Start order is the order of need; stop is the reverse, after the drain."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from switch import database, logs, metrics
+from switch.alerts import Alerts
+from switch.api.application import application
+from switch.api.terminal import AuthorizationEndpoint
+from switch.database import Connection
+from switch.directory import Acquirer, Directory
+from switch.errors import Problem, StartError
+from switch.links.acquirer import AcquirerLink, LinkSettings
+from switch.links.numbering import Numbers
+from switch.merchants.onboarding import Onboarding
+from switch.payments.authorization import Authorizations
+from switch.payments.cancellation import Cancellations
+from switch.payments.desk import Desk
+from switch.payments.evidence import Evidence
+from switch.payments.history import History
+from switch.payments.journal import Journal
+from switch.payments.recovery import Recovery, claim
+from switch.payments.reversals import Reversals
+from switch.security.vault import Keyring, Vault, VaultError
+from switch.settings import Settings
+
+WRITERS, READERS = 6, 8
+DRAIN_MARGIN_S = 5.0
+FIRST_BLOCKS = 5  # of numbers per acquirer at the start
+HOT_PATH = "/v1/authorizations"
+
+ASGI = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+class Switch:
+    """One worker: its records, numbers, journal, links and HTTP application."""
+
+    def __init__(self, settings: Settings, database_url: str, *, alone: bool) -> None:
+        """`alone`: this process holds the home folder's lock, so every earlier worker of this database is dead."""
+        self.settings, self.url, self.alone = settings, database_url, alone
+        self.directory = Directory()
+        self.links: dict[UUID, AcquirerLink] = {}
+        self.tasks: list[asyncio.Task[None]] = []
+        self.draining = False
+        self.background: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Ready to admit when it returns. Raises StartError with one line."""
+        await database.migrate(self.url, lambda line: logs.info("migrating", detail=line))
+        try:
+            self.vault = Vault(Keyring.create(self.settings.keys_file))
+        except (VaultError, OSError) as error:
+            raise StartError(f"the key file {self.settings.keys_file} cannot be used ({error}); it must be ours, mode 0600, and not empty") from None
+        self.writers = await database.pool(self.url, "switch_writer", WRITERS)
+        self.readers = await database.pool(self.url, "switch_reader", READERS)
+        self.alarm = Alerts(self.writers)
+        self.history = History(self.readers)
+        self.desk = Desk(self.history)
+        self.numbers = Numbers(self._writer)
+        self.journal = Journal(self._journal_connection, lambda outcome: self.authorizations.settle_unsure(outcome))
+        epoch = await claim(self.writers, self.alone)
+        self.authorizations = Authorizations(self.directory, self.vault, self.journal, self.numbers, self.links, self.desk, self.alarm,
+                                             worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s)
+        self.evidence = Evidence(self.writers, self.directory, self.history, self.authorizations, self.alarm)
+        self.cancellations = Cancellations(self.writers, self.history, self.authorizations, self.directory)
+        self.reversals = Reversals(self.writers, self.directory, self.history, self.vault, self.links, self.alarm)
+        self.recovery = Recovery(self.writers, self.history, self.authorizations, epoch)
+        self.onboarding = Onboarding(self.writers)
+        self.directory.on_acquirer = self._acquirer_changed
+        async with self.readers.acquire() as connection:
+            await self.directory.load(connection)
+        await self.journal.start()
+        self._run(self.directory.follow(self._reader), self.numbers.work(), self.recovery.renew(), self.recovery.work(),
+                  self.evidence.work(), self.reversals.work(), self._gauge())
+        await self.lines_up(self.settings.sign_on_wait_s)
+
+    def application(self) -> ASGI:
+        """The HTTP application: the hot route in front, everything else behind it."""
+        hot = AuthorizationEndpoint(self.directory, self.authorizations, self.vault, self.admit)
+        rest = application(self)
+
+        async def front(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http" and scope["path"] == HOT_PATH and scope["method"] == "POST":
+                await hot(scope, receive, send)
+            else:
+                await rest(scope, receive, send)
+
+        return front
+
+    async def lines_up(self, seconds: float) -> bool:
+        """Waits until every line that should be up is; a start goes on without one after `seconds`."""
+        until = asyncio.get_running_loop().time() + seconds
+        while asyncio.get_running_loop().time() < until:
+            if all(link.usable() for link in self.links.values() if link.state != "down"):
+                return True
+            await asyncio.sleep(0.02)
+        return False
+
+    def admit(self) -> None:
+        """Raises Problem before any write: draining, or records that may be stale."""
+        if self.draining:
+            raise Problem("draining", retry_after=5, extra={"processed": False})
+        if not self.directory.fresh(asyncio.get_running_loop().time()):
+            raise Problem("not_ready", "The switch cannot read its records.", retry_after=2, extra={"processed": False})
+
+    async def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Whether this worker admits, and why not. Lines are shown; one that is down does not make the worker unready."""
+        now = asyncio.get_running_loop().time()
+        checks = {"directory": self.directory.fresh(now), "lease": now - self.recovery.renewed_at < 6.0, "draining": not self.draining}
+        try:
+            async with asyncio.timeout(1):
+                checks["database"] = await self.readers.fetchval("SELECT true")
+        except (*database.UNKNOWN, asyncpg.PostgresError):
+            checks["database"] = False
+        lines = {link.name: link.state for link in self.links.values()}
+        return all(checks.values()), {"checks": checks, "lines": lines, "directory_version": self.directory.version}
+
+    async def stop(self) -> None:
+        """Drain: no new work, running walks end, lines sign off, the lease is given back. Bounded."""
+        self.draining = True
+        longest = max((acquirer.answer_timeout_s for acquirer in self.directory.acquirers.values()), default=0.0)
+        left = await self.desk.drain(longest + self.settings.commit_budget_s + DRAIN_MARGIN_S)
+        if left:
+            logs.warning("drained_with_walks_left", count=left)
+        for link in self.links.values():
+            await link.drain(1.0)
+            await link.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.commit_budget_s):
+                await self.journal.stop()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        with suppress(*database.UNKNOWN, asyncpg.PostgresError):
+            await self.recovery.end()
+        for pool in (self.writers, self.readers):
+            with suppress(*database.UNKNOWN):
+                await asyncio.wait_for(pool.close(), 2)
+        logs.info("stopped")
+
+    async def _writer(self) -> Connection:
+        return await database.connect(self.url, "switch_writer")
+
+    async def _reader(self) -> Connection:
+        return await database.connect(self.url, "switch_reader")
+
+    async def _journal_connection(self) -> Connection:
+        return await database.connect(self.url, "switch_writer", **database.INDEX_PLANS)
+
+    def _run(self, *jobs: Awaitable[None]) -> None:
+        for job in jobs:
+            self.tasks.append(asyncio.ensure_future(_supervised(job)))
+
+    async def _gauge(self) -> None:
+        while True:
+            for link in self.links.values():
+                metrics.link_up.labels(link.name).set(link.state == "up")
+                metrics.link_pending.labels(link.name).set(link.snapshot()["pending"])
+            await asyncio.sleep(1)
+
+    async def _acquirer_changed(self, acquirer: Acquirer) -> None:
+        """Keeps one link per acquirer in step with its record, and its numbers ready."""
+        await self._lease_numbers(acquirer)
+        old, line = self.links.get(acquirer.acquirer_id), next(iter(acquirer.lines), None)
+        if line is None:
+            return
+        wanted = LinkSettings(host=line[0], port=line[1], window=acquirer.max_in_flight)
+        if old is not None and (old.settings.host, old.settings.port, old.settings.window) != (wanted.host, wanted.port, wanted.window):
+            del self.links[acquirer.acquirer_id]
+            self._later(self._retire(old, acquirer.answer_timeout_s))
+            old = None
+        if old is None:
+            old = self.links[acquirer.acquirer_id] = self._link(acquirer, wanted)
+            old.start()
+        if acquirer.status == "active":
+            await old.up()
+        elif old.state not in ("down", "draining"):
+            self._later(old.drain(acquirer.answer_timeout_s) if acquirer.status == "draining" else old.down())
+
+    def _link(self, acquirer: Acquirer, settings: LinkSettings) -> AcquirerLink:
+        return AcquirerLink(str(acquirer.acquirer_id), acquirer.name, acquirer.dialect, settings,
+                            next_stan=lambda: self.numbers.stan(acquirer.acquirer_id), on_unmatched=self.evidence.take,
+                            on_cut_over=lambda month_day: self._later(self._cut_over(acquirer.acquirer_id, month_day)),
+                            on_state=lambda _, state: logs.info("line", acquirer=acquirer.name, state=state))
+
+    async def _lease_numbers(self, acquirer: Acquirer) -> None:
+        """The first blocks, so that the first sale need not be shed."""
+        for business_date in (None, acquirer.business_date):
+            if (acquirer.acquirer_id, business_date) not in self.numbers.left:
+                async with self.writers.acquire() as connection:
+                    for _ in range(FIRST_BLOCKS):
+                        await self.numbers.lease(connection, acquirer.acquirer_id, business_date)
+
+    async def _retire(self, link: AcquirerLink, seconds: float) -> None:
+        await link.drain(seconds)
+        await link.close()
+
+    async def _cut_over(self, acquirer_id: UUID, month_day: str) -> None:
+        """The host opened a new business day (0800/201, DE15). The year is the one that puts the day nearest to the open one."""
+        today = self.directory.acquirers[acquirer_id].business_date
+        with suppress(ValueError):
+            candidates = [date(today.year + shift, int(month_day[:2]), int(month_day[2:])) for shift in (-1, 0, 1)]
+            opened = min(candidates, key=lambda candidate: abs((candidate - today).days))
+            if 0 < (opened - today).days <= 7:
+                await self.onboarding.open_business_day(acquirer_id, opened)
+                logs.info("cut_over", acquirer_id=acquirer_id, detail=opened)
+                return
+        logs.warning("cut_over_refused", acquirer_id=acquirer_id, detail="not a day within a week after the open one")
+
+    def _later(self, job: Awaitable[None]) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(_supervised(job))
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)
+
+
+async def _supervised(job: Awaitable[None]) -> None:
+    """A background job may not die silently: what it did not expect is logged with its place, and the process goes on."""
+    try:
+        await job
+    except Exception as error:
+        traceback = error.__traceback__
+        while traceback is not None and traceback.tb_next is not None:
+            traceback = traceback.tb_next
+        where = f"{traceback.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{traceback.tb_lineno}" if traceback else None
+        logs.error("job_failed", error=type(error).__name__, where=where)

@@ -1,0 +1,67 @@
+"""Who is calling, and what may they: one function per question, over the directory's records."""
+
+import time
+from typing import NamedTuple
+from uuid import UUID
+
+from switch.directory import Directory, Merchant, Store, Terminal
+from switch.errors import Problem
+from switch.security import credentials
+
+
+class Caller(NamedTuple):
+    """A known key. Terminals see what their store made, merchants all of the merchant's, operators all (`merchant_id` None)."""
+
+    role: str
+    key_id: str
+    merchant_id: UUID | None
+    store_id: UUID | None
+    terminal_id: UUID | None
+    person: str | None
+
+
+class TerminalCaller(NamedTuple):
+    """A terminal with the records that a sale needs."""
+
+    merchant: Merchant
+    store: Store
+    terminal: Terminal
+
+
+def identify(directory: Directory, authorization: str | bytes | None) -> Caller:
+    """The caller behind an Authorization header. Raises Problem unauthenticated: the same for absent, wrong, expired and revoked."""
+    text = authorization.decode("latin-1") if isinstance(authorization, bytes) else authorization or ""
+    scheme, _, token = text.partition(" ")
+    if scheme.lower() != "bearer":
+        raise Problem("unauthenticated")
+    keys = directory.keys
+
+    def digest_of(key_id: str) -> bytes | None:
+        found = keys.get(key_id)
+        return found.secret_digest if found is not None and (found.ends_at is None or found.ends_at > time.time()) else None
+
+    key_id = credentials.authenticate(token, digest_of)
+    if key_id is None:
+        raise Problem("unauthenticated")
+    key = keys[key_id]
+    terminal = directory.terminals.get(key.terminal_id) if key.terminal_id is not None else None
+    if key.role == "terminal" and terminal is None:
+        raise Problem("unauthenticated")
+    return Caller(key.role, key_id, key.merchant_id, terminal.store_id if terminal else None, key.terminal_id, key.person)
+
+
+def selling(directory: Directory, caller: Caller) -> TerminalCaller:
+    """The terminal that wants to sell. Raises Problem forbidden: not a terminal's key, or terminal or merchant not active."""
+    if caller.role != "terminal" or caller.terminal_id is None:
+        raise Problem("forbidden", "Only a terminal's key may make payments.")
+    terminal = directory.terminals[caller.terminal_id]
+    merchant = directory.merchants[terminal.merchant_id]
+    if terminal.status != "active" or merchant.status != "active":
+        raise Problem("forbidden", "This terminal or its merchant is not active; ask the operator.")
+    return TerminalCaller(merchant, directory.stores[terminal.store_id], terminal)
+
+
+def require(caller: Caller, *roles: str) -> Caller:
+    if caller.role not in roles:
+        raise Problem("forbidden", f"This address is for: {', '.join(roles)}.")
+    return caller

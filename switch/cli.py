@@ -1,0 +1,236 @@
+"""The command line: `switch demo | serve | migrate | postgres | stub | onboard | acquirer | route | links | story`."""
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from switch import database, logs
+from switch.api.onboard import shown
+from switch.demo import call, demo, serve
+from switch.errors import Problem, SettingsError, StartError
+from switch.ids import read
+from switch.merchants import IssuedKey
+from switch.merchants.onboarding import Onboarding
+from switch.postgres import EmbeddedPostgres, PostgresError
+from switch.serve import database as database_of
+from switch.serve import home_lock, run, stop_event
+from switch.settings import Settings, load
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("switch", description="A payment transaction switch. Settings are SWITCH_* variables.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    shown = verbs.add_parser("demo", help="everything on this machine, with one authorization to see")
+    shown.add_argument("--acquirer", metavar="HOST:PORT", help="use this host instead of the stub")
+    shown.add_argument("--once", action="store_true", help="end after the sample, with 0 or 1")
+    verbs.add_parser("serve", help="one worker")
+    verbs.add_parser("migrate", help="bring the schema to this release's revision")
+    verbs.add_parser("postgres", help="the embedded PostgreSQL alone, in the foreground")
+    stub = verbs.add_parser("stub", help="the acquirer stub; options as of python -m acquirer_stubs", add_help=False)
+    stub.add_argument("options", nargs=argparse.REMAINDER)
+    _onboarding_parsers(verbs)
+    for name, text in (("links", "the acquirers' lines, or a verb for one of them"), ("story", "everything that happened to a transaction")):
+        asked = verbs.add_parser(name, help=text)
+        asked.add_argument("--url", help="the switch; default: the demo's")
+        asked.add_argument("--key", help="an operator's key; default: the demo's")
+        if name == "links":
+            asked.add_argument("action", nargs="?", choices=("drain", "down", "up", "sign-on"))
+            asked.add_argument("acquirer", nargs="?", help="acq_... of the line")
+        else:
+            asked.add_argument("transaction", help="txn_...")
+    return parser
+
+
+def _onboarding_parsers(verbs: Any) -> None:
+    kinds = verbs.add_parser("onboard", help="make an organisation, merchant, store, terminal or key").add_subparsers(dest="kind", required=True)
+    organisation = kinds.add_parser("organisation")
+    merchant = kinds.add_parser("merchant")
+    merchant.add_argument("--organisation", required=True)
+    merchant.add_argument("--mcc", required=True)
+    merchant.add_argument("--duplicate-policy", default="warn", choices=("warn", "refuse"))
+    store = kinds.add_parser("store")
+    store.add_argument("--merchant", required=True)
+    store.add_argument("--city", default="")
+    store.add_argument("--country", default="CN")
+    for part in (merchant, store):
+        part.add_argument("--time-zone", default="Asia/Shanghai")
+    terminal = kinds.add_parser("terminal")
+    terminal.add_argument("--store", required=True)
+    for part in (organisation, merchant, store, terminal):
+        part.add_argument("--name", required=True)
+    owner = kinds.add_parser("key").add_mutually_exclusive_group(required=True)
+    owner.add_argument("--terminal")
+    owner.add_argument("--merchant")
+    owner.add_argument("--operator", metavar="PERSON")
+    added = verbs.add_parser("acquirer", help="acquirers").add_subparsers(dest="kind", required=True).add_parser("add")
+    added.add_argument("name")
+    added.add_argument("--dialect", default="iso87_ascii")
+    added.add_argument("--host", required=True)
+    added.add_argument("--port", required=True, type=int)
+    added.add_argument("--message-mode", default="single", choices=("single", "dual"))
+    added.add_argument("--answer-timeout", type=float, default=30.0, metavar="SECONDS")
+    route = verbs.add_parser("route", help="routes").add_subparsers(dest="kind", required=True).add_parser("add")
+    route.add_argument("--acquirer", required=True, metavar="NAME")
+    route.add_argument("--merchant")
+    route.add_argument("--brand")
+    route.add_argument("--priority", type=int, default=100)
+
+
+def _id(kind: str, text: str) -> Any:
+    found = read(kind, text)
+    if found is None:
+        raise Problem("not_found", f"{text[:60]} is not the id of a {kind}")
+    return found
+
+
+async def _onboard(options: argparse.Namespace, onboarding: Onboarding) -> Any:
+    match options.verb, options.kind:
+        case "onboard", "organisation":
+            return await onboarding.organisation(options.name)
+        case "onboard", "merchant":
+            return await onboarding.merchant(_id("organisation", options.organisation), options.name, options.mcc, options.time_zone,
+                                             options.duplicate_policy)
+        case "onboard", "store":
+            return await onboarding.store(_id("merchant", options.merchant), options.name, options.city, options.country, options.time_zone)
+        case "onboard", "terminal":
+            return await onboarding.terminal(_id("store", options.store), options.name)
+        case "onboard", "key":
+            return await onboarding.key(
+                "terminal" if options.terminal else "merchant" if options.merchant else "operator",
+                terminal_id=_id("terminal", options.terminal) if options.terminal else None,
+                merchant_id=_id("merchant", options.merchant) if options.merchant else None, person=options.operator)
+        case "acquirer", _:
+            await onboarding.install_bins()
+            return await onboarding.acquirer(options.name, options.dialect, options.host, options.port, message_mode=options.message_mode,
+                                             answer_timeout_ms=round(options.answer_timeout * 1000))
+        case _:
+            return await onboarding.route(options.acquirer, merchant_id=_id("merchant", options.merchant) if options.merchant else None,
+                                          brand=options.brand, priority=options.priority)
+
+
+@asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[str]:
+    """The configured database, the embedded one that a switch is running, or the embedded one started for this command."""
+    folder = settings.home / "postgres"
+    if settings.database_url is None and (folder / "port").exists() and (folder / "password").exists():
+        url = f"postgresql://switch:{(folder / 'password').read_text().strip()}@127.0.0.1:{(folder / 'port').read_text().strip()}/switch"
+        try:
+            await (await asyncpg.connect(url, timeout=2)).close()
+        except (*database.UNKNOWN, asyncpg.PostgresError):
+            pass
+        else:
+            yield url
+            return
+    async with database_of(settings, lambda line: print(line, file=sys.stderr)) as (url, _):
+        yield url
+
+
+async def _write_directory(options: argparse.Namespace, settings: Settings) -> int:
+    async with _database(settings) as url:
+        await database.migrate(url)
+        pool = await database.pool(url, "switch_writer", 2)
+        try:
+            made = await _onboard(options, Onboarding(pool))
+        finally:
+            await pool.close()
+        say(json.dumps({**shown(made.key), "key": made.text} if isinstance(made, IssuedKey) else shown(made)))
+    return 0
+
+
+async def _migrate(settings: Settings) -> int:
+    async with _database(settings) as url:
+        say(json.dumps({"schema": await database.migrate(url, lambda line: print(line, file=sys.stderr))}))
+    return 0
+
+
+async def _postgres(settings: Settings) -> int:
+    stop = stop_event()
+    async with home_lock(settings):
+        embedded = EmbeddedPostgres(settings.home, binaries=settings.postgres_bin, progress=lambda line: print(line, file=sys.stderr))
+        url = await embedded.start()
+        keeper = asyncio.create_task(embedded.supervise())
+        try:
+            say(json.dumps({"database_url": url, "pid": embedded.pid}))
+            await stop.wait()
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+            await embedded.stop()
+    return 0
+
+
+def _ask(options: argparse.Namespace, settings: Settings) -> int:
+    """`links` and `story`: over HTTP, with an operator's key."""
+    url, key = options.url, options.key
+    if url is None or key is None:
+        try:
+            handover = json.loads((settings.home / "demo.json").read_text())
+        except (OSError, ValueError):
+            raise StartError(f"no demo runs in {settings.home}; say --url and --key (an operator's key)") from None
+        url, key = url or handover["base_url"], key or handover["operator_key"]
+    if options.verb == "story":
+        status, body = call(url, "GET", f"/v1/transactions/{options.transaction}/story", key)
+        if status == 200:
+            say(body["in_short"])
+            for step in body["steps"]:
+                say(f"  {step['at']}  {step['after_ms']:>10.1f} ms  {step['what']}")
+            return 0
+    elif options.action:
+        status, body = call(url, "POST", f"/v1/links/{options.acquirer}/{options.action}", key, {})
+    else:
+        status, body = call(url, "GET", "/v1/links", key)
+        for line in body.get("items", []):
+            say(f"{line['name']:<20} {line['state']:<12} {line['host']}:{line['port']}  pending {line['pending']}/{line['window']}  "
+                f"sent {line['sent']} answered {line['answered']} timeouts {line['timeouts']} late {line['late']}  {line['acquirer_id']}")
+    if status >= 400:
+        print(body.get("detail") or body.get("title"), file=sys.stderr)
+    return 0 if status < 400 else 1
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise StartError("--acquirer must be HOST:PORT")
+    return host, int(port)
+
+
+def _dispatch(options: argparse.Namespace, settings: Settings) -> int:
+    commands: dict[str, Callable[[], Awaitable[int]]] = {
+        "serve": lambda: serve(settings, say), "migrate": lambda: _migrate(settings), "postgres": lambda: _postgres(settings),
+        "demo": lambda: demo(settings, say, _address(options.acquirer) if options.acquirer else None, options.once),
+        **{verb: lambda: _write_directory(options, settings) for verb in ("onboard", "acquirer", "route")},
+    }
+    if options.verb in commands:
+        return run(commands[options.verb])
+    if options.verb == "stub":
+        return subprocess.run([sys.executable, "-m", "acquirer_stubs", *options.options], check=False).returncode
+    return _ask(options, settings)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code; a fault that a person can mend is one line on stderr and 2."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = load()
+        logs.configure(sys.stderr, settings.log_level)
+        return _dispatch(options, settings)
+    except (SettingsError, StartError, PostgresError) as error:
+        print(f"switch: {error}", file=sys.stderr)
+    except Problem as problem:
+        places = "; ".join(f"{fault['field']}: {fault['rule']}" for fault in problem.errors)
+        print(f"switch: {problem.detail or problem.code}" + (f" ({places})" if places else ""), file=sys.stderr)
+    except ConnectionError as error:
+        print(f"switch: the switch cannot be reached ({error.strerror}); check --url", file=sys.stderr)
+    return 2
+

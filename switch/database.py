@@ -1,0 +1,131 @@
+"""PostgreSQL: connections by role, and the schema's version. The only door to asyncpg's connections and to alembic."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection as SyncConnection
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from switch import logs
+from switch.errors import StartError
+
+# asyncpg's classes take a type parameter for the checker only.
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+else:
+    Connection, Pool = asyncpg.Connection, asyncpg.Pool
+
+MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
+MIGRATION_LOCK = 3583003
+MIGRATION_WAIT_S = 120
+CONNECT_TIMEOUT_S = 3.0
+COMMAND_TIMEOUT_S = 10.0
+# One schema ahead is served too: in a rolling deploy the new release migrates while the old one still runs (CHANGELOG says which).
+SCHEMA_AHEAD = 1
+
+# Whatever asyncpg raises when the server dies under a statement: the outcome of that statement is unknown, never "not written".
+UNKNOWN = (OSError, asyncio.TimeoutError, asyncpg.InternalClientError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError,
+           asyncpg.OperatorInterventionError, asyncpg.exceptions.ConnectionDoesNotExistError, asyncpg.InsufficientResourcesError,
+           asyncpg.CannotConnectNowError)
+
+# Plans of the hot statements must not change with the statistics of the day: always the indexes, in the order of the arrays.
+INDEX_PLANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "plan_cache_mode": "force_generic_plan"}
+
+
+async def connect(url: str, role: str, **settings: str) -> Connection:
+    """One connection that acts as `role` and commits synchronously. Raises what UNKNOWN lists when the server is not there."""
+    return await asyncpg.connect(
+        url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S,
+        server_settings={"role": role, "application_name": role, "synchronous_commit": "on", "timezone": "UTC", "jit": "off", **settings})
+
+
+async def pool(url: str, role: str, size: int, **settings: str) -> Pool:
+    return await asyncpg.create_pool(
+        url, min_size=1, max_size=size, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S,
+        server_settings={"role": role, "application_name": role, "synchronous_commit": "on", "timezone": "UTC", "jit": "off", **settings})
+
+
+def _config(connection: SyncConnection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def head() -> str:
+    """The newest revision that this release brings, e.g. "0001"."""
+    newest = ScriptDirectory.from_config(_config()).get_current_head()
+    assert newest is not None
+    return newest
+
+
+async def version(connection: Connection) -> str | None:
+    """The schema's revision, None for an empty database; one query."""
+    try:
+        found = await connection.fetchval("SELECT version_num FROM schema_version")
+    except asyncpg.UndefinedTableError:
+        return None
+    return None if found is None else str(found)
+
+
+async def migrate(url: str, progress: Callable[[str], None] = lambda line: None) -> str:
+    """Brings the schema to this release's revision and returns it. Several starters at once: one works, the others wait.
+
+    The advisory lock is taken by trying, since a session that waits inside the lock call holds a snapshot (libraries: migrations).
+    Raises StartError when the database belongs to a release more than one revision newer, or cannot be reached.
+    """
+    try:
+        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
+    except (*UNKNOWN, asyncpg.PostgresError, ValueError) as error:
+        raise StartError(f"the database cannot be reached ({type(error).__name__}); check SWITCH_DATABASE_URL and that the server runs") from None
+    try:
+        found, wanted = await version(connection), head()
+        if found == wanted:
+            return wanted
+        if found is not None and int(found) > int(wanted):
+            if int(found) > int(wanted) + SCHEMA_AHEAD:
+                raise StartError(f"the schema is at {found}, this release serves {wanted} and one ahead; install a newer release")
+            return found
+        for _ in range(MIGRATION_WAIT_S * 5):
+            if await connection.fetchval("SELECT pg_try_advisory_lock($1)", MIGRATION_LOCK):
+                break
+            await asyncio.sleep(0.2)
+        else:
+            raise StartError("another process has been migrating this database for two minutes; look for it in pg_stat_activity")
+        if await version(connection) != wanted:
+            progress(f"migrating the schema from {found or 'empty'} to {wanted}")
+            await _upgrade(url)
+            logs.info("schema_migrated", version=wanted)
+        return wanted
+    finally:
+        await connection.close()
+
+
+async def _upgrade(url: str) -> None:
+    engine = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://", 1).replace("postgres://", "postgresql+asyncpg://", 1),
+                                 poolclass=NullPool, connect_args={"server_settings": {"lock_timeout": "5s"}})
+
+    def run(connection: SyncConnection) -> None:
+        command.upgrade(_config(connection), "head")
+
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(run)
+    finally:
+        await engine.dispose()
+
+
+def record_of(cls: Callable[..., Any], row: asyncpg.Record) -> Any:
+    """The dataclass whose attributes are named like the columns."""
+    return cls(**dict(row))

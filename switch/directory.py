@@ -1,0 +1,245 @@
+"""Who is who, in memory: merchants, stores, terminals, acquirers, routes, keys. Records are immutable; a change replaces single records.
+
+The tables' owners write; here they are read through the views `directory_*`. A request holds the records it read, so a change never
+splits one request. Every worker polls the change log each second; NOTIFY only wakes it earlier.
+"""
+
+import asyncio
+import time
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from datetime import date
+from typing import Any, NamedTuple
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import asyncpg
+
+from messages.dialect import Dialect
+from messages.dialect import load as load_dialect
+from switch import logs, metrics
+from switch.database import UNKNOWN, Connection
+
+POLL_S = 1.0
+STALE_AFTER_S = 3.0
+SLICE_S = 0.005
+CHANGES_MAX = 1000
+
+
+class Merchant(NamedTuple):
+    merchant_id: UUID
+    organisation_id: UUID
+    name: str
+    status: str
+    mcc: str
+    zone: ZoneInfo
+    duplicate_policy: str
+
+
+class Store(NamedTuple):
+    store_id: UUID
+    merchant_id: UUID
+    name: str
+    city: str
+    country: str
+    zone: ZoneInfo
+
+
+class Terminal(NamedTuple):
+    terminal_id: UUID
+    merchant_id: UUID
+    store_id: UUID
+    name: str
+    status: str
+    numbers: dict[UUID, tuple[str, str]]  # acquirer -> (DE41, DE42)
+
+
+class Acquirer(NamedTuple):
+    acquirer_id: UUID
+    name: str
+    dialect: Dialect
+    message_mode: str
+    status: str
+    institution_code: str | None
+    zone: ZoneInfo
+    answer_timeout_s: float
+    reversal_grace_s: float
+    max_in_flight: int
+    lines: tuple[tuple[str, int], ...]  # host, port
+    business_date: date  # of the open day
+
+
+class Route(NamedTuple):
+    route_id: UUID
+    acquirer_id: UUID
+    merchant_id: UUID | None
+    brand: str | None
+    priority: int
+
+
+class ApiKey(NamedTuple):
+    key_id: str
+    role: str
+    merchant_id: UUID | None
+    terminal_id: UUID | None
+    person: str | None
+    secret_digest: bytes
+    ends_at: float | None  # unix time of expiry or revocation
+
+
+class BinRange(NamedTuple):
+    low: str
+    high: str
+    brand: str
+    card_type: str
+    pan_lengths: tuple[int, ...]
+
+
+MERCHANTS = """SELECT merchant_id, organisation_id, name, status, mcc, time_zone, duplicate_policy FROM directory_merchant
+WHERE $1::text[] IS NULL OR merchant_id = ANY($1::text[]::uuid[])"""
+STORES = """SELECT store_id, merchant_id, name, city, country, time_zone FROM directory_store
+WHERE $1::text[] IS NULL OR store_id = ANY($1::text[]::uuid[])"""
+TERMINALS = """SELECT t.terminal_id, t.merchant_id, t.store_id, t.name, t.status,
+  array_agg(n.acquirer_id) AS acquirers, array_agg(n.card_acceptor_terminal) AS terminals, array_agg(n.card_acceptor) AS acceptors
+FROM directory_terminal t LEFT JOIN directory_acquirer_terminal n USING (merchant_id, terminal_id)
+WHERE $1::text[] IS NULL OR t.terminal_id = ANY($1::text[]::uuid[]) GROUP BY t.merchant_id, t.terminal_id, t.store_id, t.name, t.status"""
+ACQUIRERS = """SELECT a.*, (SELECT array_agg(l.host ORDER BY l.line_id) FROM directory_acquirer_line l WHERE l.acquirer_id = a.acquirer_id) AS hosts,
+  (SELECT array_agg(l.port ORDER BY l.line_id) FROM directory_acquirer_line l WHERE l.acquirer_id = a.acquirer_id) AS ports,
+  (SELECT max(d.business_date) FROM directory_business_day d WHERE d.acquirer_id = a.acquirer_id AND d.state = 'open') AS business_date
+FROM directory_acquirer a WHERE $1::text[] IS NULL OR a.acquirer_id = ANY($1::text[]::uuid[])"""
+ROUTES = """SELECT route_id, acquirer_id, merchant_id, brand, priority FROM directory_route
+WHERE $1::text[] IS NULL OR route_id = ANY($1::text[]::uuid[])"""
+KEYS = """SELECT key_id, role, merchant_id, terminal_id, person, secret_digest, extract(epoch FROM least(expires_at, revoked_at))::float8 AS ends_at
+FROM directory_api_key WHERE $1::text[] IS NULL OR key_id = ANY($1::text[])"""
+BINS = """SELECT low, high, brand, card_type, pan_lengths FROM directory_bin_range WHERE $1::text[] IS NULL OR low = ANY($1::text[])"""
+VERSION = "SELECT coalesce(max(version), 0) FROM directory_change"
+CHANGES = "SELECT version, kind, key FROM directory_change WHERE version > $1 ORDER BY version LIMIT $2"
+
+
+class Directory:
+    """All records of this worker. Look-ups are plain dict reads."""
+
+    def __init__(self) -> None:
+        self.merchants: dict[UUID, Merchant] = {}
+        self.stores: dict[UUID, Store] = {}
+        self.terminals: dict[UUID, Terminal] = {}
+        self.acquirers: dict[UUID, Acquirer] = {}
+        self.routes: dict[UUID, Route] = {}
+        self.keys: dict[str, ApiKey] = {}
+        self.bins: dict[str, BinRange] = {}
+        self.ordered_routes: list[Route] = []
+        self.bins_by_length: list[tuple[int, list[str], list[BinRange]]] = []  # longest prefix first
+        self.version = 0
+        self.confirmed_at = float("-inf")  # monotonic
+        self.changed = asyncio.Event()
+        self.on_acquirer: Callable[[Acquirer], Awaitable[None]] | None = None
+
+    def fresh(self, now: float) -> bool:
+        """False when the change log could not be read for three seconds: this worker then stops admitting."""
+        return now - self.confirmed_at < STALE_AFTER_S
+
+    def brand(self, pan_prefix: str) -> BinRange | None:
+        """The range that holds a PAN, by its first 12 digits; the longest prefix wins (ranges of one length do not overlap)."""
+        for length, lows, ranges in self.bins_by_length:
+            prefix = pan_prefix[:length]
+            at = bisect_right(lows, prefix) - 1
+            if at >= 0 and prefix <= ranges[at].high:
+                return ranges[at]
+        return None
+
+    async def load(self, connection: Connection) -> None:
+        """Reads everything. The version is read first: a change made meanwhile is applied again, which is harmless."""
+        version = await connection.fetchval(VERSION)
+        for kind in KINDS:
+            await self._read(connection, kind, None)
+        self._reorder()
+        self._confirm(version)
+
+    async def refresh(self, connection: Connection) -> int:
+        """Applies what the change log has beyond our version; returns how many changes."""
+        total = 0
+        while True:
+            changes = await connection.fetch(CHANGES, self.version, CHANGES_MAX)
+            keys: dict[str, set[str]] = {}
+            for change in changes:
+                keys.setdefault(OWNER_OF.get(change["kind"], change["kind"]), set()).add(change["key"])
+            for kind, changed in keys.items():
+                await self._read(connection, kind, sorted(changed))
+            if changes:
+                self._reorder()
+            self._confirm(changes[-1]["version"] if changes else self.version)
+            total += len(changes)
+            if len(changes) < CHANGES_MAX:
+                return total
+
+    def _confirm(self, version: int) -> None:
+        self.version, self.confirmed_at = version, time.monotonic()
+        metrics.directory_version.set(version)
+
+    async def _read(self, connection: Connection, kind: str, keys: list[str] | None) -> None:
+        statement, build, name = KINDS[kind]
+        rows = await connection.fetch(statement, keys)
+        target, started = getattr(self, name), time.perf_counter()
+        for row in rows:
+            record = build(row)
+            if record is not None:
+                target[record[0]] = record
+                if kind == "acquirer" and self.on_acquirer is not None:
+                    await self.on_acquirer(record)
+            if time.perf_counter() - started > SLICE_S:
+                await asyncio.sleep(0)
+                started = time.perf_counter()
+
+    def _reorder(self) -> None:
+        self.ordered_routes = sorted(self.routes.values(), key=lambda route: (route.priority, route.merchant_id is None, route.brand is None,
+                                                                               route.route_id))
+        by_length: dict[int, list[BinRange]] = {}
+        for found in sorted(self.bins.values()):
+            by_length.setdefault(len(found.low), []).append(found)
+        self.bins_by_length = [(length, [found.low for found in ranges], ranges) for length, ranges in sorted(by_length.items(), reverse=True)]
+
+    async def follow(self, connect: Callable[[], Awaitable[Connection]]) -> None:
+        """Keeps the records fresh until cancelled: woken by NOTIFY, and each second anyway; reconnects for ever."""
+        connection: Connection | None = None
+        while True:
+            try:
+                if connection is None or connection.is_closed():
+                    connection = await connect()
+                    await connection.add_listener("directory", lambda *_: self.changed.set())
+                await self.refresh(connection)
+            except (*UNKNOWN, asyncpg.PostgresError) as error:
+                logs.warning("directory_unreachable", error=type(error).__name__)
+                if connection is not None:
+                    connection.terminate()
+                connection = None
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.changed.wait(), POLL_S)
+            self.changed.clear()
+
+
+def _acquirer(row: asyncpg.Record) -> Acquirer | None:
+    if row["business_date"] is None:  # its first day is opened in the same commit; the day's own change brings it
+        return None
+    return Acquirer(row["acquirer_id"], row["name"], load_dialect(row["dialect"]), row["message_mode"], row["status"],
+                    row["institution_code"], ZoneInfo(row["time_zone"]), row["answer_timeout_ms"] / 1000, row["reversal_grace_ms"] / 1000,
+                    row["max_in_flight"], tuple(zip(row["hosts"] or (), row["ports"] or (), strict=True)), row["business_date"])
+
+
+def _terminal(row: asyncpg.Record) -> Terminal:
+    numbers: Iterable[Any] = zip(row["acquirers"], row["terminals"], row["acceptors"], strict=True)
+    return Terminal(row["terminal_id"], row["merchant_id"], row["store_id"], row["name"], row["status"],
+                    {acquirer: (terminal, acceptor) for acquirer, terminal, acceptor in numbers if acquirer is not None})
+
+
+KINDS: dict[str, tuple[str, Callable[[asyncpg.Record], Any], str]] = {
+    "merchant": (MERCHANTS, lambda row: Merchant(*row.values())._replace(zone=ZoneInfo(row["time_zone"])), "merchants"),
+    "store": (STORES, lambda row: Store(*row.values())._replace(zone=ZoneInfo(row["time_zone"])), "stores"),
+    "terminal": (TERMINALS, _terminal, "terminals"),
+    "acquirer": (ACQUIRERS, _acquirer, "acquirers"),
+    "route": (ROUTES, lambda row: Route(*row.values()), "routes"),
+    "api_key": (KEYS, lambda row: ApiKey(*row.values()), "keys"),
+    "bin_range": (BINS, lambda row: BinRange(row["low"], row["high"], row["brand"], row["card_type"], tuple(row["pan_lengths"])), "bins"),
+}
+# A change of a dependent row reloads the record that carries it.
+OWNER_OF = {"acquirer_line": "acquirer", "business_day": "acquirer", "acquirer_terminal": "terminal"}

@@ -1,0 +1,81 @@
+"""Problems a person or a program can meet: one closed table, served at /problems/<code> (RFC 9457)."""
+
+import json
+from types import MappingProxyType
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    status: int
+    title: str
+    remedy: str  # what to do about it
+
+
+PROBLEMS = MappingProxyType({
+    "json_malformed": Kind(400, "The body is not JSON", "Send one JSON object, UTF-8, without a byte order mark."),
+    "json_encoding": Kind(400, "The body is not UTF-8", "Encode the body as UTF-8 without a byte order mark."),
+    "json_duplicate_key": Kind(400, "A JSON object has a key twice", "Send every key once."),
+    "json_number": Kind(400, "A number is not a plain integer", "Send integers of at most 15 digits: no fraction, exponent, NaN or Infinity."),
+    "json_depth": Kind(400, "The JSON is nested too deeply", "Nest at most 16 levels."),
+    "json_surrogate": Kind(400, "A string holds half a surrogate pair", "Send whole characters."),
+    "json_nul": Kind(400, "A string holds NUL", "Leave out U+0000."),
+    "request_malformed": Kind(400, "The request is not well-formed HTTP", "Send one Host, one length, and no conflicting headers."),
+    "request_timeout": Kind(408, "The request took too long to arrive", "Send the whole request within 10 seconds."),
+    "headers_too_large": Kind(431, "The headers are too large", "Keep the request line and headers under 32 kB."),
+    "too_many_connections": Kind(503, "Too many connections", "Wait for Retry-After, then send the same key again."),
+    "unauthenticated": Kind(401, "No valid key was sent", "Send `Authorization: Bearer <key>` with a key that is neither expired nor revoked."),
+    "forbidden": Kind(403, "This key may not do that", "Use a key of the role that the route names."),
+    "not_found": Kind(404, "There is no such object", "Check the id; objects of others look the same as absent ones."),
+    "method_not_allowed": Kind(405, "This address does not know that method", "See /docs for the methods of each address."),
+    "idempotency_key_missing": Kind(400, "The Idempotency-Key header is missing", "Make a key of 16 to 64 characters, store it, then send it."),
+    "idempotency_key_malformed": Kind(400, "The Idempotency-Key is malformed", "Use 16 to 64 characters of A-Z a-z 0-9 _ and -."),
+    "idempotency_key_reused": Kind(422, "This key belongs to another request", "Make a new key for a new sale; send the same body to ask again."),
+    "in_progress": Kind(409, "The first request with this key is still running", "Wait for Retry-After, then send the same key again."),
+    "cancelled_by_terminal": Kind(409, "The terminal cancelled this key", "Make a new sale under a new key."),
+    "possible_duplicate": Kind(409, "This looks like a sale that was already made", "Ask the cardholder; a new sale is accepted after 5 minutes."),
+    "body_too_large": Kind(413, "The body is too large", "Send at most 64 kB."),
+    "content_type": Kind(415, "The body must be application/json", "Send `Content-Type: application/json` and no Content-Encoding."),
+    "content_encoding": Kind(415, "The body must not be compressed", "Send the body without Content-Encoding."),
+    "invalid": Kind(422, "A field is missing, unknown or wrong", "See `errors`: each names a field and the rule it broke."),
+    "deadline_too_short": Kind(422, "The deadline is too short", "Allow the acquirer's time and the commit's: see `detail`."),
+    "not_supported": Kind(422, "The acquirer does not offer that", "See `detail`; use another type or capture method."),
+    "conflict": Kind(409, "The object is not in a state for that", "Read the object again and decide anew."),
+    "already_exists": Kind(409, "Such an object already exists", "Use the existing one or another name."),
+    "day_closed": Kind(409, "The business day is closed", "Use a refund."),
+    "no_route": Kind(503, "No acquirer serves this terminal", "Ask the operator: the terminal needs a route and an acquirer's terminal number."),
+    "acquirer_unavailable": Kind(503, "The acquirer cannot be reached", "Nothing was sent. Try again after Retry-After under the same key."),
+    "overloaded": Kind(503, "The switch is busy", "Nothing was sent. Try again after Retry-After under the same key."),
+    "journal_unavailable": Kind(503, "The switch cannot write its journal", "Nothing was sent. Try again after Retry-After under the same key."),
+    "draining": Kind(503, "The switch is shutting down", "Nothing was sent. Try again after Retry-After under the same key."),
+    "not_ready": Kind(503, "The switch is not ready", "Try again after Retry-After."),
+    "internal": Kind(500, "The switch has a fault", "Ask for the state by the key; tell the operator the request_id."),
+})
+
+
+class Problem(Exception):
+    """A refusal that a caller sees. `detail` and `errors` never hold what the caller sent.
+
+    `errors`: `[{"field": "card.expiry", "rule": "..."}]`. `retry_after`: seconds. `extra`: further members of the body.
+    """
+
+    def __init__(self, code: str, detail: str = "", *, errors: list[dict[str, str]] | None = None, retry_after: int | None = None,
+                 extra: dict[str, object] | None = None) -> None:
+        super().__init__(code)
+        self.code, self.detail, self.errors, self.retry_after, self.extra = code, detail, errors or [], retry_after, extra or {}
+
+    @property
+    def status(self) -> int:
+        return PROBLEMS[self.code].status
+
+    def body(self, request_id: str) -> bytes:
+        kind = PROBLEMS[self.code]
+        return json.dumps({"type": f"/problems/{self.code}", "title": kind.title, "status": kind.status, "detail": self.detail or kind.remedy,
+                           "code": self.code, "errors": self.errors, "request_id": request_id, **self.extra}).encode()
+
+
+class SettingsError(ValueError):
+    """A setting is missing or wrong; the message names the variable and what it must be."""
+
+
+class StartError(RuntimeError):
+    """The switch cannot start; the message says what is wrong, where, and what to do."""

@@ -1,0 +1,40 @@
+"""Identities: UUIDv7 (RFC 9562, section 5.7), shown with a prefix that names the kind (`txn_0192...`)."""
+
+import uuid
+from datetime import UTC, datetime
+
+PREFIXES = {
+    "organisation": "org_", "merchant": "mer_", "store": "sto_", "terminal": "trm_", "acquirer": "acq_", "route": "rte_",
+    "transaction": "txn_", "alert": "alr_", "line": "lin_",
+}
+
+
+def uuid7(at_ms: int, randomness: bytes) -> uuid.UUID:
+    """An id that sorts by its time. `at_ms`: milliseconds since 1970 UTC; `randomness`: 10 bytes."""
+    value = (at_ms & 0xFFFFFFFFFFFF) << 80 | int.from_bytes(randomness, "big")
+    return uuid.UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
+
+
+def lowest(at: datetime) -> uuid.UUID:
+    """The smallest id of an instant: `id >= lowest(from)` is the same question as `created_at >= from`."""
+    return uuid.UUID(int=(int(at.timestamp() * 1000) & 0xFFFFFFFFFFFF) << 80)
+
+
+def instant(identity: uuid.UUID) -> datetime:
+    """The instant, to the millisecond, that a UUIDv7 carries."""
+    return datetime.fromtimestamp((identity.int >> 80) / 1000, UTC)
+
+
+def show(kind: str, identity: uuid.UUID) -> str:
+    return f"{PREFIXES[kind]}{identity}"
+
+
+def read(kind: str, text: str) -> uuid.UUID | None:
+    """The id behind its shown form, or None when the text is not one of this kind."""
+    prefix = PREFIXES[kind]
+    if not text.startswith(prefix) or len(text) != len(prefix) + 36:
+        return None
+    try:
+        return uuid.UUID(text[len(prefix):])
+    except ValueError:
+        return None

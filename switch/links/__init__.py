@@ -1,0 +1,100 @@
+"""The acquirers' lines: one multiplexed TCP connection per acquirer. Here: what a line is told and what it gives back, as values."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """One line's address and limits; times in seconds, `window` in requests in flight (queued ones included)."""
+
+    host: str
+    port: int
+    connect_timeout: float = 3.0
+    sign_on_timeout: float = 5.0
+    echo_idle: float = 30.0
+    echo_timeout: float = 5.0
+    echo_failures: int = 3
+    write_deadline: float = 2.0
+    window: int = 2048
+    backoff_min: float = 0.1
+    backoff_max: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The acquirer's answer: key, amount, currency and terminal agree with the request. The message is unmasked."""
+
+    message: dict[str, str] = field(repr=False)
+    sent_at: datetime
+    answered_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Bounced:
+    """Never handed to write(), provably no byte left: line_down window_full too_late duplicate_key draining not_encodable."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Written and not answered, outcome unknown: timeout line_lost."""
+
+    reason: str
+    sent_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Unmatched:
+    """Evidence: a frame that answers nothing in flight. `message` is unmasked, None if undecodable; `field` is the one that did not match.
+
+    Reasons: no_request, differs (right key, wrong content), late (its request had ended unanswered), duplicate (had been answered),
+    undecodable, unknown_mti (a request that hosts have no business to send).
+    """
+
+    acquirer_id: str
+    message: dict[str, str] | None = field(repr=False)
+    reason: str
+    field: str | None
+    match_key: str | None
+    raw_length: int
+    received_at: datetime
+
+
+class Settled(NamedTuple):
+    """The one outcome of a request, for the holder of `token`."""
+
+    token: object
+    result: Reply | Bounced | Silence
+    match_key: str
+    raw_length: int
+
+
+class CutOver(NamedTuple):
+    """The host's 0800/201: the new business date, MMDD of DE15."""
+
+    date: str
+
+
+class LineClosed(NamedTuple):
+    """The connection is of no further use: abort it. Whatever was in flight has been settled before this event."""
+
+    reason: str
+
+
+Event = Settled | Unmatched | CutOver | LineClosed
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened on a line since the start. `unmatched` counts what is neither late nor undecodable."""
+
+    sent: int = 0
+    answered: int = 0
+    timeouts: int = 0
+    unmatched: int = 0
+    late: int = 0
+    undecodable: int = 0
+    line_losses: int = 0

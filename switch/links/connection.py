@@ -1,0 +1,120 @@
+"""The only socket of a line: feeds the protocol, writes what it asks for, hands its events on. Works under asyncio and uvloop."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import cast
+
+from messages.dialect import match_key
+from switch.links import Bounced, CutOver, LineClosed, Reply, Settled, Silence, Unmatched
+from switch.links.protocol import LinkProtocol
+
+TICK = 0.025  # seconds: the resolution of every deadline on the line
+WRITE_BUFFER_MAX = 65_536  # bytes in the transport, and again in the kernel, before new requests wait in the protocol
+SOCKET_OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WRITE_BUFFER_MAX),
+)
+
+Outcome = Reply | Bounced | Silence
+
+
+class LineConnection(asyncio.Protocol):
+    """One TCP connection of a line. `closed` is done when the socket is; `on_change` is called when the protocol's phase changed."""
+
+    def __init__(self, protocol: LinkProtocol, on_record: Callable[[Unmatched | CutOver], None], on_change: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._protocol, self._on_record, self._on_change = protocol, on_record, on_change
+        self._phase: str = protocol.phase
+        self._ticker: asyncio.TimerHandle | None = None
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+
+    def request(self, message: Mapping[str, str], answer: asyncio.Future[Outcome], send_not_after: float, deadline: float) -> Bounced | None:
+        """Write the request, or queue it, or say why not. `answer` gets the outcome of one that was accepted."""
+        if self._transport.is_closing():
+            return Bounced("line_down")
+        taken = self._protocol.request(message, answer, self._loop.time(), datetime.now(UTC), send_not_after, deadline)
+        if type(taken) is bytes:
+            self._transport.write(taken)
+            return None
+        return cast(Bounced | None, taken)
+
+    def sign_on(self) -> None:
+        self._protocol.sign_on(self._loop.time(), datetime.now(UTC))
+        self._flush()
+
+    def close(self, reason: str, *, orderly: bool = False) -> None:
+        """Give the line up at once: what was written and not answered is unknown."""
+        self._protocol.close(reason, orderly=orderly)
+        self._flush()
+
+    # what asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_MAX)
+        sock = transport.get_extra_info("socket")
+        for level, option, value in SOCKET_OPTIONS:
+            sock.setsockopt(level, option, value)
+        self._protocol.connected(self._loop.time(), datetime.now(UTC))
+        self._flush()
+        self._ticker = self._loop.call_later(TICK, self._tick)
+
+    def data_received(self, data: bytes) -> None:
+        self._protocol.receive(data, self._loop.time(), datetime.now(UTC))
+        self._flush()
+
+    def eof_received(self) -> None:
+        self.close("closed by the host")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.close("closed" if exc is None else f"line lost: {type(exc).__name__}")
+        if self._ticker is not None:
+            self._ticker.cancel()
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._protocol.pause(self._loop.time())
+
+    def resume_writing(self) -> None:
+        self._protocol.resume()
+        while (payload := self._protocol.next_queued(self._loop.time(), datetime.now(UTC))) is not None:
+            self._transport.write(payload)
+        self._flush()
+
+    # the three verbs
+
+    def _tick(self) -> None:
+        self._ticker = self._loop.call_later(TICK, self._tick)
+        self._protocol.tick(self._loop.time(), datetime.now(UTC))
+        self._flush()
+
+    def _flush(self) -> None:
+        output = self._protocol.take_output()
+        if output:
+            self._transport.write(output)
+        for event in self._protocol.take_events():
+            if type(event) is Settled:
+                self._settle(event)
+            elif type(event) is LineClosed:
+                self._transport.abort()
+            else:
+                self._on_record(cast(Unmatched | CutOver, event))
+        if self._protocol.phase is not self._phase:
+            self._phase = self._protocol.phase
+            self._on_change()
+
+    def _settle(self, event: Settled) -> None:
+        waiter = cast("asyncio.Future[Outcome]", event.token)
+        if not waiter.done():
+            waiter.set_result(event.result)
+        elif isinstance(event.result, Reply):  # whoever asked was cancelled: the answer is evidence all the same
+            message, answered_at = event.result.message, event.result.answered_at
+            key = match_key(self._protocol.dialect, message)
+            self._on_record(Unmatched(self._protocol.acquirer_id, message, "late", None, key, event.raw_length, answered_at))

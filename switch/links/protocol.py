@@ -1,0 +1,393 @@
+"""One acquirer's conversation without I/O and clock: bytes, requests and instants come in; bytes to write and events go out.
+
+`now` is monotonic seconds; `utc` is the wall time that goes into DE7 and into records. Bytes from the wire never raise: what cannot be
+read, matched or believed becomes an `Unmatched` record. One object serves the line over all its connections, so that an answer that
+comes after a reconnect is still known as late.
+"""
+
+import re
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from heapq import heapify, heappop, heappush
+from typing import Literal, NamedTuple
+
+from messages.codec import DecodeError, EncodeError, decode, encode
+from messages.dialect import Dialect, answer_fault, answer_mti, differing_field, match_key
+from messages.framing import Deframer, FramingError, frame
+from switch.links import Bounced, Counters, CutOver, Event, LineClosed, LinkSettings, Reply, Settled, Silence, Unmatched
+
+ENDED_MAX = 4096  # ended requests that are remembered, to call a late answer late
+PAUSED_NETWORK_FRAMES_MAX = 64  # for a host that sends 0800 but does not read
+EVIDENCE_FIELDS = ("0", "3", "4", "7", "11", "37", "41", "42", "49", "60")  # what is kept of an ended request: no card data
+MONTH_DAY = re.compile("(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])").fullmatch
+ANSWER_FUNCTIONS = "13579"  # third digit of an MTI
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One request: waiting while `end` is None, queued while `sent_at` is None too."""
+
+    key: str
+    request: Mapping[str, str] = field(repr=False)
+    token: object
+    send_not_after: float
+    deadline: float
+    payload: bytes = field(default=b"", repr=False)
+    sent_at: datetime | None = None
+    end: str | None = None
+
+
+class NetworkRequest(NamedTuple):
+    """Our own 0800 that waits for its 0810."""
+
+    message: dict[str, str]
+    sent: float
+    deadline: float
+
+
+def backoff_delay(attempt: int, minimum: float, maximum: float, fraction: float) -> float:
+    """Full jitter: `fraction` (0 to 1, drawn by the caller) of `minimum` doubled per attempt, at most `maximum` seconds."""
+    return fraction * min(maximum, minimum * 2.0 ** min(attempt, 30))
+
+
+class LinkProtocol:
+    """Decides; the shell feeds it, writes `take_output()`, dispatches `take_events()`. `draw` gives the jitter, a number from 0 to 1."""
+
+    def __init__(
+        self, acquirer_id: str, dialect: Dialect, settings: LinkSettings, *, next_stan: Callable[[], str | None], draw: Callable[[], float]
+    ) -> None:
+        self.acquirer_id, self.dialect, self.settings = acquirer_id, dialect, settings
+        self.counters = Counters()
+        self.phase: Literal["closed", "signing_on", "signed_off", "up", "signing_off"] = "closed"
+        self.draining = False
+        self.in_flight = 0
+        self.echo_failures = 0
+        self.last_answer_at: datetime | None = None
+        self.last_error: str | None = None
+        self._next_stan, self._draw = next_stan, draw
+        self._deframer = Deframer(dialect.framing)
+        self._exchanges: dict[str, Exchange] = {}  # in flight and ended, by match key
+        self._by_stan: dict[str, Exchange] = {}
+        self._by_rrn: dict[str, Exchange] = {}
+        self._ended: deque[Exchange] = deque()
+        self._due: list[tuple[float, int, Exchange]] = []  # heap; entries of ended exchanges are dropped when met
+        self._serial = 0
+        self._queue: deque[Exchange] = deque()
+        self._network: dict[str, NetworkRequest] = {}  # by purpose: a key of dialect.network
+        self._events: list[Event] = []
+        self._output: list[bytes] = []
+        self._paused_since: float | None = None
+        self._paused_frames = self._attempt = 0
+        self._up_since: float | None = None
+        self._last_received = self._sign_on_at = self._drain_until = 0.0
+
+    # what the switch asks
+
+    def usable(self) -> bool:
+        return self.phase == "up" and not self.draining and self.in_flight < self.settings.window
+
+    def request(
+        self, message: Mapping[str, str], token: object, now: float, utc: datetime, send_not_after: float, deadline: float
+    ) -> bytes | Bounced | None:
+        """The frame to hand to write() at once; or why not; or None: queued until the host reads. It ends as `Settled(token, ...)`."""
+        if self.phase != "up" or self.draining:
+            return Bounced("draining" if self.draining and self.phase != "closed" else "line_down")
+        if now > send_not_after or now >= deadline:
+            return Bounced("too_late")
+        if self.in_flight >= self.settings.window:
+            return Bounced("window_full")
+        try:
+            payload = frame(self.dialect.framing, encode(self.dialect, message))
+        except (EncodeError, FramingError):
+            return Bounced("not_encodable")
+        key = match_key(self.dialect, message)
+        known = self._exchanges.get(key)
+        if known is not None and known.end is None:
+            return Bounced("duplicate_key")
+        exchange = Exchange(key, message, token, send_not_after, deadline)
+        self._exchanges[key] = self._by_stan[message.get("11", "")] = self._by_rrn[message.get("37", "")] = exchange
+        self.in_flight += 1
+        if self._paused_since is not None:
+            exchange.payload = payload
+            self._queue.append(exchange)
+            self._watch(exchange, min(send_not_after, deadline))
+            return None
+        self._watch(exchange, deadline)
+        exchange.sent_at = utc
+        self.counters.sent += 1
+        return payload
+
+    def sign_on(self, now: float, utc: datetime) -> None:
+        """Send 0800/001 now; the line is not usable until it is answered. Nothing happens while one is waiting."""
+        if self.phase in ("up", "signed_off"):
+            self._send_sign_on(now, utc)
+
+    def drain(self, until: float) -> None:
+        """No new requests; when the last one ended, or at `until`, the next tick signs off. A line that is not up is closed instead."""
+        self.draining, self._drain_until = True, until
+
+    def next_delay(self, now: float) -> float:
+        """Seconds to wait before connecting or signing on again. Only a line that stayed up for `backoff_max` starts small again."""
+        if self._up_since is not None and now - self._up_since >= self.settings.backoff_max:
+            self._attempt = 0
+        self._up_since = None
+        self._attempt += 1
+        return backoff_delay(self._attempt - 1, self.settings.backoff_min, self.settings.backoff_max, self._draw())
+
+    # what the shell reports
+
+    def connected(self, now: float, utc: datetime) -> None:
+        """A new connection: nothing counts of the last one's bytes; sign on first."""
+        self._deframer = Deframer(self.dialect.framing)
+        self._last_received, self._paused_since, self.echo_failures, self.draining = now, None, 0, False
+        self._send_sign_on(now, utc)
+
+    def receive(self, data: bytes, now: float, utc: datetime) -> None:
+        fault = None
+        try:
+            payloads = self._deframer.feed(data)
+        except FramingError as error:
+            payloads, fault = list(error.frames), error.reason
+        for payload in payloads:
+            if self.phase != "closed":
+                self._receive_message(payload, now, utc)
+        if fault is not None:
+            self.close(f"framing lost: {fault}")
+
+    def pause(self, now: float) -> None:
+        """The host does not read: new requests wait here until their `send_not_after`."""
+        self._paused_since, self._paused_frames = now, 0
+
+    def resume(self) -> None:
+        self._paused_since = None
+
+    def next_queued(self, now: float, utc: datetime) -> bytes | None:
+        """The next waiting frame that may still be written; the shell asks again after each write, since a write may pause."""
+        while self._queue and self._paused_since is None:
+            exchange = self._queue.popleft()
+            if exchange.end is None and now > exchange.send_not_after:
+                self._end(exchange, "bounced", Bounced("too_late"))
+            elif exchange.end is None:
+                exchange.sent_at = utc
+                self.counters.sent += 1
+                return exchange.payload
+        return None
+
+    def tick(self, now: float, utc: datetime) -> None:
+        """Everything that is due at `now`; to be called every few milliseconds while connected."""
+        while self._due and self._due[0][0] <= now:
+            exchange = heappop(self._due)[2]
+            if exchange.end is None:
+                self._fall_due(exchange, now)
+        if self._paused_since is not None and now - self._paused_since >= self.settings.write_deadline:
+            self.close("write deadline: the host does not read")
+        self._network_overdue(now)
+        if self.draining and (self.in_flight == 0 or now >= self._drain_until):
+            self._sign_off(now, utc)
+        elif self.phase == "signed_off" and now >= self._sign_on_at:
+            self._send_sign_on(now, utc)
+        elif self.phase == "up" and "echo" not in self._network and (self.echo_failures or now - self._last_received >= self.settings.echo_idle):
+            self._send_network("echo", now, utc, self.settings.echo_timeout)
+
+    def close(self, reason: str, *, orderly: bool = False) -> None:
+        """The line is gone or given up: what was written is unknown at once, what was queued never left. Harmless when closed."""
+        if self.phase == "closed":
+            return
+        self.phase = "closed"
+        if not orderly:
+            self.counters.line_losses += 1
+            self.last_error = reason
+        for exchange in [exchange for exchange in self._exchanges.values() if exchange.end is None]:
+            if exchange.sent_at is None:
+                self._end(exchange, "bounced", Bounced("line_down"))
+            else:
+                self._end(exchange, "line_lost", Silence("line_lost", exchange.sent_at))
+        for table in (self._queue, self._due, self._network):
+            table.clear()
+        self._paused_since = None
+        self._events.append(LineClosed(reason))
+
+    def take_events(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+    def take_output(self) -> bytes:
+        output = b"".join(self._output)
+        self._output.clear()
+        return output
+
+    # exchanges
+
+    def _watch(self, exchange: Exchange, instant: float) -> None:
+        self._serial += 1
+        heappush(self._due, (instant, self._serial, exchange))
+        if len(self._due) > 2 * self.settings.window + 1024:
+            self._due = [entry for entry in self._due if entry[2].end is None]
+            heapify(self._due)
+
+    def _fall_due(self, exchange: Exchange, now: float) -> None:
+        if exchange.sent_at is None:
+            self._end(exchange, "bounced", Bounced("too_late"))
+        elif now < exchange.deadline:  # it was queued, watched for its send_not_after, and has left since
+            self._watch(exchange, exchange.deadline)
+        else:
+            self.counters.timeouts += 1
+            self._end(exchange, "timeout", Silence("timeout", exchange.sent_at))
+
+    def _end(self, exchange: Exchange, end: str, result: Reply | Bounced | Silence, raw_length: int = 0) -> None:
+        self._events.append(Settled(exchange.token, result, exchange.key, raw_length))
+        self.in_flight -= 1
+        request = exchange.request
+        exchange.request = {number: request[number] for number in EVIDENCE_FIELDS if number in request}
+        exchange.end, exchange.token, exchange.payload = end, None, b""
+        if exchange.sent_at is None:
+            self._forget(exchange)
+            return
+        self._ended.append(exchange)
+        if len(self._ended) > ENDED_MAX:
+            self._forget(self._ended.popleft())
+
+    def _forget(self, exchange: Exchange) -> None:
+        request = exchange.request
+        tables = (self._exchanges, exchange.key), (self._by_stan, request.get("11", "")), (self._by_rrn, request.get("37", ""))
+        for table, key in tables:
+            if table.get(key) is exchange:
+                del table[key]
+
+    # what the host says
+
+    def _receive_message(self, payload: bytes, now: float, utc: datetime) -> None:
+        try:
+            message = decode(self.dialect, payload)
+        except DecodeError as fault:
+            self._unmatched("undecodable", None, fault.field, None, len(payload), utc)
+            return
+        self._last_received = now
+        mti = message["0"]
+        if mti[1] == "8" and mti[2] in ANSWER_FUNCTIONS:
+            self._receive_network_answer(message, now, utc, len(payload))
+        elif mti[1] == "8":
+            self._receive_network_request(message, now, utc, len(payload))
+        elif mti[2] in ANSWER_FUNCTIONS:
+            self._receive_answer(message, now, utc, len(payload))
+        else:
+            self._unmatched("unknown_mti", message, "0", None, len(payload), utc)
+
+    def _receive_answer(self, message: dict[str, str], now: float, utc: datetime, raw_length: int) -> None:
+        self.echo_failures = 0
+        key = match_key(self.dialect, message)
+        exchange = self._exchanges.get(key)
+        if exchange is None or exchange.sent_at is None:
+            self._unmatched("no_request", message, self._nearest_difference(message), key, raw_length, utc)
+            return
+        if exchange.end is None and now >= exchange.deadline:  # a loop that stalled may read before it ticks: the deadline decides
+            self._fall_due(exchange, now)
+        fault = answer_fault(self.dialect, exchange.request, message)
+        if exchange.end is not None:
+            self._unmatched("duplicate" if exchange.end == "answered" else "late", message, fault, key, raw_length, utc)
+        elif fault is not None:
+            self._unmatched("differs", message, fault, key, raw_length, utc)
+        else:
+            self.counters.answered += 1
+            self.last_answer_at = utc
+            self._end(exchange, "answered", Reply(message, exchange.sent_at, utc), raw_length)
+
+    def _nearest_difference(self, message: dict[str, str]) -> str | None:
+        """The first field that differs from the request with this RRN or this STAN, whichever is nearer; None if there is neither."""
+        found = (self._by_rrn.get(message.get("37", "")), self._by_stan.get(message.get("11", "")))
+        candidates = [exchange for exchange in found if exchange is not None]
+        if not candidates:
+            return None
+        numbers = self.dialect.match["*"]
+        near = min(candidates, key=lambda exchange: sum(exchange.request.get(number) != message.get(number) for number in numbers))
+        return differing_field(self.dialect, near.request, message)
+
+    def _unmatched(self, reason: str, message: dict[str, str] | None, number: str | None, key: str | None, raw_length: int, utc: datetime) -> None:
+        counter = reason if reason in ("late", "undecodable") else "unmatched"
+        setattr(self.counters, counter, getattr(self.counters, counter) + 1)
+        self._events.append(Unmatched(self.acquirer_id, message, reason, number, key, raw_length, utc))
+
+    def _receive_network_request(self, message: dict[str, str], now: float, utc: datetime, raw_length: int) -> None:
+        network, code, fault = self.dialect.network, message.get("70", ""), None
+        if code == network["sign_off"] and self.phase == "up":
+            self._signed_off("signed off by the host", now)
+        elif code == network["sign_on"] and self.phase == "signed_off":
+            self._sign_on_at = now
+        elif code == network["cut_over"] and MONTH_DAY(message.get("15", "")):
+            self._events.append(CutOver(message["15"]))
+        elif code == network["cut_over"] or code not in network.values():
+            fault = "15" if code == network["cut_over"] else "70"
+            self._unmatched("unknown_mti", message, fault, None, raw_length, utc)
+        echoed = {number: value for number, value in message.items() if number in ("7", "11", "70")}
+        self._send({"0": answer_mti(message["0"]), **echoed, "39": "30" if fault else "00"})
+
+    def _receive_network_answer(self, message: dict[str, str], now: float, utc: datetime, raw_length: int) -> None:
+        found = next((item for item in self._network.items() if item[1].message["11"] == message.get("11")), None)
+        if found is None:
+            self._unmatched("no_request", message, "11", None, raw_length, utc)
+            return
+        (purpose, request), code = found, message.get("39", "")
+        differing = next((n for n in ("7", "70") if n in message and message[n] != request.message[n]), None)
+        if differing is not None:
+            self._unmatched("no_request", message, differing, None, raw_length, utc)
+        elif purpose == "echo" and code != "00":
+            self._network["echo"] = request._replace(sent=now)  # no proof of life: fails when its time is up, unless something else comes
+        else:
+            del self._network[purpose]
+            self._network_answered(purpose, code, now)
+
+    def _network_answered(self, purpose: str, code: str, now: float) -> None:
+        if purpose == "echo":
+            self.echo_failures = 0
+        elif purpose == "sign_off":
+            self.close("drained", orderly=True)
+        elif code == "00":
+            self.phase, self._up_since = "up", now
+        else:
+            self._signed_off(f"sign-on refused: {code or 'without DE39'}", now)
+
+    def _signed_off(self, reason: str, now: float) -> None:
+        self.phase, self.last_error = "signed_off", reason
+        self._sign_on_at = now + self.next_delay(now)
+
+    def _network_overdue(self, now: float) -> None:
+        for purpose, request in [item for item in self._network.items() if now >= item[1].deadline]:
+            self._network.pop(purpose, None)
+            if purpose != "echo":
+                self.close(f"{purpose} unanswered", orderly=purpose == "sign_off")
+            else:
+                self.echo_failures = 0 if self._last_received > request.sent else self.echo_failures + 1
+        if self.echo_failures >= self.settings.echo_failures:
+            self.close("echo unanswered")
+
+    def _send_sign_on(self, now: float, utc: datetime) -> None:
+        self.phase = "signing_on"
+        self._send_network("sign_on", now, utc, self.settings.sign_on_timeout)
+
+    def _sign_off(self, now: float, utc: datetime) -> None:
+        if self.phase == "up":
+            self.phase = "signing_off"
+            self._send_network("sign_off", now, utc, self.settings.sign_on_timeout)
+        elif self.phase != "signing_off":
+            self.close("drained", orderly=True)
+
+    def _send_network(self, purpose: str, now: float, utc: datetime, timeout: float) -> None:
+        stan = self._next_stan()
+        if stan is None:  # no number is left: sign on later, echo at the next tick, leave without a sign-off
+            if purpose == "sign_on":
+                self._signed_off("no STAN for the sign-on", now)
+            elif purpose == "sign_off":
+                self.close("drained", orderly=True)
+            return
+        message = {"0": "0800", "7": f"{utc:%m%d%H%M%S}", "11": stan, "70": self.dialect.network[purpose]}
+        self._network[purpose] = NetworkRequest(message, now, now + timeout)
+        self._send(message)
+
+    def _send(self, message: dict[str, str]) -> None:
+        self._paused_frames += 1
+        if self._paused_since is not None and self._paused_frames > PAUSED_NETWORK_FRAMES_MAX:
+            self.close("the host sends network messages and does not read")
+        else:
+            self._output.append(frame(self.dialect.framing, encode(self.dialect, message)))

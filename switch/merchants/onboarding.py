@@ -1,0 +1,372 @@
+"""Onboarding: the one place that writes the directory's tables, each write checked first and whole or not at all."""
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import fields
+from datetime import UTC, date, datetime
+from typing import Any, NamedTuple, TypeVar
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import asyncpg
+
+from messages.dialect import load as load_dialect
+from switch.database import UNKNOWN, Connection, Pool
+from switch.errors import Problem
+from switch.ids import uuid7
+from switch.merchants import (
+    BRANDS,
+    Acquirer,
+    BinRange,
+    IssuedKey,
+    Key,
+    Merchant,
+    Numbers,
+    Organisation,
+    Page,
+    Route,
+    Store,
+    Tariff,
+    Terminal,
+    default_bins,
+)
+from switch.merchants.rules import ACQUIRER_RULES, check, refuse
+from switch.security import credentials
+
+PAGE_MAX = 200
+NUMBERING_LOCK = 3583004  # who gives numbers or routes waits here: two writers never choose the same one
+MERCHANT_STATUSES = ("active", "suspended", "closed")  # the last is the end
+TERMINAL_STATUSES = ("active", "suspended", "retired")
+ACQUIRER_STATUSES = ("active", "down", "draining")
+
+R = TypeVar("R")
+
+
+def _new_id() -> UUID:
+    return uuid7(time.time_ns() // 1_000_000, os.urandom(10))
+
+
+def _padded(numbers: Numbers) -> Numbers:
+    """Left-justified and space-filled, as they go on the wire. Raises Problem invalid."""
+    check(card_acceptor_terminal=numbers.card_acceptor_terminal, card_acceptor=numbers.card_acceptor)
+    return Numbers(numbers.acquirer_id, numbers.card_acceptor_terminal.ljust(8), numbers.card_acceptor.ljust(15))
+
+
+def _terminal(row: asyncpg.Record) -> Terminal:
+    numbers = tuple(Numbers(UUID(acquirer), terminal, acceptor) for acquirer, terminal, acceptor in row["numbers"])
+    return Terminal(**{**dict(row), "numbers": numbers})
+
+
+class Kind(NamedTuple):
+    """Where the rows of one record come from; `ident` is the column of its id."""
+
+    source: str
+    ident: str
+    computed: Mapping[str, str] = {}  # attribute -> expression
+    build: Callable[[asyncpg.Record], Any] | None = None
+
+
+KINDS: Mapping[type, Kind] = {
+    Organisation: Kind("organisation t", "organisation_id"),
+    Merchant: Kind("merchant t", "merchant_id"),
+    Store: Kind("store t", "store_id"),
+    Terminal: Kind("terminal t", "terminal_id", {"numbers": """ARRAY(
+        SELECT ARRAY[n.acquirer_id::text, n.card_acceptor_terminal, n.card_acceptor] FROM acquirer_terminal n
+        WHERE n.merchant_id = t.merchant_id AND n.terminal_id = t.terminal_id ORDER BY n.acquirer_id)"""}, _terminal),
+    Acquirer: Kind("acquirer t JOIN acquirer_line l USING (acquirer_id)", "acquirer_id", {"host": "l.host", "port": "l.port",
+        "business_date": "(SELECT max(d.business_date) FROM business_day d WHERE d.acquirer_id = t.acquirer_id AND d.state = 'open')"}),
+    Route: Kind("route t", "route_id"),
+    Key: Kind("api_key t", "key_id"),
+}
+
+
+def _select(record: type[Any]) -> str:
+    kind = KINDS[record]
+    columns = [f"{kind.computed[f.name]} AS {f.name}" if f.name in kind.computed else f"t.{f.name}" for f in fields(record)]
+    return f"SELECT {', '.join(columns)} FROM {kind.source}"
+
+
+GET = {record: f"{_select(record)} WHERE t.{kind.ident} = $1" for record, kind in KINDS.items()}
+# Newest first: the ids are UUIDv7. A key's id is random, so keys go by their time.
+PAGE = {record: f"{_select(record)} WHERE $1::uuid IS NULL OR t.{kind.ident} < $1 ORDER BY t.{kind.ident} DESC LIMIT $2"
+        for record, kind in KINDS.items() if record is not Key} | {Key: f"""{_select(Key)}
+   WHERE $1::text IS NULL OR (t.created_at, t.key_id) < (SELECT created_at, key_id FROM api_key WHERE key_id = $1)
+   ORDER BY t.created_at DESC, t.key_id DESC LIMIT $2"""}
+
+
+async def _get(connection: Connection, record: type[R], ident: UUID | str) -> R:
+    row = await connection.fetchrow(GET[record], ident)
+    if row is None:
+        raise Problem("not_found")
+    found: R = (KINDS[record].build or (lambda values: record(**dict(values))))(row)
+    return found
+
+
+def _page(rows: Sequence[Any], limit: int, ident: str) -> Page[Any]:
+    """One row more than `limit` was read: it tells whether there is a next page."""
+    return Page(tuple(rows[:limit]), getattr(rows[limit - 1], ident) if len(rows) > limit else None)
+
+
+ORGANISATION = "INSERT INTO organisation (organisation_id, name) VALUES ($1, $2)"
+MERCHANT = "INSERT INTO merchant (merchant_id, organisation_id, name, mcc, time_zone, duplicate_policy) VALUES ($1, $2, $3, $4, $5, $6)"
+STORE = "INSERT INTO store (store_id, merchant_id, name, city, country, time_zone) VALUES ($1, $2, $3, $4, $5, $6)"
+TERMINAL = "INSERT INTO terminal (terminal_id, merchant_id, store_id, name) VALUES ($1, $2, $3, $4)"
+MERCHANT_STATUS = "UPDATE merchant SET status = $2 WHERE merchant_id = $1 AND (status <> $3 OR status = $2) RETURNING true"
+TERMINAL_STATUS = "UPDATE terminal SET status = $2 WHERE terminal_id = $1 AND (status <> $3 OR status = $2) RETURNING true"
+ACQUIRER = """INSERT INTO acquirer (acquirer_id, name, dialect, message_mode, institution_code, time_zone,
+answer_timeout_ms, reversal_grace_ms, max_in_flight) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
+LINE = "INSERT INTO acquirer_line (acquirer_id, line_id, host, port) VALUES ($1, $2, $3, $4)"
+CHANGE_ACQUIRER = """UPDATE acquirer SET status = coalesce($2, status), answer_timeout_ms = coalesce($3, answer_timeout_ms),
+reversal_grace_ms = coalesce($4, reversal_grace_ms), max_in_flight = coalesce($5, max_in_flight) WHERE acquirer_id = $1"""
+CHANGE_LINE = "UPDATE acquirer_line SET host = coalesce($2, host), port = coalesce($3, port) WHERE acquirer_id = $1"
+OPEN_DAY = "INSERT INTO business_day (acquirer_id, business_date) VALUES ($1, $2) ON CONFLICT (acquirer_id, business_date) DO NOTHING"
+CLOSE_DAYS = "UPDATE business_day SET state = 'closing' WHERE acquirer_id = $1 AND business_date < $2 AND state = 'open'"
+ROUTE = "INSERT INTO route (route_id, acquirer_id, merchant_id, brand, priority) VALUES ($1, $2, $3, $4, $5)"
+SAME_ROUTE = """SELECT EXISTS (SELECT FROM route
+WHERE acquirer_id = $1 AND merchant_id IS NOT DISTINCT FROM $2 AND brand IS NOT DISTINCT FROM $3)"""
+KNOWN_BRAND = "SELECT EXISTS (SELECT FROM bin_range WHERE brand = $1)"
+KEY = """INSERT INTO api_key (key_id, role, merchant_id, terminal_id, person, secret_digest, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7)"""
+REVOKE = "UPDATE api_key SET revoked_at = now() WHERE key_id = $1 AND revoked_at IS NULL"
+BIN = """INSERT INTO bin_range (low, high, brand, card_type, pan_lengths) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (low, high) DO NOTHING RETURNING true"""
+BINS = "SELECT low, high, brand, card_type, pan_lengths FROM bin_range ORDER BY low, high"
+TARIFF = "INSERT INTO tariff (merchant_id, effective_from, basis_points) VALUES ($1, $2, $3)"
+TARIFFS = """SELECT merchant_id, effective_from, basis_points FROM tariff
+WHERE merchant_id = $1 AND ($2::date IS NULL OR effective_from < $2) ORDER BY effective_from DESC LIMIT $3"""
+NUMBER = """INSERT INTO acquirer_terminal (merchant_id, acquirer_id, terminal_id, card_acceptor_terminal, card_acceptor)
+VALUES ($1, $2, $3, $4, $5)"""
+
+
+def _lowest_free(column: str, letter: str, digits: int) -> str:
+    """The lowest number, as text, that no terminal of acquirer a has in a generated form."""
+    used = f"""SELECT 0 AS n UNION SELECT substr({column}, 2)::bigint FROM acquirer_terminal
+        WHERE acquirer_id = a.acquirer_id AND {column} ~ '^{letter}[0-9]{{{digits}}}$'"""
+    return f"""SELECT '{letter}' || lpad((min(n) + 1)::text, {digits}, '0') AS text
+        FROM (SELECT n, lead(n) OVER (ORDER BY n) AS following FROM ({used}) used) gaps WHERE following IS DISTINCT FROM n + 1"""
+
+
+# One terminal at every acquirer: the card acceptor of its store, else of its merchant, else a new one.
+NUMBER_TERMINAL = f"""INSERT INTO acquirer_terminal (merchant_id, acquirer_id, terminal_id, card_acceptor_terminal, card_acceptor)
+SELECT $1, a.acquirer_id, $2, free.text, coalesce(known.card_acceptor, new.text) FROM acquirer a
+CROSS JOIN LATERAL ({_lowest_free("card_acceptor_terminal", "T", 7)}) free CROSS JOIN LATERAL ({_lowest_free("card_acceptor", "M", 14)}) new
+LEFT JOIN LATERAL (SELECT n.card_acceptor FROM acquirer_terminal n JOIN terminal t USING (merchant_id, terminal_id)
+  WHERE n.acquirer_id = a.acquirer_id AND n.merchant_id = $1 ORDER BY t.store_id = $3 DESC, t.terminal_id LIMIT 1) known ON true"""
+# Every terminal at a new acquirer, which has given no number yet.
+NUMBER_ACQUIRER = """INSERT INTO acquirer_terminal (merchant_id, acquirer_id, terminal_id, card_acceptor_terminal, card_acceptor)
+SELECT merchant_id, $1, terminal_id, 'T' || lpad(row_number() OVER (ORDER BY terminal_id)::text, 7, '0'),
+  'M' || lpad(dense_rank() OVER (ORDER BY merchant_id)::text, 14, '0') FROM terminal WHERE status <> 'retired'"""
+
+
+async def _number_terminal(connection: Connection, merchant_id: UUID, terminal_id: UUID, numbers: Numbers) -> None:
+    await _get(connection, Acquirer, numbers.acquirer_id)
+    await connection.execute(NUMBER, merchant_id, numbers.acquirer_id, terminal_id, numbers.card_acceptor_terminal, numbers.card_acceptor)
+
+
+class Onboarding:
+    """Writes as `switch_writer`. Raises Problem: not_found, already_exists, invalid, conflict; not_ready when the database is not there,
+    and then it is not known whether the last write happened."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    @asynccontextmanager
+    async def _work(self, *, numbering: bool = False) -> AsyncIterator[Connection]:
+        try:
+            async with self.pool.acquire() as connection, connection.transaction():
+                if numbering:
+                    await connection.execute("SELECT pg_advisory_xact_lock($1)", NUMBERING_LOCK)
+                yield connection
+        except asyncpg.UniqueViolationError:
+            raise Problem("already_exists") from None
+        except UNKNOWN:
+            raise Problem("not_ready", "The database does not answer. Look first whether it was written.", retry_after=2) from None
+
+    async def get(self, record: type[R], ident: UUID | str) -> R:
+        """One record of KINDS by its id: `get(Merchant, merchant_id)`. Raises Problem not_found."""
+        async with self._work() as connection:
+            return await _get(connection, record, ident)
+
+    async def page(self, record: type[R], limit: int = 50, after: UUID | str | None = None) -> Page[R]:
+        """Newest first, at most `limit` (1-200), those before `after`."""
+        limit = max(1, min(limit, PAGE_MAX))
+        build = KINDS[record].build or (lambda values: record(**dict(values)))
+        async with self._work() as connection:
+            rows = await connection.fetch(PAGE[record], after, limit + 1)
+        return _page([build(row) for row in rows], limit, KINDS[record].ident)
+
+    async def organisation(self, name: str) -> Organisation:
+        check(name=name)
+        async with self._work() as connection:
+            await connection.execute(ORGANISATION, ident := _new_id(), name)
+            return await _get(connection, Organisation, ident)
+
+    async def merchant(self, organisation_id: UUID, name: str, mcc: str, time_zone: str = "Asia/Shanghai",
+                       duplicate_policy: str = "warn") -> Merchant:
+        check(name=name, mcc=mcc, time_zone=time_zone, duplicate_policy=duplicate_policy)
+        async with self._work() as connection:
+            await _get(connection, Organisation, organisation_id)
+            await connection.execute(MERCHANT, ident := _new_id(), organisation_id, name, mcc, time_zone, duplicate_policy)
+            return await _get(connection, Merchant, ident)
+
+    async def store(self, merchant_id: UUID, name: str, city: str = "", country: str = "CN", time_zone: str | None = None) -> Store:
+        """`time_zone`: the merchant's when not given."""
+        check(name=name, city=city, country=country, time_zone=time_zone)
+        async with self._work() as connection:
+            merchant = await _get(connection, Merchant, merchant_id)
+            await connection.execute(STORE, ident := _new_id(), merchant_id, name, city, country, time_zone or merchant.time_zone)
+            return await _get(connection, Store, ident)
+
+    async def terminal(self, store_id: UUID, name: str, numbers: Iterable[Numbers] | None = None) -> Terminal:
+        """With `numbers` None it gets generated ones at every acquirer; else exactly those, and more by `number` later."""
+        check(name=name)
+        given = None if numbers is None else [_padded(each) for each in numbers]
+        async with self._work(numbering=True) as connection:
+            store = await _get(connection, Store, store_id)
+            await connection.execute(TERMINAL, ident := _new_id(), store.merchant_id, store_id, name)
+            if given is None:
+                await connection.execute(NUMBER_TERMINAL, store.merchant_id, ident, store_id)
+            for each in given or ():
+                await _number_terminal(connection, store.merchant_id, ident, each)
+            return await _get(connection, Terminal, ident)
+
+    async def number(self, terminal_id: UUID, acquirer_id: UUID, card_acceptor_terminal: str, card_acceptor: str) -> Terminal:
+        """The acquirer's own numbers for a terminal that has none there. Raises Problem already_exists: numbers are never changed."""
+        numbers = _padded(Numbers(acquirer_id, card_acceptor_terminal, card_acceptor))
+        async with self._work(numbering=True) as connection:
+            terminal = await _get(connection, Terminal, terminal_id)
+            await _number_terminal(connection, terminal.merchant_id, terminal_id, numbers)
+            return await _get(connection, Terminal, terminal_id)
+
+    async def merchant_status(self, merchant_id: UUID, status: str) -> Merchant:
+        """active, suspended, closed. Raises Problem conflict: a closed merchant stays closed."""
+        return await self._status(Merchant, MERCHANT_STATUS, MERCHANT_STATUSES, merchant_id, status)
+
+    async def terminal_status(self, terminal_id: UUID, status: str) -> Terminal:
+        """active, suspended, retired. Raises Problem conflict: a retired terminal stays retired."""
+        return await self._status(Terminal, TERMINAL_STATUS, TERMINAL_STATUSES, terminal_id, status)
+
+    async def _status(self, record: type[R], statement: str, statuses: tuple[str, ...], ident: UUID, status: str) -> R:
+        refuse([] if status in statuses else [("status", f"one of: {', '.join(statuses)}")])
+        async with self._work() as connection:
+            await _get(connection, record, ident)
+            if await connection.fetchval(statement, ident, status, statuses[-1]) is None:
+                raise Problem("conflict", f"What is {statuses[-1]} stays so.")
+            return await _get(connection, record, ident)
+
+    async def acquirer(self, name: str, dialect: str, host: str, port: int, message_mode: str = "single",
+                       institution_code: str | None = None, answer_timeout_ms: int = 30_000, reversal_grace_ms: int = 5_000,
+                       max_in_flight: int = 2048, time_zone: str = "UTC", number_terminals: bool = True) -> Acquirer:
+        """With its line, its first business day (today in its zone), and generated numbers for all terminals unless
+        `number_terminals` is False: then the acquirer's own come by `number`."""
+        check(ACQUIRER_RULES, name=name, host=host, port=port, message_mode=message_mode, institution_code=institution_code,
+               answer_timeout_ms=answer_timeout_ms, reversal_grace_ms=reversal_grace_ms, max_in_flight=max_in_flight, time_zone=time_zone)
+        try:
+            load_dialect(dialect)
+        except LookupError:
+            refuse([("dialect", "the name of a dialect that this release speaks")])
+        async with self._work(numbering=True) as connection:
+            await connection.execute(ACQUIRER, ident := _new_id(), name, dialect, message_mode, institution_code, time_zone,
+                                     answer_timeout_ms, reversal_grace_ms, max_in_flight)
+            await connection.execute(LINE, ident, _new_id(), host, port)
+            await connection.execute(OPEN_DAY, ident, datetime.now(ZoneInfo(time_zone)).date())
+            if number_terminals:
+                await connection.execute(NUMBER_ACQUIRER, ident)
+            return await _get(connection, Acquirer, ident)
+
+    async def change_acquirer(self, acquirer_id: UUID, *, status: str | None = None, host: str | None = None, port: int | None = None,
+                              answer_timeout_ms: int | None = None, reversal_grace_ms: int | None = None,
+                              max_in_flight: int | None = None) -> Acquirer:
+        """Changes what is given; a new host or port makes every worker reconnect."""
+        check(ACQUIRER_RULES, host=host, port=port, answer_timeout_ms=answer_timeout_ms, reversal_grace_ms=reversal_grace_ms,
+               max_in_flight=max_in_flight)
+        refuse([] if status in (None, *ACQUIRER_STATUSES) else [("status", f"one of: {', '.join(ACQUIRER_STATUSES)}")])
+        async with self._work() as connection:
+            await connection.execute(CHANGE_ACQUIRER, acquirer_id, status, answer_timeout_ms, reversal_grace_ms, max_in_flight)
+            if host is not None or port is not None:
+                await connection.execute(CHANGE_LINE, acquirer_id, host, port)
+            return await _get(connection, Acquirer, acquirer_id)
+
+    async def acquirer_named(self, name: str) -> Acquirer:
+        """Raises Problem not_found."""
+        async with self._work() as connection:
+            return await _get(connection, Acquirer, await connection.fetchval("SELECT acquirer_id FROM acquirer WHERE name = $1", name))
+
+    async def open_business_day(self, acquirer_id: UUID, business_date: date) -> None:
+        """Opens a later day and sets those before it to closing; the same day again changes nothing. Raises Problem conflict: earlier."""
+        async with self._work() as connection:
+            if business_date < (await _get(connection, Acquirer, acquirer_id)).business_date:
+                raise Problem("conflict", "A later business day is open.")
+            await connection.execute(OPEN_DAY, acquirer_id, business_date)
+            await connection.execute(CLOSE_DAYS, acquirer_id, business_date)
+
+    async def route(self, acquirer: UUID | str, merchant_id: UUID | None = None, brand: str | None = None, priority: int = 100) -> Route:
+        """`acquirer`: id or name. `merchant_id`, `brand`: None for all. The lowest priority is tried first."""
+        check(priority=priority)
+        acquirer_id = acquirer if isinstance(acquirer, UUID) else (await self.acquirer_named(acquirer)).acquirer_id
+        async with self._work(numbering=True) as connection:
+            await _get(connection, Acquirer, acquirer_id)
+            if merchant_id is not None:
+                await _get(connection, Merchant, merchant_id)
+            if brand not in (None, "unknown", *BRANDS) and not await connection.fetchval(KNOWN_BRAND, brand):
+                refuse([("brand", f"one of: {', '.join(sorted(BRANDS))}, unknown, or of an installed range")])
+            if await connection.fetchval(SAME_ROUTE, acquirer_id, merchant_id, brand):
+                raise Problem("already_exists")
+            await connection.execute(ROUTE, ident := _new_id(), acquirer_id, merchant_id, brand, priority)
+            return await _get(connection, Route, ident)
+
+    async def key(self, role: credentials.Role, *, terminal_id: UUID | None = None, merchant_id: UUID | None = None,
+                  person: str | None = None, expires_at: datetime | None = None) -> IssuedKey:
+        """A terminal's key for `terminal_id`, a merchant's for `merchant_id`, an operator's for the named `person`: that and nothing else.
+
+        `expires_at`: aware and in the future, None = until revoked.
+        """
+        check(person=person)
+        subjects = {"terminal": terminal_id, "merchant": merchant_id, "operator": person}
+        refuse([("role", f"one of: {', '.join(subjects)}")] if role not in subjects else
+                [(name if name != "operator" else "person", f"given for the role {name}, and only then")
+                 for name, subject in subjects.items() if (subject is None) == (name == role)])
+        if expires_at is not None and (expires_at.tzinfo is None or expires_at <= datetime.now(UTC)):
+            refuse([("expires_at", "a time in the future, with its offset")])
+        async with self._work() as connection:
+            if terminal_id is not None:
+                merchant_id = (await _get(connection, Terminal, terminal_id)).merchant_id
+            elif merchant_id is not None:
+                await _get(connection, Merchant, merchant_id)
+            issued = credentials.issue(role)
+            await connection.execute(KEY, issued.key_id, role, merchant_id, terminal_id, person, issued.digest, expires_at)
+            return IssuedKey(await _get(connection, Key, issued.key_id), issued.text)
+
+    async def revoke_key(self, key_id: str) -> Key:
+        """From now on the key is unknown. Again changes nothing. Raises Problem not_found."""
+        async with self._work() as connection:
+            await connection.execute(REVOKE, key_id)
+            return await _get(connection, Key, key_id)
+
+    async def install_bins(self, ranges: Iterable[BinRange] = default_bins()) -> int:
+        """Adds the ranges that are not there yet; returns how many."""
+        rows = [(each.low, each.high, each.brand, each.card_type, list(each.pan_lengths)) for each in ranges]
+        async with self._work() as connection:
+            return sum([await connection.fetchval(BIN, *row) is not None for row in rows])
+
+    async def bins(self) -> tuple[BinRange, ...]:
+        async with self._work() as connection:
+            return tuple(BinRange(**{**dict(row), "pan_lengths": tuple(row["pan_lengths"])}) for row in await connection.fetch(BINS))
+
+    async def tariff(self, merchant_id: UUID, effective_from: date, basis_points: int) -> Tariff:
+        """One flat rate from a date on, in hundredths of a percent. Raises Problem already_exists: a tariff is never changed."""
+        check(basis_points=basis_points)
+        async with self._work() as connection:
+            await _get(connection, Merchant, merchant_id)
+            await connection.execute(TARIFF, merchant_id, effective_from, basis_points)
+        return Tariff(merchant_id, effective_from, basis_points)
+
+    async def tariffs(self, merchant_id: UUID, limit: int = 50, after: date | None = None) -> Page[Tariff]:
+        """The latest first. Raises Problem not_found: no such merchant."""
+        limit = max(1, min(limit, PAGE_MAX))
+        async with self._work() as connection:
+            await _get(connection, Merchant, merchant_id)
+            rows = await connection.fetch(TARIFFS, merchant_id, after, limit + 1)
+        return _page([Tariff(*row) for row in rows], limit, "effective_from")

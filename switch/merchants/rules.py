@@ -1,0 +1,60 @@
+"""What the fields of onboarding may hold: one table, one check."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+from zoneinfo import available_timezones
+
+from switch.errors import Problem
+
+Rule = tuple[Callable[[Any], object], str]
+
+
+def _text(pattern: str, rule: str) -> Rule:
+    allowed = re.compile(pattern)
+    return lambda value: isinstance(value, str) and allowed.fullmatch(value), rule
+
+
+def _number(low: int, high: int) -> Rule:
+    return lambda value: type(value) is int and low <= value <= high, f"a whole number from {low} to {high}"
+
+
+def _printable(shortest: int, longest: int) -> Rule:
+    return (lambda value: isinstance(value, str) and shortest <= len(value) <= longest and value.isprintable() and value == value.strip(),
+            f"{shortest} to {longest} printable characters, no space at either end")
+
+
+def _one_of(*values: str) -> Rule:
+    return lambda value: value in values, f"one of: {', '.join(values)}"
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+RULES: Mapping[str, Rule] = {
+    "name": _printable(1, 120), "person": _printable(1, 120), "city": _printable(0, 40),
+    "mcc": _text("[0-9]{4}", "four digits (ISO 18245)"), "country": _text("[A-Z]{2}", "two capital letters (ISO 3166-1)"),
+    "time_zone": (lambda value: value in _zones(), "a name of the IANA time zone database, such as Asia/Shanghai"),
+    "duplicate_policy": _one_of("warn", "refuse"), "message_mode": _one_of("single", "dual"),
+    "host": _text("[A-Za-z0-9.:%_-]{1,253}", "a host name or an IP address"), "port": _number(1, 65535),
+    "institution_code": _text("[0-9]{1,11}", "1 to 11 digits"), "answer_timeout_ms": _number(100, 120_000),
+    "reversal_grace_ms": _number(0, 120_000), "max_in_flight": _number(1, 100_000),
+    "card_acceptor_terminal": _text("[!-~][ -~]{0,7}", "1 to 8 printable ASCII characters, the first no space"),
+    "card_acceptor": _text("[!-~][ -~]{0,14}", "1 to 15 printable ASCII characters, the first no space"),
+    "priority": _number(0, 10_000), "basis_points": _number(0, 10_000),
+}
+ACQUIRER_RULES = {**RULES, "name": _text("[a-z0-9][a-z0-9_-]{0,39}", "1 to 40 of a-z 0-9 _ -, the first a letter or digit")}
+
+
+def check(rules: Mapping[str, Rule] = RULES, **values: Any) -> None:
+    """Raises Problem invalid with every field that breaks its rule; None is what was not given."""
+    refuse([(name, rules[name][1]) for name, value in values.items() if value is not None and not rules[name][0](value)])
+
+
+def refuse(faults: Sequence[tuple[str, str]]) -> None:
+    if faults:
+        raise Problem("invalid", "One or more fields are wrong; see errors.",
+                      errors=[{"field": name, "rule": rule, "type": "rule"} for name, rule in faults])

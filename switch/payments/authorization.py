@@ -1,0 +1,271 @@
+"""The walk of one authorization: intent, request, outcome. Three awaits, one way down (design.md, section 3)."""
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from messages.dialect import match_key
+from switch import alerts, logs, metrics
+from switch.directory import Acquirer, Directory, Merchant, Store, Terminal
+from switch.errors import Problem
+from switch.ids import show, uuid7
+from switch.links.acquirer import AcquirerLink, Bounced, Reply, Silence
+from switch.links.numbering import Numbers
+from switch.payments import routing, translation
+from switch.payments.desk import Desk, Key, Told
+from switch.payments.journal import Claim, Duty, Intent, Journal, Outcome, Written
+from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, SENT, Event, Transaction, step
+from switch.payments.translation import Order, Verdict
+from switch.security.vault import Vault
+
+SEND_WITHIN_S = 2.0  # of the intent: later nothing may leave (send_not_after)
+HTTP_MARGIN_S = 2.0  # on top of the acquirer's time and the commit budget
+NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost"}
+EVENT_OF_SILENCE = {"timeout": Event.SILENCE, "line_lost": Event.LINE_LOST}
+ROUTE = "authorizations"
+
+
+class Seller(Protocol):
+    """The terminal that asks, with its records as they were at the door."""
+
+    @property
+    def merchant(self) -> Merchant: ...
+    @property
+    def store(self) -> Store: ...
+    @property
+    def terminal(self) -> Terminal: ...
+
+
+class Door(NamedTuple):
+    """When the request came: loop time for deadlines, UTC for the books; `deadline_s` is what the client allows, if it said."""
+
+    at: float
+    received_at: datetime
+    deadline_s: float | None
+
+
+class Authorizations:
+    """Walks authorizations of this worker. Joined in app.py."""
+
+    def __init__(self, directory: Directory, vault: Vault, journal: Journal, numbers: Numbers, links: Mapping[UUID, AcquirerLink],
+                 desk: Desk, alarm: alerts.Alerts, *, worker_epoch: int, commit_budget_s: float) -> None:
+        self.directory, self.vault, self.journal, self.numbers, self.links = directory, vault, journal, numbers, links
+        self.desk, self.alarm, self.worker_epoch, self.commit_budget_s = desk, alarm, worker_epoch, commit_budget_s
+
+    async def authorize(self, order: Order, seller: Seller, key: str, fingerprint: bytes, door: Door) -> Told:
+        """One authorization under its key. Shapes: 201 and 202 are rows, refusals are Problem (nothing written)."""
+        identity = (seller.merchant.merchant_id, seller.terminal.terminal_id, key)
+        return await self.desk.submit(identity, ROUTE, fingerprint, lambda: self._walk(order, seller, identity, fingerprint, door))
+
+    async def _walk(self, order: Order, seller: Seller, key: Key, fingerprint: bytes, door: Door) -> Told:
+        found = self.directory.brand(order.pan.reveal()[:12])
+        brand = found.brand if found is not None else "unknown"
+        acquirer, link = self._usable(order, seller.terminal, brand, door)
+        transaction = self._transaction(order, seller, key[2], acquirer, brand, door)
+        message = translation.request(order, transaction, acquirer, seller.merchant, seller.store)
+        transaction.match_key = match_key(acquirer.dialect, message)
+        transaction.request_message = translation.masked(acquirer.dialect, message)
+        send_not_after = door.at + SEND_WITHIN_S
+        deadline = door.at + acquirer.answer_timeout_s
+        http_deadline = door.at + acquirer.answer_timeout_s + self.commit_budget_s + HTTP_MARGIN_S
+
+        claim = await self.journal.intent(  # AWAIT 1: durable before the first byte leaves
+            Intent(transaction, ROUTE, fingerprint, seller.merchant.duplicate_policy == "refuse"), door.at + self.commit_budget_s)
+        if claim is not Claim.OURS:
+            return await self._not_ours(claim, transaction, key, fingerprint, http_deadline)
+        result = await link.request(message, send_not_after=send_not_after, deadline=deadline)  # AWAIT 2
+        outcome = await self._outcome(transaction, acquirer, result)
+        written = await self.journal.outcome(outcome, http_deadline - HTTP_MARGIN_S)  # AWAIT 3: durable before the answer
+        return await self._told(transaction, written)
+
+    def _usable(self, order: Order, terminal: Terminal, brand: str, door: Door) -> tuple[Acquirer, AcquirerLink]:
+        """The first acquirer that may and can take it. Raises Problem before anything is written."""
+        alternatives = routing.choose(self.directory.ordered_routes, self.directory.acquirers, terminal, brand)
+        if not alternatives:
+            raise Problem("no_route", retry_after=60, extra={"processed": False})
+        fault = None
+        for acquirer in alternatives:
+            fault = fault or translation.fault(order, acquirer.dialect, acquirer.message_mode)
+            if translation.fault(order, acquirer.dialect, acquirer.message_mode):
+                continue
+            needed = acquirer.answer_timeout_s + self.commit_budget_s
+            if door.deadline_s is not None and door.deadline_s < needed:
+                raise Problem("deadline_too_short", f"Request-Deadline must be at least {needed:g} seconds for this acquirer.")
+            link = self.links.get(acquirer.acquirer_id)
+            if acquirer.status == "active" and link is not None and link.usable():
+                return acquirer, link
+        if fault is not None:
+            raise Problem("not_supported", fault)
+        raise Problem("acquirer_unavailable", retry_after=5, extra={"processed": False})
+
+    def _transaction(self, order: Order, seller: Seller, key: str, acquirer: Acquirer, brand: str, door: Door) -> Transaction:
+        stan, rrn = self.numbers.stan(acquirer.acquirer_id), self.numbers.rrn(acquirer.acquirer_id, acquirer.business_date)
+        if stan is None or rrn is None:
+            raise Problem("overloaded", retry_after=1, extra={"processed": False})
+        received_at = door.received_at
+        transaction_id = uuid7(time.time_ns() // 1_000_000, os.urandom(10))
+        today = received_at.date()
+        pan_key, sealed = self.vault.seal(order.pan, order.expiry, transaction_id.bytes, today)
+        rule = acquirer.dialect.messages[translation.verb(order.type, acquirer.message_mode)]
+        wall = translation.local(order, seller.store, received_at)
+        terminal_number, acceptor = seller.terminal.numbers[acquirer.acquirer_id]
+        return Transaction(
+            merchant_id=seller.merchant.merchant_id, transaction_id=transaction_id, type=order.type, exchange="request",
+            store_id=seller.store.store_id, terminal_id=seller.terminal.terminal_id, caller=seller.terminal.terminal_id, idempotency_key=key,
+            acquirer_id=acquirer.acquirer_id, business_date=acquirer.business_date, worker_epoch=self.worker_epoch,
+            amount=order.amount, currency=order.currency, tip_amount=order.tip_amount, cashback_amount=order.cashback_amount,
+            capture_method=order.capture_method, partial_approval=order.partial_approval, entry_mode=order.entry_mode,
+            masked_pan=order.pan.masked, card_last4=order.pan.last4, brand=brand, pan_token=self.vault.token(order.pan),
+            pan_token_key=self.vault.token_key_id, pan_sealed=sealed, pan_key=pan_key, pan_sealed_on=today,
+            card_sequence_number=order.sequence_number, emv=translation.stored_emv(order.emv),
+            mti=rule.mti, processing_code=rule.fixed["3"], stan=stan, transmitted_at=de7(received_at), local_time=f"{wall:%H%M%S}",
+            local_date=f"{wall:%m%d}", pos_entry_mode=translation.entry_mode(order, acquirer.dialect), pos_condition=rule.fixed["25"], rrn=rrn,
+            card_acceptor_terminal=terminal_number, card_acceptor=acceptor, mcc=seller.merchant.mcc, match_key="",
+            received_at=received_at, send_not_after=received_at + timedelta(seconds=SEND_WITHIN_S),
+            respond_by=received_at + timedelta(seconds=acquirer.answer_timeout_s), request_message="",
+            terminal_trace=order.terminal_trace, reference=order.reference)
+
+    async def _not_ours(self, claim: Claim, transaction: Transaction, key: Key, fingerprint: bytes, deadline: float) -> Told:
+        if claim is Claim.DUPLICATE:
+            return await self.desk.stored(key, ROUTE, fingerprint, deadline)
+        if claim is Claim.POSSIBLE_DUPLICATE:
+            assert transaction.possible_duplicate_of is not None
+            raise Problem("possible_duplicate", extra={"possible_duplicate_of": show("transaction", transaction.possible_duplicate_of)})
+        raise Problem("journal_unavailable", retry_after=2, extra={"processed": False})
+
+    async def _outcome(self, transaction: Transaction, acquirer: Acquirer, result: Reply | Bounced | Silence) -> Outcome:
+        """What the exchange came to, as one step of the life, with what it owes."""
+        if isinstance(result, Reply):
+            transaction.sent_at, transaction.answered_at = result.sent_at, result.answered_at
+            metrics.acquirer_seconds.observe((result.answered_at - result.sent_at).total_seconds())
+            return await self.advance(transaction, acquirer, *read(transaction, acquirer, result.message))
+        if isinstance(result, Bounced):
+            transaction.reason, transaction.advice = result.reason, "retry_new_key"
+            return await self.advance(transaction, acquirer, Event.BOUNCE)
+        transaction.sent_at = result.sent_at
+        transaction.reason, transaction.advice = NETWORK_REASON[result.reason], "new_payment_allowed"
+        return await self.advance(transaction, acquirer, EVENT_OF_SILENCE[result.reason])
+
+    async def advance(self, transaction: Transaction, acquirer: Acquirer, event: Event, verdict: Verdict | None = None,
+                      closed_by: str | None = None) -> Outcome:
+        """Moves the row in memory by one event and returns the journal's step. Raises IllegalEvent."""
+        now, from_state = datetime.now(UTC), transaction.state
+        next_step = step(from_state, event, transaction.exchange, closed_by)
+        transaction.state = next_step.state
+        transaction.version += 1
+        if from_state == SENT and next_step.state in (APPROVED, DECLINED, NOT_SENT):
+            transaction.outcome = next_step.state
+        transaction.outcome_at = transaction.outcome_at or now
+        created, created_duty = None, None
+        if from_state == SENT and next_step.state == APPROVED and verdict is not None:
+            book_approval(transaction, acquirer, verdict)
+            if captures_later(transaction, acquirer):
+                created, created_duty = await self._capture(transaction, acquirer, now)
+        if event is Event.UNDO:
+            transaction.captured = 0
+        duty = await self._reversal_duty(transaction, acquirer, event, now) if next_step.duty == "reversal" else None
+        if next_step.alert:
+            await self.alarm.raise_(next_step.alert, show("transaction", transaction.transaction_id))
+        return Outcome(transaction, from_state, duty, created, created_duty)
+
+    async def _reversal_duty(self, transaction: Transaction, acquirer: Acquirer, event: Event, now: datetime) -> Duty:
+        stan = await self.numbers.stan_soon(acquirer.acquirer_id)
+        answered = transaction.answered_at is not None
+        earliest = now if answered else max(now, transaction.send_not_after) + timedelta(seconds=acquirer.reversal_grace_s)
+        return Duty(transaction.merchant_id, transaction.transaction_id, acquirer.acquirer_id, "reversal", event.value, stan, de7(now),
+                    match_key(acquirer.dialect, {"0": acquirer.dialect.messages["reversal"].mti, "7": de7(now), "11": stan,
+                                                 "37": transaction.rrn, "41": transaction.card_acceptor_terminal,
+                                                 "42": transaction.card_acceptor}), earliest)
+
+    async def _capture(self, original: Transaction, acquirer: Acquirer, now: datetime) -> tuple[Intent, Duty]:
+        """The advice that captures a dual-message sale: a transaction of its own, owed by the commit that approves the sale."""
+        stan = await self.numbers.stan_soon(acquirer.acquirer_id)
+        rrn = await self.numbers.rrn_soon(acquirer.acquirer_id, acquirer.business_date)
+        rule, identity = acquirer.dialect.messages["capture"], uuid7(time.time_ns() // 1_000_000, os.urandom(10))
+        assert original.approved_amount is not None
+        row = replace(
+            original, transaction_id=identity, type="capture", exchange="advice", original_id=original.transaction_id, idempotency_key=None,
+            amount=original.approved_amount, tip_amount=0, cashback_amount=0, mti=rule.mti, processing_code=rule.fixed["3"],
+            pos_condition=rule.fixed["25"], stan=stan, rrn=rrn, transmitted_at=de7(now), received_at=now, send_not_after=now, respond_by=now,
+            request_message="{}", business_date=acquirer.business_date, state=SENT, version=1, match_key="",
+            pan_sealed=b"", terminal_trace=None)
+        pan, expiry = self.vault.open(original.pan_key, original.pan_sealed, original.transaction_id.bytes, original.pan_sealed_on)
+        row.pan_key, row.pan_sealed = self.vault.seal(pan, expiry, identity.bytes, row.pan_sealed_on)
+        message = translation.capture(row, original, pan, expiry)
+        row.match_key = match_key(acquirer.dialect, message)
+        row.request_message = translation.masked(acquirer.dialect, message)
+        return (Intent(row, "captures", b"", False),
+                Duty(row.merchant_id, identity, acquirer.acquirer_id, "advice", "capture", stan, row.transmitted_at, row.match_key, now))
+
+    async def _told(self, transaction: Transaction, written: Written) -> Told:
+        if written is Written.OURS:
+            metrics.authorizations.labels(transaction.state).inc()
+            return Told(transaction, False)
+        if written is Written.UNKNOWN:  # not durable in time: pending, and from now on nobody may approve it
+            return Told(replace(transaction, state=SENT, outcome=None, reason="outcome_unknown", advice="ask_again"), False)
+        stored = await self.desk.history.transaction(transaction.transaction_id)  # somebody reversed it first: obey the row
+        logs.warning("outcome_lost", transaction_id=transaction.transaction_id, state=stored.state if stored else None)
+        if stored is None:
+            raise Problem("internal")
+        return Told(stored, False)
+
+    def settle_unsure(self, outcome: Outcome) -> None:
+        """The terminal was told "pending" for this outcome: once the database is back, whatever stands is undone."""
+        if outcome.transaction.exchange != "request":
+            return
+        task = asyncio.get_running_loop().create_task(self._settle(outcome.transaction.transaction_id))
+        self.desk.tasks.add(task)
+        task.add_done_callback(self.desk.tasks.discard)
+
+    async def _settle(self, transaction_id: UUID) -> None:
+        pause = 0.2
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 5.0)
+            try:
+                stored = await self.desk.history.transaction(transaction_id)
+            except Problem:
+                continue
+            if stored is None or stored.state not in (SENT, APPROVED):
+                return
+            if await self.undo(stored, Event.CRASH if stored.state == SENT else Event.UNDO) is Written.OURS:
+                return
+
+    async def undo(self, transaction: Transaction, event: Event, closed_by: str | None = None) -> Written:
+        """Sends a stored transaction into REVERSING by a durable step; `closed_by`: how its last reversal was closed."""
+        acquirer = self.directory.acquirers[transaction.acquirer_id]
+        transaction.reason, transaction.advice = event.value, "new_payment_allowed"
+        outcome = await self.advance(transaction, acquirer, event, closed_by=closed_by)
+        return await self.journal.outcome(outcome, asyncio.get_running_loop().time() + self.commit_budget_s)
+
+
+def de7(at: datetime) -> str:
+    """DE7: UTC, MMDDhhmmss."""
+    return f"{at:%m%d%H%M%S}"
+
+
+def read(transaction: Transaction, acquirer: Acquirer, message: Mapping[str, str]) -> tuple[Event, Verdict]:
+    """The answer's event and verdict; what it says is put on the row as evidence."""
+    verdict = translation.verdict(transaction, acquirer.dialect, message)
+    transaction.response_code, transaction.reason, transaction.advice = verdict.response_code, verdict.reason, verdict.advice
+    transaction.approval_code, transaction.acquirer_rrn = verdict.approval_code, verdict.acquirer_rrn
+    transaction.answer_emv, transaction.balances, transaction.answer_message = verdict.emv, verdict.balances, verdict.message
+    if verdict.event in (Event.DOUBT, Event.PARTIAL_REFUSED):
+        transaction.advice = "new_payment_allowed"
+    return verdict.event, verdict
+
+
+def captures_later(transaction: Transaction, acquirer: Acquirer) -> bool:
+    return acquirer.message_mode == "dual" and transaction.capture_method == "automatic" and bool(transaction.approved_amount)
+
+
+def book_approval(transaction: Transaction, acquirer: Acquirer, verdict: Verdict) -> None:
+    """An approval's money: held always; captured too when the message posts at once or its capture rides in the same commit."""
+    approved = verdict.approved_amount
+    transaction.approved_amount = transaction.authorised = transaction.capturable = approved
+    transaction.captured = approved if transaction.capture_method == "automatic" else 0

@@ -1,0 +1,132 @@
+"""The desk: one key, one walk. Finds out whether a key is new, running or known, and lets duplicates wait for the first.
+
+From its first write on a walk belongs to a task of the switch: a client that hangs up never cancels it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from uuid import UUID
+
+from switch import logs, metrics
+from switch.errors import Problem
+from switch.payments.history import History
+from switch.payments.transaction import APPROVED, SENT, Transaction
+
+WAITERS_MAX = 8
+POLL_S = (0.05, 0.1, 0.2, 0.4)
+
+Key = tuple[UUID, UUID, str]  # merchant, caller, idempotency key
+
+
+class Told(NamedTuple):
+    """What the terminal is told: the row, and whether this is an answer given again."""
+
+    transaction: Transaction
+    replayed: bool
+
+
+@dataclass(slots=True, eq=False)
+class Walk:
+    route: str
+    fingerprint: bytes
+    result: "asyncio.Future[Told | Problem]"
+    waiters: int = field(default=0)
+
+
+class Desk:
+    """All walks of this worker that have not ended."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.walks: dict[Key, Walk] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.draining = False
+
+    async def submit(self, key: Key, route: str, fingerprint: bytes, walk: Callable[[], Awaitable[Told]]) -> Told:
+        """The answer for a key: `walk` runs once; whoever comes meanwhile with the same body waits for it.
+
+        Raises Problem: idempotency_key_reused (other body or route), in_progress (too many wait already), draining, and what `walk` raises.
+        """
+        running = self.walks.get(key)
+        if running is None:
+            if self.draining:
+                raise Problem("draining", retry_after=5, extra={"processed": False})
+            loop = asyncio.get_running_loop()
+            running = self.walks[key] = Walk(route, fingerprint, loop.create_future())
+            task = loop.create_task(self._run(key, running, walk))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+            result = await asyncio.shield(running.result)
+        else:
+            if running.fingerprint != fingerprint or running.route != route:
+                raise Problem("idempotency_key_reused")
+            if running.waiters >= WAITERS_MAX:
+                raise Problem("in_progress", retry_after=1)
+            running.waiters += 1
+            try:
+                result = await asyncio.shield(running.result)
+            finally:
+                running.waiters -= 1
+            if isinstance(result, Told):
+                result = Told(result.transaction, True)
+        if isinstance(result, Problem):
+            raise Problem(result.code, result.detail, errors=result.errors, retry_after=result.retry_after, extra=result.extra)
+        return result
+
+    async def _run(self, key: Key, running: Walk, walk: Callable[[], Awaitable[Told]]) -> None:
+        result: Told | Problem
+        try:
+            result = await walk()
+        except Problem as problem:
+            result = problem
+        except Exception as error:  # the supervisor of a walk: recovery will find what it left
+            logs.error("walk_failed", error=type(error).__name__, where=_where(error))
+            result = Problem("internal")
+        finally:
+            del self.walks[key]
+        running.result.set_result(result)
+
+    async def stored(self, key: Key, route: str, fingerprint: bytes, deadline: float) -> Told:
+        """The answer of a key that is already in the books. One that another worker still walks is waited for until `deadline`.
+
+        Raises Problem: cancelled_by_terminal (burnt), idempotency_key_reused.
+        """
+        loop, attempt = asyncio.get_running_loop(), 0
+        while True:
+            known = await self.history.key(*key)
+            if known is None:  # the holder of the key was rolled back meanwhile: this request may be sent again
+                raise Problem("in_progress", retry_after=1)
+            if known.transaction_id is None:
+                raise Problem("cancelled_by_terminal")
+            if known.fingerprint != fingerprint or known.route != route:
+                raise Problem("idempotency_key_reused")
+            transaction = await self.history.transaction(known.transaction_id)
+            if transaction is None:
+                raise Problem("in_progress", retry_after=1)
+            pause = POLL_S[min(attempt, len(POLL_S) - 1)]
+            if transaction.state != SENT or loop.time() + pause > deadline:
+                metrics.replays.inc()
+                return Told(transaction, True)
+            await asyncio.sleep(pause)
+            attempt += 1
+
+    async def drain(self, timeout: float) -> int:
+        """No new walks; waits for those that run. Returns how many are left: recovery takes them."""
+        self.draining = True
+        if self.tasks:
+            await asyncio.wait(self.tasks, timeout=timeout)
+        return len(self.tasks)
+
+
+def stands(transaction: Transaction) -> bool:
+    """Whether the first answer still holds: a decline is final, an approval as long as the sale stands (201); else 202, the current truth."""
+    return transaction.outcome is not None and (transaction.outcome != APPROVED or transaction.state == APPROVED)
+
+
+def _where(error: BaseException) -> str:
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return f"{traceback.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{traceback.tb_lineno}" if traceback is not None else "?"

@@ -1,0 +1,99 @@
+"""Answers that match no waiting request: late, twice, wrong. Every one is recorded; what it proves may open or hasten a reversal."""
+
+import asyncio
+import json
+from uuid import UUID
+
+import asyncpg
+
+from messages.dialect import answer_fault, match_key
+from messages.masking import mask
+from switch import alerts, logs, metrics
+from switch.database import UNKNOWN, Pool
+from switch.directory import Acquirer, Directory
+from switch.errors import Problem
+from switch.ids import show
+from switch.links.acquirer import Unmatched
+from switch.money import CURRENCIES
+from switch.payments import translation
+from switch.payments.authorization import Authorizations
+from switch.payments.history import History
+from switch.payments.journal import Written
+from switch.payments.transaction import REVERSING, SENT, Event, Transaction, step
+
+QUEUE_MAX = 1000
+
+RECORD = """INSERT INTO unmatched_answer (acquirer_id, received_at, reason, field, transaction_id, message)
+VALUES ($1, $2, $3, $4, $5, $6::jsonb)"""
+FIND = "SELECT transaction_id FROM transaction WHERE acquirer_id = $1 AND rrn = $2 ORDER BY business_date DESC LIMIT 4"
+EVENT = "INSERT INTO transaction_event (merchant_id, transaction_id, kind, detail) VALUES ($1, $2, $3, $4::jsonb)"
+EXPEDITE = "UPDATE duty SET next_attempt_at = least(next_attempt_at, now()) WHERE transaction_id = $1 AND state = 'open'"
+
+
+class Evidence:
+    """Takes what the links could not match. The queue is bounded: a flood from a host costs records, not memory."""
+
+    def __init__(self, pool: Pool, directory: Directory, history: History, authorizations: Authorizations,
+                 alarm: alerts.Alerts) -> None:
+        self.pool, self.directory, self.history, self.authorizations, self.alarm = pool, directory, history, authorizations, alarm
+        self.queue: asyncio.Queue[Unmatched] = asyncio.Queue(QUEUE_MAX)
+
+    def take(self, unmatched: Unmatched) -> None:
+        """Called by the link, from the loop; never waits."""
+        metrics.unmatched_answers.labels(unmatched.reason).inc()
+        try:
+            self.queue.put_nowait(unmatched)
+        except asyncio.QueueFull:
+            metrics.unmatched_answers.labels("not_recorded").inc()
+
+    async def work(self) -> None:
+        """Until cancelled."""
+        while True:
+            unmatched = await self.queue.get()
+            try:
+                await self._consider(unmatched)
+            except (*UNKNOWN, asyncpg.PostgresError, Problem) as error:
+                logs.warning("answer_not_recorded", reason=unmatched.reason, error=type(error).__name__)
+
+    async def _consider(self, unmatched: Unmatched) -> None:
+        acquirer = self.directory.acquirers[UUID(unmatched.acquirer_id)]
+        message = unmatched.message
+        shown = json.dumps(mask(acquirer.dialect, message)).replace("\\u0000", "") if message is not None else None
+        transaction = await self._transaction(acquirer, message) if message is not None else None
+        await self.pool.execute(RECORD, acquirer.acquirer_id, unmatched.received_at, unmatched.reason, unmatched.field,
+                                transaction.transaction_id if transaction else None, shown)
+        logs.warning("unmatched_answer", acquirer=acquirer.name, reason=unmatched.reason, field=unmatched.field,
+                     transaction_id=transaction.transaction_id if transaction else None)
+        if transaction is not None and message is not None and unmatched.reason in ("late", "duplicate", "no_request"):
+            await self._apply(acquirer, transaction, message, unmatched.reason)
+
+    async def _transaction(self, acquirer: Acquirer, message: dict[str, str]) -> Transaction | None:
+        """The stored request that this message answers: found by RRN, proven by the whole match key."""
+        if not message.get("37"):
+            return None
+        for row in await self.pool.fetch(FIND, acquirer.acquirer_id, message["37"]):
+            transaction = await self.history.transaction(row[0])
+            if transaction is not None and transaction.match_key == match_key(acquirer.dialect, message):
+                return transaction
+        return None
+
+    async def _apply(self, acquirer: Acquirer, transaction: Transaction, message: dict[str, str], reason: str) -> None:
+        request = {"0": transaction.mti, "3": transaction.processing_code, "4": f"{transaction.amount:012d}",
+                   "49": CURRENCIES[transaction.currency][0]}
+        if not translation.is_answer_to(transaction, message) or answer_fault(acquirer.dialect, request, message) is not None:
+            return
+        verdict = translation.verdict(transaction, acquirer.dialect, message)
+        duty = await self.history.duty(transaction.transaction_id)
+        event = Event.APPROVE if verdict.event is Event.PARTIAL_REFUSED else verdict.event
+        await self.pool.execute(EVENT, transaction.merchant_id, transaction.transaction_id, f"{reason}_answer",
+                                alerts.detail(response_code=verdict.response_code, approval_code=verdict.approval_code))
+        if transaction.state == SENT:  # its worker is gone or about to decide; recovery reverses it
+            return
+        after = step(transaction.state, event, transaction.exchange, duty.closed_by if duty else None)
+        if after.state == REVERSING and transaction.state != REVERSING:
+            if await self.authorizations.undo(transaction, event, duty.closed_by if duty else None) is not Written.OURS:
+                raise Problem("not_ready")
+        elif after.duty == "expedite":
+            await self.pool.execute(EXPEDITE, transaction.transaction_id)
+        elif after.alert:
+            await self.alarm.raise_(after.alert, show("transaction", transaction.transaction_id))

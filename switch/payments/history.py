@@ -1,0 +1,146 @@
+"""Reads: single transactions, the list with its filters, the story. Through the views `history_*`, as the reader's role."""
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from switch.database import UNKNOWN, Pool
+from switch.errors import Problem
+from switch.ids import lowest
+from switch.payments.transaction import Transaction
+
+PAGE_MAX = 200
+
+COLUMNS = ", ".join(field.name for field in fields(Transaction))
+
+TRANSACTION = f"SELECT {COLUMNS} FROM history_transaction WHERE transaction_id = $1"
+KEY = """SELECT route, fingerprint, transaction_id FROM history_idempotency
+WHERE merchant_id = $1 AND caller = $2 AND idempotency_key = $3"""
+DUTY = """SELECT kind, state, cause, stan, transmissions, first_sent_at, last_sent_at, last_code, next_attempt_at, created_at, closed_at,
+closed_by FROM history_duty WHERE transaction_id = $1"""
+EVENTS = "SELECT at, kind, detail FROM history_event WHERE transaction_id = $1 ORDER BY event_id"
+FOLLOWERS = "SELECT transaction_id, type, state, amount FROM history_transaction WHERE merchant_id = $1 AND original_id = $2"
+
+
+class KnownKey(NamedTuple):
+    route: str
+    fingerprint: bytes
+    transaction_id: UUID | None  # None: burnt by a cancellation
+
+
+class Duty(NamedTuple):
+    kind: str
+    state: str
+    cause: str
+    stan: str
+    transmissions: int
+    first_sent_at: datetime | None
+    last_sent_at: datetime | None
+    last_code: str | None
+    next_attempt_at: datetime
+    created_at: datetime
+    closed_at: datetime | None
+    closed_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a list may be narrowed by. `merchant_id` and `store_id` come from who asks; None = no limit."""
+
+    merchant_id: UUID | None = None
+    store_id: UUID | None = None
+    terminal_id: UUID | None = None
+    acquirer_ids: tuple[UUID, ...] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    states: tuple[str, ...] | None = None
+    payment_status: str | None = None
+    type: str | None = None
+    rrn: str | None = None
+    stan: str | None = None
+    approval_code: str | None = None
+    reference: str | None = None
+    last4: str | None = None
+    token: bytes | None = None
+    amount_min: int | None = None
+    amount_max: int | None = None
+    before: UUID | None = None  # the last id of the page before
+
+
+# What `payment_status` means in SQL; the same rule as transaction.payment_status, held by a test.
+PAYMENT_STATUS = {
+    "none": "NOT (state IN ('APPROVED', 'CONFIRMED') AND (authorised > 0 OR charged_back > 0 OR refunded > 0 OR captured > 0)"
+            " OR state = 'REVERSED' AND authorised > 0)",
+    "voided": "state = 'REVERSED' AND authorised > 0",
+    "charged_back": "state IN ('APPROVED', 'CONFIRMED') AND charged_back > 0",
+    "refunded": "state IN ('APPROVED', 'CONFIRMED') AND charged_back = 0 AND refunded > 0 AND refunded >= captured",
+    "partially_refunded": "state IN ('APPROVED', 'CONFIRMED') AND charged_back = 0 AND refunded > 0 AND refunded < captured",
+    "captured": "state IN ('APPROVED', 'CONFIRMED') AND charged_back = 0 AND refunded = 0 AND captured > 0 AND captured >= authorised",
+    "partially_captured": "state IN ('APPROVED', 'CONFIRMED') AND charged_back = 0 AND refunded = 0 AND captured > 0 AND captured < authorised",
+    "authorized": "state IN ('APPROVED', 'CONFIRMED') AND charged_back = 0 AND refunded = 0 AND captured = 0 AND authorised > 0",
+}
+
+_CONDITIONS = (
+    ("merchant_id", "merchant_id = {}"), ("store_id", "store_id = {}"), ("terminal_id", "terminal_id = {}"),
+    ("acquirer_ids", "acquirer_id = ANY({}::uuid[])"), ("states", "state = ANY({}::text[])"), ("type", "type = {}"), ("rrn", "rrn = {}"),
+    ("stan", "stan = {}"), ("approval_code", "approval_code = {}"), ("reference", "reference = {}"), ("last4", "card_last4 = {}"),
+    ("token", "pan_token = {}"), ("amount_min", "amount >= {}"), ("amount_max", "amount <= {}"), ("before", "transaction_id < {}"),
+)
+
+
+def list_query(wanted: Filter, limit: int) -> tuple[str, list[Any]]:
+    """The statement and its arguments. Ids are UUIDv7, so the order by id is the order by time, and `from` and `to` are bounds of the id."""
+    conditions, arguments = [], []
+    for name, condition in _CONDITIONS:
+        value = getattr(wanted, name)
+        if value is not None:
+            arguments.append(list(value) if isinstance(value, tuple) else value)
+            conditions.append(condition.format(f"${len(arguments)}"))
+    for instant, sign in ((wanted.since, ">="), (wanted.until, "<")):
+        if instant is not None:
+            arguments.append(lowest(instant))
+            conditions.append(f"transaction_id {sign} ${len(arguments)}")
+    if wanted.payment_status is not None:
+        conditions.append(f"({PAYMENT_STATUS[wanted.payment_status]})")
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    return f"SELECT {COLUMNS} FROM history_transaction{where} ORDER BY transaction_id DESC LIMIT {int(limit)}", arguments
+
+
+class History:
+    """All reads of this worker. A database that is not there is Problem not_ready, never an empty answer."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    async def _fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        try:
+            return await self.pool.fetch(statement, *arguments)
+        except UNKNOWN:
+            raise Problem("not_ready", "The books cannot be read just now.", retry_after=2) from None
+
+    async def transaction(self, transaction_id: UUID) -> Transaction | None:
+        rows = await self._fetch(TRANSACTION, transaction_id)
+        return Transaction(**dict(rows[0])) if rows else None
+
+    async def key(self, merchant_id: UUID, caller: UUID, idempotency_key: str) -> KnownKey | None:
+        rows = await self._fetch(KEY, merchant_id, caller, idempotency_key)
+        return KnownKey(*rows[0]) if rows else None
+
+    async def duty(self, transaction_id: UUID) -> Duty | None:
+        rows = await self._fetch(DUTY, transaction_id)
+        return Duty(*rows[0]) if rows else None
+
+    async def page(self, wanted: Filter, limit: int) -> list[Transaction]:
+        """Newest first, at most `limit` rows."""
+        statement, arguments = list_query(wanted, min(limit, PAGE_MAX + 1))
+        return [Transaction(**dict(row)) for row in await self._fetch(statement, *arguments)]
+
+    async def events(self, transaction_id: UUID) -> list[asyncpg.Record]:
+        return await self._fetch(EVENTS, transaction_id)
+
+    async def followers(self, transaction: Transaction) -> list[asyncpg.Record]:
+        """What was made of a transaction: captures, later voids and refunds."""
+        return await self._fetch(FOLLOWERS, transaction.merchant_id, transaction.transaction_id)

@@ -1,0 +1,394 @@
+"""The durable journal: group commit without a timer. One lane per statement kind; what gathers during one commit is the next batch.
+
+Rules (design.md, section 3): an error on COMMIT means unknown, and is resolved by running the same idempotent statement again on a new
+connection, which waits on the unique index or the row lock until the old backend has decided. Other errors give each row its own verdict.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from operator import attrgetter
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from switch import logs, metrics
+from switch.database import UNKNOWN, Connection
+from switch.payments.transaction import Transaction
+
+BATCH_MAX = 256
+INTENTS_MAX = 2048
+RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)
+TICK_S = 0.05
+
+class Intent(NamedTuple):
+    """A transaction to be claimed for its idempotency key. `refuse_duplicate`: the merchant's duplicate policy."""
+
+    transaction: Transaction
+    route: str
+    fingerprint: bytes
+    refuse_duplicate: bool
+
+
+class Claim(Enum):
+    OURS = "ours"
+    DUPLICATE = "duplicate"  # the key is somebody's: read what is stored
+    POSSIBLE_DUPLICATE = "possible_duplicate"  # refused by the merchant's policy; nothing written, the key stays free
+    REFUSED = "refused"  # the database refused this very row
+    UNAVAILABLE = "unavailable"  # not durable in time, or not known: nothing may be sent
+
+
+class Duty(NamedTuple):
+    """What a transaction owes, with the numbers of its own message, fixed before the first transmission."""
+
+    merchant_id: UUID
+    transaction_id: UUID
+    acquirer_id: UUID
+    kind: str
+    cause: str
+    stan: str
+    transmitted_at: str
+    match_key: str
+    next_attempt_at: datetime
+
+
+class Outcome(NamedTuple):
+    """A step of one life: compare-and-set from (state, version) to what `transaction` now says, with what is owed for it."""
+
+    transaction: Transaction
+    from_state: str
+    duty: Duty | None = None
+    created: Intent | None = None  # a capture that this outcome brings about, with its own duty
+    created_duty: Duty | None = None
+    event: tuple[str, str] | None = None  # kind, detail as JSON
+
+
+class Written(Enum):
+    OURS = "ours"
+    LOST = "lost"  # somebody else moved the row first: read it and obey
+    REFUSED = "refused"
+    UNKNOWN = "unknown"  # not known to be durable in time: the terminal is told pending, and nobody may approve any more
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    value: Any
+    future: "asyncio.Future[Any]"
+    deadline: float  # loop time
+
+
+class Lane:
+    """One writer with its own connection. `run(connection, values, doubtful)` returns a verdict per value."""
+
+    def __init__(self, name: str, connect: Callable[[], Awaitable[Connection]], queue_max: int, late: Any, unsure: Any, refused: Any,
+                 run: Callable[[Connection, Sequence[Any], bool], Awaitable[list[Any]]], on_unsure: Callable[[Any], None],
+                 identity: Callable[[Any], UUID]) -> None:
+        self.name, self.connect, self.queue_max, self.run, self.identity = name, connect, queue_max, run, identity
+        self.late, self.unsure, self.refused, self.on_unsure = late, unsure, refused, on_unsure
+        self.queue: deque[Entry] = deque()
+        self.batch: list[Entry] = []
+        self.wake = asyncio.Event()
+        self.connection: Connection | None = None
+        self.loop = asyncio.get_running_loop()
+        self.rows, self.commits = metrics.journal_rows.labels(name), metrics.journal_commits.labels(name)
+        self.stopping = False
+
+    async def open(self) -> None:
+        """Connects before the first value comes. Raises what UNKNOWN lists."""
+        self.connection = await self.connect()
+
+    def submit(self, value: Any, deadline: float) -> "asyncio.Future[Any]":
+        future = self.loop.create_future()
+        if len(self.queue) >= self.queue_max:
+            future.set_result(self.late)
+            return future
+        self.queue.append(Entry(value, future, deadline))
+        self.wake.set()
+        return future
+
+    async def work(self) -> None:
+        """Runs until stopped with an empty queue."""
+        while True:
+            if not self.queue:
+                if self.stopping:
+                    return
+                self.wake.clear()
+                await self.wake.wait()
+                continue
+            self._gather()
+            if self.batch:
+                await self._write()
+                self.batch = []
+
+    def _gather(self) -> None:
+        """At most one value per transaction and batch; the second of two waits for the next."""
+        seen: set[UUID] = set()
+        held: list[Entry] = []
+        while self.queue and len(self.batch) < BATCH_MAX:
+            entry = self.queue.popleft()
+            if entry.future.done():
+                self.on_unsure(entry.value)
+                continue
+            identity = self.identity(entry.value)
+            if identity in seen:
+                held.append(entry)
+                continue
+            seen.add(identity)
+            self.batch.append(entry)
+        self.queue.extendleft(reversed(held))
+        self.batch.sort(key=lambda entry: self.identity(entry.value))
+
+    async def _write(self) -> None:
+        attempt, doubtful = 0, False
+        while True:
+            values = [entry.value for entry in self.batch]
+            try:
+                if self.connection is None or self.connection.is_closed():
+                    self.connection = await self.connect()
+                verdicts = await self.run(self.connection, values, doubtful)
+            except UNKNOWN as error:
+                self._drop(error)
+                doubtful = True
+                await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                attempt += 1
+                self._give_up_expired()
+                if not self.batch:
+                    return
+                continue
+            except asyncpg.PostgresError as error:
+                logs.warning("journal_batch_refused", type=self.name, rows=len(values), code=error.sqlstate)
+                verdicts = await self._one_by_one(values, doubtful)
+            self.rows.inc(len(values))
+            self.commits.inc()
+            for entry, verdict in zip(self.batch, verdicts, strict=True):
+                if entry.future.done():
+                    self.on_unsure(entry.value)  # its time ran out while the commit was on its way
+                else:
+                    entry.future.set_result(verdict)
+            return
+
+    def _give_up_expired(self) -> None:
+        """Who was told "not known" is not written again: an approval may not appear after that answer."""
+        for entry in self.batch:
+            if entry.future.done():
+                self.on_unsure(entry.value)
+        self.batch = [entry for entry in self.batch if not entry.future.done()]
+
+    async def _one_by_one(self, values: list[Any], doubtful: bool) -> list[Any]:
+        verdicts = []
+        for value in values:
+            try:
+                if self.connection is None or self.connection.is_closed():
+                    self.connection = await self.connect()
+                verdicts += await self.run(self.connection, [value], doubtful)
+            except UNKNOWN as error:
+                self._drop(error)
+                self.on_unsure(value)
+                verdicts.append(self.unsure)
+            except asyncpg.PostgresError as error:
+                constraint = getattr(error, "constraint_name", None)
+                logs.error("journal_row_refused", type=self.name, transaction_id=self.identity(value), code=error.sqlstate, where=constraint)
+                verdicts.append(self.refused)
+        return verdicts
+
+    def _drop(self, error: BaseException) -> None:
+        metrics.journal_doubts.inc()
+        logs.warning("journal_connection_lost", type=self.name, error=type(error).__name__, rows=len(self.batch))
+        if self.connection is not None:
+            self.connection.terminate()
+        self.connection = None
+
+    def expire(self, now: float) -> None:
+        """Ends the waiting of those whose time ran out: what was never handed to the database is late, the rest unsure."""
+        for entry in self.queue:
+            if entry.deadline <= now and not entry.future.done():
+                entry.future.set_result(self.late)
+        for entry in self.batch:
+            if entry.deadline <= now and not entry.future.done():
+                entry.future.set_result(self.unsure)
+
+
+# Columns written by an intent, in the order of the type intent_row, which goes on with route, fingerprint, refuse. Rows travel as an array
+# of that composite: a third of the CPU of one array per column, on both sides.
+INTENT_COLUMNS = (
+    "merchant_id", "transaction_id", "type", "exchange", "original_id", "store_id", "terminal_id", "caller", "idempotency_key", "acquirer_id",
+    "business_date", "worker_epoch", "amount", "currency", "tip_amount", "cashback_amount", "capture_method", "partial_approval", "entry_mode",
+    "masked_pan", "card_last4", "brand", "pan_token", "pan_token_key", "pan_sealed", "pan_key", "pan_sealed_on", "card_sequence_number", "emv",
+    "mti", "processing_code", "stan", "transmitted_at", "local_time", "local_date", "pos_entry_mode", "pos_condition", "rrn",
+    "card_acceptor_terminal", "card_acceptor", "mcc", "match_key", "received_at", "send_not_after", "respond_by", "request_message",
+    "terminal_trace", "reference",
+)
+_columns = ", ".join(INTENT_COLUMNS)
+intent_values = attrgetter(*INTENT_COLUMNS)
+
+# One round trip: who looks like a sale that already stands, who gets the key, and the row itself. A key that is taken gives no row.
+INTENTS = f"""
+WITH asked AS (
+    SELECT * FROM unnest($1::intent_row[])
+), judged AS MATERIALIZED (
+    SELECT asked.*, coalesce(
+        (SELECT t.transaction_id FROM transaction t WHERE t.terminal_id = asked.terminal_id AND t.terminal_trace = asked.terminal_trace
+          AND t.local_date = asked.local_date AND t.idempotency_key <> asked.idempotency_key AND t.state IN ('SENT', 'APPROVED')
+          AND t.received_at > asked.received_at - interval '1 day' LIMIT 1),
+        (SELECT t.transaction_id FROM transaction t WHERE t.merchant_id = asked.merchant_id AND t.pan_token = asked.pan_token
+          AND t.amount = asked.amount AND t.received_at > asked.received_at - interval '5 minutes' AND t.terminal_id = asked.terminal_id
+          AND t.idempotency_key <> asked.idempotency_key AND t.state IN ('SENT', 'APPROVED') AND asked.amount > 0 LIMIT 1)
+    ) AS possible_duplicate_of FROM asked
+), claimed AS (
+    INSERT INTO idempotency (merchant_id, caller, idempotency_key, route, fingerprint, transaction_id)
+    SELECT merchant_id, caller, idempotency_key, route, fingerprint, transaction_id FROM judged
+    WHERE NOT (refuse AND possible_duplicate_of IS NOT NULL)
+    ORDER BY merchant_id, caller, idempotency_key
+    ON CONFLICT (merchant_id, caller, idempotency_key) DO NOTHING RETURNING transaction_id
+), written AS (
+    INSERT INTO transaction ({_columns}, state, possible_duplicate_of)
+    SELECT {_columns}, 'SENT', possible_duplicate_of FROM judged JOIN claimed USING (transaction_id)
+    RETURNING transaction_id, intent_at
+)
+SELECT j.transaction_id, j.possible_duplicate_of, w.intent_at, j.refuse FROM judged j LEFT JOIN written w USING (transaction_id)
+"""
+OURS = "SELECT transaction_id, possible_duplicate_of, intent_at FROM transaction WHERE transaction_id = ANY($1::uuid[])"
+KNOWN_KEYS = """SELECT 1 FROM idempotency WHERE merchant_id = $1 AND caller = $2 AND idempotency_key = $3"""
+
+
+async def run_intents(connection: Connection, intents: Sequence[Intent], doubtful: bool) -> list[Claim]:
+    """Claims keys and writes the rows; sets `intent_at` and `possible_duplicate_of` on those that are ours."""
+    rows = await connection.fetch(INTENTS, [(*intent_values(intent.transaction), intent.route, intent.fingerprint, intent.refuse_duplicate)
+                                            for intent in intents])
+    found = {row[0]: row for row in rows}
+    ours = {row[0]: row for row in rows if row[2] is not None}
+    if doubtful and len(ours) < len(intents):
+        stored = await connection.fetch(OURS, [intent.transaction.transaction_id for intent in intents])
+        ours |= {row[0]: row for row in stored}
+    verdicts = []
+    for intent in intents:
+        transaction = intent.transaction
+        row = ours.get(transaction.transaction_id)
+        if row is not None:
+            transaction.possible_duplicate_of, transaction.intent_at = row[1], row[2]
+            verdicts.append(Claim.OURS)
+            continue
+        judged = found[transaction.transaction_id]
+        if judged[3] and judged[1] is not None and not await connection.fetchval(
+                KNOWN_KEYS, transaction.merchant_id, transaction.caller, transaction.idempotency_key):
+            transaction.possible_duplicate_of = judged[1]
+            verdicts.append(Claim.POSSIBLE_DUPLICATE)
+        else:
+            verdicts.append(Claim.DUPLICATE)
+    return verdicts
+
+
+# In the order of the type outcome_row, which goes on with from_state.
+OUTCOME_COLUMNS = (
+    "transaction_id", "merchant_id", "state", "version", "authorised", "capturable", "captured", "sent_at", "answered_at", "outcome_at",
+    "outcome", "response_code", "reason", "advice", "approval_code", "approved_amount", "acquirer_rrn", "answer_emv", "balances",
+    "answer_message",
+)
+_outcome_sets = ", ".join(f"{name} = o.{name}" for name in OUTCOME_COLUMNS if name not in ("transaction_id", "merchant_id"))
+outcome_values = attrgetter(*OUTCOME_COLUMNS)
+
+# The arrays come sorted by id and drive a nested loop, so rows are locked in id order.
+OUTCOMES = f"""
+UPDATE transaction t SET {_outcome_sets} FROM unnest($1::outcome_row[]) AS o
+WHERE t.merchant_id = o.merchant_id AND t.transaction_id = o.transaction_id AND t.state = o.from_state AND t.version = o.version - 1
+RETURNING t.transaction_id
+"""
+OUTCOMES_OURS = """
+SELECT t.transaction_id FROM transaction t JOIN unnest($1::uuid[], $2::text[], $3::int4[], $4::timestamptz[])
+  AS o(transaction_id, state, version, outcome_at) USING (transaction_id)
+WHERE t.state = o.state AND t.version = o.version AND t.outcome_at IS NOT DISTINCT FROM o.outcome_at
+"""
+# A reversal that is opened again repeats its own message; an advice that must be undone becomes a reversal with its own numbers.
+DUTIES = """
+INSERT INTO duty (merchant_id, transaction_id, acquirer_id, kind, cause, stan, transmitted_at, match_key, next_attempt_at)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[])
+ON CONFLICT (merchant_id, transaction_id) DO UPDATE SET state = 'open', cause = EXCLUDED.cause, next_attempt_at = EXCLUDED.next_attempt_at,
+  closed_at = NULL, closed_by = NULL, not_found_at = NULL, kind = EXCLUDED.kind,
+  stan = CASE WHEN duty.kind = EXCLUDED.kind THEN duty.stan ELSE EXCLUDED.stan END,
+  transmitted_at = CASE WHEN duty.kind = EXCLUDED.kind THEN duty.transmitted_at ELSE EXCLUDED.transmitted_at END,
+  match_key = CASE WHEN duty.kind = EXCLUDED.kind THEN duty.match_key ELSE EXCLUDED.match_key END,
+  transmissions = CASE WHEN duty.kind = EXCLUDED.kind THEN duty.transmissions ELSE 0 END
+"""
+EVENTS = """INSERT INTO transaction_event (merchant_id, transaction_id, kind, detail)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::jsonb[])"""
+CREATED = f"INSERT INTO transaction ({_columns}, state) SELECT {_columns}, 'SENT' FROM unnest($1::intent_row[])"
+
+
+async def run_outcomes(connection: Connection, outcomes: Sequence[Outcome], doubtful: bool) -> list[Written]:
+    """Moves the rows; duties, events and captures of those that moved ride in the same commit."""
+    steps = [(*outcome_values(outcome.transaction), outcome.from_state) for outcome in outcomes]
+    if all(outcome.duty is None and outcome.created is None and outcome.event is None for outcome in outcomes):
+        moved = {row[0] for row in await connection.fetch(OUTCOMES, steps)}
+    else:
+        async with connection.transaction():
+            moved = {row[0] for row in await connection.fetch(OUTCOMES, steps)}
+            await _ride_along(connection, [outcome for outcome in outcomes if outcome.transaction.transaction_id in moved])
+    if doubtful and len(moved) < len(outcomes):
+        mine = [outcome.transaction for outcome in outcomes]
+        moved |= {row[0] for row in await connection.fetch(
+            OUTCOMES_OURS, [t.transaction_id for t in mine], [t.state for t in mine], [t.version for t in mine], [t.outcome_at for t in mine])}
+    return [Written.OURS if outcome.transaction.transaction_id in moved else Written.LOST for outcome in outcomes]
+
+
+async def _ride_along(connection: Connection, outcomes: list[Outcome]) -> None:
+    created = [outcome.created.transaction for outcome in outcomes if outcome.created is not None]
+    if created:
+        await connection.execute(CREATED, [(*intent_values(row), "", b"", False) for row in created])
+    duties = [duty for outcome in outcomes for duty in (outcome.duty, outcome.created_duty) if duty is not None]
+    if duties:
+        await connection.execute(DUTIES, *zip(*duties, strict=True))
+    events = [(outcome.transaction.merchant_id, outcome.transaction.transaction_id, *outcome.event) for outcome in outcomes if outcome.event]
+    if events:
+        await connection.execute(EVENTS, *zip(*events, strict=True))
+
+
+class Journal:
+    """Two lanes: intents, bounded and refused when full; outcomes, never refused: there are no more of them than intents in flight."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], on_unsure: Callable[[Outcome], None]) -> None:
+        self.intents = Lane("intent", connect, INTENTS_MAX, Claim.UNAVAILABLE, Claim.UNAVAILABLE, Claim.REFUSED, run_intents,
+                            lambda intent: None, lambda intent: intent.transaction.transaction_id)
+        self.outcomes = Lane("outcome", connect, 1 << 30, Written.UNKNOWN, Written.UNKNOWN, Written.REFUSED, run_outcomes,
+                             on_unsure, lambda outcome: outcome.transaction.transaction_id)
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Connects both lanes and runs an empty batch through each, so that the first sale does not wait for plans."""
+        loop = asyncio.get_running_loop()
+        for lane, statement in ((self.intents, INTENTS), (self.outcomes, OUTCOMES)):
+            await lane.open()
+            assert lane.connection is not None
+            await lane.connection.fetch(statement, [])
+        self.tasks = [loop.create_task(self.intents.work()), loop.create_task(self.outcomes.work()), loop.create_task(self._tick())]
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = loop.time()
+            for lane in (self.intents, self.outcomes):
+                lane.expire(now)
+                metrics.journal_queue.labels(lane.name).set(len(lane.queue))
+
+    def intent(self, intent: Intent, deadline: float) -> "asyncio.Future[Claim]":
+        """Durable claim of a key. `deadline`: loop time after which the answer is UNAVAILABLE."""
+        return self.intents.submit(intent, deadline)
+
+    def outcome(self, outcome: Outcome, deadline: float) -> "asyncio.Future[Written]":
+        """Durable step of a life. After `deadline` the answer is UNKNOWN and `on_unsure` gets the outcome once the database is back."""
+        return self.outcomes.submit(outcome, deadline)
+
+    async def stop(self) -> None:
+        """Writes what is queued, then ends. Bounded by the caller."""
+        for lane in (self.intents, self.outcomes):
+            lane.stopping = True
+            lane.wake.set()
+        await asyncio.gather(*self.tasks[:2])
+        self.tasks[2].cancel()
+        for lane in (self.intents, self.outcomes):
+            if lane.connection is not None:
+                await lane.connection.close(timeout=2)

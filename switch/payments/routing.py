@@ -1,0 +1,20 @@
+"""Which acquirers may serve a sale, in order. Pure, over the directory's records."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from switch.directory import Acquirer, Route, Terminal
+
+
+def choose(routes: Sequence[Route], acquirers: dict[UUID, Acquirer], terminal: Terminal, brand: str) -> list[Acquirer]:
+    """The acquirers whose route fits and that know this terminal by number; best first, each once.
+
+    `routes` come ordered by priority, then the more particular ones first.
+    """
+    found: dict[UUID, Acquirer] = {}
+    for route in routes:
+        if route.merchant_id not in (None, terminal.merchant_id) or route.brand not in (None, brand):
+            continue
+        if route.acquirer_id in terminal.numbers and route.acquirer_id in acquirers:
+            found.setdefault(route.acquirer_id, acquirers[route.acquirer_id])
+    return list(found.values())

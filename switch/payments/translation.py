@@ -1,0 +1,192 @@
+"""Between a transaction and the acquirer's messages. Pure: fields in, fields out; what a dialect lacks is absent data."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from messages.dialect import Dialect, answer_mti
+from messages.masking import mask
+from messages.tlv import EMV_STORED, TlvError, keep
+from switch.directory import Acquirer, Merchant, Store
+from switch.money import CURRENCIES
+from switch.payments.transaction import Event, Transaction
+from switch.security.pan import Pan, Secret
+
+# DE54 amount types for the parts of a purchase (iso8583.md, section 2).
+CASHBACK, TIP = "40", "44"
+EMV_ANSWER = frozenset({"91", "71", "72", "8A"})
+TERMINAL_WIDTH, ACCEPTOR_WIDTH = 8, 15
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a terminal asks for, checked. Amounts in minor units; the secrets live in memory only."""
+
+    type: str
+    amount: int
+    currency: str
+    capture_method: str | None
+    partial_approval: str
+    tip_amount: int
+    cashback_amount: int
+    entry_mode: str
+    pan: Pan
+    expiry: str
+    track2: Secret | None
+    sequence_number: str | None
+    emv: str | None
+    pin_block: Secret | None
+    terminal_trace: str | None
+    reference: str | None
+    local_time: datetime | None
+
+
+class Verdict(NamedTuple):
+    """What an acquirer's answer says, in our words."""
+
+    event: Event
+    response_code: str
+    reason: str
+    advice: str
+    approved_amount: int
+    approval_code: str | None
+    acquirer_rrn: str | None
+    emv: str | None
+    balances: str | None
+    message: str  # masked, JSON
+
+
+def verb(type_: str, message_mode: str) -> str:
+    """The dialect's name for a request of this type."""
+    return f"{type_}.{message_mode}" if type_ in ("purchase", "cash_advance") else type_
+
+
+def fault(order: Order, dialect: Dialect, message_mode: str) -> str | None:
+    """Why this acquirer cannot do what the order asks, or None. Found before anything is written."""
+    if verb(order.type, message_mode) not in dialect.messages:
+        return f"{order.type} is not offered by this acquirer"
+    if order.capture_method == "manual" and message_mode == "single" and order.type == "purchase":
+        return "capture_method manual needs a dual-message acquirer"
+    if order.capture_method == "automatic" and order.type == "preauthorization":
+        return "a preauthorization is captured by hand: capture_method automatic is not possible"
+    if order.entry_mode not in dialect.entry_modes:
+        return f"entry mode {order.entry_mode} is not offered by this acquirer"
+    if order.pin_block is not None and len(order.pin_block.reveal()) != dialect.fields["52"].length:
+        return "this acquirer takes PIN blocks of 8 bytes (iso0) only"
+    return None
+
+
+def local(order: Order, store: Store, received_at: datetime) -> datetime:
+    """The wall clock at the terminal, for DE12 and DE13."""
+    return order.local_time if order.local_time is not None else received_at.astimezone(store.zone)
+
+
+def entry_mode(order: Order, dialect: Dialect) -> str:
+    return dialect.entry_modes[order.entry_mode] + dialect.entry_modes["pin_present" if order.pin_block is not None else "pin_absent"]
+
+
+def _additional_amounts(order: Order) -> str:
+    numeric = CURRENCIES[order.currency][0]
+    parts = ((CASHBACK, order.cashback_amount), (TIP, order.tip_amount))
+    return "".join(f"00{kind}{numeric}D{amount:012d}" for kind, amount in parts if amount)
+
+
+def _name_location(merchant: Merchant, store: Store) -> str | None:
+    """DE43: 25 name, 13 city, 2 country; left out when it is not plain ASCII or the city is not known."""
+    text = f"{merchant.name:<25.25}{store.city:<13.13}{store.country}"
+    return text if store.city and text.isascii() and text.isprintable() else None
+
+
+def request(order: Order, transaction: Transaction, acquirer: Acquirer, merchant: Merchant, store: Store) -> dict[str, str]:
+    """The request as the acquirer gets it, in ascending order of fields (design.md, section 8)."""
+    optional = {
+        "23": order.sequence_number, "32": acquirer.institution_code, "35": order.track2.reveal() if order.track2 else None,
+        "43": _name_location(merchant, store), "52": order.pin_block.reveal() if order.pin_block else None,
+        "54": _additional_amounts(order) or None, "55": order.emv,
+    }
+    message = {
+        "0": transaction.mti, "2": order.pan.reveal(), "3": transaction.processing_code, "4": f"{transaction.amount:012d}",
+        "7": transaction.transmitted_at, "11": transaction.stan, "12": transaction.local_time, "13": transaction.local_date,
+        "14": order.expiry, "18": transaction.mcc, "22": transaction.pos_entry_mode, "25": transaction.pos_condition,
+        "37": transaction.rrn, "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor,
+        "49": CURRENCIES[transaction.currency][0],
+    }
+    for number, value in optional.items():
+        if value is not None:
+            message[number] = value
+    return message
+
+
+def original_elements(transaction: Transaction) -> str:
+    """DE90: MTI, DE11 and DE7 of the original, then zeros."""
+    return f"{transaction.mti}{transaction.stan}{transaction.transmitted_at}{'0' * 22}"
+
+
+def reversal(transaction: Transaction, dialect: Dialect, pan: Pan, expiry: str, stan: str, transmitted_at: str) -> dict[str, str]:
+    """The reversal of a stored transaction: from the row alone, without track, PIN or chip data."""
+    rule = dialect.messages["reversal"]
+    return {
+        "0": rule.mti, "2": pan.reveal(), "3": transaction.processing_code, "4": f"{transaction.amount:012d}", "7": transmitted_at,
+        "11": stan, "12": transaction.local_time, "13": transaction.local_date, "14": expiry, "18": transaction.mcc,
+        "22": transaction.pos_entry_mode, "25": transaction.pos_condition, "37": transaction.rrn,
+        **({"38": transaction.approval_code.ljust(6)} if transaction.approval_code else {}),
+        "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor, "49": CURRENCIES[transaction.currency][0],
+        "90": original_elements(transaction),
+    }
+
+
+def capture(transaction: Transaction, original: Transaction, pan: Pan, expiry: str) -> dict[str, str]:
+    """The advice that captures an approved authorization: 0220 with DE38 and DE90 of the original."""
+    return {
+        "0": transaction.mti, "2": pan.reveal(), "3": transaction.processing_code, "4": f"{transaction.amount:012d}",
+        "7": transaction.transmitted_at, "11": transaction.stan, "12": transaction.local_time, "13": transaction.local_date, "14": expiry,
+        "18": transaction.mcc, "22": transaction.pos_entry_mode, "25": transaction.pos_condition, "37": transaction.rrn,
+        **({"38": original.approval_code.ljust(6)} if original.approval_code else {}),
+        "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor, "49": CURRENCIES[transaction.currency][0],
+        "90": original_elements(original),
+    }
+
+
+def masked(dialect: Dialect, message: Mapping[str, str]) -> str:
+    """The message as it may be stored, as JSON."""
+    return json.dumps(mask(dialect, message), separators=(",", ":"))
+
+
+EVENT_OF = {"approved": Event.APPROVE, "partial": Event.APPROVE, "declined": Event.DECLINE, "doubt": Event.DOUBT}
+
+
+def verdict(transaction: Transaction, dialect: Dialect, answer: Mapping[str, str]) -> Verdict:
+    """Reads a matched answer. The link has proven that key, amount, currency and terminal agree and that DE39 is there."""
+    code = answer["39"].strip()
+    response = dialect.response(code, transaction.processing_code)
+    event, approved = EVENT_OF[response.verdict], 0
+    if response.verdict == "approved":
+        approved = transaction.amount
+    elif response.verdict == "partial":
+        approved = int(answer["4"])
+        if transaction.partial_approval == "refuse":
+            event = Event.PARTIAL_REFUSED
+    return Verdict(event, code, response.reason, response.advice, approved, (answer.get("38") or "").strip() or None,
+                   (answer.get("37") or "").strip() or None, _answer_emv(answer.get("55")), answer.get("54"), masked(dialect, answer))
+
+
+def _answer_emv(text: str | None) -> str | None:
+    """Tags 91, 71, 72 and 8A for the chip; what else the issuer sends stays out of the books."""
+    if not text:
+        return None
+    try:
+        return keep(text, EMV_ANSWER) or None
+    except TlvError:
+        return None
+
+
+def stored_emv(emv: str | None) -> str | None:
+    """The tags of DE55 that may be kept."""
+    return keep(emv, EMV_STORED) if emv else None
+
+
+def is_answer_to(transaction: Transaction, message: Mapping[str, str]) -> bool:
+    """Whether a late message answers the stored request itself, not its reversal."""
+    return message.get("0") == answer_mti(transaction.mti)

@@ -1,0 +1,1 @@
+"""Card data at rest and in memory, and the keys of callers."""

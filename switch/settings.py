@@ -1,0 +1,81 @@
+"""Settings: `SWITCH_*` variables, read once and validated at start, one clear line per fault."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from switch.errors import SettingsError
+from switch.logs import LEVELS
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    home: Path  # data, keys and the embedded PostgreSQL
+    host: str
+    port: int  # 0 = any free one
+    database_url: str | None  # None = the embedded PostgreSQL
+    keys_file: Path
+    postgres_bin: Path | None
+    log_level: str
+    max_connections: int  # HTTP connections of one worker
+    commit_budget_s: float  # how long an intent or outcome may take to become durable
+    sign_on_wait_s: float  # how long a start waits for a line before it serves without
+
+
+VARIABLES = {
+    "SWITCH_HOME": "folder for data and keys", "SWITCH_HOST": "address to listen on", "SWITCH_PORT": "port, 0 for any",
+    "SWITCH_DATABASE_URL": "postgresql:// URL; turns the embedded PostgreSQL off", "SWITCH_KEYS_FILE": "key file, mode 0600",
+    "SWITCH_POSTGRES_BIN": "folder with initdb and postgres", "SWITCH_LOG_LEVEL": " ".join(LEVELS),
+    "SWITCH_MAX_CONNECTIONS": "HTTP connections", "SWITCH_COMMIT_BUDGET": "seconds", "SWITCH_SIGN_ON_WAIT": "seconds",
+}
+
+
+def _number(environment: Mapping[str, str], name: str, default: float, low: float, high: float, faults: list[str]) -> float:
+    text = environment.get(name, "")
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        faults.append(f"{name} must be a number from {low:g} to {high:g}")
+        return default
+    return value
+
+
+def load(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Reads and validates all settings.
+
+    Raises SettingsError with one line per fault; values are not repeated, since a URL may hold a password.
+    """
+    faults = [f"{name} is not a setting; known are: {', '.join(sorted(VARIABLES))}"
+              for name in sorted(environment) if name.startswith("SWITCH_") and name not in VARIABLES]
+    home = Path(environment.get("SWITCH_HOME") or ".switch").absolute()
+    database_url = environment.get("SWITCH_DATABASE_URL") or None
+    if database_url is not None and not database_url.startswith(("postgresql://", "postgres://")):
+        faults.append("SWITCH_DATABASE_URL must start with postgresql://")
+    log_level = environment.get("SWITCH_LOG_LEVEL") or "info"
+    if log_level not in LEVELS:
+        faults.append(f"SWITCH_LOG_LEVEL must be one of: {', '.join(LEVELS)}")
+    postgres_bin = environment.get("SWITCH_POSTGRES_BIN")
+    if postgres_bin and not (Path(postgres_bin) / "initdb").exists():
+        faults.append("SWITCH_POSTGRES_BIN must be a folder that holds initdb and postgres")
+    if home.exists() and not home.is_dir():
+        faults.append("SWITCH_HOME must be a folder; a file stands there")
+    settings = Settings(
+        home=home,
+        host=environment.get("SWITCH_HOST") or "127.0.0.1",
+        port=int(_number(environment, "SWITCH_PORT", 8000, 0, 65535, faults)),
+        database_url=database_url,
+        keys_file=Path(environment.get("SWITCH_KEYS_FILE") or home / "keys.json"),
+        postgres_bin=Path(postgres_bin) if postgres_bin else None,
+        log_level=log_level,
+        max_connections=int(_number(environment, "SWITCH_MAX_CONNECTIONS", 2000, 10, 100_000, faults)),
+        commit_budget_s=_number(environment, "SWITCH_COMMIT_BUDGET", 3, 0.1, 60, faults),
+        sign_on_wait_s=_number(environment, "SWITCH_SIGN_ON_WAIT", 5, 0, 600, faults),
+    )
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return settings

@@ -1,0 +1,86 @@
+"""messages.framing: cutting messages out of a stream."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from messages.framing import Deframer, Framing, FramingError, frame
+
+FRAMING = Framing("binary2", 4096)
+
+
+def test_a_frame_is_two_big_endian_length_bytes_that_do_not_count_themselves() -> None:
+    assert frame(FRAMING, b"A" * 258) == b"\x01\x02" + b"A" * 258
+
+
+@pytest.mark.parametrize(("payload", "reason"), [(b"", "zero"), (b"A" * 4097, "over max_length 4096")])
+def test_an_empty_or_too_long_payload_is_not_framed(payload: bytes, reason: str) -> None:
+    with pytest.raises(FramingError, match=reason):
+        frame(FRAMING, payload)
+
+
+def test_the_longest_payload_passes_both_ways() -> None:
+    payload = b"A" * 4096
+    assert Deframer(FRAMING).feed(frame(FRAMING, payload)) == [payload]
+
+
+@given(st.lists(st.binary(min_size=1, max_size=300), max_size=6), st.lists(st.integers(min_value=1, max_value=40), min_size=1))
+def test_payloads_come_out_the_same_however_the_stream_is_cut(payloads: list[bytes], sizes: list[int]) -> None:
+    stream = b"".join(frame(FRAMING, payload) for payload in payloads)
+    deframer = Deframer(FRAMING)
+    received: list[bytes] = []
+    at = turn = 0
+    while at < len(stream):
+        size = sizes[turn % len(sizes)]
+        received += deframer.feed(stream[at : at + size])
+        at, turn = at + size, turn + 1
+    assert received == payloads
+    assert deframer.pending == 0
+
+
+def test_pending_counts_the_bytes_of_the_unfinished_frame() -> None:
+    deframer = Deframer(FRAMING)
+    assert deframer.feed(b"\x00\x03abc\x00\x05de") == [b"abc"]
+    assert deframer.pending == 4
+    assert deframer.feed(b"fgh") == [b"defgh"]
+    assert deframer.pending == 0
+
+
+@pytest.mark.parametrize(("length", "reason"), [(b"\x00\x00", "zero"), (b"\x10\x01", "4097 is over max_length 4096")])
+def test_a_length_of_zero_or_over_the_limit_ends_the_stream_before_its_payload_is_kept(length: bytes, reason: str) -> None:
+    deframer = Deframer(FRAMING)
+    with pytest.raises(FramingError, match=reason):
+        deframer.feed(length + b"A" * 100)
+    assert deframer.pending == 0
+
+
+def test_after_a_fault_nothing_is_read_any_more() -> None:
+    deframer = Deframer(FRAMING)
+    with pytest.raises(FramingError):
+        deframer.feed(b"\x00\x00")
+    for more in (frame(FRAMING, b"good"), b"\x00", b""):
+        with pytest.raises(FramingError, match="zero"):
+            deframer.feed(more)
+
+
+def test_whole_payloads_before_a_fault_are_handed_over_with_it() -> None:
+    with pytest.raises(FramingError) as caught:
+        Deframer(FRAMING).feed(frame(FRAMING, b"good") + b"\x00\x00")
+    assert caught.value.frames == (b"good",)
+
+
+@given(st.lists(st.binary(max_size=600), max_size=8))
+def test_any_bytes_leave_at_most_one_frame_waiting(pieces: list[bytes]) -> None:
+    deframer = Deframer(Framing("binary2", 200))
+    for piece in pieces:
+        try:
+            deframer.feed(piece)
+        except FramingError:
+            break
+        assert deframer.pending < 202
+
+
+@pytest.mark.parametrize(("kind", "max_length"), [("ascii4", 4096), ("binary2", 0), ("binary2", 65_536)])
+def test_a_framing_that_cannot_be_is_refused(kind: str, max_length: int) -> None:
+    with pytest.raises(ValueError, match="framing"):
+        Framing(kind, max_length)
