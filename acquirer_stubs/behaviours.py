@@ -59,8 +59,7 @@ class Record:
         self.code, self.approval, self.rrn, self.currency = decision.code, decision.approval, decision.rrn, decision.currency
         self.requested, self.amount, self.fingerprint = decision.requested, decision.amount, decision.fingerprint
         self.original, self.role = decision.original, decision.role
-        acts_elsewhere = decision.role == "reversal"  # a reversal has no effect of its own that could be undone
-        self.net, self.held = (0, 0) if acts_elsewhere else (decision.net, decision.held)
+        self.net, self.held = decision.net, decision.held
         self.linked_net = self.linked_held = 0
         self.voided_by = ""
 

@@ -150,8 +150,8 @@ class Switch:
     async def _reader(self) -> Connection:
         return await database.connect(self.url, "switch_reader")
 
-    async def _journal_connection(self) -> Connection:
-        return await database.connect(self.url, "switch_writer", **database.INDEX_PLANS)
+    async def _journal_connection(self, plans: dict[str, str]) -> Connection:
+        return await database.connect(self.url, "switch_writer", **plans)
 
     def _run(self, *jobs: Awaitable[None]) -> None:
         for job in jobs:

@@ -20,7 +20,7 @@ from switch.merchants import IssuedKey
 from switch.merchants.onboarding import Onboarding
 from switch.postgres import EmbeddedPostgres, PostgresError
 from switch.serve import database as database_of
-from switch.serve import home_lock, run, stop_event
+from switch.serve import run, stop_event
 from switch.settings import Settings, load
 
 
@@ -156,17 +156,16 @@ async def _migrate(settings: Settings) -> int:
 
 async def _postgres(settings: Settings) -> int:
     stop = stop_event()
-    async with home_lock(settings):
-        embedded = EmbeddedPostgres(settings.home, binaries=settings.postgres_bin, progress=lambda line: print(line, file=sys.stderr))
-        url = await embedded.start()
-        keeper = asyncio.create_task(embedded.supervise())
-        try:
-            say(json.dumps({"database_url": url, "pid": embedded.pid}))
-            await stop.wait()
-        finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
-            await embedded.stop()
+    embedded = EmbeddedPostgres(settings.home, binaries=settings.postgres_bin, progress=lambda line: print(line, file=sys.stderr))
+    url = await embedded.start()
+    keeper = asyncio.create_task(embedded.supervise())
+    try:
+        say(json.dumps({"database_url": url, "pid": embedded.pid}))
+        await stop.wait()
+    finally:
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        await embedded.stop()
     return 0
 
 

@@ -38,8 +38,9 @@ UNKNOWN = (OSError, asyncio.TimeoutError, asyncpg.InternalClientError, asyncpg.I
            asyncpg.OperatorInterventionError, asyncpg.exceptions.ConnectionDoesNotExistError, asyncpg.InsufficientResourcesError,
            asyncpg.CannotConnectNowError)
 
-# Plans of the hot statements must not change with the statistics of the day: always the indexes, in the order of the arrays.
-INDEX_PLANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "plan_cache_mode": "force_generic_plan"}
+# Plans of the hot statements must not change with the statistics of the day: always the indexes.
+INTENT_PLANS = {"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"}
+OUTCOME_PLANS = INTENT_PLANS | {"enable_hashjoin": "off", "enable_mergejoin": "off"}  # rows in the order of the array
 
 
 async def connect(url: str, role: str, **settings: str) -> Connection:
@@ -103,7 +104,8 @@ async def migrate(url: str, progress: Callable[[str], None] = lambda line: None)
             await asyncio.sleep(0.2)
         else:
             raise StartError("another process has been migrating this database for two minutes; look for it in pg_stat_activity")
-        if await version(connection) != wanted:
+        found = await version(connection)  # another release may have gone further meanwhile
+        if found is None or int(found) < int(wanted):
             progress(f"migrating the schema from {found or 'empty'} to {wanted}")
             await _upgrade(url)
             logs.info("schema_migrated", version=wanted)
@@ -113,8 +115,9 @@ async def migrate(url: str, progress: Callable[[str], None] = lambda line: None)
 
 
 async def _upgrade(url: str) -> None:
-    engine = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://", 1).replace("postgres://", "postgresql+asyncpg://", 1),
-                                 poolclass=NullPool, connect_args={"server_settings": {"lock_timeout": "5s"}})
+    # asyncpg reads the URL here as everywhere else: SQLAlchemy would refuse its parameters, such as sslmode.
+    engine = create_async_engine("postgresql+asyncpg://", poolclass=NullPool,
+                                 async_creator=lambda: asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S, server_settings={"lock_timeout": "5s"}))
 
     def run(connection: SyncConnection) -> None:
         command.upgrade(_config(connection), "head")

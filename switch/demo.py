@@ -183,14 +183,12 @@ async def _host(settings: Settings, acquirer: tuple[str, int] | None) -> AsyncIt
 
 async def serve(settings: Settings, say: SAY) -> int:
     """`switch serve`: one worker, until SIGINT or SIGTERM. Prints one JSON line when it admits."""
-    stop = stop_event()
-    async with home_lock(settings):
-        listening = listen(settings)
-        async with database_of(settings, lambda line: logs.info("postgres", detail=line)) as (url, alone):
-            switch = Switch(settings, url, alone=alone)
-            await switch.start()
-            async with serving(switch, listening, settings):
-                say(json.dumps({"base_url": base_url(listening), "pid": os.getpid()}))
-                await stop.wait()
+    stop, listening = stop_event(), listen(settings)
+    async with database_of(settings, lambda line: logs.info("postgres", detail=line)) as (url, alone):
+        switch = Switch(settings, url, alone=alone)
+        await switch.start()
+        async with serving(switch, listening, settings):
+            say(json.dumps({"base_url": base_url(listening), "pid": os.getpid()}))
+            await stop.wait()
     return 0
 

@@ -182,7 +182,11 @@ class Directory:
         rows = await connection.fetch(statement, keys)
         target, started = getattr(self, name), time.perf_counter()
         for row in rows:
-            record = build(row)
+            try:
+                record = build(row)
+            except (LookupError, ValueError) as error:  # a dialect or zone of a newer release: one record waits, the others serve
+                logs.error("directory_record_refused", type=kind, where=str(row[0]), error=type(error).__name__)
+                continue
             if record is not None:
                 target[record[0]] = record
                 if kind == "acquirer" and self.on_acquirer is not None:
@@ -202,20 +206,24 @@ class Directory:
     async def follow(self, connect: Callable[[], Awaitable[Connection]]) -> None:
         """Keeps the records fresh until cancelled: woken by NOTIFY, and each second anyway; reconnects for ever."""
         connection: Connection | None = None
-        while True:
-            try:
-                if connection is None or connection.is_closed():
-                    connection = await connect()
-                    await connection.add_listener("directory", lambda *_: self.changed.set())
-                await self.refresh(connection)
-            except (*UNKNOWN, asyncpg.PostgresError) as error:
-                logs.warning("directory_unreachable", error=type(error).__name__)
-                if connection is not None:
-                    connection.terminate()
-                connection = None
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.changed.wait(), POLL_S)
-            self.changed.clear()
+        try:
+            while True:
+                try:
+                    if connection is None or connection.is_closed():
+                        connection = await connect()
+                        await connection.add_listener("directory", lambda *_: self.changed.set())
+                    await self.refresh(connection)
+                except (*UNKNOWN, asyncpg.PostgresError) as error:
+                    logs.warning("directory_unreachable", error=type(error).__name__)
+                    if connection is not None:
+                        connection.terminate()
+                    connection = None
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.changed.wait(), POLL_S)
+                self.changed.clear()
+        finally:
+            if connection is not None:
+                connection.terminate()
 
 
 def _acquirer(row: asyncpg.Record) -> Acquirer | None:

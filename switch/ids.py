@@ -17,7 +17,7 @@ def uuid7(at_ms: int, randomness: bytes) -> uuid.UUID:
 
 def lowest(at: datetime) -> uuid.UUID:
     """The smallest id of an instant: `id >= lowest(from)` is the same question as `created_at >= from`."""
-    return uuid.UUID(int=(int(at.timestamp() * 1000) & 0xFFFFFFFFFFFF) << 80)
+    return uuid.UUID(int=(max(0, int(at.timestamp() * 1000)) & 0xFFFFFFFFFFFF) << 80)
 
 
 def instant(identity: uuid.UUID) -> datetime:
@@ -35,6 +35,7 @@ def read(kind: str, text: str) -> uuid.UUID | None:
     if not text.startswith(prefix) or len(text) != len(prefix) + 36:
         return None
     try:
-        return uuid.UUID(text[len(prefix):])
+        identity = uuid.UUID(text[len(prefix):])
     except ValueError:
         return None
+    return identity if str(identity) == text[len(prefix):].lower() else None  # UUID() reads other forms too

@@ -1,6 +1,7 @@
 """One JSON line per event, fields by allowlist: what is not named here is not written."""
 
 import json
+import select
 import sys
 import time
 from typing import Any, TextIO
@@ -12,6 +13,7 @@ FIELDS = frozenset({
     "type", "url", "version", "where", "worker",
 })
 TEXT_MAX = 300
+LINE_MAX = 4096  # bytes that a pipe takes at once or not at all (PIPE_BUF)
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -36,10 +38,24 @@ class Log:
             else:
                 line[name] = str(value)[:TEXT_MAX]
         try:  # json escapes control characters and, with ensure_ascii, U+2028: one event stays one line
-            self.stream.write(json.dumps(line) + "\n")
+            text = json.dumps(line) + "\n"
+            if len(text) > LINE_MAX or not self._takes():
+                self.lost_lines += 1
+                return
+            self.stream.write(text)
             self.stream.flush()
         except (OSError, ValueError):
             self.lost_lines += 1
+
+    def _takes(self) -> bool:
+        """Whether the stream takes a line without waiting: a pipe that nobody reads would stop the event loop."""
+        try:
+            number = self.stream.fileno()
+        except OSError:  # not a file: nothing to wait for
+            return True
+        poll = select.poll()
+        poll.register(number, select.POLLOUT)
+        return bool(poll.poll(0))
 
 
 log = Log()

@@ -53,7 +53,7 @@ def stop_event() -> asyncio.Event:
 
 @asynccontextmanager
 async def home_lock(settings: Settings) -> AsyncIterator[None]:
-    """One switch per home folder."""
+    """One demo per home folder; the embedded PostgreSQL has a lock of its own."""
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = os.open(settings.home / "switch.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -61,7 +61,7 @@ async def home_lock(settings: Settings) -> AsyncIterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             holder = os.read(handle, 20).decode(errors="replace").strip() or "unknown"
-            raise StartError(f"another switch (pid {holder}) uses {settings.home}; stop it, or set SWITCH_HOME to another folder") from None
+            raise StartError(f"another demo (pid {holder}) uses {settings.home}; stop it, or set SWITCH_HOME to another folder") from None
         os.ftruncate(handle, 0)
         os.write(handle, str(os.getpid()).encode())
         yield

@@ -45,6 +45,14 @@ def _number(environment: Mapping[str, str], name: str, default: float, low: floa
     return value
 
 
+def _whole(environment: Mapping[str, str], name: str, default: int, low: int, high: int, faults: list[str]) -> int:
+    text = environment.get(name, "")
+    if text and not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+        faults.append(f"{name} must be a whole number from {low} to {high}")
+        return default
+    return int(text) if text else default
+
+
 def load(environment: Mapping[str, str] = os.environ) -> Settings:
     """Reads and validates all settings.
 
@@ -67,12 +75,12 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     settings = Settings(
         home=home,
         host=environment.get("SWITCH_HOST") or "127.0.0.1",
-        port=int(_number(environment, "SWITCH_PORT", 8000, 0, 65535, faults)),
+        port=_whole(environment, "SWITCH_PORT", 8000, 0, 65535, faults),
         database_url=database_url,
         keys_file=Path(environment.get("SWITCH_KEYS_FILE") or home / "keys.json"),
         postgres_bin=Path(postgres_bin) if postgres_bin else None,
         log_level=log_level,
-        max_connections=int(_number(environment, "SWITCH_MAX_CONNECTIONS", 2000, 10, 100_000, faults)),
+        max_connections=_whole(environment, "SWITCH_MAX_CONNECTIONS", 2000, 10, 100_000, faults),
         commit_budget_s=_number(environment, "SWITCH_COMMIT_BUDGET", 3, 0.1, 60, faults),
         sign_on_wait_s=_number(environment, "SWITCH_SIGN_ON_WAIT", 5, 0, 600, faults),
     )

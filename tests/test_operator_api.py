@@ -107,7 +107,7 @@ async def test_no_address_answers_anyone_but_an_operator(desk: Desk) -> None:
 async def test_a_merchant_can_be_onboarded_up_to_its_keys(desk: Desk) -> None:
     acquirer = await desk.acquirer()
     terminal = await desk.terminal()
-    assert [(each["acquirer"], each["card_acceptor_terminal"]) for each in terminal["numbers"]][-1] == (acquirer["id"], "T0000001") or terminal["numbers"]
+    assert acquirer["id"] in {each["acquirer"] for each in terminal["numbers"]}
     route = await desk.add("route", acquirer=acquirer["id"], merchant=terminal["merchant"], brand="unionpay", priority=5)
     assert (route["acquirer"], route["merchant"], route["brand"], route["priority"]) == (acquirer["id"], terminal["merchant"], "unionpay", 5)
     key = await desk.add("key", role="terminal", terminal=terminal["id"], expires_at="2099-01-01T08:00:00+08:00")
@@ -137,12 +137,12 @@ async def test_a_revoked_key_opens_nothing(desk: Desk) -> None:
 @pytest.mark.parametrize(("body", "code"), [
     (b"", "json_malformed"), (b"[]", "invalid"), (b'{"name":"a","name":"b"}', "json_duplicate_key"), (b'{"name":1e3}', "json_number"),
     (b'{"name":"a\\u0000"}', "json_nul"), (b'{"name":"\xff"}', "json_encoding"), (b'{"name":7}', "invalid"), (b"{}", "invalid"),
-    (b'{"name":"a","colour":"red"}', "invalid"), (b'{"name":" "}', "invalid"), (b'{"name":"' + b"x" * 70_000 + b'"}', "body_too_large"),
+    (b'{"name":"a","colour":"mauve"}', "invalid"), (b'{"name":" "}', "invalid"), (b'{"name":"' + b"x" * 70_000 + b'"}', "body_too_large"),
 ])
 async def test_a_body_that_is_not_strict_is_refused_and_not_echoed(desk: Desk, body: bytes, code: str) -> None:
     response = await desk.call("POST", "/v1/organisations", body)
     assert response.json()["code"] == code and response.headers["content-type"] == "application/problem+json"
-    assert "colour" not in response.text and "red" not in response.text
+    assert "colour" not in response.text and "mauve" not in response.text
 
 
 async def test_a_body_of_another_type_is_refused(desk: Desk) -> None:
@@ -263,15 +263,15 @@ async def test_an_alert_is_taken_on_by_a_named_person(desk: Desk, pool: Pool) ->
     assert (again["acknowledged_by"], again["count"]) == (None, 2)
 
 
-TRANSACTION = """INSERT INTO transaction (merchant_id, transaction_id, type, exchange, state, store_id, terminal_id, caller, acquirer_id, business_date,
-worker_epoch, amount, currency, entry_mode, masked_pan, card_last4, brand, pan_token, pan_token_key, pan_sealed, pan_key, pan_sealed_on, mti,
-processing_code, stan, transmitted_at, local_time, local_date, pos_entry_mode, pos_condition, rrn, card_acceptor_terminal, card_acceptor, mcc, match_key,
-received_at, send_not_after, respond_by, request_message)
+TRANSACTION = """INSERT INTO transaction (merchant_id, transaction_id, type, exchange, state, store_id, terminal_id, caller, acquirer_id,
+business_date, worker_epoch, amount, currency, entry_mode, masked_pan, card_last4, brand, pan_token, pan_token_key, pan_sealed, pan_key,
+pan_sealed_on, mti, processing_code, stan, transmitted_at, local_time, local_date, pos_entry_mode, pos_condition, rrn,
+card_acceptor_terminal, card_acceptor, mcc, match_key, received_at, send_not_after, respond_by, request_message)
 SELECT $1, $2, 'purchase', 'request', 'SENT', $3, $4, $4, $5, '2026-03-01', 1, 10000, 'CNY', 'chip', '62123456****1265', '1265', 'unionpay',
-sha256('token'), 'k', 'sealed', 'k', '2026-03-01', '0200', '000000', lpad($6::text, 6, '0'), '0301020304', '100304', '0301', '051', '00',
-lpad($6::text, 12, '0'), 'T0000001', 'M00000000000001', '5812', $6::text, now(), now(), now(), '{}'"""
+sha256('token'), 'k', 'sealed', 'k', '2026-03-01', '0200', '000000', lpad($6, 6, '0'), '0301020304', '100304', '0301', '051', '00',
+lpad($6, 12, '0'), 'T0000001', 'M00000000000001', '5812', $6, now(), now(), now(), '{}'"""
 DUTY = """INSERT INTO duty (merchant_id, transaction_id, acquirer_id, kind, state, cause, stan, transmitted_at, match_key, next_attempt_at, closed_at,
-closed_by) VALUES ($1, $2, $3, $4, $5, 'timeout', lpad($6::text, 6, '0'), '0301020304', $6::text, now(), $7, $8)"""
+closed_by) VALUES ($1, $2, $3, $4, $5, 'timeout', lpad($6, 6, '0'), '0301020304', $6, now(), $7, $8)"""
 
 
 async def test_owed_reversals_are_listed_and_settled_ones_are_not(desk: Desk, pool: Pool) -> None:
@@ -281,14 +281,17 @@ async def test_owed_reversals_are_listed_and_settled_ones_are_not(desk: Desk, po
     ids = sorted((uuid4() for _ in range(4)), reverse=True)
     duties = (("reversal", "open"), ("reversal", "parked"), ("reversal", "done"), ("advice", "open"))
     for number, (ident, (kind, state)) in enumerate(zip(ids, duties, strict=True), 1):
-        await pool.execute(TRANSACTION, merchant_id, ident, store_id, terminal_id, acquirer_id, number)
+        await pool.execute(TRANSACTION, merchant_id, ident, store_id, terminal_id, acquirer_id, str(number))
         done = state == "done"
-        await pool.execute(DUTY, merchant_id, ident, acquirer_id, kind, state, number, datetime.now(UTC) if done else None, "ack" if done else None)
+        await pool.execute(DUTY, merchant_id, ident, acquirer_id, kind, state, str(number),
+                           *((datetime.now(UTC), "ack") if done else (None, None)))
     first = (await desk.call("GET", "/v1/reversals?limit=1")).json()
     second = (await desk.call("GET", f"/v1/reversals?after={first['next']}")).json()
     found = first["items"] + second["items"]
-    assert [(each["transaction"], each["state"]) for each in found] == [(show("transaction", ids[0]), "open"), (show("transaction", ids[1]), "parked")]
-    assert second["next"] is None and set(found[0]) == set(operator.EXAMPLES["reversal"]) and (found[0]["amount"], found[0]["stan"]) == (10000, "000001")
+    owed = [show("transaction", ident) for ident in ids[:2]]
+    assert [(each["transaction"], each["state"]) for each in found] == list(zip(owed, ("open", "parked"), strict=True))
+    assert second["next"] is None and set(found[0]) == set(operator.EXAMPLES["reversal"])
+    assert (found[0]["amount"], found[0]["stan"]) == (10000, "000001")
 
 
 async def test_unmatched_answers_are_listed_newest_first(desk: Desk, pool: Pool) -> None:

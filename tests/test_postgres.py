@@ -598,6 +598,8 @@ async def test_a_normal_user_starts_it_and_root_takes_over_as_that_user(place: P
         assert await ask(url, "SHOW data_checksums") == "on"
     finally:
         killed(owner)
+    assert await until(lambda: not processes.strays(home / "postgres"))
+    (home / "postgres/postgres.log").unlink()  # a file that root then makes is the user's, too
     postgres = EmbeddedPostgres(home)
     async with started(postgres) as again:
         assert again == url

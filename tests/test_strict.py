@@ -48,7 +48,8 @@ REFUSED = {
     "json_malformed": [
         b"", b" ", b"{", b"}", b'{"a"}', b'{"a":}', b'{"a":1,}', b"[1,]", b"{'a':1}", b"{} {}", b"{}x", b'{"a":1}\0', b"nul", b"True",
         b"01", b"+1", b".5", b'"a\nb"', b'"a\0b"', b'"\\x"', b'"\\u12"', b'"\\uD8zz"', b"//x\n{}", b"[1 2]", b"0x10", b"1_000",
-        "٣".encode(), '{"a": ١٢}'.encode(), "\u00a0{}".encode(), '{"a": 1'.encode("utf-16-le"), b"-", b"--1", b"a" * 60_000, b'"' + b"a" * 60_000,
+        "٣".encode(), '{"a": ١٢}'.encode(), "\u00a0{}".encode(), '{"a": 1'.encode("utf-16-le"), b"-", b"--1",
+        b"a" * 60_000, b'"' + b"a" * 60_000,
     ],
     "json_encoding": [
         b"\xef\xbb\xbf{}", b"\xff\xfe{\0}\0", b"\xfe\xff\0{\0}", b'"\xff"', b'"\xc3"', b'"\xc0\x80"', b'"\xed\xa0\x80"',

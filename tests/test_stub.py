@@ -501,7 +501,7 @@ def test_an_undecodable_message_is_dropped_and_counted_and_the_line_goes_on(stub
 @pytest.mark.parametrize("header", [b"\x00\x00", b"\xff\xff", b"\x10\x01"])
 def test_a_bad_length_closes_that_line_only_and_what_came_before_it_is_booked(stub, header):
     other, wire, before = stub.wire(), stub.wire(), stub.stats()
-    wire.socket.sendall(packed(purchase(600)) + header + b"1234")
+    wire.socket.sendall(packed(purchase(600)) + header + b"\x00\x01A")
     assert wire.raw() == b""
     assert other.ask(purchase(700))["39"] == "00"
     after = stub.stats()
@@ -598,9 +598,10 @@ def test_cut_closes_the_line_after_or_before_the_money_moved(stub, value, moved,
 
 @pytest.mark.parametrize("value, moved", [(None, 1000), ("before", 0)])
 def test_half_open_neither_reads_nor_answers_that_line_until_the_faults_are_deleted(stub, value, moved):
-    wire, before, unread = stub.wire(), stub.net(), purchase(200)
+    wire, before, early, unread = stub.wire(), stub.net(), purchase(0), purchase(200)
+    stub.fault({"11": early["11"]}, "delay", 0.05)
     stub.fault("any", "half_open", value)
-    wire.send(purchase(1000), unread)
+    wire.send(early, purchase(1000), unread)
     assert wire.silent()
     wire.send(purchase(300))
     assert wire.silent()

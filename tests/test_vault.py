@@ -87,6 +87,12 @@ def test_the_day_in_a_blob_cannot_be_moved(safe: Vault) -> None:
     assert code(safe.open, key_id, later[:4] + blob[4:], ROW, NEXT_DAY) == "seal_broken"
 
 
+def test_every_day_and_key_id_has_a_data_key_of_its_own(path: Path, safe: Vault) -> None:
+    rotated, nonce = Vault(Keyring.rotate(path)), bytes(12)
+    made = {rotated._day_key(key_id, day).cipher.encrypt(nonce, b"the same text", b"") for key_id in ("k1", "k2") for day in (DAY, NEXT_DAY)}
+    assert len(made) == 4 and safe._day_key("k1", DAY).cipher.encrypt(nonce, b"the same text", b"") in made
+
+
 def test_the_same_card_never_seals_to_the_same_blob(safe: Vault) -> None:
     blobs = {safe.seal(PAN, "2812", ROW, DAY)[1] for _ in range(2000)}
     assert len(blobs) == 2000 and len({blob[4:16] for blob in blobs}) == 2000

@@ -171,13 +171,25 @@ IMMUTABLE = (
 )
 
 PAYMENTS = (
+    # Domains check a value when it is written, not again at each update of another column as a CHECK on the table would.
+    "CREATE DOMAIN stan AS text CHECK (VALUE ~ '^[0-9]{6}$' AND VALUE <> '000000')",
+    "CREATE DOMAIN rrn AS text CHECK (VALUE ~ '^[0-9]{12}$')",
+    "CREATE DOMAIN month_to_second AS text CHECK (VALUE ~ '^[0-9]{10}$')",  # MMDDhhmmss
+    "CREATE DOMAIN digits2 AS text CHECK (VALUE ~ '^[0-9]{2}$')",
+    "CREATE DOMAIN digits3 AS text CHECK (VALUE ~ '^[0-9]{3}$')",
+    "CREATE DOMAIN digits4 AS text CHECK (VALUE ~ '^[0-9]{4}$')",
+    "CREATE DOMAIN digits6 AS text CHECK (VALUE ~ '^[0-9]{6}$')",
+    "CREATE DOMAIN currency AS text CHECK (VALUE ~ '^[A-Z]{3}$')",
+    "CREATE DOMAIN masked_pan AS text CHECK (VALUE ~ '^[0-9]{6,8}[*]+[0-9]{4}$')",
+    "CREATE DOMAIN keyed_hash AS bytea CHECK (octet_length(VALUE) = 32)",
+    "CREATE DOMAIN idempotency_key AS text CHECK (VALUE ~ '^[A-Za-z0-9_-]{16,64}$')",
     """
     CREATE TABLE idempotency (
         merchant_id uuid NOT NULL,
         caller uuid NOT NULL,
-        idempotency_key text NOT NULL CHECK (idempotency_key ~ '^[A-Za-z0-9_-]{16,64}$'),
+        idempotency_key idempotency_key NOT NULL,
         route text NOT NULL,
-        fingerprint bytea NOT NULL CHECK (octet_length(fingerprint) = 32),
+        fingerprint keyed_hash NOT NULL,
         transaction_id uuid,
         created_at timestamptz NOT NULL DEFAULT now(),
         PRIMARY KEY (merchant_id, caller, idempotency_key),
@@ -203,7 +215,7 @@ PAYMENTS = (
         worker_epoch bigint NOT NULL,
 
         amount bigint NOT NULL,
-        currency text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
+        currency currency NOT NULL,
         tip_amount bigint NOT NULL DEFAULT 0 CHECK (tip_amount >= 0),
         cashback_amount bigint NOT NULL DEFAULT 0 CHECK (cashback_amount >= 0),
         capture_method text CHECK (capture_method IN ('automatic', 'manual')),
@@ -215,10 +227,10 @@ PAYMENTS = (
         charged_back bigint NOT NULL DEFAULT 0,
 
         entry_mode text NOT NULL,
-        masked_pan text NOT NULL CHECK (masked_pan ~ '^[0-9]{6,8}[*]+[0-9]{4}$'),
-        card_last4 text NOT NULL CHECK (card_last4 ~ '^[0-9]{4}$'),
+        masked_pan masked_pan NOT NULL,
+        card_last4 digits4 NOT NULL,
         brand text NOT NULL,
-        pan_token bytea NOT NULL CHECK (octet_length(pan_token) = 32),
+        pan_token keyed_hash NOT NULL,
         pan_token_key text NOT NULL,
         pan_sealed bytea NOT NULL,
         pan_key text NOT NULL,
@@ -226,18 +238,18 @@ PAYMENTS = (
         card_sequence_number text,
         emv text,
 
-        mti text NOT NULL CHECK (mti ~ '^0[1-4][0-9]{2}$'),
-        processing_code text NOT NULL CHECK (processing_code ~ '^[0-9]{6}$'),
-        stan text NOT NULL CHECK (stan ~ '^[0-9]{6}$' AND stan <> '000000'),
-        transmitted_at text NOT NULL CHECK (transmitted_at ~ '^[0-9]{10}$'),
-        local_time text NOT NULL CHECK (local_time ~ '^[0-9]{6}$'),
-        local_date text NOT NULL CHECK (local_date ~ '^[0-9]{4}$'),
-        pos_entry_mode text NOT NULL CHECK (pos_entry_mode ~ '^[0-9]{3}$'),
-        pos_condition text NOT NULL CHECK (pos_condition ~ '^[0-9]{2}$'),
-        rrn text NOT NULL CHECK (rrn ~ '^[0-9]{12}$'),
+        mti digits4 NOT NULL,
+        processing_code digits6 NOT NULL,
+        stan stan NOT NULL,
+        transmitted_at month_to_second NOT NULL,
+        local_time digits6 NOT NULL,
+        local_date digits4 NOT NULL,
+        pos_entry_mode digits3 NOT NULL,
+        pos_condition digits2 NOT NULL,
+        rrn rrn NOT NULL,
         card_acceptor_terminal text NOT NULL CHECK (length(card_acceptor_terminal) = 8),
         card_acceptor text NOT NULL CHECK (length(card_acceptor) = 15),
-        mcc text NOT NULL CHECK (mcc ~ '^[0-9]{4}$'),
+        mcc digits4 NOT NULL,
         match_key text NOT NULL,
 
         received_at timestamptz NOT NULL,
@@ -262,6 +274,8 @@ PAYMENTS = (
 
         terminal_trace text,
         reference text,
+        same_sale bigint NOT NULL,
+        same_trace bigint,
         possible_duplicate_of uuid,
 
         PRIMARY KEY (merchant_id, transaction_id),
@@ -287,7 +301,7 @@ PAYMENTS = (
         card_sequence_number text, emv text, mti text, processing_code text, stan text, transmitted_at text, local_time text,
         local_date text, pos_entry_mode text, pos_condition text, rrn text, card_acceptor_terminal text, card_acceptor text,
         mcc text, match_key text, received_at timestamptz, send_not_after timestamptz, respond_by timestamptz, request_message text,
-        terminal_trace text, reference text, route text, fingerprint bytea, refuse boolean
+        terminal_trace text, reference text, same_sale int8, same_trace int8, route text, fingerprint bytea, refuse boolean
     )""",
     """
     CREATE TYPE outcome_row AS (
@@ -300,9 +314,9 @@ PAYMENTS = (
     "CREATE UNIQUE INDEX transaction_rrn ON transaction (acquirer_id, rrn, business_date)",
     """CREATE UNIQUE INDEX transaction_open_match_key ON transaction (acquirer_id, match_key)
        WHERE state IN ('SENT', 'REVERSING')""",
-    "CREATE INDEX transaction_same_card ON transaction (merchant_id, pan_token, amount, received_at)",
-    """CREATE INDEX transaction_terminal_trace ON transaction (terminal_id, terminal_trace, local_date)
-       WHERE terminal_trace IS NOT NULL""",
+    "CREATE INDEX transaction_same_sale ON transaction (same_sale, received_at)",
+    "CREATE INDEX transaction_same_trace ON transaction (same_trace) WHERE same_trace IS NOT NULL",
+    "CREATE INDEX transaction_token ON transaction (merchant_id, pan_token, transaction_id)",
     "CREATE INDEX transaction_stan ON transaction (merchant_id, stan, transaction_id)",
     "CREATE INDEX transaction_last4 ON transaction (merchant_id, card_last4, transaction_id)",
     "CREATE INDEX transaction_terminal ON transaction (merchant_id, terminal_id, transaction_id)",
@@ -336,8 +350,8 @@ PAYMENTS = (
         kind text NOT NULL CHECK (kind IN ('reversal', 'advice')),
         state text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'done', 'parked')),
         cause text NOT NULL,
-        stan text NOT NULL CHECK (stan ~ '^[0-9]{6}$' AND stan <> '000000'),
-        transmitted_at text NOT NULL CHECK (transmitted_at ~ '^[0-9]{10}$'),
+        stan stan NOT NULL,
+        transmitted_at month_to_second NOT NULL,
         match_key text NOT NULL,
         next_attempt_at timestamptz NOT NULL,
         transmissions integer NOT NULL DEFAULT 0 CHECK (transmissions >= 0),

@@ -91,21 +91,26 @@ class Numbers:
     async def work(self) -> None:
         """Leases what runs low, until cancelled. A lost connection may lose a block: a hole."""
         connection: Connection | None = None
-        while True:
-            if not self.wanted:
-                self.wake.clear()
-                await self.wake.wait()
-            kind = next(iter(self.wanted))
-            try:
-                if connection is None or connection.is_closed():
-                    connection = await self.connect()
-                while len(self.left.get(kind, ())) < (STANS_READY if kind[1] is None else RRNS_READY):
-                    if not await self.lease(connection, *kind):
-                        break
-                self.wanted.pop(kind, None)
-            except (*UNKNOWN, asyncpg.PostgresError) as error:
-                logs.warning("numbers_not_leased", acquirer_id=kind[0], error=type(error).__name__)
-                if connection is not None:
-                    connection.terminate()
-                connection = None
-                await asyncio.sleep(RETRY_S)
+        try:
+            while True:
+                if not self.wanted:
+                    self.wake.clear()
+                    await self.wake.wait()
+                kind = next(iter(self.wanted))
+                try:
+                    if connection is None or connection.is_closed():
+                        connection = await self.connect()
+                    while len(self.left.get(kind, ())) < (STANS_READY if kind[1] is None else RRNS_READY):
+                        if not await self.lease(connection, *kind):
+                            break
+                    self.wanted.pop(kind, None)
+                except (*UNKNOWN, asyncpg.PostgresError) as error:
+                    logs.warning("numbers_not_leased", acquirer_id=kind[0], error=type(error).__name__)
+                    self.wanted[kind] = self.wanted.pop(kind)  # the others are not kept waiting
+                    if connection is not None:
+                        connection.terminate()
+                    connection = None
+                    await asyncio.sleep(RETRY_S)
+        finally:
+            if connection is not None:
+                connection.terminate()

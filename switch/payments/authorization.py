@@ -1,6 +1,7 @@
 """The walk of one authorization: intent, request, outcome. Three awaits, one way down (design.md, section 3)."""
 
 import asyncio
+import hashlib
 import os
 import time
 from collections.abc import Mapping
@@ -113,6 +114,7 @@ class Authorizations:
         pan_key, sealed = self.vault.seal(order.pan, order.expiry, transaction_id.bytes, today)
         rule = acquirer.dialect.messages[translation.verb(order.type, acquirer.message_mode)]
         wall = translation.local(order, seller.store, received_at)
+        terminal_id, token = seller.terminal.terminal_id.bytes, self.vault.token(order.pan)
         terminal_number, acceptor = seller.terminal.numbers[acquirer.acquirer_id]
         return Transaction(
             merchant_id=seller.merchant.merchant_id, transaction_id=transaction_id, type=order.type, exchange="request",
@@ -120,7 +122,7 @@ class Authorizations:
             acquirer_id=acquirer.acquirer_id, business_date=acquirer.business_date, worker_epoch=self.worker_epoch,
             amount=order.amount, currency=order.currency, tip_amount=order.tip_amount, cashback_amount=order.cashback_amount,
             capture_method=order.capture_method, partial_approval=order.partial_approval, entry_mode=order.entry_mode,
-            masked_pan=order.pan.masked, card_last4=order.pan.last4, brand=brand, pan_token=self.vault.token(order.pan),
+            masked_pan=order.pan.masked, card_last4=order.pan.last4, brand=brand, pan_token=token,
             pan_token_key=self.vault.token_key_id, pan_sealed=sealed, pan_key=pan_key, pan_sealed_on=today,
             card_sequence_number=order.sequence_number, emv=translation.stored_emv(order.emv),
             mti=rule.mti, processing_code=rule.fixed["3"], stan=stan, transmitted_at=de7(received_at), local_time=f"{wall:%H%M%S}",
@@ -128,7 +130,8 @@ class Authorizations:
             card_acceptor_terminal=terminal_number, card_acceptor=acceptor, mcc=seller.merchant.mcc, match_key="",
             received_at=received_at, send_not_after=received_at + timedelta(seconds=SEND_WITHIN_S),
             respond_by=received_at + timedelta(seconds=acquirer.answer_timeout_s), request_message="",
-            terminal_trace=order.terminal_trace, reference=order.reference)
+            terminal_trace=order.terminal_trace, reference=order.reference, same_sale=hash64(terminal_id, token, str(order.amount).encode()),
+            same_trace=hash64(terminal_id, f"{wall:%m%d}".encode(), order.terminal_trace.encode()) if order.terminal_trace else None)
 
     async def _not_ours(self, claim: Claim, transaction: Transaction, key: Key, fingerprint: bytes, deadline: float) -> Told:
         if claim is Claim.DUPLICATE:
@@ -193,7 +196,7 @@ class Authorizations:
             amount=original.approved_amount, tip_amount=0, cashback_amount=0, mti=rule.mti, processing_code=rule.fixed["3"],
             pos_condition=rule.fixed["25"], stan=stan, rrn=rrn, transmitted_at=de7(now), received_at=now, send_not_after=now, respond_by=now,
             request_message="{}", business_date=acquirer.business_date, state=SENT, version=1, match_key="",
-            pan_sealed=b"", terminal_trace=None)
+            pan_sealed=b"", terminal_trace=None, same_sale=0, same_trace=None)
         pan, expiry = self.vault.open(original.pan_key, original.pan_sealed, original.transaction_id.bytes, original.pan_sealed_on)
         row.pan_key, row.pan_sealed = self.vault.seal(pan, expiry, identity.bytes, row.pan_sealed_on)
         message = translation.capture(row, original, pan, expiry)
@@ -258,6 +261,11 @@ def read(transaction: Transaction, acquirer: Acquirer, message: Mapping[str, str
     if verdict.event in (Event.DOUBT, Event.PARTIAL_REFUSED):
         transaction.advice = "new_payment_allowed"
     return verdict.event, verdict
+
+
+def hash64(*parts: bytes) -> int:
+    """A signed 64-bit key for an index; parts are of fixed length but the last."""
+    return int.from_bytes(hashlib.blake2b(b"".join(parts), digest_size=8).digest(), "big", signed=True)
 
 
 def captures_later(transaction: Transaction, acquirer: Acquirer) -> bool:

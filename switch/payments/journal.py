@@ -17,7 +17,7 @@ from uuid import UUID
 import asyncpg
 
 from switch import logs, metrics
-from switch.database import UNKNOWN, Connection
+from switch.database import INTENT_PLANS, OUTCOME_PLANS, UNKNOWN, Connection
 from switch.payments.transaction import Transaction
 
 BATCH_MAX = 256
@@ -145,10 +145,13 @@ class Lane:
     async def _write(self) -> None:
         attempt, doubtful = 0, False
         while True:
-            values = [entry.value for entry in self.batch]
             try:
                 if self.connection is None or self.connection.is_closed():
                     self.connection = await self.connect()
+                    self._give_up_expired()  # a connection may take longer than what waits for it
+                    if not self.batch:
+                        return
+                values = [entry.value for entry in self.batch]
                 verdicts = await self.run(self.connection, values, doubtful)
             except UNKNOWN as error:
                 self._drop(error)
@@ -160,9 +163,9 @@ class Lane:
                     return
                 continue
             except asyncpg.PostgresError as error:
-                logs.warning("journal_batch_refused", type=self.name, rows=len(values), code=error.sqlstate)
-                verdicts = await self._one_by_one(values, doubtful)
-            self.rows.inc(len(values))
+                logs.warning("journal_batch_refused", type=self.name, rows=len(self.batch), code=error.sqlstate)
+                verdicts = await self._one_by_one()
+            self.rows.inc(len(self.batch))
             self.commits.inc()
             for entry, verdict in zip(self.batch, verdicts, strict=True):
                 if entry.future.done():
@@ -178,20 +181,25 @@ class Lane:
                 self.on_unsure(entry.value)
         self.batch = [entry for entry in self.batch if not entry.future.done()]
 
-    async def _one_by_one(self, values: list[Any], doubtful: bool) -> list[Any]:
-        verdicts = []
-        for value in values:
+    async def _one_by_one(self) -> list[Any]:
+        """Each row of the batch once, as if in doubt: whatever of the batch was committed after all is still found to be ours."""
+        verdicts: list[Any] = []
+        for entry in self.batch:
             try:
                 if self.connection is None or self.connection.is_closed():
                     self.connection = await self.connect()
-                verdicts += await self.run(self.connection, [value], doubtful)
+                if entry.future.done():  # told "not known" meanwhile: not written any more
+                    verdicts.append(self.unsure)
+                else:
+                    verdicts += await self.run(self.connection, [entry.value], True)
             except UNKNOWN as error:
                 self._drop(error)
-                self.on_unsure(value)
+                if not entry.future.done():
+                    entry.future.set_result(self.unsure)
                 verdicts.append(self.unsure)
             except asyncpg.PostgresError as error:
                 constraint = getattr(error, "constraint_name", None)
-                logs.error("journal_row_refused", type=self.name, transaction_id=self.identity(value), code=error.sqlstate, where=constraint)
+                logs.error("journal_row_refused", type=self.name, transaction_id=self.identity(entry.value), code=error.sqlstate, where=constraint)
                 verdicts.append(self.refused)
         return verdicts
 
@@ -221,6 +229,7 @@ INTENT_COLUMNS = (
     "mti", "processing_code", "stan", "transmitted_at", "local_time", "local_date", "pos_entry_mode", "pos_condition", "rrn",
     "card_acceptor_terminal", "card_acceptor", "mcc", "match_key", "received_at", "send_not_after", "respond_by", "request_message",
     "terminal_trace", "reference",
+    "same_sale", "same_trace",
 )
 _columns = ", ".join(INTENT_COLUMNS)
 intent_values = attrgetter(*INTENT_COLUMNS)
@@ -231,11 +240,11 @@ WITH asked AS (
     SELECT * FROM unnest($1::intent_row[])
 ), judged AS MATERIALIZED (
     SELECT asked.*, coalesce(
-        (SELECT t.transaction_id FROM transaction t WHERE t.terminal_id = asked.terminal_id AND t.terminal_trace = asked.terminal_trace
-          AND t.local_date = asked.local_date AND t.idempotency_key <> asked.idempotency_key AND t.state IN ('SENT', 'APPROVED')
+        (SELECT t.transaction_id FROM transaction t WHERE t.same_trace = asked.same_trace
+          AND t.idempotency_key <> asked.idempotency_key AND t.state IN ('SENT', 'APPROVED')
           AND t.received_at > asked.received_at - interval '1 day' LIMIT 1),
-        (SELECT t.transaction_id FROM transaction t WHERE t.merchant_id = asked.merchant_id AND t.pan_token = asked.pan_token
-          AND t.amount = asked.amount AND t.received_at > asked.received_at - interval '5 minutes' AND t.terminal_id = asked.terminal_id
+        (SELECT t.transaction_id FROM transaction t WHERE t.same_sale = asked.same_sale
+          AND t.received_at > asked.received_at - interval '5 minutes'
           AND t.idempotency_key <> asked.idempotency_key AND t.state IN ('SENT', 'APPROVED') AND asked.amount > 0 LIMIT 1)
     ) AS possible_duplicate_of FROM asked
 ), claimed AS (
@@ -311,7 +320,10 @@ ON CONFLICT (merchant_id, transaction_id) DO UPDATE SET state = 'open', cause = 
   stan = CASE WHEN duty.kind = EXCLUDED.kind THEN duty.stan ELSE EXCLUDED.stan END,
   transmitted_at = CASE WHEN duty.kind = EXCLUDED.kind THEN duty.transmitted_at ELSE EXCLUDED.transmitted_at END,
   match_key = CASE WHEN duty.kind = EXCLUDED.kind THEN duty.match_key ELSE EXCLUDED.match_key END,
-  transmissions = CASE WHEN duty.kind = EXCLUDED.kind THEN duty.transmissions ELSE 0 END
+  transmissions = CASE WHEN duty.kind = EXCLUDED.kind THEN duty.transmissions ELSE 0 END,
+  first_sent_at = CASE WHEN duty.kind = EXCLUDED.kind THEN duty.first_sent_at END,
+  last_sent_at = CASE WHEN duty.kind = EXCLUDED.kind THEN duty.last_sent_at END,
+  last_code = CASE WHEN duty.kind = EXCLUDED.kind THEN duty.last_code END
 """
 EVENTS = """INSERT INTO transaction_event (merchant_id, transaction_id, kind, detail)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::jsonb[])"""
@@ -349,10 +361,11 @@ async def _ride_along(connection: Connection, outcomes: list[Outcome]) -> None:
 class Journal:
     """Two lanes: intents, bounded and refused when full; outcomes, never refused: there are no more of them than intents in flight."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Connection]], on_unsure: Callable[[Outcome], None]) -> None:
-        self.intents = Lane("intent", connect, INTENTS_MAX, Claim.UNAVAILABLE, Claim.UNAVAILABLE, Claim.REFUSED, run_intents,
+    def __init__(self, connect: Callable[[dict[str, str]], Awaitable[Connection]], on_unsure: Callable[[Outcome], None]) -> None:
+        """`connect(settings)`: a writer's connection with these server settings."""
+        self.intents = Lane("intent", lambda: connect(INTENT_PLANS), INTENTS_MAX, Claim.UNAVAILABLE, Claim.UNAVAILABLE, Claim.REFUSED, run_intents,
                             lambda intent: None, lambda intent: intent.transaction.transaction_id)
-        self.outcomes = Lane("outcome", connect, 1 << 30, Written.UNKNOWN, Written.UNKNOWN, Written.REFUSED, run_outcomes,
+        self.outcomes = Lane("outcome", lambda: connect(OUTCOME_PLANS), 1 << 30, Written.UNKNOWN, Written.UNKNOWN, Written.REFUSED, run_outcomes,
                              on_unsure, lambda outcome: outcome.transaction.transaction_id)
         self.tasks: list[asyncio.Task[None]] = []
 

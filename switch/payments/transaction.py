@@ -96,7 +96,7 @@ def step(state: str, event: Event, exchange: str = "request", closed_by: str | N
 
     Raises IllegalEvent: our own code sent an event that this state does not know.
     """
-    if exchange == "advice" and event in ADVICE_STAYS:
+    if exchange == "advice" and state == SENT and event in ADVICE_STAYS:
         return Step(state)
     if state == REVERSED and event is Event.APPROVE:
         return OWE if closed_by == "not_found" else Step(REVERSED)
@@ -159,6 +159,8 @@ class Transaction:
     request_message: str
     terminal_trace: str | None
     reference: str | None
+    same_sale: int  # 64 bits of a hash over terminal, card and amount: finds a sale that was already made
+    same_trace: int | None  # likewise over terminal, local date and terminal trace
     state: str = SENT
     version: int = 1
     original_id: UUID | None = None

@@ -67,7 +67,7 @@ def fault(order: Order, dialect: Dialect, message_mode: str) -> str | None:
     """Why this acquirer cannot do what the order asks, or None. Found before anything is written."""
     if verb(order.type, message_mode) not in dialect.messages:
         return f"{order.type} is not offered by this acquirer"
-    if order.capture_method == "manual" and message_mode == "single" and order.type == "purchase":
+    if order.capture_method == "manual" and message_mode == "single" and order.type in ("purchase", "cash_advance"):
         return "capture_method manual needs a dual-message acquirer"
     if order.capture_method == "automatic" and order.type == "preauthorization":
         return "a preauthorization is captured by hand: capture_method automatic is not possible"
