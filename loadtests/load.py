@@ -47,7 +47,7 @@ class Load:
         self.times: dict[str, Times] = {}
         self.seconds: dict[str, float] = {}
         self.told: list[Told] = []
-        self.differences: Counter[str] = Counter()
+        self.differences: Counter[str] = Counter({"replay_not_identical": 0, "silence_not_202": 0})
 
     def run(self) -> None:
         demo = self.start_demo()

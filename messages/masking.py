@@ -19,12 +19,11 @@ def mask_pan(digits: str) -> str:
 
 def mask(dialect: Dialect, message: Mapping[str, str]) -> dict[str, str]:
     """The message as it may be printed and stored, in its own order. Never raises for text values, however wrong they are."""
-    return {number: _shown(dialect, number, value) for number, value in message.items()}
+    shown = dialect.shown
+    return {number: value if number in shown or number == "0" else _hidden(dialect, number, value) for number, value in message.items()}
 
 
-def _shown(dialect: Dialect, number: str, value: str) -> str:
-    if number in dialect.shown or number == "0":
-        return value
+def _hidden(dialect: Dialect, number: str, value: str) -> str:
     if number in dialect.never_stored:
         return "***"
     if number == "2":

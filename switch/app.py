@@ -1,6 +1,7 @@
 """The only place where parts are joined. Start order is the order of need; stop is the reverse, after the drain."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import date
@@ -32,6 +33,7 @@ from switch.settings import Settings
 
 WRITERS, READERS = 6, 8
 DRAIN_MARGIN_S = 5.0
+GC_THRESHOLD = 20_000  # new objects per young collection: an authorization makes hundreds, nearly all die with it
 FIRST_BLOCKS = 5  # of numbers per acquirer at the start
 HOT_PATH = "/v1/authorizations"
 
@@ -79,6 +81,9 @@ class Switch:
         self._run(self.directory.follow(self._reader), self.numbers.work(), self.recovery.renew(), self.recovery.work(),
                   self.evidence.work(), self.reversals.work(), self._gauge())
         await self.lines_up(self.settings.sign_on_wait_s)
+        gc.collect()
+        gc.freeze()  # the records and code of the start are not walked again
+        gc.set_threshold(GC_THRESHOLD, 20, 50)
 
     def application(self) -> ASGI:
         """The HTTP application: the hot route in front, everything else behind it."""

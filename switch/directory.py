@@ -130,6 +130,7 @@ class Directory:
         self.bins: dict[str, BinRange] = {}
         self.ordered_routes: list[Route] = []
         self.bins_by_length: list[tuple[int, list[str], list[BinRange]]] = []  # longest prefix first
+        self.chosen: dict[tuple[UUID, str], list[Acquirer]] = {}  # routing's choices, forgotten at each change
         self.version = 0
         self.confirmed_at = float("-inf")  # monotonic
         self.changed = asyncio.Event()
@@ -196,6 +197,7 @@ class Directory:
                 started = time.perf_counter()
 
     def _reorder(self) -> None:
+        self.chosen = {}
         self.ordered_routes = sorted(self.routes.values(), key=lambda route: (route.priority, route.merchant_id is None, route.brand is None,
                                                                                route.route_id))
         by_length: dict[int, list[BinRange]] = {}

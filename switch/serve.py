@@ -124,7 +124,7 @@ async def serving(switch: Switch, listening: socket.socket, settings: Settings) 
     """Serves while the body runs, then drains: walks end first, connections after."""
     config = uvicorn.Config(
         switch.application(), http=edge_protocol(EdgeLimits(connections=settings.max_connections)), lifespan="off", access_log=False,
-        log_config=None, log_level="critical", timeout_keep_alive=KEEP_ALIVE_S, backlog=BACKLOG, server_header=False, ws="none")
+        log_config=None, log_level="critical", timeout_keep_alive=KEEP_ALIVE_S, backlog=BACKLOG, server_header=False, ws="none", proxy_headers=False)
     server = Server(config)
     task = asyncio.create_task(server.serve(sockets=[listening]))
     try:

@@ -16,7 +16,7 @@ import pytest
 from migrations.versions.r0001_house import TRANSITIONS
 from switch import database, metrics
 from switch.alerts import KINDS
-from switch.payments.transaction import STATUS, Event, IllegalEvent, step
+from switch.payments.transaction import LIFE, STATUS, Event, IllegalEvent, step
 from switch.security.pan import luhn_valid
 from switch.settings import VARIABLES
 
@@ -293,6 +293,22 @@ def test_the_database_allows_exactly_the_steps_of_the_life() -> None:
 
 
 # What the documents say, held against the code.
+
+
+def test_the_life_that_the_architecture_shows_is_the_life() -> None:
+    shown = {}
+    for state, events, follows, then in re.findall(r"^\| ([A-Z_]+) \| ([a-z_ ]+) \| ([A-Z_]+) \|(.*)\|$", text_of("ARCHITECTURE.md"), re.MULTILINE):
+        for event in events.split():
+            shown[state, Event(event)] = (follows, frozenset(then.split()))
+    assert shown == {key: (next_step.state, frozenset({next_step.duty, next_step.alert} - {""})) for key, next_step in LIFE.items()}
+
+
+def test_the_architecture_names_every_room_and_no_file_that_is_not_there() -> None:
+    listed = section("ARCHITECTURE.md", "The rooms")
+    rooms = {path.split("/")[1].removesuffix(".py") for path in tree() if among(path, ("switch/*.py",))} - {"__init__", "__main__"}
+    assert rooms - set(re.findall(r"`([a-z_]+)/?`", listed)) == set()
+    for room, text in re.findall(r"^\| `([a-z]+)/` \| (.*) \|$", listed, re.MULTILINE):
+        assert [name for name in re.findall(r"`([a-z_]+)`", text) if f"switch/{room}/{name}.py" not in tree()] == []
 
 
 def section(document: str, title: str) -> str:

@@ -235,11 +235,23 @@ async def test_names_of_acquirers_and_routes_and_tariffs_are_there_once(onboardi
     assert (await refused(onboarding.acquirer_named("nobody"))).code == "not_found"
     await onboarding.route(acquirer.acquirer_id)
     await onboarding.route(acquirer.acquirer_id, brand="unknown")
-    twice = await asyncio.gather(*[onboarding.route(acquirer.name, merchant.merchant_id) for _ in range(2)], return_exceptions=True)
-    assert [type(each) for each in sorted(twice, key=lambda each: isinstance(each, Problem))] == [Route, Problem]
     assert (await refused(onboarding.route(acquirer.acquirer_id, priority=1))).code == "already_exists"
     await onboarding.tariff(merchant.merchant_id, date(2026, 1, 1), 60)
     assert (await refused(onboarding.tariff(merchant.merchant_id, date(2026, 1, 1), 38))).code == "already_exists"
+
+
+async def test_the_same_route_added_twice_at_once_is_there_once(onboarding: Onboarding, database_url: str) -> None:
+    acquirer, merchant = await onboarding.acquirer(acquirer_name(), **LINE), await a_merchant(onboarding)
+    writer = await database.connect(database_url, "switch_writer")
+    async with writer.transaction():
+        await writer.execute("SELECT pg_advisory_xact_lock(3583001)")  # the change log's: no insert ends before both have looked
+        both = [asyncio.create_task(onboarding.route(acquirer.name, merchant.merchant_id)) for _ in range(2)]
+        while await writer.fetchval("""SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+                                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())""") < 2:
+            await asyncio.sleep(0.01)
+    await writer.close()
+    ended = await asyncio.gather(*both, return_exceptions=True)
+    assert sorted(type(each).__name__ for each in ended) == ["Problem", "Route"]
 
 
 async def test_tariffs_come_latest_first_in_pages(onboarding: Onboarding) -> None:

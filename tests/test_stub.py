@@ -21,6 +21,7 @@ from acquirer_stubs import codec
 from acquirer_stubs.behaviours import Known, answer, answerable, decide
 from acquirer_stubs.book import Book, BookError, effects
 from acquirer_stubs.control import Control
+from acquirer_stubs.faults import parse
 from acquirer_stubs.host import Host
 
 PAN = "4111111111111111"
@@ -312,10 +313,12 @@ def test_an_incomplete_or_unknown_message_is_answered_and_moves_nothing(stub, me
     assert stub.net() == before
 
 
-def test_a_response_mti_gets_no_answer(stub):
+def test_a_response_mti_gets_no_answer_and_uses_up_no_fault(stub):
     wire = stub.wire()
+    stub.fault("any", "duplicate")
     wire.send(purchase(t="0210", d39="00"))
     assert wire.silent()
+    assert stub.stats()["faults_left"] == 1
 
 
 @pytest.mark.parametrize("mti, repeat", [("0200", "0200"), ("0200", "0201"), ("0220", "0221"), ("0100", "0101")])
@@ -800,6 +803,20 @@ async def test_no_answer_leaves_before_the_fsync_of_its_line_and_what_gathers_me
     await host.stop()
 
 
+async def test_a_stop_during_an_fsync_waits_for_it_and_sends_what_it_stored(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fdatasync", lambda file: time.sleep(0.15))
+    known, book = Known(), Book(tmp_path / "book", fast=False)
+    book.open(known)
+    host = Host(book, known)
+    reader, writer = await asyncio.open_connection("127.0.0.1", await host.start("127.0.0.1", 0))
+    writer.write(packed(purchase()))
+    await asyncio.sleep(0.05)
+    await host.stop()
+    assert b"0210" in await exchange(reader)
+    assert await reader.read() == b""
+    writer.close()
+
+
 async def test_a_disk_that_fails_ends_the_host_without_an_answer(tmp_path, monkeypatch):
     def failing(file: int) -> None:
         raise OSError(5, "Input/output error")
@@ -864,6 +881,18 @@ async def test_a_peer_that_does_not_read_its_answers_is_not_read_from_and_loses_
     writer.close()
 
 
+async def test_a_half_open_line_is_not_read_so_that_the_peers_window_fills(host):
+    _, writer = await asyncio.open_connection("127.0.0.1", host.port)
+    host.faults.ordered.append(parse({"match": "any", "action": "half_open"}))
+    writer.write(packed(purchase()))
+    while not (line := next(iter(host.lines), None)) or not line.hung:
+        await asyncio.sleep(0.01)
+    writer.write(packed(purchase()))
+    await asyncio.sleep(0.05)
+    assert (line.reading, line.rest, host.known.received["0200"]) == (False, b"", 1)
+    writer.close()
+
+
 async def test_lines_beyond_the_maximum_are_closed_at_once(host, monkeypatch):
     monkeypatch.setattr("acquirer_stubs.host.LINES_MAX", 1)
     first = await asyncio.open_connection("127.0.0.1", host.port)
@@ -878,7 +907,7 @@ async def test_lines_beyond_the_maximum_are_closed_at_once(host, monkeypatch):
 
 @pytest.mark.parametrize("request_bytes, status", [
     (b"GET /stats\r\n\r\n", b"400"), (b"POST /faults HTTP/1.1\r\nContent-Length: +5\r\n\r\n", b"400"),
-    (b"POST /faults HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"400"), (b"GET http://[ HTTP/1.1\r\n\r\n", b"400"),
+    (b"GET /stats HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"400"), (b"GET http://[ HTTP/1.1\r\n\r\n", b"400"),
     (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n", b"413"), (b"POST /host HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", b"413"),
     (b"POST /host HTTP/1.1\r\nContent-Length: 5\r\n\r\n{", b""), (b"GET /sta", b""), (b"\xff\x00\r\n\r\n", b"400")])
 async def test_odd_and_unfinished_http_is_refused_or_closed_in_time(host, monkeypatch, request_bytes, status):

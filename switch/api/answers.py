@@ -1,8 +1,9 @@
 """How a transaction is shown: built from its row alone, so an answer survives a crash and is the same each time."""
 
-import json
 from datetime import datetime
 from typing import Any
+
+import orjson
 
 from switch.ids import show
 from switch.payments.desk import stands
@@ -54,7 +55,7 @@ def _amounts(authorised: int, capturable: int, captured: int, refunded: int, cha
 def first(row: Transaction) -> tuple[int, bytes]:
     """Status and body of the answer to the POST: 201 as it was at the outcome, byte for byte; 202 as it stands now."""
     if not stands(row):
-        return 202, json.dumps(unsold(row), separators=(",", ":")).encode()
+        return 202, orjson.dumps(unsold(row))
     approved = row.approved_amount or 0
     captured = approved if row.capture_method == "automatic" else 0
     assert row.outcome is not None
@@ -62,7 +63,7 @@ def first(row: Transaction) -> tuple[int, bytes]:
     body = {**_common(row), "status": STATUS[row.outcome], "payment_status": payment_status(row.outcome, approved, captured, 0, 0),
             "amount": row.amount, "approved_amount": approved, **_what(row), "amounts": _amounts(*money),
             "created_at": stamp(row.received_at), "server_time": stamp(row.outcome_at)}
-    return 201, json.dumps(body, separators=(",", ":")).encode()
+    return 201, orjson.dumps(body)
 
 
 def unsold(row: Transaction) -> dict[str, Any]:

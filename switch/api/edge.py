@@ -6,11 +6,12 @@ What is refused here never reaches the application, or reaches it as a disconnec
 import asyncio
 import secrets
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import httptools
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from switch import logs, metrics
 from switch.errors import PROBLEMS, Problem
@@ -33,6 +34,26 @@ class EdgeLimits:
 
 
 BETWEEN, HEAD, BODY = range(3)  # where in a request the parser is; an enum would cost a microsecond per request
+
+
+WHOLE_ANSWER = "switch.whole_answer"
+
+
+def whole_answer(cycle: RequestResponseCycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+    """Head and body in one write: one system call less per answer than two ASGI messages. `headers` are ours, without a length.
+
+    False, with nothing done, when the client is slow or gone: then the usual way waits or gives up.
+    """
+    if cycle.flow.write_paused or cycle.disconnected or cycle.response_started or not cycle.keep_alive:
+        return False
+    head = [STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in cycle.default_headers],
+            *[b"%b: %b\r\n" % header for header in headers], b"content-length: %d\r\n\r\n" % len(body), body]
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.transport.write(b"".join(head))
+    cycle.message_event.set()
+    cycle.on_response()
+    return True
 
 
 class _Refused(Exception):
@@ -142,6 +163,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self.expect_100_continue = b"expect" in once and once[b"expect"].lower() == b"100-continue"
         HttpToolsProtocol.on_headers_complete(self)
         self._part = BODY
+        self.scope["extensions"] = {WHOLE_ANSWER: partial(whole_answer, self.cycle)}  # type: ignore[dict-item]
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)

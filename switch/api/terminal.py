@@ -6,12 +6,14 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from messages.tlv import TlvError, parse
+from messages.tlv import TlvError
 from switch import logs, metrics
 from switch.api import answers, problems
+from switch.api.edge import WHOLE_ANSWER
 from switch.api.strict import StrictError
 from switch.api.strict import parse as parse_json
 from switch.callers import TerminalCaller, identify, selling
@@ -19,7 +21,7 @@ from switch.directory import Directory
 from switch.errors import Problem
 from switch.money import AMOUNT_MAX, CURRENCIES
 from switch.payments.authorization import ROUTE, Authorizations, Door
-from switch.payments.translation import Order
+from switch.payments.translation import Emv, Order, emv
 from switch.security.pan import Pan, PanError, Secret
 from switch.security.vault import Vault
 
@@ -27,6 +29,8 @@ BODY_MAX = 64 * 1024
 KEY = re.compile(rb"[A-Za-z0-9_-]{16,64}")
 DEADLINE_MAX_S = 300
 CLOCK_OFF_MAX = timedelta(hours=24)
+ANSWER_HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+REPLAY_HEADERS = [*ANSWER_HEADERS, (b"idempotent-replayed", b"true")]
 NO_AMOUNT = ("balance_inquiry", "account_verification")
 
 Scope = MutableMapping[str, Any]
@@ -52,14 +56,13 @@ def _secret(pattern: str, rule: str) -> Callable[[Any], Secret]:
     return validate
 
 
-def _emv(value: Any) -> str:
+def _emv(value: Any) -> Emv:
     if not isinstance(value, str) or len(value) > 510:
         raise PydanticCustomError("emv", "EMV data must be at most 255 bytes as hex text")
     try:
-        parse(value)
+        return emv(value)
     except TlvError:
         raise PydanticCustomError("emv", "EMV data must be well-formed BER-TLV as hex text") from None
-    return value.upper()
 
 
 def _expiry(value: Any) -> str:
@@ -121,7 +124,7 @@ class Card(Model):
     track2: Annotated[Secret, PlainValidator(_secret("[0-9]{12,19}[=D][0-9]{4,24}", "Track 2 must be PAN, = or D, and discretionary digits")),
                       _hex("Track 2", "[0-9]{12,19}[=D][0-9]{4,24}")] | None = None
     sequence_number: Annotated[str, Field(pattern=r"^[0-9]{1,3}$")] | None = None
-    emv: Annotated[str, PlainValidator(_emv), _hex("EMV data, BER-TLV", "([0-9A-Fa-f]{2}){1,255}")] | None = None
+    emv: Annotated[Emv, PlainValidator(_emv), _hex("EMV data, BER-TLV", "([0-9A-Fa-f]{2}){1,255}")] | None = None
     security_code: Annotated[Secret, PlainValidator(_secret("[0-9]{3,4}", "The security code must be 3 or 4 digits")),
                              _hex("Security code", "[0-9]{3,4}")] | None = None
     pin: Pin | None = None
@@ -262,9 +265,7 @@ def model_of(model: type[Model], body: bytes) -> tuple[Any, Any]:
 
 def canonical(value: Any) -> bytes:
     """The same bytes for the same parsed body, whatever the order of keys and the white space."""
-    if isinstance(value, dict):
-        return b"{%b}" % b",".join(repr(key).encode() + b":" + canonical(value[key]) for key in sorted(value))
-    return repr(value).encode("utf-8", "backslashreplace")
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
 class AuthorizationEndpoint:
@@ -272,27 +273,27 @@ class AuthorizationEndpoint:
 
     def __init__(self, directory: Directory, authorizations: Authorizations, vault: Vault, admit: Callable[[], None]) -> None:
         self.directory, self.authorizations, self.vault, self.admit = directory, authorizations, vault, admit
-        self.seconds = metrics.authorization_seconds
+        self.now = asyncio.get_running_loop().time
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        door_at = asyncio.get_running_loop().time()
-        headers: list[tuple[bytes, bytes]] = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+        door_at = self.now()
+        headers = ANSWER_HEADERS
         try:
             status, body, replayed = await self._answer(scope, receive, door_at)
             if replayed:
-                headers.append((b"idempotent-replayed", b"true"))
-        except Problem as problem:
-            response = problems.rendered(problem)
-            status, body, headers = response.status_code, bytes(response.body), response.raw_headers
+                headers = REPLAY_HEADERS
         except Exception as error:
-            logs.error("request_failed", error=type(error).__name__, path="/v1/authorizations")
-            response = problems.rendered(Problem("internal"))
-            status, body, headers = response.status_code, bytes(response.body), response.raw_headers
-        if headers[-1][0] != b"content-length" and not any(name == b"content-length" for name, _ in headers):
-            headers.append((b"content-length", str(len(body)).encode()))
-        self.seconds.observe(asyncio.get_running_loop().time() - door_at)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+            if not isinstance(error, Problem):
+                logs.error("request_failed", error=type(error).__name__, path="/v1/authorizations")
+                error = Problem("internal")
+            response = problems.rendered(error)
+            status, body = response.status_code, bytes(response.body)
+            headers = [header for header in response.raw_headers if header[0] != b"content-length"]
+        metrics.authorization_seconds.observe(self.now() - door_at)
+        whole = scope.get("extensions", {}).get(WHOLE_ANSWER)
+        if whole is None or not whole(status, headers, body):
+            await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"content-length", b"%d" % len(body))]})
+            await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, scope: Scope, receive: Receive, door_at: float) -> tuple[int, bytes, bool]:
         received_at = datetime.now(UTC)

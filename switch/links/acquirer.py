@@ -43,6 +43,7 @@ class AcquirerLink:
         self._connection: LineConnection | None = None
         self._wanted, self._connecting = True, False
         self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -57,7 +58,7 @@ class AcquirerLink:
         """Reply, Bounced or Silence. Both limits are instants of the loop's clock: the first is checked just before the write, the second
         ends the wait within 25 ms. `message` must not change until then.
         """
-        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Outcome] = self._loop.create_future()
         connection = self._connection
         bounced = Bounced("line_down") if connection is None else connection.request(message, answer, send_not_after, deadline)
         if bounced is not None:

@@ -12,6 +12,7 @@ from switch.links.protocol import LinkProtocol
 
 TICK = 0.025  # seconds: the resolution of every deadline on the line
 WRITE_BUFFER_MAX = 65_536  # bytes in the transport, and again in the kernel, before new requests wait in the protocol
+JOIN_MAX = 8_192  # bytes of frames that may wait for the end of a turn of the loop, so that a host that does not read is still felt
 SOCKET_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -32,6 +33,8 @@ class LineConnection(asyncio.Protocol):
         self._protocol, self._on_record, self._on_change = protocol, on_record, on_change
         self._phase: str = protocol.phase
         self._ticker: asyncio.TimerHandle | None = None
+        self._frames: list[bytes] = []
+        self._joined = 0  # bytes of them
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
     def request(self, message: Mapping[str, str], answer: asyncio.Future[Outcome], send_not_after: float, deadline: float) -> Bounced | None:
@@ -39,10 +42,20 @@ class LineConnection(asyncio.Protocol):
         if self._transport.is_closing():
             return Bounced("line_down")
         taken = self._protocol.request(message, answer, self._loop.time(), datetime.now(UTC), send_not_after, deadline)
-        if type(taken) is bytes:
-            self._transport.write(taken)
+        if type(taken) is bytes:  # what one turn of the loop brings leaves in one system call
+            if not self._frames:
+                self._loop.call_soon(self._write_frames)
+            self._frames.append(taken)
+            self._joined += len(taken)
+            if self._joined >= JOIN_MAX:
+                self._write_frames()
             return None
         return cast(Bounced | None, taken)
+
+    def _write_frames(self) -> None:
+        frames, self._frames, self._joined = self._frames, [], 0
+        if frames and not self._transport.is_closing():  # else all of them have just been settled as lost
+            self._transport.write(b"".join(frames))
 
     def sign_on(self) -> None:
         self._protocol.sign_on(self._loop.time(), datetime.now(UTC))

@@ -20,15 +20,19 @@ from switch.links.numbering import Numbers
 from switch.payments import routing, translation
 from switch.payments.desk import Desk, Key, Told
 from switch.payments.journal import Claim, Duty, Intent, Journal, Outcome, Written
-from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, SENT, Event, Transaction, step
+from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, SENT, STATUS, Event, Transaction, step
 from switch.payments.translation import Order, Verdict
 from switch.security.vault import Vault
 
+CHOICES_MAX = 100_000
 SEND_WITHIN_S = 2.0  # of the intent: later nothing may leave (send_not_after)
 HTTP_MARGIN_S = 2.0  # on top of the acquirer's time and the commit budget
 NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost"}
 EVENT_OF_SILENCE = {"timeout": Event.SILENCE, "line_lost": Event.LINE_LOST}
 ROUTE = "authorizations"
+
+
+TOLD = {state: metrics.authorizations.labels(status) for state, status in STATUS.items()}
 
 
 class Seller(Protocol):
@@ -70,7 +74,7 @@ class Authorizations:
         transaction = self._transaction(order, seller, key[2], acquirer, brand, door)
         message = translation.request(order, transaction, acquirer, seller.merchant, seller.store)
         transaction.match_key = match_key(acquirer.dialect, message)
-        transaction.request_message = translation.masked(acquirer.dialect, message)
+        transaction.request_message = translation.masked(acquirer.dialect, message, transaction.emv)
         send_not_after = door.at + SEND_WITHIN_S
         deadline = door.at + acquirer.answer_timeout_s
         http_deadline = door.at + acquirer.answer_timeout_s + self.commit_budget_s + HTTP_MARGIN_S
@@ -86,13 +90,14 @@ class Authorizations:
 
     def _usable(self, order: Order, terminal: Terminal, brand: str, door: Door) -> tuple[Acquirer, AcquirerLink]:
         """The first acquirer that may and can take it. Raises Problem before anything is written."""
-        alternatives = routing.choose(self.directory.ordered_routes, self.directory.acquirers, terminal, brand)
+        alternatives = self._alternatives(terminal, brand)
         if not alternatives:
             raise Problem("no_route", retry_after=60, extra={"processed": False})
-        fault = None
+        refusal = None
         for acquirer in alternatives:
-            fault = fault or translation.fault(order, acquirer.dialect, acquirer.message_mode)
-            if translation.fault(order, acquirer.dialect, acquirer.message_mode):
+            fault = translation.fault(order, acquirer.dialect, acquirer.message_mode)
+            if fault is not None:
+                refusal = refusal or fault
                 continue
             needed = acquirer.answer_timeout_s + self.commit_budget_s
             if door.deadline_s is not None and door.deadline_s < needed:
@@ -100,9 +105,19 @@ class Authorizations:
             link = self.links.get(acquirer.acquirer_id)
             if acquirer.status == "active" and link is not None and link.usable():
                 return acquirer, link
-        if fault is not None:
-            raise Problem("not_supported", fault)
+        if refusal is not None:
+            raise Problem("not_supported", refusal)
         raise Problem("acquirer_unavailable", retry_after=5, extra={"processed": False})
+
+    def _alternatives(self, terminal: Terminal, brand: str) -> list[Acquirer]:
+        """What routing chose for this terminal and brand; kept until the directory changes."""
+        chosen = self.directory.chosen
+        found = chosen.get((terminal.terminal_id, brand))
+        if found is None:
+            if len(chosen) > CHOICES_MAX:
+                chosen.clear()
+            found = chosen[terminal.terminal_id, brand] = routing.choose(self.directory.ordered_routes, self.directory.acquirers, terminal, brand)
+        return found
 
     def _transaction(self, order: Order, seller: Seller, key: str, acquirer: Acquirer, brand: str, door: Door) -> Transaction:
         stan, rrn = self.numbers.stan(acquirer.acquirer_id), self.numbers.rrn(acquirer.acquirer_id, acquirer.business_date)
@@ -124,14 +139,14 @@ class Authorizations:
             capture_method=order.capture_method, partial_approval=order.partial_approval, entry_mode=order.entry_mode,
             masked_pan=order.pan.masked, card_last4=order.pan.last4, brand=brand, pan_token=token,
             pan_token_key=self.vault.token_key_id, pan_sealed=sealed, pan_key=pan_key, pan_sealed_on=today,
-            card_sequence_number=order.sequence_number, emv=translation.stored_emv(order.emv),
-            mti=rule.mti, processing_code=rule.fixed["3"], stan=stan, transmitted_at=de7(received_at), local_time=f"{wall:%H%M%S}",
-            local_date=f"{wall:%m%d}", pos_entry_mode=translation.entry_mode(order, acquirer.dialect), pos_condition=rule.fixed["25"], rrn=rrn,
+            card_sequence_number=order.sequence_number, emv=order.emv.stored if order.emv else None,
+            mti=rule.mti, processing_code=rule.fixed["3"], stan=stan, transmitted_at=de7(received_at), local_time=hhmmss(wall),
+            local_date=mmdd(wall), pos_entry_mode=translation.entry_mode(order, acquirer.dialect), pos_condition=rule.fixed["25"], rrn=rrn,
             card_acceptor_terminal=terminal_number, card_acceptor=acceptor, mcc=seller.merchant.mcc, match_key="",
             received_at=received_at, send_not_after=received_at + timedelta(seconds=SEND_WITHIN_S),
             respond_by=received_at + timedelta(seconds=acquirer.answer_timeout_s), request_message="",
             terminal_trace=order.terminal_trace, reference=order.reference, same_sale=hash64(terminal_id, token, str(order.amount).encode()),
-            same_trace=hash64(terminal_id, f"{wall:%m%d}".encode(), order.terminal_trace.encode()) if order.terminal_trace else None)
+            same_trace=hash64(terminal_id, mmdd(wall).encode(), order.terminal_trace.encode()) if order.terminal_trace else None)
 
     async def _not_ours(self, claim: Claim, transaction: Transaction, key: Key, fingerprint: bytes, deadline: float) -> Told:
         if claim is Claim.DUPLICATE:
@@ -207,7 +222,7 @@ class Authorizations:
 
     async def _told(self, transaction: Transaction, written: Written) -> Told:
         if written is Written.OURS:
-            metrics.authorizations.labels(transaction.state).inc()
+            TOLD[transaction.state].inc()
             return Told(transaction, False)
         if written is Written.UNKNOWN:  # not durable in time: pending, and from now on nobody may approve it
             return Told(replace(transaction, state=SENT, outcome=None, reason="outcome_unknown", advice="ask_again"), False)
@@ -249,7 +264,15 @@ class Authorizations:
 
 def de7(at: datetime) -> str:
     """DE7: UTC, MMDDhhmmss."""
-    return f"{at:%m%d%H%M%S}"
+    return mmdd(at) + hhmmss(at)
+
+
+def mmdd(at: datetime) -> str:
+    return f"{at.month:02d}{at.day:02d}"
+
+
+def hhmmss(at: datetime) -> str:
+    return f"{at.hour:02d}{at.minute:02d}{at.second:02d}"
 
 
 def read(transaction: Transaction, acquirer: Acquirer, message: Mapping[str, str]) -> tuple[Event, Verdict]:

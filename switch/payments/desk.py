@@ -43,6 +43,7 @@ class Desk:
         self.walks: dict[Key, Walk] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.draining = False
+        self.loop = asyncio.get_running_loop()
 
     async def submit(self, key: Key, route: str, fingerprint: bytes, walk: Callable[[], Awaitable[Told]]) -> Told:
         """The answer for a key: `walk` runs once; whoever comes meanwhile with the same body waits for it.
@@ -53,9 +54,8 @@ class Desk:
         if running is None:
             if self.draining:
                 raise Problem("draining", retry_after=5, extra={"processed": False})
-            loop = asyncio.get_running_loop()
-            running = self.walks[key] = Walk(route, fingerprint, loop.create_future())
-            task = loop.create_task(self._run(key, running, walk))
+            running = self.walks[key] = Walk(route, fingerprint, self.loop.create_future())
+            task = self.loop.create_task(self._run(key, running, walk))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
             result = await asyncio.shield(running.result)
@@ -93,7 +93,7 @@ class Desk:
 
         Raises Problem: cancelled_by_terminal (burnt), idempotency_key_reused.
         """
-        loop, attempt = asyncio.get_running_loop(), 0
+        attempt = 0
         while True:
             known = await self.history.key(*key)
             if known is None:  # the holder of the key was rolled back meanwhile: this request may be sent again
@@ -106,7 +106,7 @@ class Desk:
             if transaction is None:
                 raise Problem("in_progress", retry_after=1)
             pause = POLL_S[min(attempt, len(POLL_S) - 1)]
-            if transaction.state != SENT or loop.time() + pause > deadline:
+            if transaction.state != SENT or self.loop.time() + pause > deadline:
                 metrics.replays.inc()
                 return Told(transaction, True)
             await asyncio.sleep(pause)

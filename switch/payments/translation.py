@@ -1,10 +1,11 @@
 """Between a transaction and the acquirer's messages. Pure: fields in, fields out; what a dialect lacks is absent data."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
+
+import orjson
 
 from messages.dialect import Dialect, answer_mti
 from messages.masking import mask
@@ -18,6 +19,13 @@ from switch.security.pan import Pan, Secret
 CASHBACK, TIP = "40", "44"
 EMV_ANSWER = frozenset({"91", "71", "72", "8A"})
 TERMINAL_WIDTH, ACCEPTOR_WIDTH = 8, 15
+
+
+class Emv(NamedTuple):
+    """DE55 as the chip gave it, and the part of it that may be kept (hex)."""
+
+    sent: str
+    stored: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +44,7 @@ class Order:
     expiry: str
     track2: Secret | None
     sequence_number: str | None
-    emv: str | None
+    emv: Emv | None
     pin_block: Secret | None
     terminal_trace: str | None
     reference: str | None
@@ -88,6 +96,8 @@ def entry_mode(order: Order, dialect: Dialect) -> str:
 
 
 def _additional_amounts(order: Order) -> str:
+    if not (order.cashback_amount or order.tip_amount):
+        return ""
     numeric = CURRENCIES[order.currency][0]
     parts = ((CASHBACK, order.cashback_amount), (TIP, order.tip_amount))
     return "".join(f"00{kind}{numeric}D{amount:012d}" for kind, amount in parts if amount)
@@ -104,7 +114,7 @@ def request(order: Order, transaction: Transaction, acquirer: Acquirer, merchant
     optional = {
         "23": order.sequence_number, "32": acquirer.institution_code, "35": order.track2.reveal() if order.track2 else None,
         "43": _name_location(merchant, store), "52": order.pin_block.reveal() if order.pin_block else None,
-        "54": _additional_amounts(order) or None, "55": order.emv,
+        "54": _additional_amounts(order) or None, "55": order.emv.sent if order.emv else None,
     }
     message = {
         "0": transaction.mti, "2": order.pan.reveal(), "3": transaction.processing_code, "4": f"{transaction.amount:012d}",
@@ -149,9 +159,13 @@ def capture(transaction: Transaction, original: Transaction, pan: Pan, expiry: s
     }
 
 
-def masked(dialect: Dialect, message: Mapping[str, str]) -> str:
-    """The message as it may be stored, as JSON."""
-    return json.dumps(mask(dialect, message), separators=(",", ":"))
+def masked(dialect: Dialect, message: Mapping[str, str], stored_emv: str | None = None) -> str:
+    """The message as it may be stored, as JSON; `stored_emv` is what may be kept of its DE55, where that is known already."""
+    if stored_emv is None:
+        return orjson.dumps(mask(dialect, message)).decode()
+    shown = mask(dialect, {number: value for number, value in message.items() if number != "55"})
+    shown["55"] = stored_emv
+    return orjson.dumps(shown).decode()
 
 
 EVENT_OF = {"approved": Event.APPROVE, "partial": Event.APPROVE, "declined": Event.DECLINE, "doubt": Event.DOUBT}
@@ -182,9 +196,9 @@ def _answer_emv(text: str | None) -> str | None:
         return None
 
 
-def stored_emv(emv: str | None) -> str | None:
-    """The tags of DE55 that may be kept."""
-    return keep(emv, EMV_STORED) if emv else None
+def emv(text: str) -> Emv:
+    """Checked DE55. Raises TlvError, which never shows data."""
+    return Emv(text.upper(), keep(text, EMV_STORED))
 
 
 def is_answer_to(transaction: Transaction, message: Mapping[str, str]) -> bool:
