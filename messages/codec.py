@@ -12,6 +12,7 @@ import iso8583
 from messages.dialect import Dialect
 from messages.fields import BITMAP, MTI, Check, check
 from messages.masking import by_length
+from messages.straight import Straight
 
 Spec = Mapping[str, Mapping[str, Any]]
 # Fields of an undecodable message that are shown. The rest is not, even masked: after a wrong length the digits of a card
@@ -49,6 +50,11 @@ def encode(dialect: Dialect, message: Mapping[str, str]) -> bytes:
 
     Hex text may come in any case and leaves in upper case. The argument is not changed (pyiso8583 would).
     """
+    return _straight(dialect).encode(message) or reference_encode(dialect, message)
+
+
+def reference_encode(dialect: Dialect, message: Mapping[str, str]) -> bytes:
+    """As `encode`, through pyiso8583."""
     plan = _plan(dialect)
     checks = plan.encode_checks
     number = "0"
@@ -74,6 +80,12 @@ def decode(dialect: Dialect, data: bytes) -> dict[str, str]:
     Refused: content against the field's type, lengths that are not digits, unknown bits, a third bitmap, bitmaps not in upper-case
     hex, bytes left over. Accepted: hex text in lower case (folded to upper), empty variable fields, a second bitmap without bits.
     """
+    straight = _straight(dialect).decode(data)
+    return straight if straight is not None else reference_decode(dialect, data)
+
+
+def reference_decode(dialect: Dialect, data: bytes) -> dict[str, str]:
+    """As `decode`, through pyiso8583."""
     plan = _plan(dialect)
     document, parts = _parse(plan.spec, data)
     checks, prefixed = plan.decode_checks, plan.prefixed
@@ -111,6 +123,11 @@ class _Plan(NamedTuple):
     decode_checks: Mapping[str, Check]
     prefixed: frozenset[str]
     hexadecimal: tuple[str, ...]
+
+
+@cache
+def _straight(dialect: Dialect) -> Straight:
+    return Straight(dialect)
 
 
 @cache

@@ -31,7 +31,25 @@ def parse(hex_text: str) -> list[tuple[str, str]]:
 
 def keep(hex_text: str, tags: frozenset[str]) -> str:
     """The same data with only these tags left, inside constructed elements too, as upper-case hex. Raises TlvError."""
-    return _kept(_bytes(hex_text), tags).hex().upper()
+    data = _bytes(hex_text)
+    plain = _kept_of_plain(data, hex_text.upper(), tags)
+    return _kept(data, tags).hex().upper() if plain is None else plain
+
+
+def _kept_of_plain(data: bytes, text: str, tags: frozenset[str]) -> str | None:
+    """The usual case in one pass: primitive elements with tags of one or two bytes and lengths below 128. None: not that case."""
+    at, end, count, kept = 0, len(data), 0, ""
+    while at < end:
+        start, first = at, data[at]
+        if first & 0x20 or not first:
+            return None
+        at += 1 if first & 0x1F != 0x1F else 2
+        if at >= end or data[at - 1] & 0x80 and at - start == 2 or data[at] >= 0x80:
+            return None
+        after_tag, at, count = at, at + 1 + data[at], count + 1
+        if text[2 * start:2 * after_tag] in tags:
+            kept += text[2 * start:2 * at]
+    return kept if at == end and count <= ELEMENTS_MAX else None
 
 
 def _bytes(hex_text: str) -> bytes:

@@ -33,7 +33,7 @@ from switch.settings import Settings
 
 WRITERS, READERS = 6, 8
 DRAIN_MARGIN_S = 5.0
-GC_THRESHOLD = 20_000  # new objects per young collection: an authorization makes hundreds, nearly all die with it
+GC_THRESHOLD = 50_000  # new objects per young collection: an authorization makes hundreds, nearly all die with it
 FIRST_BLOCKS = 5  # of numbers per acquirer at the start
 HOT_PATH = "/v1/authorizations"
 

@@ -2,19 +2,21 @@
 
 import argparse
 import asyncio
+import http.client
 import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 
 import asyncpg
 
 from switch import database, logs
 from switch.api.onboard import shown
 from switch.demo import call, demo, serve
-from switch.errors import Problem, SettingsError, StartError
+from switch.errors import PROBLEMS, Problem, SettingsError, StartError
 from switch.ids import read
 from switch.merchants import IssuedKey
 from switch.merchants.onboarding import Onboarding
@@ -26,6 +28,10 @@ from switch.settings import Settings, load
 
 def say(line: str) -> None:
     print(line, flush=True)
+
+
+def _milliseconds(seconds: str) -> int:
+    return round(float(seconds) * 1000)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,7 +85,7 @@ def _onboarding_parsers(verbs: Any) -> None:
     added.add_argument("--host", required=True)
     added.add_argument("--port", required=True, type=int)
     added.add_argument("--message-mode", default="single", choices=("single", "dual"))
-    added.add_argument("--answer-timeout", type=float, default=30.0, metavar="SECONDS")
+    added.add_argument("--answer-timeout", type=_milliseconds, default=30_000, metavar="SECONDS")
     route = verbs.add_parser("route", help="routes").add_subparsers(dest="kind", required=True).add_parser("add")
     route.add_argument("--acquirer", required=True, metavar="NAME")
     route.add_argument("--merchant")
@@ -113,7 +119,7 @@ async def _onboard(options: argparse.Namespace, onboarding: Onboarding) -> Any:
         case "acquirer", _:
             await onboarding.install_bins()
             return await onboarding.acquirer(options.name, options.dialect, options.host, options.port, message_mode=options.message_mode,
-                                             answer_timeout_ms=round(options.answer_timeout * 1000))
+                                             answer_timeout_ms=options.answer_timeout)
         case _:
             return await onboarding.route(options.acquirer, merchant_id=_id("merchant", options.merchant) if options.merchant else None,
                                           brand=options.brand, priority=options.priority)
@@ -169,8 +175,8 @@ async def _postgres(settings: Settings) -> int:
     return 0
 
 
-def _ask(options: argparse.Namespace, settings: Settings) -> int:
-    """`links` and `story`: over HTTP, with an operator's key."""
+def _reached(options: argparse.Namespace, settings: Settings) -> tuple[str, str]:
+    """URL and operator's key of the switch to ask: as said, else the demo's of this home."""
     url, key = options.url, options.key
     if url is None or key is None:
         try:
@@ -178,28 +184,39 @@ def _ask(options: argparse.Namespace, settings: Settings) -> int:
         except (OSError, ValueError):
             raise StartError(f"no demo runs in {settings.home}; say --url and --key (an operator's key)") from None
         url, key = url or handover["base_url"], key or handover["operator_key"]
+    return url, key
+
+
+def _ask(options: argparse.Namespace, settings: Settings) -> int:
+    """`links` and `story`: over HTTP, with an operator's key. Raises StartError: the switch cannot be reached, or refuses."""
+    method, path = "GET", "/v1/links"
     if options.verb == "story":
-        status, body = call(url, "GET", f"/v1/transactions/{options.transaction}/story", key)
-        if status == 200:
-            say(body["in_short"])
-            for step in body["steps"]:
-                say(f"  {step['at']}  {step['after_ms']:>10.1f} ms  {step['what']}")
-            return 0
+        path = f"/v1/transactions/{quote(options.transaction, safe='')}/story"
     elif options.action:
-        status, body = call(url, "POST", f"/v1/links/{options.acquirer}/{options.action}", key, {})
-    else:
-        status, body = call(url, "GET", "/v1/links", key)
-        for line in body.get("items", []):
-            say(f"{line['name']:<20} {line['state']:<12} {line['host']}:{line['port']}  pending {line['pending']}/{line['window']}  "
-                f"sent {line['sent']} answered {line['answered']} timeouts {line['timeouts']} late {line['late']}  {line['acquirer_id']}")
-    if status >= 400:
-        print(body.get("detail") or body.get("title"), file=sys.stderr)
-    return 0 if status < 400 else 1
+        if options.acquirer is None:
+            raise StartError(f"links {options.action} needs the acq_... of the line; `switch links` shows them")
+        method, path = "POST", f"/v1/links/{quote(options.acquirer, safe='')}/{options.action}"
+    url, key = _reached(options, settings)
+    try:
+        status, body = call(url, method, path, key, {} if method == "POST" else None)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise StartError(f"the switch cannot be reached ({getattr(error, 'strerror', None) or type(error).__name__}); check --url") from None
+    if status >= 400 or not isinstance(body, dict):
+        said = body if isinstance(body, dict) else {}
+        raise StartError(f"refused with {status}: {said.get('detail') or said.get('title') or 'no switch answers at this URL'}")
+    if options.verb == "story":
+        say(body["in_short"])
+        for step in body["steps"]:
+            say(f"  {step['at']}  {step['after_ms']:>10.1f} ms  {step['what']}")
+    for line in (body["items"] if method == "GET" else [body]) if options.verb == "links" else []:
+        say(f"{line['name']:<20} {line['state']:<12} {line['host']}:{line['port']}  pending {line['pending']}/{line['window']}  "
+            f"sent {line['sent']} answered {line['answered']} timeouts {line['timeouts']} late {line['late']}  {line['acquirer']}")
+    return 0
 
 
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise StartError("--acquirer must be HOST:PORT")
     return host, int(port)
 
@@ -228,8 +245,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"switch: {error}", file=sys.stderr)
     except Problem as problem:
         places = "; ".join(f"{fault['field']}: {fault['rule']}" for fault in problem.errors)
-        print(f"switch: {problem.detail or problem.code}" + (f" ({places})" if places else ""), file=sys.stderr)
-    except ConnectionError as error:
-        print(f"switch: the switch cannot be reached ({error.strerror}); check --url", file=sys.stderr)
+        print(f"switch: {problem.detail or PROBLEMS[problem.code].title}" + (f" ({places})" if places else ""), file=sys.stderr)
     return 2
 

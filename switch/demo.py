@@ -135,9 +135,10 @@ def _sample(base: str, key: str, say: SAY) -> bool:
     return status == 201 and sold["status"] == "approved"
 
 
-def _invitation(base: str, key: str) -> str:
+def _invitation(base: str, key: str, stubbed: bool) -> str:
     body = json.dumps(SAMPLE | {"amount": 2500})
-    return (f"\nTry it (amounts ending in 05, 51, 54 ... are declined):\n  curl -s {base}/v1/authorizations -H 'Authorization: Bearer {key}' \\\n"
+    rule = " (amounts ending in 05, 51, 54 ... are declined)" if stubbed else ""
+    return (f"\nTry it{rule}:\n  curl -s {base}/v1/authorizations -H 'Authorization: Bearer {key}' \\\n"
             f"    -H 'Content-Type: application/json' -H \"Idempotency-Key: $(cat /proc/sys/kernel/random/uuid)\" \\\n    -d '{body}'\n"
             f"API: {base}/docs   state: {base}/readyz   metrics: {base}/metrics   stop: Ctrl-C\n")
 
@@ -164,7 +165,7 @@ async def demo(settings: Settings, say: SAY, acquirer: tuple[str, int] | None, o
                 try:
                     approved = await asyncio.to_thread(_sample, base, keys["terminal_key"], say)
                     if not once:
-                        say(_invitation(base, keys["terminal_key"]))
+                        say(_invitation(base, keys["terminal_key"], control is not None))
                         await stop.wait()
                         say("draining")
                 finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import logging
 import os
 import resource
 import signal
@@ -32,9 +33,18 @@ class Server(uvicorn.Server):
         yield
 
 
+class Libraries(logging.Handler):
+    """What a library logs becomes one line of ours: its place and the error's name, never its text or traceback, which may hold data."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[0] if record.exc_info else None
+        logs.warning("library", where=f"{record.name} {record.filename}:{record.lineno}", error=error.__name__ if error else None)
+
+
 def run(main: Callable[[], Awaitable[int]]) -> int:
     """Runs in the main thread on uvloop; no core dump, since a dump would hold card numbers."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    logging.basicConfig(handlers=[Libraries(logging.WARNING)])
 
     async def inner() -> int:
         return await main()
@@ -54,8 +64,11 @@ def stop_event() -> asyncio.Event:
 @asynccontextmanager
 async def home_lock(settings: Settings) -> AsyncIterator[None]:
     """One demo per home folder; the embedded PostgreSQL has a lock of its own."""
-    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(settings.home / "switch.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(settings.home / "switch.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StartError(f"the folder {settings.home} cannot be used: {error.strerror}; set SWITCH_HOME to one of ours") from None
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -145,7 +145,7 @@ class Authorizations:
             card_acceptor_terminal=terminal_number, card_acceptor=acceptor, mcc=seller.merchant.mcc, match_key="",
             received_at=received_at, send_not_after=received_at + timedelta(seconds=SEND_WITHIN_S),
             respond_by=received_at + timedelta(seconds=acquirer.answer_timeout_s), request_message="",
-            terminal_trace=order.terminal_trace, reference=order.reference, same_sale=hash64(terminal_id, token, str(order.amount).encode()),
+            terminal_trace=order.terminal_trace, reference=order.reference,
             same_trace=hash64(terminal_id, mmdd(wall).encode(), order.terminal_trace.encode()) if order.terminal_trace else None)
 
     async def _not_ours(self, claim: Claim, transaction: Transaction, key: Key, fingerprint: bytes, deadline: float) -> Told:
@@ -211,7 +211,7 @@ class Authorizations:
             amount=original.approved_amount, tip_amount=0, cashback_amount=0, mti=rule.mti, processing_code=rule.fixed["3"],
             pos_condition=rule.fixed["25"], stan=stan, rrn=rrn, transmitted_at=de7(now), received_at=now, send_not_after=now, respond_by=now,
             request_message="{}", business_date=acquirer.business_date, state=SENT, version=1, match_key="",
-            pan_sealed=b"", terminal_trace=None, same_sale=0, same_trace=None)
+            pan_sealed=b"", terminal_trace=None, same_trace=None)
         pan, expiry = self.vault.open(original.pan_key, original.pan_sealed, original.transaction_id.bytes, original.pan_sealed_on)
         row.pan_key, row.pan_sealed = self.vault.seal(pan, expiry, identity.bytes, row.pan_sealed_on)
         message = translation.capture(row, original, pan, expiry)

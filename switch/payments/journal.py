@@ -229,7 +229,7 @@ INTENT_COLUMNS = (
     "mti", "processing_code", "stan", "transmitted_at", "local_time", "local_date", "pos_entry_mode", "pos_condition", "rrn",
     "card_acceptor_terminal", "card_acceptor", "mcc", "match_key", "received_at", "send_not_after", "respond_by", "request_message",
     "terminal_trace", "reference",
-    "same_sale", "same_trace",
+    "same_trace",
 )
 _columns = ", ".join(INTENT_COLUMNS)
 intent_values = attrgetter(*INTENT_COLUMNS)
@@ -243,8 +243,8 @@ WITH asked AS (
         (SELECT t.transaction_id FROM transaction t WHERE t.same_trace = asked.same_trace
           AND t.idempotency_key <> asked.idempotency_key AND t.state IN ('SENT', 'APPROVED')
           AND t.received_at > asked.received_at - interval '1 day' LIMIT 1),
-        (SELECT t.transaction_id FROM transaction t WHERE t.same_sale = asked.same_sale
-          AND t.received_at > asked.received_at - interval '5 minutes'
+        (SELECT t.transaction_id FROM transaction t WHERE t.pan_token = asked.pan_token AND t.amount = asked.amount
+          AND t.received_at > asked.received_at - interval '5 minutes' AND t.terminal_id = asked.terminal_id
           AND t.idempotency_key <> asked.idempotency_key AND t.state IN ('SENT', 'APPROVED') AND asked.amount > 0 LIMIT 1)
     ) AS possible_duplicate_of FROM asked
 ), claimed AS (
@@ -300,10 +300,11 @@ OUTCOME_COLUMNS = (
 _outcome_sets = ", ".join(f"{name} = o.{name}" for name in OUTCOME_COLUMNS if name not in ("transaction_id", "merchant_id"))
 outcome_values = attrgetter(*OUTCOME_COLUMNS)
 
-# The arrays come sorted by id and drive a nested loop, so rows are locked in id order.
+# The array comes sorted by id and drives a nested loop, so rows are locked in id order. Found by the id alone: with the merchant in the
+# condition a plan made on an empty table may take any index that starts with it.
 OUTCOMES = f"""
 UPDATE transaction t SET {_outcome_sets} FROM unnest($1::outcome_row[]) AS o
-WHERE t.merchant_id = o.merchant_id AND t.transaction_id = o.transaction_id AND t.state = o.from_state AND t.version = o.version - 1
+WHERE t.transaction_id = o.transaction_id AND t.state = o.from_state AND t.version = o.version - 1
 RETURNING t.transaction_id
 """
 OUTCOMES_OURS = """

@@ -31,12 +31,12 @@ NOT_FOUND_SETTLE_S = 60.0  # "not found" closes a reversal only this long after 
 # Counted and leased before the write, so that after a crash the next transmission knows that it is a repeat.
 TAKE = """
 WITH due AS (
-    SELECT merchant_id, transaction_id FROM duty WHERE state = 'open' AND acquirer_id = ANY($1::uuid[]) AND next_attempt_at <= now()
+    SELECT transaction_id FROM duty WHERE state = 'open' AND acquirer_id = ANY($1::uuid[]) AND next_attempt_at <= now()
     ORDER BY next_attempt_at LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 UPDATE duty d SET next_attempt_at = now() + $3, transmissions = d.transmissions + 1,
   first_sent_at = coalesce(d.first_sent_at, now()), last_sent_at = now()
-FROM due WHERE d.merchant_id = due.merchant_id AND d.transaction_id = due.transaction_id
+FROM due WHERE d.transaction_id = due.transaction_id
 RETURNING d.transaction_id, d.acquirer_id, d.kind, d.cause, d.stan, d.transmitted_at, d.transmissions, d.not_found_at
 """
 AGAIN = """UPDATE duty SET next_attempt_at = $2, last_code = coalesce($3, last_code), not_found_at = coalesce(not_found_at, $4)
@@ -45,19 +45,19 @@ NOT_SENT = """UPDATE duty SET next_attempt_at = $2, transmissions = greatest(tra
 CLOSE_REVERSAL = """
 WITH closed AS (
     UPDATE duty SET state = 'done', closed_at = now(), closed_by = $2, last_code = $3 WHERE transaction_id = $1 AND state = 'open'
-    RETURNING merchant_id, transaction_id
+    RETURNING transaction_id
 )
 UPDATE transaction t SET state = $4, version = t.version + 1, captured = 0 FROM closed c
-WHERE t.merchant_id = c.merchant_id AND t.transaction_id = c.transaction_id AND t.state IN ('REVERSING', 'PARKED') RETURNING 1
+WHERE t.transaction_id = c.transaction_id AND t.state IN ('REVERSING', 'PARKED') RETURNING 1
 """
 CLOSE_ADVICE = """
 WITH closed AS (
     UPDATE duty SET state = 'done', closed_at = now(), closed_by = $2, last_code = $3 WHERE transaction_id = $1 AND state = 'open'
-    RETURNING merchant_id, transaction_id
+    RETURNING transaction_id
 )
 UPDATE transaction t SET state = $4, version = t.version + 1, outcome = $4, outcome_at = now(), answered_at = now(), response_code = $3,
   approved_amount = CASE WHEN $4 = 'APPROVED' THEN t.amount ELSE 0 END, answer_message = $5, sent_at = coalesce(t.sent_at, $6)
-FROM closed c WHERE t.merchant_id = c.merchant_id AND t.transaction_id = c.transaction_id AND t.state = 'SENT' RETURNING 1
+FROM closed c WHERE t.transaction_id = c.transaction_id AND t.state = 'SENT' RETURNING 1
 """
 OPEN = "SELECT count(*) FROM duty WHERE state = 'open' AND kind = 'reversal'"
 

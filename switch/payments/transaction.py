@@ -159,8 +159,7 @@ class Transaction:
     request_message: str
     terminal_trace: str | None
     reference: str | None
-    same_sale: int  # 64 bits of a hash over terminal, card and amount: finds a sale that was already made
-    same_trace: int | None  # likewise over terminal, local date and terminal trace
+    same_trace: int | None  # 64 bits of a hash over terminal, local date and trace: finds a sale that was already made
     state: str = SENT
     version: int = 1
     original_id: UUID | None = None
