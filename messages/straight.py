@@ -126,7 +126,7 @@ class Straight:
     def _plan_of(self, names: tuple[str, ...]) -> Plan | None:
         if "0" not in names or any(name not in self.fields for name in names if name != "0"):
             return None
-        numbers = sorted((int(name) for name in names if name != "0"))
+        numbers = sorted(int(name) for name in names if name != "0")
         bits = sum(1 << (128 - number) for number in numbers)
         if not numbers:
             return Plan("0" * 16, ())

@@ -44,7 +44,7 @@ def _kept_of_plain(data: bytes, text: str, tags: frozenset[str]) -> str | None:
         if first & 0x20 or not first:
             return None
         at += 1 if first & 0x1F != 0x1F else 2
-        if at >= end or data[at - 1] & 0x80 and at - start == 2 or data[at] >= 0x80:
+        if at >= end or (data[at - 1] & 0x80 and at - start == 2) or data[at] >= 0x80:
             return None
         after_tag, at, count = at, at + 1 + data[at], count + 1
         if text[2 * start:2 * after_tag] in tags:

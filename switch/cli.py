@@ -31,7 +31,10 @@ def say(line: str) -> None:
 
 
 def _milliseconds(seconds: str) -> int:
-    return round(float(seconds) * 1000)
+    try:
+        return round(float(seconds) * 1000)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError("it must be a number of seconds, such as 30") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,8 +72,8 @@ def _onboarding_parsers(verbs: Any) -> None:
     store.add_argument("--merchant", required=True)
     store.add_argument("--city", default="")
     store.add_argument("--country", default="CN")
-    for part in (merchant, store):
-        part.add_argument("--time-zone", default="Asia/Shanghai")
+    merchant.add_argument("--time-zone", default="Asia/Shanghai")
+    store.add_argument("--time-zone", help="default: the merchant's")
     terminal = kinds.add_parser("terminal")
     terminal.add_argument("--store", required=True)
     for part in (organisation, merchant, store, terminal):

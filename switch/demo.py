@@ -18,7 +18,7 @@ from switch.app import Switch
 from switch.database import Pool
 from switch.errors import StartError
 from switch.merchants.onboarding import Onboarding
-from switch.serve import SAY, base_url, home_lock, listen, serving, stop_event
+from switch.serve import SAY, base_url, home_lock, listen, make_home, serving, stop_event
 from switch.serve import database as database_of
 from switch.settings import Settings
 
@@ -107,9 +107,12 @@ async def _keys(settings: Settings, pool: Pool, onboarding: Onboarding) -> dict[
 
 
 def call(base: str, method: str, path: str, key: str, body: dict[str, Any] | None = None, **headers: str) -> tuple[int, Any]:
-    """One HTTP request to a switch, for the demo and the command line."""
+    """One HTTP request to a switch, for the demo and the command line. Raises OSError, ValueError, HTTPException."""
     address = urlsplit(base)
-    connection = http.client.HTTPConnection(address.hostname or "127.0.0.1", address.port, timeout=60)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise ValueError("not an http:// or https:// URL")
+    kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection  # the key never goes in clear unasked
+    connection = kind(address.hostname, address.port, timeout=60)
     try:
         connection.request(method, path, json.dumps(body) if body is not None else None,
                            {"Authorization": f"Bearer {key}", "Content-Type": "application/json", **headers})
@@ -185,6 +188,7 @@ async def _host(settings: Settings, acquirer: tuple[str, int] | None) -> AsyncIt
 async def serve(settings: Settings, say: SAY) -> int:
     """`switch serve`: one worker, until SIGINT or SIGTERM. Prints one JSON line when it admits."""
     stop, listening = stop_event(), listen(settings)
+    make_home(settings)
     async with database_of(settings, lambda line: logs.info("postgres", detail=line)) as (url, alone):
         switch = Switch(settings, url, alone=alone)
         await switch.start()

@@ -61,14 +61,22 @@ def stop_event() -> asyncio.Event:
     return stop
 
 
+def make_home(settings: Settings) -> None:
+    """The folder for data and keys. Raises StartError."""
+    try:
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"the folder {settings.home} cannot be made: {error.strerror}; set SWITCH_HOME to one of ours") from None
+
+
 @asynccontextmanager
 async def home_lock(settings: Settings) -> AsyncIterator[None]:
     """One demo per home folder; the embedded PostgreSQL has a lock of its own."""
+    make_home(settings)
     try:
-        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(settings.home / "switch.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise StartError(f"the folder {settings.home} cannot be used: {error.strerror}; set SWITCH_HOME to one of ours") from None
+        raise StartError(f"{settings.home / 'switch.lock'} cannot be opened: {error.strerror}; set SWITCH_HOME to a folder of ours") from None
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

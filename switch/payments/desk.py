@@ -5,7 +5,6 @@ From its first write on a walk belongs to a task of the switch: a client that ha
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
@@ -27,12 +26,13 @@ class Told(NamedTuple):
     replayed: bool
 
 
-@dataclass(slots=True, eq=False)
-class Walk:
+Result = asyncio.Future["Told | Problem"]
+
+
+class Walk(NamedTuple):
     route: str
     fingerprint: bytes
-    result: "asyncio.Future[Told | Problem]"
-    waiters: int = field(default=0)
+    waiting: list[Result]  # whoever asked first, then the duplicates; each has a future of its own, so that one may hang up alone
 
 
 class Desk:
@@ -54,23 +54,25 @@ class Desk:
         if running is None:
             if self.draining:
                 raise Problem("draining", retry_after=5, extra={"processed": False})
-            running = self.walks[key] = Walk(route, fingerprint, self.loop.create_future())
+            running = self.walks[key] = Walk(route, fingerprint, [])
             task = self.loop.create_task(self._run(key, running, walk))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
-            result = await asyncio.shield(running.result)
-        else:
-            if running.fingerprint != fingerprint or running.route != route:
-                raise Problem("idempotency_key_reused")
-            if running.waiters >= WAITERS_MAX:
-                raise Problem("in_progress", retry_after=1)
-            running.waiters += 1
-            try:
-                result = await asyncio.shield(running.result)
-            finally:
-                running.waiters -= 1
-            if isinstance(result, Told):
-                result = Told(result.transaction, True)
+            return await self._told(running)
+        if running.fingerprint != fingerprint or running.route != route:
+            raise Problem("idempotency_key_reused")
+        if len(running.waiting) > WAITERS_MAX:
+            raise Problem("in_progress", retry_after=1)
+        return Told((await self._told(running)).transaction, True)
+
+    async def _told(self, running: Walk) -> Told:
+        waiter: Result = self.loop.create_future()
+        running.waiting.append(waiter)
+        try:
+            result = await waiter
+        except asyncio.CancelledError:
+            running.waiting.remove(waiter)
+            raise
         if isinstance(result, Problem):
             raise Problem(result.code, result.detail, errors=result.errors, retry_after=result.retry_after, extra=result.extra)
         return result
@@ -86,7 +88,9 @@ class Desk:
             result = Problem("internal")
         finally:
             del self.walks[key]
-        running.result.set_result(result)
+        for waiter in running.waiting:
+            if not waiter.done():
+                waiter.set_result(result)
 
     async def stored(self, key: Key, route: str, fingerprint: bytes, deadline: float) -> Told:
         """The answer of a key that is already in the books. One that another worker still walks is waited for until `deadline`.

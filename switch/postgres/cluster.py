@@ -24,7 +24,7 @@ SETTINGS: Mapping[str, str] = {
     "synchronous_commit": "on",
     "wal_level": "replica",
     "max_connections": "100",
-    "shared_buffers": "128MB",
+    "shared_buffers": "256MB",
     "huge_pages": "off",
     "dynamic_shared_memory_type": "mmap",
     "timezone": "UTC",
