@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import http.client
 import json
-import subprocess
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -46,8 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("serve", help="one worker")
     verbs.add_parser("migrate", help="bring the schema to this release's revision")
     verbs.add_parser("postgres", help="the embedded PostgreSQL alone, in the foreground")
-    stub = verbs.add_parser("stub", help="the acquirer stub; options as of python -m acquirer_stubs", add_help=False)
-    stub.add_argument("options", nargs=argparse.REMAINDER)
+    verbs.add_parser("stub", help="the acquirer stub; options as of python -m acquirer_stubs")
     _onboarding_parsers(verbs)
     for name, text in (("links", "the acquirers' lines, or a verb for one of them"), ("story", "everything that happened to a transaction")):
         asked = verbs.add_parser(name, help=text)
@@ -232,14 +231,15 @@ def _dispatch(options: argparse.Namespace, settings: Settings) -> int:
     }
     if options.verb in commands:
         return run(commands[options.verb])
-    if options.verb == "stub":
-        return subprocess.run([sys.executable, "-m", "acquirer_stubs", *options.options], check=False).returncode
     return _ask(options, settings)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code; a fault that a person can mend is one line on stderr and 2."""
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["stub"]:  # becomes the stub: its options, its signals and its exit code
+        os.execv(sys.executable, [sys.executable, "-m", "acquirer_stubs", *words[1:]])
+    options = _parser().parse_args(words)
     try:
         settings = load()
         logs.configure(sys.stderr, settings.log_level)

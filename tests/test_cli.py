@@ -226,6 +226,16 @@ def test_a_word_that_is_no_command_shows_the_usage_and_ends_with_2(capfd: pytest
         assert ended.value.code == 2 and capfd.readouterr().err.startswith("usage: ")
 
 
+async def test_the_stub_as_a_command_takes_its_own_options_and_signals(tmp_path: Path) -> None:
+    stub = Process(tmp_path, "stub", (*SWITCH, "stub", "--port", "0", "--book", str(tmp_path / "book.jsonl")), environment(tmp_path / "home"))
+    try:
+        line = await asyncio.to_thread(stub.first_line)
+        assert (await ask(line["control_url"], "GET", "/stats", "")).body["lines"] == 0
+    finally:
+        stub.stop()
+    assert stub.popen.returncode == 0 and not (tmp_path / "home").exists()
+
+
 async def test_postgres_alone_serves_until_it_is_told_to_stop_and_keeps_its_data_for_the_next_start(tmp_path: Path) -> None:
     home = tmp_path / "home"
     for number in (signal.SIGINT, signal.SIGTERM):

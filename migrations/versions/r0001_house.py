@@ -484,8 +484,8 @@ ROLES = (
        TO switch_writer""",
     "GRANT UPDATE (revoked_at, expires_at) ON api_key TO switch_writer",
     f"GRANT UPDATE ({', '.join(MUTABLE)}) ON transaction TO switch_writer",
-    """GRANT UPDATE (kind, stan, transmitted_at, match_key, state, cause, next_attempt_at, transmissions, first_sent_at, last_sent_at, last_code, not_found_at,
-       closed_at, closed_by) ON duty TO switch_writer""",
+    """GRANT UPDATE (kind, stan, transmitted_at, match_key, state, cause, next_attempt_at, transmissions, first_sent_at, last_sent_at,
+       last_code, not_found_at, closed_at, closed_by) ON duty TO switch_writer""",
 )
 
 

@@ -1,0 +1,162 @@
+"""One writer with its own connection: group commit without a timer. What gathers during one commit is the next batch."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from switch import logs, metrics
+from switch.database import UNKNOWN, Connection
+
+BATCH_MAX = 256
+RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    value: Any
+    future: "asyncio.Future[Any]"
+    deadline: float  # loop time
+
+
+class Lane:
+    """One writer with its own connection. `run(connection, values, doubtful)` returns a verdict per value."""
+
+    def __init__(self, name: str, connect: Callable[[], Awaitable[Connection]], queue_max: int, late: Any, unsure: Any, refused: Any,
+                 run: Callable[[Connection, Sequence[Any], bool], Awaitable[list[Any]]], on_unsure: Callable[[Any], None],
+                 identity: Callable[[Any], UUID]) -> None:
+        self.name, self.connect, self.queue_max, self.run, self.identity = name, connect, queue_max, run, identity
+        self.late, self.unsure, self.refused, self.on_unsure = late, unsure, refused, on_unsure
+        self.queue: deque[Entry] = deque()
+        self.batch: list[Entry] = []
+        self.wake = asyncio.Event()
+        self.connection: Connection | None = None
+        self.loop = asyncio.get_running_loop()
+        self.rows, self.commits = metrics.journal_rows.labels(name), metrics.journal_commits.labels(name)
+        self.stopping = False
+
+    async def open(self) -> None:
+        """Connects before the first value comes. Raises what UNKNOWN lists."""
+        self.connection = await self.connect()
+
+    def submit(self, value: Any, deadline: float) -> "asyncio.Future[Any]":
+        future = self.loop.create_future()
+        if len(self.queue) >= self.queue_max:
+            future.set_result(self.late)
+            return future
+        self.queue.append(Entry(value, future, deadline))
+        self.wake.set()
+        return future
+
+    async def work(self) -> None:
+        """Runs until stopped with an empty queue."""
+        while True:
+            if not self.queue:
+                if self.stopping:
+                    return
+                self.wake.clear()
+                await self.wake.wait()
+                continue
+            self._gather()
+            if self.batch:
+                await self._write()
+                self.batch = []
+
+    def _gather(self) -> None:
+        """At most one value per transaction and batch; the second of two waits for the next."""
+        seen: set[UUID] = set()
+        held: list[Entry] = []
+        while self.queue and len(self.batch) < BATCH_MAX:
+            entry = self.queue.popleft()
+            if entry.future.done():
+                self.on_unsure(entry.value)
+                continue
+            identity = self.identity(entry.value)
+            if identity in seen:
+                held.append(entry)
+                continue
+            seen.add(identity)
+            self.batch.append(entry)
+        self.queue.extendleft(reversed(held))
+        self.batch.sort(key=lambda entry: self.identity(entry.value))
+
+    async def _write(self) -> None:
+        attempt, doubtful = 0, False
+        while True:
+            try:
+                if self.connection is None or self.connection.is_closed():
+                    self.connection = await self.connect()
+                    self._give_up_expired()  # a connection may take longer than what waits for it
+                    if not self.batch:
+                        return
+                values = [entry.value for entry in self.batch]
+                verdicts = await self.run(self.connection, values, doubtful)
+            except UNKNOWN as error:
+                self._drop(error)
+                doubtful = True
+                await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                attempt += 1
+                self._give_up_expired()
+                if not self.batch:
+                    return
+                continue
+            except asyncpg.PostgresError as error:
+                logs.warning("journal_batch_refused", type=self.name, rows=len(self.batch), code=error.sqlstate)
+                verdicts = await self._one_by_one()
+            self.rows.inc(len(self.batch))
+            self.commits.inc()
+            for entry, verdict in zip(self.batch, verdicts, strict=True):
+                if entry.future.done():
+                    self.on_unsure(entry.value)  # its time ran out while the commit was on its way
+                else:
+                    entry.future.set_result(verdict)
+            return
+
+    def _give_up_expired(self) -> None:
+        """Who was told "not known" is not written again: an approval may not appear after that answer."""
+        for entry in self.batch:
+            if entry.future.done():
+                self.on_unsure(entry.value)
+        self.batch = [entry for entry in self.batch if not entry.future.done()]
+
+    async def _one_by_one(self) -> list[Any]:
+        """Each row of the batch once, as if in doubt: whatever of the batch was committed after all is still found to be ours."""
+        verdicts: list[Any] = []
+        for entry in self.batch:
+            try:
+                if self.connection is None or self.connection.is_closed():
+                    self.connection = await self.connect()
+                if entry.future.done():  # told "not known" meanwhile: not written any more
+                    verdicts.append(self.unsure)
+                else:
+                    verdicts += await self.run(self.connection, [entry.value], True)
+            except UNKNOWN as error:
+                self._drop(error)
+                if not entry.future.done():
+                    entry.future.set_result(self.unsure)
+                verdicts.append(self.unsure)
+            except asyncpg.PostgresError as error:
+                constraint = getattr(error, "constraint_name", None)
+                logs.error("journal_row_refused", type=self.name, transaction_id=self.identity(entry.value), code=error.sqlstate, where=constraint)
+                verdicts.append(self.refused)
+        return verdicts
+
+    def _drop(self, error: BaseException) -> None:
+        metrics.journal_doubts.inc()
+        logs.warning("journal_connection_lost", type=self.name, error=type(error).__name__, rows=len(self.batch))
+        if self.connection is not None:
+            self.connection.terminate()
+        self.connection = None
+
+    def expire(self, now: float) -> None:
+        """Ends the waiting of those whose time ran out: what was never handed to the database is late, the rest unsure."""
+        for entry in self.queue:
+            if entry.deadline <= now and not entry.future.done():
+                entry.future.set_result(self.late)
+        for entry in self.batch:
+            if entry.deadline <= now and not entry.future.done():
+                entry.future.set_result(self.unsure)
