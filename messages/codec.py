@@ -1,4 +1,4 @@
-"""Bytes to fields and back: pyiso8583 does the walk, this wrapper the strictness it lacks (iso8583.md section 7).
+"""Bytes to fields and back: pyiso8583 does the walk, this wrapper the strictness it lacks.
 
 A message is a dict from field number to text: "0" is the MTI, "2" to "128" the data elements, binary ones as upper-case hex.
 """

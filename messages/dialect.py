@@ -45,7 +45,7 @@ class MessageRule(NamedTuple):
     required: tuple[str, ...]
 
 
-UNKNOWN_CODE = ResponseCode("doubt", "unknown_code", "new_payment_allowed")  # a code in no set is doubt (design section 4)
+UNKNOWN_CODE = ResponseCode("doubt", "unknown_code", "new_payment_allowed")  # a code in no set is doubt (docs/wire.md)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +138,7 @@ def differing_field(dialect: Dialect, request: Mapping[str, str], answer: Mappin
 
 
 def answer_mti(mti: str) -> str:
-    """The MTI that answers: 0200 and 0201 -> 0210, 0420 and 0421 -> 0430 (iso8583.md section 1)."""
+    """The MTI that answers: 0200 and 0201 -> 0210, 0420 and 0421 -> 0430 (ISO 8583:1987, MTI)."""
     return f"{mti[:2]}{int(mti[2]) | 1}{int(mti[3]) & ~1}"
 
 
@@ -150,7 +150,7 @@ def repeat_mti(mti: str) -> str:
 def answer_fault(dialect: Dialect, request: Mapping[str, str], answer: Mapping[str, str]) -> str | None:
     """The field that makes a message with the request's match key no answer to it ("0", "39", "4", "38" ...), or None.
 
-    Such a message is evidence, and the timer goes on (design sections 4 and 8).
+    Such a message is evidence, and the timer goes on (docs/wire.md).
     """
     if answer["0"] != answer_mti(request["0"]):
         return "0"

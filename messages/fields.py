@@ -27,4 +27,4 @@ def check(type_: str, length: int, prefix: int) -> Check:
 
 
 MTI = re.compile("[0-9]{4}").fullmatch
-BITMAP = re.compile("[0-9A-F]{16}").fullmatch  # upper case only (design section 8)
+BITMAP = re.compile("[0-9A-F]{16}").fullmatch  # upper case only (docs/wire.md)

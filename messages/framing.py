@@ -8,7 +8,7 @@ LENGTH_MAX = 65_535  # what the two length bytes of binary2 can say
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """`binary2`: two big-endian bytes that count the payload and not themselves (design section 8). `max_length` in bytes."""
+    """`binary2`: two big-endian bytes that count the payload and not themselves (docs/wire.md). `max_length` in bytes."""
 
     kind: str
     max_length: int

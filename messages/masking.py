@@ -9,7 +9,7 @@ PAN_DIGITS_MIN = 13  # below that, first six and last four would leave next to n
 
 
 def mask_pan(digits: str) -> str:
-    """BIN and last four with stars between: 8 digits of BIN for 16 or more, else 6 (design section 11). Below 13 only stars."""
+    """BIN and last four with stars between: 8 digits of BIN for 16 or more, else 6. Below 13 only stars."""
     length = len(digits)
     if length < PAN_DIGITS_MIN:
         return "*" * length

@@ -4,7 +4,7 @@ ELEMENTS_MAX = 64  # per DE55, nested ones included
 DEPTH_MAX = 4
 TAG_BYTES_MAX = 4
 
-# What DE55 may leave behind (design section 11): an allowlist, because unknown tags carry whatever an issuer or a kernel put there.
+# What DE55 may leave behind: an allowlist, because unknown tags carry whatever an issuer or a kernel put there.
 # Cardholder data is never in it: 5A 57 56 5F20 5F24 9F1F 9F20 9F6B and their like.
 EMV_STORED = frozenset(
     (

@@ -1,12 +1,14 @@
 """Identities: UUIDv7 (RFC 9562, section 5.7), shown with a prefix that names the kind (`txn_0192...`)."""
 
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 PREFIXES = {
     "organisation": "org_", "merchant": "mer_", "store": "sto_", "terminal": "trm_", "acquirer": "acq_", "route": "rte_",
     "transaction": "txn_", "alert": "alr_", "line": "lin_",
 }
+
+EPOCH, MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 
 
 def uuid7(at_ms: int, randomness: bytes) -> uuid.UUID:
@@ -17,12 +19,12 @@ def uuid7(at_ms: int, randomness: bytes) -> uuid.UUID:
 
 def lowest(at: datetime) -> uuid.UUID:
     """The smallest id of an instant: `id >= lowest(from)` is the same question as `created_at >= from`."""
-    return uuid.UUID(int=(max(0, int(at.timestamp() * 1000)) & 0xFFFFFFFFFFFF) << 80)
+    return uuid.UUID(int=max(0, (at - EPOCH) // MILLISECOND) << 80)
 
 
 def instant(identity: uuid.UUID) -> datetime:
     """The instant, to the millisecond, that a UUIDv7 carries."""
-    return datetime.fromtimestamp((identity.int >> 80) / 1000, UTC)
+    return EPOCH + (identity.int >> 80) * MILLISECOND
 
 
 def show(kind: str, identity: uuid.UUID) -> str:

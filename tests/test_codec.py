@@ -148,7 +148,7 @@ def test_damaged_messages_are_a_message_or_a_decode_error(wire: bytes, at: int, 
         assert decode(DIALECT, encode(DIALECT, message)) == message
 
 
-# The holes of pyiso8583 4.0.1 (iso8583.md section 7). Each row: the bytes, the field at fault, its offset, the reason.
+# The holes of pyiso8583 4.0.1. Each row: the bytes, the field at fault, its offset, the reason.
 HEAD = b"0800822000000000000004000000000000001123090000000001"
 DE2 = b"02004000000000000000"
 REFUSED = {

@@ -1,9 +1,13 @@
 """The house's own rules. Each names what to do instead, and each is shown a text that breaks it: a rule that cannot fail is no rule."""
 
 import ast
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatch
@@ -372,3 +376,26 @@ def test_every_make_target_that_a_document_names_exists() -> None:
     named = {word for path in tree() if path.endswith(".md") for word in re.findall(r"`make ([a-z]+)", text_of(path))}
     assert named <= targets
     assert targets <= set(text_of("Makefile").split(".PHONY:")[1].split("\n")[0].split()), "make skips a target of a file's name"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None or shutil.which("bash") is None, reason="the tour of the README needs bash and curl")
+def test_the_tour_of_the_readme_runs_as_it_is_written(tmp_path: Path) -> None:
+    home, switch = tmp_path / "home", Path(sys.executable).with_name("switch")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SWITCH_")} | {"SWITCH_HOME": str(home), "SWITCH_PORT": "0"}
+    tour = re.search(r"```bash\n(.*?)```", section("README.md", "A tour"), re.DOTALL)
+    assert tour
+    script = tour[1].replace(".venv/bin/python", sys.executable).replace(".switch/", f"{home}/")
+    with open(tmp_path / "said", "wb") as said, subprocess.Popen([switch, "demo"], env=environment, stdout=said, stderr=said) as demo:
+        try:
+            until = time.monotonic() + 60
+            while not (home / "demo.json").exists() and time.monotonic() < until:
+                time.sleep(0.1)
+            done = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=False, timeout=60)
+        finally:
+            demo.terminate()
+    assert (done.returncode, done.stderr, demo.returncode) == (0, "", 0)
+    first, again, declined, _, unsold, reversed_, listed, ready = map(json.loads, done.stdout.replace("}{", "}\n{").splitlines())
+    assert first == again
+    assert [answer["status"] for answer in (first, declined, unsold, reversed_)] == ["approved", "declined", "reversing", "reversed"]
+    assert [item["id"] for item in listed["items"]] == [answer["id"] for answer in (unsold, declined, first)]
+    assert ready["ready"] is True

@@ -1,4 +1,4 @@
-"""ISO 8583:1987, ASCII with hexadecimal bitmaps: the house dialect (design section 8). A literal, nothing else."""
+"""ISO 8583:1987, ASCII with hexadecimal bitmaps: the house dialect (docs/wire.md). A literal, nothing else."""
 
 DIALECT = {
     "name": "iso87_ascii",
@@ -209,7 +209,7 @@ DIALECT = {
     "codes_only_for": {"85": ("33",)},
     # DE39 of a 0430; anything else is sent again. 94 answers a repeat whose first copy was applied. 08 and 11 say nothing about an
     # undo, so they do not close one: a repeat too many costs a message, a reversal closed too early costs the cardholder money.
-    # 12 is how hosts without 25 say that they know no original; NOT_FOUND needs it twice, late (design section 4).
+    # 12 is how hosts without 25 say that they know no original; NOT_FOUND needs it twice, late.
     "reversal_codes": {"00": "acknowledged", "94": "acknowledged", "25": "not_found", "12": "not_found"},
     # What every request carries beside the DE3 and DE25 below (when a card is in it: 2, 14, 22).
     "request_fields": ("2", "3", "4", "7", "11", "12", "13", "14", "18", "22", "25", "37", "41", "42", "49"),

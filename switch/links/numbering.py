@@ -32,7 +32,7 @@ def stans(first: int, count: int) -> list[str]:
 
 
 def rrns(business_date: date, first: int, count: int) -> list[str]:
-    """`YDDD` of the business date and 8 digits of the day's counter (design.md, section 4)."""
+    """`YDDD` of the business date and 8 digits of the day's counter."""
     day = f"{business_date:%Y%j}"[3:]
     return [f"{day}{number:08d}" for number in range(first, min(first + count, 100_000_000))]
 

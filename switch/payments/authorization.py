@@ -1,4 +1,4 @@
-"""The walk of one authorization: intent, request, outcome. Three awaits, one way down (design.md, section 3)."""
+"""The walk of one authorization: intent, request, outcome. Three awaits, one way down (ARCHITECTURE.md)."""
 
 import asyncio
 import hashlib

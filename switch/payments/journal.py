@@ -1,6 +1,6 @@
 """The durable journal: what is written of a walk, by one lane per statement kind (lane.py).
 
-Rules (design.md, section 3): an error on COMMIT means unknown, and is resolved by running the same idempotent statement again on a new
+Rules: an error on COMMIT means unknown, and is resolved by running the same idempotent statement again on a new
 connection, which waits on the unique index or the row lock until the old backend has decided. Other errors give each row its own verdict.
 """
 

@@ -82,7 +82,7 @@ LIFE: Mapping[tuple[str, Event], Step] = MappingProxyType({
     (PARKED, Event.RESOLVE_REVERSED): Step(REVERSED, "close"),
     (PARKED, Event.RESOLVE_CONFIRMED): Step(CONFIRMED, "close"),
 })
-# An advice states what already happened: silence never undoes it, its repeat duty stays (design.md, section 4).
+# An advice states what already happened: silence never undoes it, its repeat duty stays (ARCHITECTURE.md).
 ADVICE_STAYS = frozenset({Event.SILENCE, Event.LINE_LOST, Event.BAD_MAC, Event.DOUBT, Event.CRASH})
 FROM_THE_WIRE = frozenset({Event.APPROVE, Event.DECLINE, Event.DOUBT, Event.BAD_MAC, Event.SILENCE, Event.LINE_LOST,
                            Event.ACKNOWLEDGED, Event.NOT_FOUND})
@@ -191,7 +191,7 @@ STATE_OF = MappingProxyType({status: state for state, status in STATUS.items()})
 
 
 def payment_status(state: str, authorised: int, captured: int, refunded: int, charged_back: int) -> str:
-    """What a merchant may say of the money: none authorized partially_captured captured voided ... (design.md, section 6)."""
+    """What a merchant may say of the money: none authorized partially_captured captured voided ...."""
     if state not in (APPROVED, CONFIRMED):
         return "voided" if state == REVERSED and authorised else "none"
     if charged_back:

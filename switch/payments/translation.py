@@ -15,7 +15,7 @@ from switch.money import CURRENCIES
 from switch.payments.transaction import Event, Transaction
 from switch.security.pan import Pan, Secret
 
-# DE54 amount types for the parts of a purchase (iso8583.md, section 2).
+# DE54 amount types for the parts of a purchase (ISO 8583:1987, DE54).
 CASHBACK, TIP = "40", "44"
 EMV_ANSWER = frozenset({"91", "71", "72", "8A"})
 TERMINAL_WIDTH, ACCEPTOR_WIDTH = 8, 15
@@ -110,7 +110,7 @@ def _name_location(merchant: Merchant, store: Store) -> str | None:
 
 
 def request(order: Order, transaction: Transaction, acquirer: Acquirer, merchant: Merchant, store: Store) -> dict[str, str]:
-    """The request as the acquirer gets it, in ascending order of fields (design.md, section 8)."""
+    """The request as the acquirer gets it, in ascending order of fields (docs/wire.md)."""
     optional = {
         "23": order.sequence_number, "32": acquirer.institution_code, "35": order.track2.reveal() if order.track2 else None,
         "43": _name_location(merchant, store), "52": order.pin_block.reveal() if order.pin_block else None,
