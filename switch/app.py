@@ -117,7 +117,7 @@ class Switch:
     async def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether this worker admits, and why not. Lines are shown; one that is down does not make the worker unready."""
         now = asyncio.get_running_loop().time()
-        checks = {"directory": self.directory.fresh(now), "lease": now - self.recovery.renewed_at < 6.0, "draining": not self.draining}
+        checks = {"directory": self.directory.fresh(now), "lease": now - self.recovery.renewed_at < 6.0, "admitting": not self.draining}
         try:
             async with asyncio.timeout(1):
                 checks["database"] = await self.readers.fetchval("SELECT true")

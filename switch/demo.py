@@ -154,6 +154,9 @@ async def demo(settings: Settings, say: SAY, acquirer: tuple[str, int] | None, o
         handover.unlink(missing_ok=True)
         listening = listen(settings)
         say(f"home: {settings.home}")
+        if sys.stderr.isatty():  # a person is watching: the story stays readable, the log goes to a file
+            logs.configure((settings.home / "switch.log").open("a"), settings.log_level)
+            say(f"log: {settings.home / 'switch.log'}")
         async with database_of(settings, say) as (url, alone), _host(settings, acquirer) as (host, port, control):
             say(f"acquirer: {host}:{port}" + (" (the stub)" if control else ""))
             keys = await prepare(settings, url, host, port)

@@ -52,8 +52,8 @@ class Sale:
 class Load:
     """Terminals that post as fast as they are answered, each with the same key until it has a final answer. `base` follows the switch."""
 
-    def __init__(self, demo: Demo) -> None:
-        self.demo, self.sales, self.numbers = demo, [], itertools.count(1)
+    def __init__(self, demo: Demo, endings: tuple[int, ...] = ENDINGS) -> None:
+        self.demo, self.endings, self.numbers = demo, endings, itertools.count(1)
         self.sales: list[Sale] = []
         self.stopping = False
         self.broken: list[float] = []  # when the requests left that were never answered
@@ -79,7 +79,7 @@ class Load:
     async def terminal(self, caller: Caller) -> None:
         while not self.stopping:
             number = next(self.numbers)
-            mine = Sale(f"kill-{number:011d}", 10_000 + number % 700 * 100 + ENDINGS[number % len(ENDINGS)])
+            mine = Sale(f"kill-{number:011d}", 10_000 + number % 700 * 100 + self.endings[number % len(self.endings)])
             self.sales.append(mine)
             while mine.told is None:
                 await self.post(caller, mine)
@@ -264,10 +264,10 @@ FROZEN_S = 4.5  # longer than the acquirer's time and the commit budget, shorter
 
 async def test_a_database_that_stands_still_is_told_as_not_sold_and_what_it_wrote_later_is_undone(tmp_path: Path) -> None:
     with Demo(tmp_path / "home", SWITCH_COMMIT_BUDGET="0.5") as demo:
-        control, load = demo.handover["stub_control_url"], Load(demo)
+        control, load = demo.handover["stub_control_url"], Load(demo, (0,))
         async with load.running():
-            await ask(control, "POST", "/host", "", {"delay": 0.02})
-            await load.answered(150)
+            await ask(control, "POST", "/host", "", {"delay": 0.2})
+            await load.answered(3 * TERMINALS)
             frozen = processes.family(processes.postmaster(demo.home))
             for pid in frozen:
                 os.kill(pid, signal.SIGSTOP)
@@ -284,8 +284,8 @@ async def test_a_database_that_stands_still_is_told_as_not_sold_and_what_it_wrot
         pending = [books.rows[mine.key] for mine in load.sales if mine.told and mine.told.body["status"] == "pending"]
         undone = [row for row in pending if row["outcome"] == "APPROVED"]
         print(f"{len(books.rows)} sales, {dict(told)}, of pending {len(undone)} had been approved, refused {load.refused}")
-        assert load.refused[503] and pending, "the stand-still met no sale on its way: this test showed nothing"
-        assert {row["state"] for row in pending} <= {"REVERSING", "REVERSED", "DECLINED"}
+        assert load.refused[503] and undone, "the stand-still met no outcome on its way: this test showed nothing"
+        assert {row["state"] for row in pending} <= {"REVERSING", "REVERSED"}
         await keys_answer_as_before(load, books, control, demo)
 
 
@@ -372,11 +372,12 @@ async def test_ten_thousand_posts_of_a_hundred_keys_have_a_hundred_effects(tmp_p
             caller.close()
 
         begun = time.monotonic()
-        await asyncio.gather(*(terminal() for _ in range(CONNECTIONS)))
+        async with processes.within(STORM_S, "the storm is not answered in time"):
+            await asyncio.gather(*(terminal() for _ in range(CONNECTIONS)))
         seconds = time.monotonic() - begun
         given = [answer for each in answers.values() for answer in each]
         print(f"{POSTS} posts in {seconds:.1f} s: {Counter(answer.status for answer in given)}")
-        assert len(given) == POSTS and seconds < STORM_S
+        assert len(given) == POSTS
         for answer in given:
             assert answer.status in (201, 409), answer
             assert answer.status == 201 or (answer.body["code"] == "in_progress" and int(answer.headers["retry-after"]) > 0)

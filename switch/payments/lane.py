@@ -14,6 +14,8 @@ from switch.database import UNKNOWN, Connection
 
 BATCH_MAX = 256
 RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)
+# asyncpg could not even encode the row (its client-side DataError is a ValueError): a poison row, and surely not written.
+UNSENDABLE = (ValueError, TypeError, ArithmeticError)
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +97,9 @@ class Lane:
                         return
                 values = [entry.value for entry in self.batch]
                 verdicts = await self.run(self.connection, values, doubtful)
+            except UNSENDABLE as error:
+                logs.error("journal_batch_unsendable", type=self.name, rows=len(self.batch), error=type(error).__name__)
+                verdicts = await self._one_by_one()
             except UNKNOWN as error:
                 self._drop(error)
                 doubtful = True
@@ -134,6 +139,9 @@ class Lane:
                     verdicts.append(self.unsure)
                 else:
                     verdicts += await self.run(self.connection, [entry.value], True)
+            except UNSENDABLE as error:
+                logs.error("journal_row_unsendable", type=self.name, transaction_id=self.identity(entry.value), error=type(error).__name__)
+                verdicts.append(self.refused)
             except UNKNOWN as error:
                 self._drop(error)
                 if not entry.future.done():
