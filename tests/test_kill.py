@@ -268,6 +268,9 @@ async def test_a_database_that_stands_still_is_told_as_not_sold_and_what_it_wrot
         async with load.running():
             await ask(control, "POST", "/host", "", {"delay": 0.2})
             await load.answered(3 * TERMINALS)
+            async with processes.within(10, "no moment at which enough sales are at the host"):
+                while sum(caller.sent_at is not None and 0.05 < time.monotonic() - caller.sent_at < 0.15 for caller in load.callers) < TERMINALS // 3:
+                    await asyncio.sleep(0.005)
             frozen = processes.family(processes.postmaster(demo.home))
             for pid in frozen:
                 os.kill(pid, signal.SIGSTOP)

@@ -39,12 +39,14 @@ UPDATE duty d SET next_attempt_at = now() + $3, transmissions = d.transmissions 
 FROM due WHERE d.transaction_id = due.transaction_id
 RETURNING d.transaction_id, d.acquirer_id, d.kind, d.cause, d.stan, d.transmitted_at, d.transmissions, d.not_found_at
 """
+# A cancellation may turn an advice into a reversal while the advice is on its way: what comes of the one never touches the other.
 AGAIN = """UPDATE duty SET next_attempt_at = $2, last_code = coalesce($3, last_code), not_found_at = coalesce(not_found_at, $4)
-WHERE transaction_id = $1 AND state = 'open'"""
-NOT_SENT = """UPDATE duty SET next_attempt_at = $2, transmissions = greatest(transmissions - 1, 0) WHERE transaction_id = $1 AND state = 'open'"""
+WHERE transaction_id = $1 AND state = 'open' AND kind = $5"""
+NOT_SENT = """UPDATE duty SET next_attempt_at = $2, transmissions = greatest(transmissions - 1, 0)
+WHERE transaction_id = $1 AND state = 'open' AND kind = $3"""
 CLOSE_REVERSAL = """
 WITH closed AS (
-    UPDATE duty SET state = 'done', closed_at = now(), closed_by = $2, last_code = $3 WHERE transaction_id = $1 AND state = 'open'
+    UPDATE duty SET state = 'done', closed_at = now(), closed_by = $2, last_code = $3 WHERE transaction_id = $1 AND state = 'open' AND kind = 'reversal'
     RETURNING transaction_id
 )
 UPDATE transaction t SET state = $4, version = t.version + 1, captured = 0 FROM closed c
@@ -52,11 +54,11 @@ WHERE t.transaction_id = c.transaction_id AND t.state IN ('REVERSING', 'PARKED')
 """
 CLOSE_ADVICE = """
 WITH closed AS (
-    UPDATE duty SET state = 'done', closed_at = now(), closed_by = $2, last_code = $3 WHERE transaction_id = $1 AND state = 'open'
+    UPDATE duty SET state = 'done', closed_at = now(), closed_by = $2, last_code = $3::text WHERE transaction_id = $1 AND state = 'open' AND kind = 'advice'
     RETURNING transaction_id
 )
-UPDATE transaction t SET state = $4, version = t.version + 1, outcome = $4, outcome_at = now(), answered_at = now(), response_code = $3,
-  approved_amount = CASE WHEN $4 = 'APPROVED' THEN t.amount ELSE 0 END, answer_message = $5, sent_at = coalesce(t.sent_at, $6)
+UPDATE transaction t SET state = $4::text, version = t.version + 1, outcome = $4::text, outcome_at = now(), answered_at = now(), response_code = $3::text,
+  approved_amount = CASE WHEN $4::text = 'APPROVED' THEN t.amount ELSE 0 END, answer_message = $5, sent_at = coalesce(t.sent_at, $6)
 FROM closed c WHERE t.transaction_id = c.transaction_id AND t.state = 'SENT' RETURNING 1
 """
 OPEN = "SELECT count(*) FROM duty WHERE state = 'open' AND kind = 'reversal'"
@@ -140,7 +142,7 @@ class Reversals:
     async def _settle(self, taken: Taken, transaction: Transaction, acquirer: Acquirer, result: Reply | Bounced | Silence) -> None:
         now = datetime.now(UTC)
         if isinstance(result, Bounced):
-            await self.pool.execute(NOT_SENT, taken.transaction_id, now + timedelta(seconds=1))
+            await self.pool.execute(NOT_SENT, taken.transaction_id, now + timedelta(seconds=1), taken.kind)
         elif isinstance(result, Silence):
             await self._again(taken, now, None, None)
         elif taken.kind == "reversal":
@@ -180,4 +182,4 @@ class Reversals:
         """Another transmission after a full-jitter backoff, for "not found" not before the original can no longer arrive."""
         pause = timedelta(seconds=0.5 + random.random() * min(BACKOFF_MAX_S, 2.0 ** min(taken.transmissions, 10)))
         at = max(now + pause, not_before) if not_before is not None else now + pause
-        await self.pool.execute(AGAIN, taken.transaction_id, at, code, not_found_at)
+        await self.pool.execute(AGAIN, taken.transaction_id, at, code, not_found_at, taken.kind)
