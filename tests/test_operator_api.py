@@ -266,10 +266,10 @@ async def test_an_alert_is_taken_on_by_a_named_person(desk: Desk, pool: Pool) ->
 TRANSACTION = """INSERT INTO transaction (merchant_id, transaction_id, type, exchange, state, store_id, terminal_id, caller, acquirer_id,
 business_date, worker_epoch, amount, currency, entry_mode, masked_pan, card_last4, brand, pan_token, pan_token_key, pan_sealed, pan_key,
 pan_sealed_on, mti, processing_code, stan, transmitted_at, local_time, local_date, pos_entry_mode, pos_condition, rrn,
-card_acceptor_terminal, card_acceptor, mcc, match_key, received_at, send_not_after, respond_by, request_message, same_sale)
+card_acceptor_terminal, card_acceptor, mcc, match_key, received_at, send_not_after, respond_by, request_message)
 SELECT $1, $2, 'purchase', 'request', 'SENT', $3, $4, $4, $5, '2026-03-01', 1, 10000, 'CNY', 'chip', '62123456****1265', '1265', 'unionpay',
 sha256('token'), 'k', 'sealed', 'k', '2026-03-01', '0200', '000000', lpad($6, 6, '0'), '0301020304', '100304', '0301', '051', '00',
-lpad($6, 12, '0'), 'T0000001', 'M00000000000001', '5812', $6, now(), now(), now(), '{}', 0"""
+lpad($6, 12, '0'), 'T0000001', 'M00000000000001', '5812', $6, now(), now(), now(), '{}'"""
 DUTY = """INSERT INTO duty (merchant_id, transaction_id, acquirer_id, kind, state, cause, stan, transmitted_at, match_key, next_attempt_at, closed_at,
 closed_by) VALUES ($1, $2, $3, $4, $5, 'timeout', lpad($6, 6, '0'), '0301020304', $6, now(), $7, $8)"""
 

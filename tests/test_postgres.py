@@ -207,7 +207,7 @@ def mode(path: Path) -> int:
         ("server_encoding", "UTF8"),
         ("TimeZone", "UTC"),
         ("log_timezone", "UTC"),
-        ("shared_buffers", "128MB"),
+        ("shared_buffers", "256MB"),
         ("max_connections", "100"),
         ("dynamic_shared_memory_type", "mmap"),
         ("log_statement", "none"),

@@ -46,19 +46,20 @@ NOT_SENT = """UPDATE duty SET next_attempt_at = $2, transmissions = greatest(tra
 WHERE transaction_id = $1 AND state = 'open' AND kind = $3"""
 CLOSE_REVERSAL = """
 WITH closed AS (
-    UPDATE duty SET state = 'done', closed_at = now(), closed_by = $2, last_code = $3 WHERE transaction_id = $1 AND state = 'open' AND kind = 'reversal'
-    RETURNING transaction_id
+    UPDATE duty SET state = 'done', closed_at = now(), closed_by = $2, last_code = $3
+    WHERE transaction_id = $1 AND state = 'open' AND kind = 'reversal' RETURNING transaction_id
 )
 UPDATE transaction t SET state = $4, version = t.version + 1, captured = 0 FROM closed c
 WHERE t.transaction_id = c.transaction_id AND t.state IN ('REVERSING', 'PARKED') RETURNING 1
 """
 CLOSE_ADVICE = """
 WITH closed AS (
-    UPDATE duty SET state = 'done', closed_at = now(), closed_by = $2, last_code = $3::text WHERE transaction_id = $1 AND state = 'open' AND kind = 'advice'
-    RETURNING transaction_id
+    UPDATE duty SET state = 'done', closed_at = now(), closed_by = $2, last_code = $3::text
+    WHERE transaction_id = $1 AND state = 'open' AND kind = 'advice' RETURNING transaction_id
 )
-UPDATE transaction t SET state = $4::text, version = t.version + 1, outcome = $4::text, outcome_at = now(), answered_at = now(), response_code = $3::text,
-  approved_amount = CASE WHEN $4::text = 'APPROVED' THEN t.amount ELSE 0 END, answer_message = $5, sent_at = coalesce(t.sent_at, $6)
+UPDATE transaction t SET state = $4::text, version = t.version + 1, outcome = $4::text, outcome_at = now(), answered_at = now(),
+  response_code = $3::text, approved_amount = CASE WHEN $4::text = 'APPROVED' THEN t.amount ELSE 0 END, answer_message = $5,
+  sent_at = coalesce(t.sent_at, $6)
 FROM closed c WHERE t.transaction_id = c.transaction_id AND t.state = 'SENT' RETURNING 1
 """
 OPEN = "SELECT count(*) FROM duty WHERE state = 'open' AND kind = 'reversal'"
