@@ -33,6 +33,8 @@ from switch.settings import Settings
 
 WRITERS, READERS = 6, 8
 DRAIN_MARGIN_S = 5.0
+READY_PROBE_S = 1.0
+LEASE_TRUSTED_S = 6.0  # of its 10: after that another worker may take over what this one sent
 GC_THRESHOLD = 50_000  # new objects per young collection: an authorization makes hundreds, nearly all die with it
 FIRST_BLOCKS = 5  # of numbers per acquirer at the start
 HOT_PATH = "/v1/authorizations"
@@ -65,7 +67,8 @@ class Switch:
         self.history = History(self.readers)
         self.desk = Desk(self.history)
         self.numbers = Numbers(self._writer)
-        self.journal = Journal(self._journal_connection, lambda outcome: self.authorizations.settle_unsure(outcome))
+        self.journal = Journal(self._journal_connection, lambda outcome: self.authorizations.settle_unsure(outcome),
+                               lambda intent: self.authorizations.settle_late(intent))
         epoch = await claim(self.writers, self.alone)
         self.authorizations = Authorizations(self.directory, self.vault, self.journal, self.numbers, self.links, self.desk, self.alarm,
                                              worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s)
@@ -111,18 +114,23 @@ class Switch:
         """Raises Problem before any write: draining, or records that may be stale."""
         if self.draining:
             raise Problem("draining", retry_after=5, extra={"processed": False})
-        if not self.directory.fresh(asyncio.get_running_loop().time()):
+        now = asyncio.get_running_loop().time()
+        if not self.directory.fresh(now):
             raise Problem("not_ready", "The switch cannot read its records.", retry_after=2, extra={"processed": False})
+        if now - self.recovery.renewed_at > LEASE_TRUSTED_S:
+            raise Problem("not_ready", "The switch cannot renew its lease.", retry_after=2, extra={"processed": False})
 
     async def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether this worker admits, and why not. Lines are shown; one that is down does not make the worker unready."""
         now = asyncio.get_running_loop().time()
-        checks = {"directory": self.directory.fresh(now), "lease": now - self.recovery.renewed_at < 6.0, "admitting": not self.draining}
-        try:
-            async with asyncio.timeout(1):
-                checks["database"] = await self.readers.fetchval("SELECT true")
-        except (*database.UNKNOWN, asyncpg.PostgresError):
-            checks["database"] = False
+        checks = {"directory": self.directory.fresh(now), "lease": now - self.recovery.renewed_at < LEASE_TRUSTED_S, "admitting": not self.draining}
+        # In a task of its own: asyncpg's cancel of a statement waits for a server that may stand still.
+        probe = asyncio.ensure_future(self.readers.fetchval("SELECT true"))
+        done, _ = await asyncio.wait([probe], timeout=READY_PROBE_S)
+        checks["database"] = bool(done) and probe.exception() is None
+        if not done:
+            probe.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+            probe.cancel()
         lines = {link.name: link.state for link in self.links.values()}
         return all(checks.values()), {"checks": checks, "lines": lines, "directory_version": self.directory.version}
 

@@ -10,6 +10,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection as SyncConnection
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -107,11 +108,19 @@ async def migrate(url: str, progress: Callable[[str], None] = lambda line: None)
         found = await version(connection)  # another release may have gone further meanwhile
         if found is None or int(found) < int(wanted):
             progress(f"migrating the schema from {found or 'empty'} to {wanted}")
-            await _upgrade(url)
+            try:
+                await _upgrade(url)
+            except SQLAlchemyError as error:
+                raise StartError(f"the schema cannot be migrated to {wanted} ({type(error).__name__}: {_cause(error)}); "
+                                 "give the database's user the right to create tables and roles") from None
             logs.info("schema_migrated", version=wanted)
         return wanted
     finally:
         await connection.close()
+
+
+def _cause(error: SQLAlchemyError) -> str:
+    return str(getattr(error, "orig", None) or error).splitlines()[0].rsplit(":", 1)[-1].strip()
 
 
 async def _upgrade(url: str) -> None:

@@ -189,9 +189,9 @@ class Directory:
                 logs.error("directory_record_refused", type=kind, where=str(row[0]), error=type(error).__name__)
                 continue
             if record is not None:
-                target[record[0]] = record
                 if kind == "acquirer" and self.on_acquirer is not None:
-                    await self.on_acquirer(record)
+                    await self.on_acquirer(record)  # its line and the numbers of its day are ready before it is seen
+                target[record[0]] = record
             if time.perf_counter() - started > SLICE_S:
                 await asyncio.sleep(0)
                 started = time.perf_counter()

@@ -137,6 +137,14 @@ class Shop:
 
         return await eventually(reached, f"{shown_id} is not {status}", seconds)
 
+    async def caught_up(self) -> None:
+        """Waits until the switch has read every change of the directory."""
+        async def read() -> bool:
+            newest = (await self.sql("SELECT max(version) AS version FROM directory_change"))[0]["version"]
+            return bool((await self.ask("GET", "/readyz")).body["directory_version"] >= newest)
+
+        await eventually(read, "the directory does not follow")
+
     async def sql(self, statement: str, *arguments: object) -> list[Row]:
         connection = await asyncpg.connect(self.url)
         try:

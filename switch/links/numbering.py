@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from datetime import date
+from datetime import date, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -14,6 +14,7 @@ from switch.database import UNKNOWN, Connection
 STAN_BLOCK, STANS_READY = 500, 2500  # what is ready carries a burst while the next blocks are leased
 RRN_BLOCK, RRNS_READY = 2000, 4000
 STAN_MAX = 999_999
+KEPT = timedelta(days=1)  # a request that read the old day still gets a number of it
 RETRY_S = 0.2
 
 LEASE = """
@@ -84,7 +85,7 @@ class Numbers:
             first = await connection.fetchval(LEASE, acquirer_id, f"rrn:{business_date}", RRN_BLOCK)
             block = rrns(business_date, first, RRN_BLOCK)
         self.left.setdefault((acquirer_id, business_date), deque()).extend(block)
-        for old in [kind for kind in self.left if kind[0] == acquirer_id and kind[1] and business_date and kind[1] < business_date]:
+        for old in [kind for kind in self.left if kind[0] == acquirer_id and kind[1] and business_date and kind[1] < business_date - KEPT]:
             del self.left[old]
         return len(block)
 

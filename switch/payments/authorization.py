@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Protocol
@@ -25,6 +25,7 @@ from switch.payments.translation import Order, Verdict
 from switch.security.vault import Vault
 
 CHOICES_MAX = 100_000
+LATE_LOOKS = 4  # for the row of an intent whose commit was in doubt
 SEND_WITHIN_S = 2.0  # of the intent: later nothing may leave (send_not_after)
 HTTP_MARGIN_S = 2.0  # on top of the acquirer's time and the commit budget
 NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost"}
@@ -236,11 +237,19 @@ class Authorizations:
         """The terminal was told "pending" for this outcome: once the database is back, whatever stands is undone."""
         if outcome.transaction.exchange != "request":
             return
-        task = asyncio.get_running_loop().create_task(self._settle(outcome.transaction.transaction_id))
+        self._later(self._settle(outcome.transaction.transaction_id, 0))
+
+    def settle_late(self, intent: Intent) -> None:
+        """This intent's walk has ended with 503 and will send nothing: if the row became durable after all, it was not sent."""
+        self._later(self._settle(intent.transaction.transaction_id, LATE_LOOKS, Event.BOUNCE))
+
+    def _later(self, job: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(job)
         self.desk.tasks.add(task)
         task.add_done_callback(self.desk.tasks.discard)
 
-    async def _settle(self, transaction_id: UUID) -> None:
+    async def _settle(self, transaction_id: UUID, looks: int, sent: Event = Event.CRASH) -> None:
+        """Undoes what stands. `looks`: how often an absent row is looked for again; `sent`: the event of one that is SENT."""
         pause = 0.2
         while True:
             await asyncio.sleep(pause)
@@ -249,15 +258,19 @@ class Authorizations:
                 stored = await self.desk.history.transaction(transaction_id)
             except Problem:
                 continue
+            if stored is None and looks > 0:
+                looks -= 1
+                continue
             if stored is None or stored.state not in (SENT, APPROVED):
                 return
-            if await self.undo(stored, Event.CRASH if stored.state == SENT else Event.UNDO) is Written.OURS:
+            if await self.undo(stored, sent if stored.state == SENT else Event.UNDO) is Written.OURS:
                 return
 
     async def undo(self, transaction: Transaction, event: Event, closed_by: str | None = None) -> Written:
         """Sends a stored transaction into REVERSING by a durable step; `closed_by`: how its last reversal was closed."""
         acquirer = self.directory.acquirers[transaction.acquirer_id]
-        transaction.reason, transaction.advice = event.value, "new_payment_allowed"
+        if transaction.outcome not in (DECLINED, NOT_SENT):  # their 201 was told and is replayed byte for byte
+            transaction.reason, transaction.advice = event.value, "retry_new_key" if event is Event.BOUNCE else "new_payment_allowed"
         outcome = await self.advance(transaction, acquirer, event, closed_by=closed_by)
         return await self.journal.outcome(outcome, asyncio.get_running_loop().time() + self.commit_budget_s)
 

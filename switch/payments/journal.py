@@ -211,10 +211,12 @@ async def _ride_along(connection: Connection, outcomes: list[Outcome]) -> None:
 class Journal:
     """Two lanes: intents, bounded and refused when full; outcomes, never refused: there are no more of them than intents in flight."""
 
-    def __init__(self, connect: Callable[[dict[str, str]], Awaitable[Connection]], on_unsure: Callable[[Outcome], None]) -> None:
-        """`connect(settings)`: a writer's connection with these server settings."""
+    def __init__(self, connect: Callable[[dict[str, str]], Awaitable[Connection]], on_unsure: Callable[[Outcome], None],
+                 on_late: Callable[[Intent], None] = lambda intent: None) -> None:
+        """`connect(settings)`: a writer's connection with these server settings. `on_late` gets an intent that may have become durable
+        after its walk had ended."""
         self.intents = Lane("intent", lambda: connect(INTENT_PLANS), INTENTS_MAX, Claim.UNAVAILABLE, Claim.UNAVAILABLE, Claim.REFUSED, run_intents,
-                            lambda intent: None, lambda intent: intent.transaction.transaction_id)
+                            on_late, lambda intent: intent.transaction.transaction_id)
         self.outcomes = Lane("outcome", lambda: connect(OUTCOME_PLANS), 1 << 30, Written.UNKNOWN, Written.UNKNOWN, Written.REFUSED, run_outcomes,
                              on_unsure, lambda outcome: outcome.transaction.transaction_id)
         self.tasks: list[asyncio.Task[None]] = []

@@ -110,7 +110,7 @@ def _name_location(merchant: Merchant, store: Store) -> str | None:
 
 
 def request(order: Order, transaction: Transaction, acquirer: Acquirer, merchant: Merchant, store: Store) -> dict[str, str]:
-    """The request as the acquirer gets it, in ascending order of fields (docs/wire.md)."""
+    """The request as the acquirer gets it (docs/wire.md); the codec puts the fields in order."""
     optional = {
         "23": order.sequence_number, "32": acquirer.institution_code, "35": order.track2.reveal() if order.track2 else None,
         "43": _name_location(merchant, store), "52": order.pin_block.reveal() if order.pin_block else None,
