@@ -3,8 +3,9 @@
 import json
 import random
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -56,12 +57,15 @@ def made(chance: random.Random, number: int) -> Transaction:
         approval_code=chance.choice([None, "A1", "B2", "123456"]), received_at=at, **money(chance, state, amount))
 
 
+values_of_row = attrgetter(*(field.name for field in fields(Transaction)))
+
+
 async def fill(url: str, records: list[Transaction]) -> None:
     """Puts rows in as they are, past the rules for single steps, which this file is not about."""
     owner = await asyncpg.connect(url)
     await owner.execute("ALTER TABLE transaction DISABLE TRIGGER USER")
     names = [field.name for field in fields(Transaction)]
-    values = [tuple({**asdict(record), "intent_at": record.received_at}[name] for name in names) for record in records]
+    values = [values_of_row(replace(record, intent_at=record.received_at)) for record in records]
     await owner.copy_records_to_table("transaction", records=values, columns=names)
     await owner.execute("ALTER TABLE transaction ENABLE TRIGGER USER")
     await owner.execute("ANALYZE transaction")

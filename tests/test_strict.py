@@ -124,17 +124,9 @@ def test_any_bytes_give_a_value_or_a_named_refusal(raw: bytes) -> None:
         assert error.code in REFUSED
 
 
-def test_reading_costs_little_and_a_hostile_body_not_much_more() -> None:
-    assert min(timed(BODY) for _ in range(20)) < 40  # microseconds; about 5 on a quiet machine
+def test_a_hostile_body_does_not_hang_the_reader() -> None:
     for hostile in (b"[" * 65_000, b"9" * 65_000, b'"' + b"\\u0041" * 10_000 + b'"', b"[" + b"[]," * 20_000 + b"1]", b'{"a":1,' * 9_000):
         began = time.perf_counter()
         with suppress(StrictError):
             parse(hostile)
         assert time.perf_counter() - began < 5
-
-
-def timed(raw: bytes) -> float:
-    began = time.perf_counter()
-    for _ in range(100):
-        parse(raw)
-    return (time.perf_counter() - began) * 1e4

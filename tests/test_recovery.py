@@ -1,0 +1,218 @@
+"""What a worker that is gone left behind: exactly one reversal each, whoever sweeps and however often; a live worker's rows are its own."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from messages.dialect import load
+from messages.dialect import match_key as key_of_match
+from switch.ids import show
+from switch.payments.journal import INTENT_COLUMNS
+from switch.security.pan import Pan
+from tests import rows
+from tests.flows import ANSWER_TIMEOUT_MS, ROUTE, Shop, body_of, eventually, new_key, open_shop
+from tests.processes import CARD
+
+
+@pytest_asyncio.fixture(scope="module")
+async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
+    async with open_shop(database_url, tmp_path_factory.mktemp("recovery")) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(scope="module")
+async def second(shop: Shop) -> AsyncIterator[Shop]:
+    """Another worker on the same books."""
+    other = Shop(shop.url, shop.settings, shop.host, shop.dual, shop.keys, shop.ids)
+    await other.start(alone=False)
+    yield other
+    await other.stop()
+
+
+async def dead_worker(shop: Shop) -> int:
+    found = await shop.sql("INSERT INTO worker (host, pid, lease_until) VALUES ('gone', 1, now() - interval '1 hour') RETURNING epoch")
+    return int(found[0]["epoch"])
+
+
+async def left(shop: Shop, epoch: int, count: int = 1, key: str | None = None, **changes: Any) -> list[str]:
+    """Sales that a worker wrote down and never finished; nobody knows whether they were sent. Their shown ids."""
+    vault, now = shop.switch.vault, datetime.now(UTC)
+    (numbers,) = await shop.sql("SELECT * FROM acquirer_terminal WHERE terminal_id = $1 AND acquirer_id = $2", shop.ids["terminal.till"],
+                                shop.ids["acquirer.single"])
+    connection = await asyncpg.connect(shop.url)
+    shown = []
+    try:
+        for _ in range(count):
+            identity, pan = rows.new_id(), Pan(CARD["pan"])
+            pan_key, sealed = vault.seal(pan, CARD["expiry"], identity.bytes, now.date())
+            row = rows.transaction(**{
+                "transaction_id": identity, "merchant_id": shop.ids["merchant.one"], "store_id": shop.ids["store.first"],
+                "terminal_id": shop.ids["terminal.till"], "caller": shop.ids["terminal.till"], "idempotency_key": key or new_key(),
+                "acquirer_id": shop.ids["acquirer.single"], "worker_epoch": epoch, "masked_pan": pan.masked, "card_last4": pan.last4,
+                "pan_sealed": sealed, "pan_key": pan_key, "pan_sealed_on": now.date(), "transmitted_at": f"{now:%m%d%H%M%S}",
+                "card_acceptor_terminal": numbers["card_acceptor_terminal"], "card_acceptor": numbers["card_acceptor"],
+                "send_not_after": now - timedelta(seconds=1), "respond_by": now, "rrn": f"9{int.from_bytes(os.urandom(4), 'big'):011d}", **changes})
+            row.match_key = key_of_match(load("iso87_ascii"), {"0": "0200", "7": row.transmitted_at, "11": row.stan, "37": row.rrn,
+                                                               "41": row.card_acceptor_terminal, "42": row.card_acceptor})
+            values = asdict(row)
+            await rows.insert(connection, "transaction", state="SENT", **{name: values[name] for name in INTENT_COLUMNS})
+            await rows.insert(connection, "idempotency", merchant_id=row.merchant_id, caller=row.caller, idempotency_key=row.idempotency_key,
+                              route="authorizations", fingerprint=os.urandom(32), transaction_id=identity)
+            shown.append(show("transaction", identity))
+    finally:
+        await connection.close()
+    return shown
+
+
+async def owed(shop: Shop, shown: list[str]) -> list[dict[str, Any]]:
+    return await shop.sql("SELECT d.*, t.state AS transaction_state FROM duty d JOIN transaction t USING (transaction_id) WHERE transaction_id = ANY($1)",
+                          [UUID(each[4:]) for each in shown])
+
+
+async def books(shop: Shop) -> list[dict[str, Any]]:
+    """Every row of a payment with its version in PostgreSQL: equal twice = nothing was written between."""
+    transactions = await shop.sql("SELECT transaction_id, xmin::text, state FROM transaction ORDER BY 1")
+    return transactions + await shop.sql("SELECT transaction_id, cause, created_at FROM duty ORDER BY 1")
+
+
+async def test_what_a_dead_worker_left_is_owed_exactly_one_reversal(shop: Shop, second: Shop) -> None:
+    shown = await left(shop, await dead_worker(shop), 5)
+    swept = await asyncio.gather(*(worker.switch.recovery.sweep() for worker in (shop, second) for _ in range(3)))
+    duties = await owed(shop, shown)
+    assert len(duties) == 5
+    assert all((duty["kind"], duty["cause"], duty["state"], duty["transaction_state"]) == ("reversal", "crash", "open", "REVERSING") for duty in duties)
+    assert sum(swept) <= 5  # the workers' own sweeps may have been first
+
+    async def asked_once_each() -> bool:
+        return all(duty["last_code"] == "25" for duty in await owed(shop, shown))
+
+    await eventually(asked_once_each, "the host was not asked about all of them")
+    for each in shown:
+        assert [message["0"] for message in await shop.host.received((await shop.get(each))["rrn"])] == ["0420"]
+
+
+async def test_a_second_sweep_changes_nothing(shop: Shop, second: Shop) -> None:
+    await left(shop, await dead_worker(shop), 3)
+    await shop.switch.recovery.sweep()
+    before = await books(shop)
+    assert await shop.switch.recovery.sweep() == 0 and await second.switch.recovery.sweep() == 0
+    assert await books(shop) == before
+
+
+async def test_more_than_one_sweeps_worth_is_recovered_by_the_workers_themselves(shop: Shop, second: Shop) -> None:
+    shown = await left(shop, await dead_worker(shop), 230)
+
+    async def all_owed() -> bool:
+        return len(await owed(shop, shown)) == 230
+
+    await eventually(all_owed, "some were not recovered", 15)
+    assert await shop.sql("SELECT 1 FROM transaction WHERE state = 'SENT' AND transaction_id = ANY($1)", [UUID(each[4:]) for each in shown]) == []
+
+
+async def test_a_sale_of_a_live_worker_is_left_alone_and_approved(shop: Shop, second: Shop) -> None:
+    await shop.host.order("delay", ANSWER_TIMEOUT_MS / 2000)
+    sale = asyncio.create_task(shop.pay(5000))
+    await eventually(lambda: taken(shop), "the sale has not left")
+    swept = [await second.switch.recovery.sweep() for _ in range(3)]
+    answer = await sale
+    assert swept == [0, 0, 0] and (answer.status, answer.body["status"]) == (201, "approved")
+
+
+async def taken(shop: Shop) -> bool:
+    return bool((await shop.host.stats())["faults_left"] == 0)
+
+
+async def test_a_worker_that_lost_its_lease_obeys_the_one_that_took_over(shop: Shop, second: Shop) -> None:
+    """The first worker stood still past its lease: its answer comes, but the sale is being reversed already."""
+    key = new_key()
+    await second.host.order("delay", ANSWER_TIMEOUT_MS / 2000)
+    sale = asyncio.create_task(second.pay(5100, key))
+    await eventually(lambda: taken(second), "the sale has not left")
+    await shop.sql("UPDATE worker SET lease_until = now() - interval '1 second' WHERE epoch = $1", second.switch.recovery.epoch)
+    assert await shop.switch.recovery.sweep() == 1
+    answer = await sale
+    assert (answer.status, answer.body["status"], answer.body["advice"]) == (202, "reversing", "new_payment_allowed")
+    now = await shop.until(answer.body["id"], "reversed")
+    assert (now["approved_amount"], await shop.host.effect(now["rrn"])) == (0, (0, 0))
+    assert [message["0"] for message in await shop.host.received(now["rrn"])] == ["0200", "0420"]
+
+
+async def test_past_its_time_a_sale_is_recovered_whoever_owns_it(shop: Shop, second: Shop) -> None:
+    mine = shop.switch.recovery.epoch
+    (fresh,) = await left(shop, mine, respond_by=datetime.now(UTC) + timedelta(seconds=5))
+    (old,) = await left(shop, mine, respond_by=datetime.now(UTC) - timedelta(seconds=11))
+
+    async def recovered() -> bool:
+        return len(await owed(shop, [old])) == 1
+
+    await eventually(recovered, "the old one is left in doubt")
+    assert await owed(shop, [fresh]) == []
+    assert (await shop.get(fresh))["status"] == "pending"
+    transaction = UUID(fresh[4:])
+    await shop.sql("UPDATE transaction SET worker_epoch = 0, version = version + 1 WHERE transaction_id = $1", transaction)
+    await shop.switch.recovery.sweep()
+    assert len(await owed(shop, [fresh])) == 1
+
+
+async def test_a_capture_advice_of_a_dead_worker_stays_what_it_is_and_is_sent(shop: Shop, second: Shop) -> None:
+    await shop.dual.order("silence", match={"0": "0220"})
+    sold = (await shop.pay(5200, key="dual")).body
+    epoch = await dead_worker(shop)
+    (capture,) = await shop.sql("UPDATE transaction SET worker_epoch = $2, version = version + 1 WHERE original_id = $1 RETURNING transaction_id, rrn",
+                                UUID(sold["id"][4:]), epoch)
+    await shop.switch.recovery.sweep()
+    shown = show("transaction", capture["transaction_id"])
+    await shop.until(shown, "approved")
+    duty = await shop.duty(shown)
+    assert duty is not None and (duty["kind"], duty["closed_by"]) == ("advice", "ack")
+    assert await shop.dual.effect(capture["rrn"]) == (5200, 0)
+
+
+async def test_a_terminal_that_asks_again_after_the_crash_gets_not_sold(shop: Shop, second: Shop) -> None:
+    key = new_key()
+    (shown,) = await left(shop, await dead_worker(shop), key=key)
+    transaction = UUID(shown[4:])
+    fingerprint = shop.switch.vault.fingerprint
+    first = await shop.ask("GET", f"{ROUTE}?idempotency_key={key}", key="till")
+    assert first.status == 200 and first.body["status"] in ("pending", "reversing")
+    other = await shop.post(body_of(1000), key)
+    assert (other.status, other.body["code"]) == (422, "idempotency_key_reused")  # the stored fingerprint is another body's
+    assert fingerprint is not None and (await shop.row(shown))["transaction_id"] == transaction
+    cancelled = await shop.cancel(key)
+    assert cancelled.status == 202 and cancelled.body["id"] == shown and cancelled.body["status"] == "reversing"
+    assert len(await owed(shop, [shown])) == 1
+
+
+async def test_a_start_recovers_what_its_predecessor_left(shop: Shop, second: Shop) -> None:
+    epoch = shop.switch.recovery.epoch
+    (shown,) = await left(shop, epoch, respond_by=datetime.now(UTC) + timedelta(seconds=5))
+    await shop.stop()
+    await shop.start(alone=False)
+    assert shop.switch.recovery.epoch > epoch
+
+    async def recovered() -> bool:
+        return len(await owed(shop, [shown])) == 1
+
+    await eventually(recovered, "nobody recovered it")
+    assert (await shop.pay(5300)).body["status"] == "approved"
+
+
+async def test_a_clean_stop_leaves_nothing_in_doubt(shop: Shop) -> None:
+    await shop.host.order("delay", ANSWER_TIMEOUT_MS / 2000)
+    sale = asyncio.create_task(shop.pay(5400))
+    await eventually(lambda: taken(shop), "the sale has not left")
+    epoch = shop.switch.recovery.epoch
+    await shop.stop()
+    assert (await sale).body["status"] == "approved"
+    (worker,) = await shop.sql("SELECT ended_at, lease_until <= now() AS given_back FROM worker WHERE epoch = $1", epoch)
+    assert worker["ended_at"] is not None and worker["given_back"]
+    assert await shop.sql("SELECT 1 FROM transaction WHERE state = 'SENT' AND worker_epoch = $1 AND exchange = 'request'", epoch) == []
+    await shop.start()
