@@ -52,9 +52,11 @@ async def connect(url: str, role: str, **settings: str) -> Connection:
 
 
 async def pool(url: str, role: str, size: int, **settings: str) -> Pool:
+    """Connections that act as `role`. Lists walk down an index in its order: never through the table, never all to sort them."""
     return await asyncpg.create_pool(
         url, min_size=1, max_size=size, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S,
-        server_settings={"role": role, "application_name": role, "synchronous_commit": "on", "timezone": "UTC", "jit": "off", **settings})
+        server_settings={"role": role, "application_name": role, "synchronous_commit": "on", "timezone": "UTC", "jit": "off",
+                         "enable_seqscan": "off", "enable_bitmapscan": "off", **settings})
 
 
 def _config(connection: SyncConnection | None = None) -> Config:

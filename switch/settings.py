@@ -47,7 +47,7 @@ def _number(environment: Mapping[str, str], name: str, default: float, low: floa
 
 def _whole(environment: Mapping[str, str], name: str, default: int, low: int, high: int, faults: list[str]) -> int:
     text = environment.get(name, "")
-    if text and not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+    if text and not (text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high):
         faults.append(f"{name} must be a whole number from {low} to {high}")
         return default
     return int(text) if text else default

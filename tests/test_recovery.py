@@ -179,13 +179,10 @@ async def test_a_capture_advice_of_a_dead_worker_stays_what_it_is_and_is_sent(sh
 async def test_a_terminal_that_asks_again_after_the_crash_gets_not_sold(shop: Shop, second: Shop) -> None:
     key = new_key()
     (shown,) = await left(shop, await dead_worker(shop), key=key)
-    transaction = UUID(shown[4:])
-    fingerprint = shop.switch.vault.fingerprint
     first = await shop.ask("GET", f"{ROUTE}?idempotency_key={key}", key="till")
     assert first.status == 200 and first.body["status"] in ("pending", "reversing")
     other = await shop.post(body_of(1000), key)
     assert (other.status, other.body["code"]) == (422, "idempotency_key_reused")  # the stored fingerprint is another body's
-    assert fingerprint is not None and (await shop.row(shown))["transaction_id"] == transaction
     cancelled = await shop.cancel(key)
     assert cancelled.status == 202 and cancelled.body["id"] == shown and cancelled.body["status"] == "reversing"
     assert len(await owed(shop, [shown])) == 1

@@ -57,8 +57,8 @@ def _secret(pattern: str, rule: str) -> Callable[[Any], Secret]:
 
 
 def _emv(value: Any) -> Emv:
-    if not isinstance(value, str) or len(value) > 510:
-        raise PydanticCustomError("emv", "EMV data must be at most 255 bytes as hex text")
+    if not isinstance(value, str) or not 2 <= len(value) <= 510:
+        raise PydanticCustomError("emv", "EMV data must be 1 to 255 bytes as hex text")
     try:
         return emv(value)
     except TlvError:
