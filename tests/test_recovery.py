@@ -136,8 +136,8 @@ async def test_a_worker_that_lost_its_lease_obeys_the_one_that_took_over(shop: S
     await second.host.order("delay", ANSWER_TIMEOUT_MS / 2000)
     sale = asyncio.create_task(second.pay(5100, key))
     await eventually(lambda: taken(second), "the sale has not left")
-    await shop.sql("UPDATE worker SET lease_until = now() - interval '1 second' WHERE epoch = $1", second.switch.recovery.epoch)
-    assert await shop.switch.recovery.sweep() == 1
+    await shop.sql("UPDATE worker SET lease_until = now() - interval '1 second', ended_at = now() WHERE epoch = $1", second.switch.recovery.epoch)
+    await shop.switch.recovery.sweep()  # or the one that runs each second was faster
     answer = await sale
     assert (answer.status, answer.body["status"], answer.body["advice"]) == (202, "reversing", "new_payment_allowed")
     now = await shop.until(answer.body["id"], "reversed")
