@@ -43,7 +43,8 @@ class Parts(Protocol):
 
 def application(parts: Parts) -> FastAPI:
     app = FastAPI(title="Payment switch", version="1", docs_url=None, redoc_url=None, redirect_slashes=False,
-                  telemetry={"logs": False, "operation_spans": False}, description="Money is integer minor units with an ISO 4217 code. Errors are problem details; see /problems.")
+                  telemetry={"logs": False, "operation_spans": False},
+                  description="Money is integer minor units with an ISO 4217 code. Errors are problem details; see /problems.")
     problems.install(app)
 
     def caller_of(request: Request) -> Caller:

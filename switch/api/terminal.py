@@ -27,6 +27,7 @@ from switch.security.vault import Vault
 
 BODY_MAX = 64 * 1024
 KEY = re.compile(rb"[A-Za-z0-9_-]{16,64}")
+NOT_DIGIT = re.compile("[^0-9]")
 DEADLINE_MAX_S = 300
 CLOCK_OFF_MAX = timedelta(hours=24)
 ANSWER_HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
@@ -169,6 +170,9 @@ class AuthorizationRequest(Model):
             raise PydanticCustomError("capture_method", "this type has nothing to capture")
         if (self.card is None) == (self.qr is None):
             raise PydanticCustomError("card", "Send either card or qr")
+        for text in (self.reference, self.terminal_trace):  # both are stored and shown in clear
+            if text is not None and self.card is not None and self.card.pan.reveal() in NOT_DIGIT.sub("", text):
+                raise PydanticCustomError("card_number", "reference and terminal_trace must not hold the card number")
         return self
 
 
@@ -305,6 +309,8 @@ class AuthorizationEndpoint:
         deadline_s = request_deadline(headers.get(b"request-deadline"))
         request, value = model_of(AuthorizationRequest, await read_body(headers, receive))
         order = order_of(request)
+        if order.pan.reveal() in key.replace("-", "").replace("_", ""):
+            raise Problem("idempotency_key_malformed", "The key must not hold the card number: keys are stored in clear.")
         check_clock(order, seller, received_at)
         self.admit()
         fingerprint = self.vault.fingerprint(ROUTE.encode() + canonical(value))
