@@ -83,13 +83,13 @@ def with_field(place: str, value: object) -> dict[str, Any]:
 AMOUNTS = [0, -1, -5000, 10**12, 10**14, "5000", True, None, [], {}, "٥٠٠٠", "5e3"]
 FIELDS: dict[str, list[object]] = {
     "amount": AMOUNTS, "tip_amount": [-1, 5001, 10**13, "1", True, None], "cashback_amount": [-1, 5001, "1", None],
-    "currency": [CANARY, "cny", "XXX", "ZZZ", "156", "CN", "CNY ", "", 156, None, "СNY", "XAU"],
+    "currency": [CANARY, "cny", "ZZZ", "156", "CN", "CNY ", "", 156, None, "СNY", "XAU"],
     "type": [CANARY, "Purchase", "refund", "capture", "", 1, None, ["purchase"]],
     "capture_method": [CANARY, "Automatic", 1, ""], "partial_approval": [CANARY, "yes", True, None],
     "terminal_trace": [CANARY, "", "1" * 13, "٣", "a b", "'; --", 17, "a\n"], "reference": ["", "x" * 65, "table é", f"{CANARY}\n", "\x1b[31m", 5, "\u2028", "a\tb"],
     "local_time": [CANARY, "2026-13-01T00:00:00", "2026-02-30T10:00:00", "2026-11-23T24:00:00", "2026-11-23T10:00:60", "2026-11-23 10:00:00",
                    "2026-11-23T10:00:00Z", "2026-11-23T10:00:00+08:00", "٢٠٢٦-11-23T10:00:00", "0000-01-01T00:00:00", 1700000000, ""],
-    "card.pan": [CANARY, "", "4111111111111112", "411111111111111", "4" * 20, "4" * 11, "4111 1111 1111 1111", "4111-1111-1111-1111", "٤١١١١١١١١١١١١١١١", 411111111111116, None,
+    "card.pan": [CANARY, "", "4111111111111112", "411111111111111", "4" * 20, "4" * 11, "4111 1111 1111 1111", "4111-1111-1111-1111", "٤١١١١١١١١١١١١١١١", 411111111111112, None,
                  "4111111111111111\n"],
     "card.expiry": [CANARY, "3013", "3000", "312", "30122", "٣٠١٢", "30-12", 3012, None, "3012\n"],
     "card.entry_mode": [CANARY, "CHIP", "", 5, None], "card.sequence_number": [CANARY, "", "1234", "٣", 1], "card.security_code": [CANARY, "12", "12345", 123],

@@ -28,14 +28,16 @@ def soon(seconds: float = LONG_S) -> float:
 
 
 @asynccontextmanager
-async def started(url: str) -> AsyncIterator[tuple[Journal, Unsure]]:
-    """A journal, and what it was unsure about."""
+async def started(url: str, late: list[Intent] | None = None) -> AsyncIterator[tuple[Journal, Unsure]]:
+    """A journal, and what it was unsure about; `late` gets the intents whose walk had ended."""
     unsure: Unsure = []
-    journal = Journal(lambda plans: database.connect(url, "switch_writer", **plans), unsure.append)
+    journal = Journal(lambda plans: database.connect(url, "switch_writer", **plans), unsure.append, late.append if late is not None else lambda _: None)
     await journal.start()
-    yield journal, unsure
-    async with asyncio.timeout(LONG_S):
-        await journal.stop()
+    try:
+        yield journal, unsure
+    finally:
+        async with asyncio.timeout(LONG_S):
+            await journal.stop()
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -542,7 +544,7 @@ async def test_a_server_that_stays_away_gives_unavailable_and_unknown_in_time(pr
     assert [((await stored(owner, row)) or {})["state"] for row in made] == ["SENT"] * 3
 
 
-async def count_of(unsure: Unsure, count: int) -> bool:
+async def count_of(unsure: list[Any], count: int) -> bool:
     return len(unsure) >= count
 
 
@@ -576,6 +578,19 @@ async def test_an_approval_that_was_written_after_all_is_handed_over_for_its_und
         assert ((await stored(owner, row)) or {})["state"] == "APPROVED"
         assert await journal.outcome(reversing(outcome.transaction), soon()) is Written.OURS
     assert unsure == [outcome]
+
+
+async def test_an_intent_that_was_written_after_all_is_handed_over_too(proxy: Proxy, owner: asyncpg.Connection) -> None:
+    late: list[Intent] = []
+    async with started(proxy.url, late) as (journal, _):
+        intent = rows.intent(rows.transaction())
+        proxy.arm("hold")
+        assert await journal.intent(intent, soon(0.3)) is Claim.UNAVAILABLE
+        assert not late
+        proxy.cut_all()
+        await until(lambda: count_of(late, 1))
+        assert ((await stored(owner, intent.transaction)) or {})["state"] == "SENT"
+    assert late == [intent]
 
 
 async def test_what_was_told_unknown_while_its_batch_fell_apart_is_not_written_row_by_row(database_url: str, owner: asyncpg.Connection) -> None:

@@ -7,11 +7,13 @@ import io
 import json
 import re
 import struct
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -113,6 +115,7 @@ class Run:
     answers: list[Answer]
     log: io.StringIO
     folder: Path
+    begun: float  # wall clock, seconds
 
 
 def card(pan: str, **more: object) -> dict[str, Any]:
@@ -213,14 +216,14 @@ async def read_everything(shop: Shop) -> list[Answer]:
 
 @pytest_asyncio.fixture(scope="module")
 async def run(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run]:
-    folder, stream, before = tmp_path_factory.mktemp("leaks"), io.StringIO(), logs.log.stream
+    folder, stream, before, begun = tmp_path_factory.mktemp("leaks"), io.StringIO(), logs.log.stream, time.time()
     logs.configure(stream, "debug")
     try:
         async with open_shop(database_url, folder) as shop:
             answers = await sell(shop) + await misuse(shop) + await talkative_host(shop)
             await asyncio.sleep(1.0)  # late answers come, reversals are under way
             answers += await read_everything(shop)
-            yield Run(shop, answers, stream, folder)
+            yield Run(shop, answers, stream, folder, begun)
     finally:
         logs.configure(before, "info")
 
@@ -251,15 +254,18 @@ async def test_no_column_of_any_table_holds_a_card_in_any_form(run: Run) -> None
     columns = await run.shop.sql("""SELECT c.table_name, c.column_name FROM information_schema.columns c JOIN information_schema.tables t USING (table_schema, table_name)
         WHERE c.table_schema = 'public' AND t.table_type = 'BASE TABLE'""")
     assert len(columns) > 150
-    for column in columns:
-        name = f"{column['table_name']}.{column['column_name']}"
-        rows = await run.shop.sql(f'SELECT "{column["column_name"]}" AS value FROM "{column["table_name"]}" WHERE "{column["column_name"]}" IS NOT NULL')
-        for value in {row["value"] if not isinstance(row["value"], list) else str(row["value"]) for row in rows}:
-            content = bytes(value) if isinstance(value, bytes | memoryview) else str(value).encode()
-            assert leaks(content) == [], name
-            assert content != SECURITY_CODE.encode(), name
-            if isinstance(value, str) and value.startswith("{"):
-                assert SECURITY_CODE not in json.loads(value).values(), name
+    connection = await asyncpg.connect(run.shop.url)
+    try:
+        for column in columns:
+            name = f'"{column["table_name"]}"."{column["column_name"]}"'
+            for row in await connection.fetch(f'SELECT DISTINCT "{column["column_name"]}" FROM "{column["table_name"]}" WHERE "{column["column_name"]}" IS NOT NULL'):
+                content = row[0] if isinstance(row[0], bytes) else str(row[0]).encode()
+                assert leaks(content) == [], name
+                assert content != SECURITY_CODE.encode(), name
+                if isinstance(row[0], str) and row[0].startswith("{"):
+                    assert SECURITY_CODE not in json.loads(row[0]).values(), name
+    finally:
+        await connection.close()
 
 
 async def test_the_seal_and_the_token_are_keyed(run: Run) -> None:
@@ -275,13 +281,13 @@ async def test_no_file_of_postgresql_holds_a_card_in_any_form(run: Run, tmp_path
     scanned, proof = 0, PANS[0][:8].encode() + b"****"
     seen = False
     for path in (each for folder in tmp_path_factory.getbasetemp().glob("cluster*") for each in folder.rglob("*") if each.is_file()):
-        if path.parent.parent.name == "base" and path.parent.name != setting["oid"]:
-            continue  # databases of other tests
-        content = path.read_bytes()
+        if path.stat().st_mtime < run.begun - 1 or (path.parent.parent.name == "base" and path.parent.name != setting["oid"]):
+            continue  # written before there were canaries, or in the database of other tests
+        content = path.read_bytes().rstrip(b"\0")  # the end of a log segment is not written yet
         scanned += len(content)
         seen = seen or proof in content
         assert leaks(content) == [], path.name
-    assert seen and scanned > 20_000_000
+    assert seen and scanned > 4_000_000, scanned
 
 
 async def test_our_log_and_the_hosts_book_hold_no_card(run: Run) -> None:

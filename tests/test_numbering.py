@@ -159,12 +159,13 @@ async def test_a_day_whose_numbers_are_used_up_has_none_and_the_others_go_on(
             assert await numbers.rrn_soon(acquirer, date(2026, 11, 24)) == "632800000001"
 
 
-async def test_the_blocks_of_an_old_day_go_when_a_new_one_comes(owner: asyncpg.Connection, acquirer: UUID) -> None:
+async def test_the_blocks_of_yesterday_stay_for_what_still_asks_and_older_ones_go(owner: asyncpg.Connection, acquirer: UUID) -> None:
     numbers, tomorrow = Numbers(lambda: asyncio.sleep(0)), date(2026, 11, 24)  # type: ignore[arg-type]
     await numbers.lease(owner, acquirer, None)
-    await numbers.lease(owner, acquirer, DAY)
+    for day in (date(2026, 11, 22), DAY):
+        await numbers.lease(owner, acquirer, day)
     assert await numbers.lease(owner, acquirer, tomorrow) == RRN_BLOCK
-    assert set(numbers.left) == {(acquirer, None), (acquirer, tomorrow)}
+    assert set(numbers.left) == {(acquirer, None), (acquirer, DAY), (acquirer, tomorrow)}
 
 
 async def test_a_database_that_was_away_is_asked_again(database_url: str, acquirer: UUID) -> None:

@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from switch import metrics
 from switch.api import merchant, operator, problems
 from switch.api.documented import complete, documented
-from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails
+from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails, refused
 from switch.api.terminal import AuthorizationRequest, CancellationRequest
 from switch.callers import Caller, identify
 from switch.database import Pool
@@ -61,7 +61,7 @@ def application(parts: Parts) -> FastAPI:
                    "description": "Seconds the terminal will wait."}]},
               responses={201: {"model": ApprovedOrDeclined, "description": "The outcome; a decline is an outcome. Replays byte for byte."},
                          202: {"model": NotSold, "description": "Not sold. GET it for the end of the story."},
-                         **{code: {"model": ProblemDetails, "description": "Refused"} for code in (400, 401, 403, 409, 413, 415, 422, 503)}})
+                         **refused(400, 401, 403, 409, 413, 415, 422, 503)})
     async def authorize(request: Request) -> Response:
         raise Problem("not_found")  # never reached: the plain callable of api/terminal.py stands in front (app.py)
 
@@ -86,7 +86,7 @@ def application(parts: Parts) -> FastAPI:
     async def docs() -> HTMLResponse:
         return HTMLResponse(page(app.openapi()), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
-    complete(app, [AuthorizationRequest, CancellationRequest, *operator.MODELS])
+    complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *operator.MODELS])
     return app
 
 

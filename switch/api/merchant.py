@@ -6,10 +6,12 @@ from typing import Annotated, Literal, Protocol
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from switch.api import answers, story
 from switch.api.documented import documented
+from switch.api.onboard import said
+from switch.api.shapes import Burnt, PaymentStatus, Status, Story, TransactionNow, TransactionPage, refused, shaped
 from switch.api.terminal import CancellationRequest, check_content, idempotency_key, model_of, one_of_each, read_body
 from switch.callers import Caller, selling
 from switch.directory import Directory
@@ -19,9 +21,9 @@ from switch.payments.cancellation import Cancellations
 from switch.payments.history import PAGE_MAX, Filter, History
 from switch.payments.transaction import REVERSING, SENT, STATE_OF, Transaction
 
-Status = Literal["pending", "approved", "declined", "not_sent", "reversing", "reversed", "parked", "confirmed"]
-PaymentStatus = Literal["none", "authorized", "partially_captured", "captured", "voided", "partially_refunded", "refunded", "charged_back"]
 Type = Literal["purchase", "preauthorization", "cash_advance", "balance_inquiry", "account_verification", "capture"]
+
+NOW = shaped(200, "As it stands now", TransactionNow) | refused(404)
 
 
 class Parts(Protocol):
@@ -50,7 +52,7 @@ def may_see(caller: Caller, row: Transaction) -> bool:
 
 
 def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
-    routes = APIRouter()
+    routes = APIRouter(responses=refused(401, 422, 503))
 
     async def visible(request: Request, shown_id: str) -> Transaction:
         caller, transaction_id = identify(request), _identified("transaction", shown_id)
@@ -59,8 +61,10 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
             raise Problem("not_found")
         return row
 
-    @routes.post("/v1/cancellations", tags=["terminals"], summary="Undo by key: the terminal lost the answer",
-                 status_code=202, openapi_extra=documented(CancellationRequest, {"idempotency_key": "0192f0c4-7c1e-7aaa-8bbb-1234567890ab"}))
+    @routes.post("/v1/cancellations", tags=["terminals"], summary="Undo by key: the terminal lost the answer", status_code=202,
+                 responses=shaped(200, "Nothing stands under this key", TransactionNow | Burnt) | shaped(202, "It is being reversed", TransactionNow)
+                 | refused(400, 403, 409, 413, 415),
+                 openapi_extra=documented(CancellationRequest, {"idempotency_key": "0192f0c4-7c1e-7aaa-8bbb-1234567890ab"}))
     async def cancel(request: Request) -> Response:
         caller = identify(request)
         seller = selling(parts.directory, caller)
@@ -71,17 +75,17 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
         wanted, _ = model_of(CancellationRequest, await read_body(headers, request.receive))
         row = await parts.cancellations.cancel(seller.merchant.merchant_id, seller.terminal.terminal_id, wanted.idempotency_key)
         if row is None:
-            return JSONResponse({"id": None, "status": "cancelled", "advice": "new_payment_allowed"})
+            return said({"id": None, "status": "cancelled", "advice": "new_payment_allowed"})
         duty = await parts.history.duty(row.transaction_id)
-        return JSONResponse(answers.current(row, duty), 202 if row.state in (REVERSING, SENT) else 200)
+        return said(answers.current(row, duty), 202 if row.state in (REVERSING, SENT) else 200)
 
-    @routes.get("/v1/authorizations/{authorization}", tags=["terminals"], summary="One authorization as it stands now")
-    @routes.get("/v1/transactions/{authorization}", tags=["merchants"], summary="One transaction as it stands now")
+    @routes.get("/v1/authorizations/{authorization}", tags=["terminals"], summary="One authorization as it stands now", responses=NOW)
+    @routes.get("/v1/transactions/{authorization}", tags=["merchants"], summary="One transaction as it stands now", responses=NOW)
     async def one(request: Request, authorization: str) -> Response:
         row = await visible(request, authorization)
-        return JSONResponse(answers.current(row, await parts.history.duty(row.transaction_id)))
+        return said(answers.current(row, await parts.history.duty(row.transaction_id)))
 
-    @routes.get("/v1/authorizations", tags=["terminals"], summary="Ask by your own key, after a lost answer")
+    @routes.get("/v1/authorizations", tags=["terminals"], summary="Ask by your own key, after a lost answer", responses=NOW | refused(403, 409))
     async def by_key(request: Request, idempotency_key: Annotated[str, Query(pattern=r"^[A-Za-z0-9_-]{16,64}$")]) -> Response:
         caller = identify(request)
         if caller.terminal_id is None or caller.merchant_id is None:
@@ -94,14 +98,16 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
         row = await parts.history.transaction(known.transaction_id)
         if row is None:
             raise Problem("not_found")
-        return JSONResponse(answers.current(row, await parts.history.duty(row.transaction_id)))
+        return said(answers.current(row, await parts.history.duty(row.transaction_id)))
 
-    @routes.get("/v1/transactions/{transaction}/story", tags=["merchants"], summary="Everything that happened to one transaction")
+    @routes.get("/v1/transactions/{transaction}/story", tags=["merchants"], summary="Everything that happened to one transaction",
+                responses=shaped(200, "The story", Story) | refused(404))
     async def the_story(request: Request, transaction: str) -> Response:
         row = await visible(request, transaction)
-        return JSONResponse(await story.tell(row, parts.history, parts.directory))
+        return said(await story.tell(row, parts.history, parts.directory))
 
-    @routes.get("/v1/transactions", tags=["merchants"], summary="Transactions, newest first")
+    @routes.get("/v1/transactions", tags=["merchants"], summary="Transactions, newest first",
+                responses=shaped(200, "One page", TransactionPage) | refused(404))
     async def transactions(
         request: Request,
         since: Annotated[datetime | None, Query(alias="from")] = None, until: Annotated[datetime | None, Query(alias="to")] = None,
@@ -127,8 +133,8 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
             amount_min=min_, amount_max=max_, before=_identified("transaction", after))
         rows = await parts.history.page(wanted, limit + 1)
         more = len(rows) > limit
-        return JSONResponse({"items": [answers.current(row) for row in rows[:limit]],
-                             "next": show("transaction", rows[limit - 1].transaction_id) if more else None})
+        return said({"items": [answers.current(row) for row in rows[:limit]],
+                     "next": show("transaction", rows[limit - 1].transaction_id) if more else None})
 
     return routes
 

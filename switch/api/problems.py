@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from switch import logs, metrics
+from switch.api.shapes import refused
 from switch.errors import PROBLEMS, Problem
 
 CONTENT_TYPE = "application/problem+json"
@@ -75,7 +76,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, on_fault)
 
 
-router = APIRouter(tags=["problems"])
+router = APIRouter(tags=["problems"], responses=refused(404, 422))
 
 
 @router.get("/problems/{code}", summary="What a problem code means and what to do")

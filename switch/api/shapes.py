@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 Advice = Literal["none", "retry_new_key", "other_card", "enter_pin", "call_issuer", "capture_card", "new_payment_allowed", "ask_again"]
 Status = Literal["pending", "approved", "declined", "not_sent", "reversing", "reversed", "parked", "confirmed"]
+PaymentStatus = Literal["none", "authorized", "partially_captured", "captured", "voided", "partially_refunded", "refunded", "charged_back"]
 
 
 class Shape(BaseModel):
@@ -42,7 +43,7 @@ class ApprovedOrDeclined(Shape):
     id: str
     type: str
     status: Literal["approved", "declined", "not_sent"]
-    payment_status: str
+    payment_status: PaymentStatus
     amount: int
     approved_amount: int
     currency: str
@@ -81,6 +82,93 @@ class NotSold(Shape):
     created_at: str
 
 
+class ReversalNow(Reversal):
+    cause: str | None = None
+    stan: str | None = None
+    transmissions: int | None = None
+    last_sent_at: str | None = None
+    last_code: str | None = None
+    next_attempt_at: str | None = None
+    closed_at: str | None = None
+    closed_by: Literal["ack", "not_found", "declined", "person"] | None = None
+
+
+class TransactionNow(Shape):
+    """A transaction as it stands now."""
+
+    id: str
+    type: str
+    original: str | None = None
+    status: Status
+    payment_status: PaymentStatus
+    amount: int
+    approved_amount: int | None
+    currency: str
+    response_code: str | None
+    reason: str | None
+    advice: Advice | None
+    approval_code: str | None
+    rrn: str
+    stan: str
+    acquirer: str
+    acquirer_rrn: str | None
+    card: ShownCard
+    terminal_trace: str | None
+    reference: str | None
+    possible_duplicate_of: str | None = None
+    emv: str | None = None
+    balances: list[Balance] | None = None
+    amounts: Amounts
+    reversal: ReversalNow | None
+    store: str
+    terminal: str
+    business_date: str
+    tip_amount: int
+    cashback_amount: int
+    capture_method: Literal["automatic", "manual"] | None
+    created_at: str
+    outcome_at: str | None
+
+
+class TransactionPage(Shape):
+    """Newest first; `next` goes into `after`, null at the end."""
+
+    items: list[TransactionNow]
+    next: str | None
+
+
+class Burnt(Shape):
+    """Nobody had used the key: it will never sell anything."""
+
+    id: None
+    status: Literal["cancelled"]
+    advice: Literal["new_payment_allowed"]
+
+
+class Step(Shape):
+    at: str
+    after_ms: float
+    what: str
+    detail: dict[str, Any] | None
+
+
+class Follower(Shape):
+    id: str
+    type: str
+    status: Status
+    amount: int
+
+
+class Story(Shape):
+    """Everything that happened to one transaction; what was sent and answered is masked."""
+
+    id: str
+    in_short: str
+    transaction: TransactionNow
+    steps: list[Step]
+    followed_by: list[Follower]
+
+
 class ProblemDetails(BaseModel):
     model_config = ConfigDict(extra="allow")
     type: str
@@ -90,3 +178,14 @@ class ProblemDetails(BaseModel):
     code: str
     errors: list[dict[str, Any]]
     request_id: str
+
+
+def shaped(code: int, description: str, model: Any) -> dict[int | str, dict[str, Any]]:
+    """An entry for a route's `responses`."""
+    return {code: {"description": description, "model": model}}
+
+
+def refused(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """The problems that a route may answer with, for its `responses`."""
+    return {code: {"description": "Refused", "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}}
+            for code in codes}
