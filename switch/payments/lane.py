@@ -15,7 +15,7 @@ from switch.database import UNKNOWN, Connection
 BATCH_MAX = 256
 RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)
 # asyncpg could not even encode the row (its client-side DataError is a ValueError): a poison row, and surely not written.
-UNSENDABLE = (ValueError, TypeError, ArithmeticError)
+UNSENDABLE = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, AssertionError)
 
 
 @dataclass(slots=True, eq=False)
