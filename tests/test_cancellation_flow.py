@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
-from tests.flows import ANSWER_TIMEOUT_MS, ROUTE, Shop, eventually, new_key, open_shop
+from tests.flows import ANSWER_TIMEOUT_MS, GRACE_MS, ROUTE, Shop, eventually, new_key, open_shop
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -122,7 +122,7 @@ async def test_a_dual_sale_and_its_capture_are_both_undone(shop: Shop) -> None:
 
 async def test_a_capture_that_is_on_its_way_is_reversed_when_its_answer_comes_after_the_cancellation(shop: Shop) -> None:
     key = new_key()
-    await shop.dual.order("delay", ANSWER_TIMEOUT_MS / 2000, {"0": "0220"})
+    await shop.dual.order("delay", GRACE_MS / 1333, {"0": "0220"})  # after the cancellation, before the reversal may leave
     sold = (await shop.pay(5600, key, "dual")).body
     (capture,) = await captures(shop, sold["id"])
     await eventually(lambda: taken(shop, "dual"), "the advice has not left")

@@ -57,6 +57,7 @@ async def listed(shop: Shop, key: str, **filters: object) -> list[Item]:
         assert answer.status == 200, answer.raw
         TransactionPage.model_validate(answer.body, strict=True)
         items += answer.body["items"]
+        assert len(items) < 5000, "the list has no end"
         after = answer.body["next"]
         if after is None:
             return items

@@ -1,0 +1,10 @@
+"""Follow-ups of an authorization: amounts reserved and booked on the original."""
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Nothing yet."""

@@ -1,0 +1,10 @@
+"""Reversals to their end: parked, resolved by two people; approvals."""
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Nothing yet."""
