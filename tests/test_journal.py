@@ -243,6 +243,14 @@ async def test_the_same_key_again_is_a_duplicate_and_not_a_possible_one(journal:
     assert await claimed(journal, rows.intent(replace(row, transaction_id=rows.new_id()), refuse=True)) == [Claim.DUPLICATE]
 
 
+@pytest.mark.parametrize("shared", ["pan_token", "same_trace"])
+async def test_two_possible_duplicates_that_come_in_one_turn_are_judged_one_after_the_other(journal: Journal, shared: str) -> None:
+    first = rows.transaction(same_trace=uuid4().int >> 66)
+    second = rows.transaction(**{shared: getattr(first, shared)})
+    assert await claimed(journal, rows.intent(first), rows.intent(second, refuse=True)) == [Claim.OURS, Claim.POSSIBLE_DUPLICATE]
+    assert second.possible_duplicate_of == first.transaction_id
+
+
 async def test_an_inquiry_without_an_amount_is_nobodys_duplicate(journal: Journal) -> None:
     [first] = await sent(journal, type="balance_inquiry", amount=0, capture_method=None)
     [second] = await sent(journal, type="balance_inquiry", amount=0, capture_method=None, pan_token=first.pan_token)

@@ -276,10 +276,14 @@ async def test_a_database_that_stands_still_is_told_as_not_sold_and_what_it_wrot
                 os.kill(pid, signal.SIGSTOP)
             await asyncio.sleep(1)
             asked = asyncio.create_task(demo.ask("GET", "/readyz"))
+            terminal, never = demo.handover["second_terminal_key"], f"frozen-{'0' * 16}"
+            began = time.monotonic()
+            cancelling = asyncio.create_task(demo.ask("POST", "/v1/cancellations", {"idempotency_key": never}, terminal))
             await asyncio.sleep(FROZEN_S - 1)
             for pid in frozen:
                 os.kill(pid, signal.SIGCONT)
-            unready = await asked
+            unready, cancelled, waited = await asked, await cancelling, time.monotonic() - began
+            assert (cancelled.status, cancelled.body["code"], waited < FROZEN_S + 1) == (503, "not_ready", True)
             assert (unready.status, unready.body["checks"]["database"]) == (503, False)
             await load.answered(100)
         books = await everything_agrees(demo, control, load)

@@ -14,6 +14,7 @@ import rows
 from asyncpg import exceptions as refusals
 
 from switch import database
+from switch.payments.journal import INTENT_COLUMNS, intent_values
 from switch.payments.transaction import Transaction
 
 SQL = asyncpg.Connection
@@ -219,8 +220,8 @@ async def test_a_masked_card_number_of_every_length_has_a_row(sql: SQL, masked: 
 # Numbers that may stand once.
 
 
-@pytest.mark.parametrize("state", ["SENT", "REVERSING"])
-async def test_two_open_rows_never_share_a_match_key(sql: SQL, state: str) -> None:
+@pytest.mark.parametrize("state", ["SENT", "REVERSING", "APPROVED", "DECLINED", "NOT_SENT", "REVERSED", "PARKED", "CONFIRMED"])
+async def test_two_rows_of_an_acquirer_never_share_a_match_key(sql: SQL, state: str) -> None:
     row = await put(sql, state)
     with pytest.raises(refusals.UniqueViolationError):
         async with sql.transaction():
@@ -228,10 +229,29 @@ async def test_two_open_rows_never_share_a_match_key(sql: SQL, state: str) -> No
     await insert(sql, rows.transaction(match_key=row.match_key, acquirer_id=uuid4()))
 
 
-@pytest.mark.parametrize("state", ["APPROVED", "DECLINED", "NOT_SENT", "REVERSED", "PARKED", "CONFIRMED"])
-async def test_a_match_key_is_free_again_after_the_outcome(sql: SQL, state: str) -> None:
-    row = await put(sql, state)
-    await insert(sql, rows.transaction(match_key=row.match_key))
+@pytest.mark.parametrize("born", [{"state": "APPROVED"}, {"state": "REVERSING"}, {"state": "DECLINED"}, {"version": 2}, {"outcome": "APPROVED"}])
+async def test_a_life_begins_as_sent(sql: SQL, born: dict[str, Any]) -> None:
+    row = dict(zip(INTENT_COLUMNS, intent_values(rows.transaction()), strict=True))
+    with pytest.raises(refusals.CheckViolationError):
+        async with sql.transaction():
+            await rows.insert(sql, "transaction", **row | {"state": "SENT", "version": 1} | born)
+    await rows.insert(sql, "transaction", **row, state="SENT")
+
+
+async def test_card_ranges_of_one_length_do_not_overlap(connections: dict[str, SQL]) -> None:
+    owner = connections["owner"]
+    ranges = owner.transaction()
+    await ranges.start()
+    try:
+        await rows.insert(owner, "bin_range", low="990000", high="990999", brand="x", card_type="debit", pan_lengths=[16])
+        for low, high in (("990500", "991000"), ("990999", "990999"), ("980000", "990000")):
+            with pytest.raises(refusals.ExclusionViolationError):
+                async with owner.transaction():
+                    await rows.insert(owner, "bin_range", low=low, high=high, brand="x", card_type="debit", pan_lengths=[16])
+        for low, high in (("991000", "991000"), ("99050000", "99059999")):
+            await rows.insert(owner, "bin_range", low=low, high=high, brand="x", card_type="debit", pan_lengths=[16])
+    finally:
+        await ranges.rollback()
 
 
 async def test_an_rrn_stands_once_per_acquirer_and_business_date(sql: SQL) -> None:
@@ -432,7 +452,7 @@ CANARY = "canary5f1c"
     (f"INSERT INTO organisation (organisation_id, name) SELECT '00000000-0000-0000-0000-000000000009', repeat('{CANARY}', 50)", []),
     (f"SELECT '{CANARY}'::uuid", []), (f"SELECT '{CANARY}'::int", []), (f"SELECT {CANARY}", []), (f"DO $$BEGIN RAISE WARNING '{CANARY}'; END$$", []),
     ("INSERT INTO idempotency VALUES ($1, $1, $2, 'x', '')", [UUID(int=9), CANARY]),
-    ("INSERT INTO schema_version VALUES ($1)", ["0001"]),
+    ("INSERT INTO schema_version SELECT version_num FROM schema_version", []),
 ])
 async def test_a_failing_row_is_not_in_the_servers_log(connections: dict[str, SQL], statement: str, arguments: list[Any]) -> None:
     owner = connections["owner"]

@@ -1,5 +1,6 @@
 """Cancelling by key: the terminal lost the answer and wants to be sure that nothing stands."""
 
+import asyncio
 from uuid import UUID
 
 from switch.database import UNKNOWN, Pool
@@ -11,6 +12,7 @@ from switch.payments.journal import Written
 from switch.payments.transaction import APPROVED, REVERSED, REVERSING, SENT, Event, Transaction
 
 TRIES = 5
+MARGIN_S = 1.0  # on top of the commit budget, until the terminal is told to ask again
 
 # A key nobody used is burnt: the unique index decides against an original that is still on its way.
 BURN = """
@@ -26,8 +28,20 @@ class Cancellations:
     async def cancel(self, merchant_id: UUID, caller: UUID, key: str) -> Transaction | None:
         """The transaction of the key, undone if anything stood; None when the key was unknown and is now burnt. May be repeated.
 
-        Raises Problem: day_closed (use a refund), not_ready (the database is away: ask again).
+        A task of the switch: it goes on when the client hangs up, and when a database that stands still makes it late.
+        Raises Problem: day_closed (use a refund), not_ready (the database is away or too slow: ask again).
         """
+        desk = self.authorizations.desk
+        work = asyncio.ensure_future(self._cancel(merchant_id, caller, key))
+        desk.tasks.add(work)
+        work.add_done_callback(desk.tasks.discard)
+        done, _ = await asyncio.wait([work], timeout=self.authorizations.commit_budget_s + MARGIN_S)
+        if done:
+            return work.result()
+        work.add_done_callback(lambda late: late.cancelled() or late.exception())
+        raise Problem("not_ready", "The journal cannot be written just now; cancel again.", retry_after=2)
+
+    async def _cancel(self, merchant_id: UUID, caller: UUID, key: str) -> Transaction | None:
         try:
             if await self.pool.fetchval(BURN, merchant_id, caller, key):
                 return None

@@ -5,7 +5,7 @@ From its first write on a walk belongs to a task of the switch: a client that ha
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from switch import logs, metrics
@@ -41,7 +41,7 @@ class Desk:
     def __init__(self, history: History) -> None:
         self.history = history
         self.walks: dict[Key, Walk] = {}
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[Any]] = set()
         self.draining = False
         self.loop = asyncio.get_running_loop()
 

@@ -5,7 +5,7 @@ connection, which waits on the unique index or the row lock until the old backen
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from datetime import datetime
 from enum import Enum
 from operator import attrgetter
@@ -208,6 +208,13 @@ async def _ride_along(connection: Connection, outcomes: list[Outcome]) -> None:
         await connection.execute(EVENTS, *zip(*events, strict=True))
 
 
+def twins(intent: Intent) -> tuple[Hashable, ...]:
+    """What two possible duplicates share; the second is claimed after the first, else the statement would not see it."""
+    row = intent.transaction
+    card = (row.pan_token, row.amount, row.terminal_id)
+    return (card,) if row.same_trace is None else (card, row.same_trace)
+
+
 class Journal:
     """Two lanes: intents, bounded and refused when full; outcomes, never refused: there are no more of them than intents in flight."""
 
@@ -216,9 +223,9 @@ class Journal:
         """`connect(settings)`: a writer's connection with these server settings. `on_late` gets an intent that may have become durable
         after its walk had ended."""
         self.intents = Lane("intent", lambda: connect(INTENT_PLANS), INTENTS_MAX, Claim.UNAVAILABLE, Claim.UNAVAILABLE, Claim.REFUSED, run_intents,
-                            on_late, lambda intent: intent.transaction.transaction_id)
+                            on_late, lambda intent: intent.transaction.transaction_id, twins)
         self.outcomes = Lane("outcome", lambda: connect(OUTCOME_PLANS), 1 << 30, Written.UNKNOWN, Written.UNKNOWN, Written.REFUSED, run_outcomes,
-                             on_unsure, lambda outcome: outcome.transaction.transaction_id)
+                             on_unsure, lambda outcome: outcome.transaction.transaction_id, lambda outcome: (outcome.transaction.transaction_id,))
         self.tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
