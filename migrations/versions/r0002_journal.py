@@ -2,6 +2,8 @@
 
 from alembic import op
 
+from migrations.versions.r0001_house import IMMUTABLE, TRANSITIONS
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -27,6 +29,18 @@ STATEMENTS = (
         RAISE EXCEPTION 'transaction: it must begin as SENT, version 1, without an outcome; numbers are digits; currency and PAN have their form'
             USING ERRCODE = '23514';
     END $$""",
+    # A trigger's condition is parsed by each statement and evaluated for each row: what no statement of ours sets has a trigger of its own,
+    # which a statement that does not name its columns never meets.
+    "DROP TRIGGER transaction_life ON transaction",
+    f"""
+    CREATE TRIGGER transaction_life BEFORE UPDATE ON transaction FOR EACH ROW
+    WHEN ((OLD.state || '>' || NEW.state) NOT IN ({", ".join(f"'{step}'" for step in TRANSITIONS)})
+          OR NEW.version <> OLD.version + 1 OR (OLD.outcome IS NOT NULL AND OLD.outcome IS DISTINCT FROM NEW.outcome))
+    EXECUTE FUNCTION refuse_change()""",
+    f"""
+    CREATE TRIGGER transaction_immutable BEFORE UPDATE OF {", ".join(IMMUTABLE)} ON transaction FOR EACH ROW
+    WHEN (({", ".join(f"OLD.{name}" for name in IMMUTABLE)}) IS DISTINCT FROM ({", ".join(f"NEW.{name}" for name in IMMUTABLE)}))
+    EXECUTE FUNCTION refuse_change()""",
     # An outcome is written in place (HOT) when no index knows a column that it changes and its page has room: eight index entries less per sale.
     # So the match key is unique for ever, which it is by its RRN (a dialect whose keys repeat needs more: DECISIONS), and an approval code is
     # looked for along the merchant's own key, like store and amount.
