@@ -277,7 +277,7 @@ async def test_a_merchants_list_with_this_filter_reads_an_index(
 
 
 # What names one sale or one card is found at once; the others narrow a walk down the merchant's key.
-SELECTIVE = frozenset({"rrn", "reference", "last4", "token", "since", "until", "before"})
+SELECTIVE = frozenset({"rrn", "approval_code", "reference", "last4", "token", "since", "until", "before"})
 
 
 async def test_an_operators_list_without_a_merchant_reads_an_index_too(crowded: tuple[Pool, list[Transaction]]) -> None:

@@ -138,7 +138,7 @@ def relative_import(_: str, text: str) -> Iterator[str]:
 def wrong_door(path: str, text: str) -> Iterator[str]:
     for line, module in imported(text):
         library = module.split(".")[0]
-        if library not in sys.stdlib_module_names | {"switch", "messages", "acquirer_stubs", "loadtests", ""} and \
+        if library not in sys.stdlib_module_names | {"switch", "messages", "acquirer_stubs", "loadtests", "migrations", ""} and \
                 not among(path, DOORS.get(library, ())):
             yield f"line {line}: imports {library}, whose door is {', '.join(DOORS.get(library, ('nowhere',)))}"
 

@@ -41,13 +41,6 @@ STATEMENTS = (
     CREATE TRIGGER transaction_immutable BEFORE UPDATE OF {", ".join(IMMUTABLE)} ON transaction FOR EACH ROW
     WHEN (({", ".join(f"OLD.{name}" for name in IMMUTABLE)}) IS DISTINCT FROM ({", ".join(f"NEW.{name}" for name in IMMUTABLE)}))
     EXECUTE FUNCTION refuse_change()""",
-    # An outcome is written in place (HOT) when no index knows a column that it changes and its page has room: eight index entries less per sale.
-    # So the match key is unique for ever, which it is by its RRN (a dialect whose keys repeat needs more: DECISIONS), and an approval code is
-    # looked for along the merchant's own key, like store and amount.
-    "CREATE UNIQUE INDEX transaction_match_key ON transaction (acquirer_id, match_key)",
-    "DROP INDEX transaction_open_match_key",
-    "DROP INDEX transaction_approval_code",
-    "ALTER TABLE transaction SET (fillfactor = 45)",
     # Ranges of one length do not overlap. A leading 1 keeps the lengths apart, so that one range type serves all.
     """
     ALTER TABLE bin_range ADD CONSTRAINT bin_ranges_apart
