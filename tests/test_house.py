@@ -36,7 +36,7 @@ TEST_PANS = frozenset({
     "4111111111111111", "4222222222222", "4222222222222220", "5555555555554444", "378282246310005", "30569309025904",
     "6212345678901265", "6212345678900000003", "0000000000000000",
 })
-PURE = ("messages/*", "switch/payments/transaction.py", "switch/payments/routing.py", "switch/payments/translation.py",
+PURE = ("messages/*", "switch/payments/transaction.py", "switch/payments/duties.py", "switch/payments/routing.py", "switch/payments/translation.py",
         "switch/links/protocol.py")
 IMPURE_MODULES = frozenset({"asyncio", "asyncpg", "fastapi", "os", "random", "socket", "time", "secrets", "threading", "subprocess"})
 IMPURE_CALLS = re.compile(r"\b(datetime\.now|datetime\.utcnow|date\.today|uuid[147]|token_bytes|token_hex|urandom|monotonic|perf_counter)$")
