@@ -74,7 +74,7 @@ class Switch:
                                              worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s)
         self.evidence = Evidence(self.writers, self.directory, self.history, self.authorizations, self.alarm)
         self.cancellations = Cancellations(self.writers, self.history, self.authorizations, self.directory)
-        self.reversals = Reversals(self.writers, self.directory, self.history, self.vault, self.links, self.alarm)
+        self.reversals = Reversals(self._journal_connection, self.directory, self.history, self.vault, self.links, self.alarm, self._may_send)
         self.recovery = Recovery(self.writers, self.history, self.authorizations, epoch)
         self.onboarding = Onboarding(self.writers)
         self.directory.on_acquirer = self._acquirer_changed
@@ -120,6 +120,10 @@ class Switch:
         if now - self.recovery.renewed_at > LEASE_TRUSTED_S:
             raise Problem("not_ready", "The switch cannot renew its lease.", retry_after=2, extra={"processed": False})
 
+    def _may_send(self) -> bool:
+        """Whether this worker's lease is good: without it another may have taken over, and nothing of ours may leave."""
+        return asyncio.get_running_loop().time() - self.recovery.renewed_at <= LEASE_TRUSTED_S
+
     async def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether this worker admits, and why not. Lines are shown; one that is down does not make the worker unready."""
         now = asyncio.get_running_loop().time()
@@ -144,6 +148,7 @@ class Switch:
         for link in self.links.values():
             await link.drain(1.0)
             await link.close()
+        await self.reversals.stop()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.commit_budget_s):
                 await self.journal.stop()

@@ -396,15 +396,16 @@ async def test_what_is_evidence_is_only_added_to(connections: dict[str, SQL]) ->
 
 # Every column that could hold free text or bytes. A new one needs a reason here why no track, security code or PIN block gets into it.
 FREE = """
-acquirer            name dialect message_mode status institution_code time_zone
+acquirer            name dialect message_mode status institution_code time_zone reversal_codes
 acquirer_line       host
 acquirer_terminal   card_acceptor_terminal card_acceptor
 alert               kind object acknowledged_by
 api_key             key_id role person secret_digest
+approval            kind object payload reason requested_by requested_key state decided_by decided_key
 bin_range           low high brand card_type pan_lengths
 business_day        state
 directory_change    kind key
-duty                kind state cause match_key last_code closed_by
+duty                kind state cause match_key last_code closed_by parked_reason
 idempotency         route
 merchant            name status mcc time_zone duplicate_policy
 number_block        name

@@ -19,6 +19,7 @@ from switch.links.acquirer import AcquirerLink, Bounced, Reply, Silence
 from switch.links.numbering import Numbers
 from switch.payments import routing, translation
 from switch.payments.desk import Desk, Key, Told
+from switch.payments.duties import first_attempt_at
 from switch.payments.journal import Claim, Duty, Intent, Journal, Outcome, Written
 from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, SENT, STATUS, Event, Transaction, step
 from switch.payments.translation import Order, Verdict
@@ -194,8 +195,7 @@ class Authorizations:
 
     async def _reversal_duty(self, transaction: Transaction, acquirer: Acquirer, event: Event, now: datetime) -> Duty:
         stan = await self.numbers.stan_soon(acquirer.acquirer_id)
-        answered = transaction.answered_at is not None
-        earliest = now if answered else max(now, transaction.send_not_after) + timedelta(seconds=acquirer.reversal_grace_s)
+        earliest = first_attempt_at(now, transaction.send_not_after, acquirer.reversal_grace_s, transaction.answered_at is not None)
         return Duty(transaction.merchant_id, transaction.transaction_id, acquirer.acquirer_id, "reversal", event.value, stan, de7(now),
                     match_key(acquirer.dialect, {"0": acquirer.dialect.messages["reversal"].mti, "7": de7(now), "11": stan,
                                                  "37": transaction.rrn, "41": transaction.card_acceptor_terminal,
