@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import date
 from typing import Any
@@ -13,12 +13,15 @@ import asyncpg
 from switch import database, logs, metrics
 from switch.alerts import Alerts
 from switch.api.application import application
+from switch.api.resolving import RESOLVE
 from switch.api.terminal import AuthorizationEndpoint
 from switch.database import Connection
 from switch.directory import Acquirer, Directory
 from switch.errors import Problem, StartError
+from switch.ids import read
 from switch.links.acquirer import AcquirerLink, LinkSettings
 from switch.links.numbering import Numbers
+from switch.merchants.approvals import Approvals
 from switch.merchants.onboarding import Onboarding
 from switch.payments.authorization import Authorizations
 from switch.payments.cancellation import Cancellations
@@ -27,6 +30,7 @@ from switch.payments.evidence import Evidence
 from switch.payments.history import History
 from switch.payments.journal import Journal
 from switch.payments.recovery import Recovery, claim
+from switch.payments.resolution import Resolution
 from switch.payments.reversals import Reversals
 from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
@@ -77,6 +81,8 @@ class Switch:
         self.reversals = Reversals(self._journal_connection, self.directory, self.history, self.vault, self.links, self.alarm, self._may_send)
         self.recovery = Recovery(self.writers, self.history, self.authorizations, epoch)
         self.onboarding = Onboarding(self.writers)
+        self.resolution = Resolution(self.writers)
+        self.approvals = Approvals(self.writers, {RESOLVE: self._resolve})
         self.directory.on_acquirer = self._acquirer_changed
         async with self.readers.acquire() as connection:
             await self.directory.load(connection)
@@ -119,6 +125,11 @@ class Switch:
             raise Problem("not_ready", "The switch cannot read its records.", retry_after=2, extra={"processed": False})
         if now - self.recovery.renewed_at > LEASE_TRUSTED_S:
             raise Problem("not_ready", "The switch cannot renew its lease.", retry_after=2, extra={"processed": False})
+
+    async def _resolve(self, connection: Connection, object_: str, payload: Mapping[str, Any], people: Mapping[str, str]) -> None:
+        identity = read("transaction", object_)
+        assert identity is not None
+        await self.resolution.resolve(connection, identity, payload, people)
 
     def _may_send(self) -> bool:
         """Whether this worker's lease is good: without it another may have taken over, and nothing of ours may leave."""
