@@ -75,7 +75,8 @@ class Switch:
                                lambda intent: self.authorizations.settle_late(intent))
         epoch = await claim(self.writers, self.alone)
         self.authorizations = Authorizations(self.directory, self.vault, self.journal, self.numbers, self.links, self.desk, self.alarm,
-                                             worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s)
+                                             worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s,
+                                             cleared=lambda *wanted: self.reversals.clear(*wanted))
         self.evidence = Evidence(self.writers, self.directory, self.history, self.authorizations, self.alarm)
         self.cancellations = Cancellations(self.writers, self.history, self.authorizations, self.directory)
         self.reversals = Reversals(self._journal_connection, self.directory, self.history, self.vault, self.links, self.alarm, self._may_send)
