@@ -17,8 +17,8 @@ TERMS = (
         ADD COLUMN reversals_at_once integer NOT NULL DEFAULT 200,
         ADD COLUMN reversal_first boolean NOT NULL DEFAULT false,
         ADD CONSTRAINT acquirer_reversal_codes CHECK (jsonb_typeof(reversal_codes) = 'object' AND NOT jsonb_path_exists(reversal_codes,
-            'strict $.keyvalue() ? (@.value.type() != "string" || !(@.key like_regex "^[0-9A-Z]{2}$" && (@.value == "acknowledged" || @.value == "not_found" || @.value == "retry"
-                               || @.value == "park")))')),
+            'strict $.keyvalue() ? (@.value.type() != "string" || !(@.key like_regex "^[0-9A-Z]{2}$" && (@.value == "acknowledged"
+                               || @.value == "not_found" || @.value == "retry" || @.value == "park")))')),
         ADD CONSTRAINT acquirer_reversal_max_age CHECK (reversal_max_age_s BETWEEN 1 AND 2592000),
         ADD CONSTRAINT acquirer_reversals_per_second CHECK (reversals_per_second BETWEEN 1 AND 10000),
         ADD CONSTRAINT acquirer_reversals_at_once CHECK (reversals_at_once BETWEEN 1 AND 2000)""",
