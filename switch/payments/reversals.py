@@ -104,6 +104,7 @@ class Reversals:
         self.at_work: set[asyncio.Task[None]] = set()
         self.busy: dict[UUID, int] = {}  # per acquirer
         self.paces: dict[UUID, Pace] = {}
+        self.full: set[UUID] = set()  # acquirers that had as many due as might leave: more may be waiting
         self.loop = asyncio.get_running_loop()
         self.connection: Connection | None = None
         self.one_at_a_time = asyncio.Lock()
@@ -169,14 +170,19 @@ class Reversals:
         started = self.loop.time()
         room = self._room(started)
         if not room or not self.may_send():
-            return False
+            return bool(self.full)
         rows = await self._fetch(TAKE, list(room), list(room.values()),
                                  [duties.lease(self.directory.acquirers[each].answer_timeout_s) for each in room])
         taken = [Taken(*row) for row in rows]
         for each in taken:
             self.paces[each.acquirer_id] = self.paces[each.acquirer_id].spent(1)
         await self._begin(taken, started)
-        return any(sum(each.acquirer_id == acquirer_id for each in taken) == count for acquirer_id, count in room.items())
+        for acquirer_id, count in room.items():
+            if sum(each.acquirer_id == acquirer_id for each in taken) == count:
+                self.full.add(acquirer_id)
+            else:
+                self.full.discard(acquirer_id)
+        return bool(self.full)
 
     def _room(self, now: float) -> dict[UUID, int]:
         """How many may leave now, by acquirer whose line is signed on: its pace, and how many are on their way."""
@@ -184,6 +190,7 @@ class Reversals:
         for acquirer_id, link in self.links.items():
             acquirer = self.directory.acquirers.get(acquirer_id)
             if acquirer is None or not link.usable():
+                self.full.discard(acquirer_id)
                 continue
             pace = self.paces[acquirer_id] = self.paces.get(acquirer_id, Pace(0.0, now)).refilled(acquirer.reversals.per_second, now)
             count = min(int(pace.tokens), acquirer.reversals.at_once - self.busy.get(acquirer_id, 0))
