@@ -68,7 +68,8 @@ async def duty(shop: Shop, shown: str, **wanted: object) -> dict[str, Any]:
     return row
 
 
-async def hurry(shop: Shop, shown: str, **sets: object) -> None:
+async def hurry(shop: Shop, shown: str) -> None:
+    """Its pause is over."""
     await shop.sql("UPDATE duty SET next_attempt_at = now() WHERE transaction_id = $1", UUID(shown[4:]))
 
 
@@ -83,6 +84,8 @@ async def alerts(shop: Shop, shown: str) -> list[str]:
 async def test_a_reversal_without_a_clear_answer_is_repeated_as_0421_until_acknowledged(shop: Shop, action: str, value: Any) -> None:
     await shop.host.order(action, value, match=REVERSAL)
     shown = await (posted(shop) if action == "silence" else owed(shop))
+    await duty(shop, shown, transmissions=1, leased_until=None, state="open")
+    await hurry(shop, shown)
     now = await shop.until(shown, "reversed", 12)
     assert now["reversal"]["closed_by"] == "ack"
     transmissions = await sent(shop, shown)

@@ -100,7 +100,7 @@ class Reversals:
         self.connect, self.directory, self.history, self.vault, self.links, self.alarm = connect, directory, history, vault, links, alarm
         self.may_send = may_send
         self.lane = Lane("duty", lambda: connect(OUTCOME_PLANS), 1 << 30, False, False, False, run_ended, lambda ended: None,
-                         lambda ended: ended.transaction_id)
+                         lambda ended: ended.transaction_id, lambda ended: (ended.transaction_id,))
         self.at_work: set[asyncio.Task[None]] = set()
         self.busy: dict[UUID, int] = {}  # per acquirer
         self.paces: dict[UUID, Pace] = {}
