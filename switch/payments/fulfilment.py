@@ -60,7 +60,8 @@ AGAIN = """
 UPDATE duty d SET next_attempt_at = a.at, last_code = coalesce(a.code, d.last_code), leased_until = NULL,
   not_found_at = coalesce(d.not_found_at, a.not_found_at), faults = d.faults + a.fault::integer,
   transmissions = CASE WHEN a.sent THEN d.transmissions ELSE greatest(d.transmissions - 1, 0) END,
-  first_sent_at = CASE WHEN a.sent OR d.transmissions > 1 THEN d.first_sent_at END
+  first_sent_at = CASE WHEN a.sent OR d.transmissions > 1 THEN d.first_sent_at END,
+  last_sent_at = CASE WHEN a.sent OR d.transmissions > 1 THEN d.last_sent_at END
 FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::timestamptz[], $6::timestamptz[], $7::boolean[], $8::boolean[])
   AS a(transaction_id, kind, leased_until, code, at, not_found_at, sent, fault)
 WHERE d.transaction_id = a.transaction_id AND d.state = 'open' AND d.kind = a.kind AND d.leased_until = a.leased_until
