@@ -80,8 +80,10 @@ class Authorizations:
         found = self.directory.brand(order.pan.reveal()[:12])
         brand = found.brand if found is not None else "unknown"
         acquirer, link = self._usable(order, seller.terminal, brand, door)
-        if acquirer.reversals.first:
-            await self._reversals_first(seller.terminal, acquirer, door)
+        if acquirer.reversals.first and not await self._reversals_first(seller.terminal, acquirer, door):
+            if await self.desk.history.key(*key) is not None:  # not a new sale
+                return await self.desk.stored(key, ROUTE, fingerprint, door.at + acquirer.answer_timeout_s)
+            raise Problem("reversal_pending", retry_after=2, extra={"processed": False})
         transaction = self._transaction(order, seller, key[2], acquirer, brand, door)
         message = translation.request(order, transaction, acquirer, seller.merchant, seller.store)
         transaction.match_key = match_key(acquirer.dialect, message)
@@ -120,15 +122,13 @@ class Authorizations:
             raise Problem("not_supported", refusal)
         raise Problem("acquirer_unavailable", retry_after=5, extra={"processed": False})
 
-    async def _reversals_first(self, terminal: Terminal, acquirer: Acquirer, door: Door) -> None:
-        """For acquirers that want a terminal's reversal before its next sale. Raises Problem: nothing is written yet."""
+    async def _reversals_first(self, terminal: Terminal, acquirer: Acquirer, door: Door) -> bool:
+        """For acquirers that want a terminal's reversal before its next sale: whether none is left. Raises Problem: nothing is written yet."""
         left = door.at + REVERSAL_FIRST_S - asyncio.get_running_loop().time()
         try:
-            done = await self.cleared(terminal.terminal_id, acquirer, left)
+            return await self.cleared(terminal.terminal_id, acquirer, left)
         except (*UNKNOWN, asyncpg.PostgresError, Problem):
             raise Problem("journal_unavailable", retry_after=2, extra={"processed": False}) from None
-        if not done:
-            raise Problem("reversal_pending", retry_after=2, extra={"processed": False})
 
     def _alternatives(self, terminal: Terminal, brand: str) -> list[Acquirer]:
         """What routing chose for this terminal and brand; kept until the directory changes."""
