@@ -117,16 +117,16 @@ def _reversals(routes: APIRouter, operator: Callable[[Request], Any], resolution
         rows = await resolution.page(states, _id("acquirer", acquirer), _id("transaction", after), limit + 1)
         return _page([_reversal(row) for row in rows], limit, "transaction")
 
-    @routes.post("/v1/reversals/{transaction}/retry", tags=["operations"], responses=refused(409) | _answered("reversal", state="open"),
+    @routes.post("/v1/reversals/{ident}/retry", tags=["operations"], responses=refused(409) | _answered("reversal", state="open"),
                  summary="Send it again now; a parked one is opened again")
-    async def retry(transaction: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
-        return said(_reversal(await resolution.retry(identified("transaction", transaction), _person(caller))))
+    async def retry(ident: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
+        return said(_reversal(await resolution.retry(identified("transaction", ident), _person(caller))))
 
-    @routes.post("/v1/reversals/{transaction}/resolve", tags=["operations"], status_code=202,
+    @routes.post("/v1/reversals/{ident}/resolve", tags=["operations"], status_code=202,
                  summary="Ask a second person to resolve a parked reversal by hand", openapi_extra=documented(ResolveRequest, ASKED),
                  responses=refused(400, 409, 413, 415) | _answered("approval", 202))
-    async def resolve(request: Request, transaction: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
-        identity, wanted = identified("transaction", transaction), await body_of(request, ResolveRequest)
+    async def resolve(request: Request, ident: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
+        identity, wanted = identified("transaction", ident), await body_of(request, ResolveRequest)
         payload = await resolution.asked(identity, wanted.resolution, wanted.approved_amount)
         row = await approvals.request(RESOLVE, show("transaction", identity), payload, wanted.reason, _person(caller))
         return said(_approval(row), 202)
@@ -139,12 +139,12 @@ def _approvals(routes: APIRouter, operator: Callable[[Request], Any], approvals:
         rows = await approvals.page(None if state == "all" else state, _id("approval", after), limit + 1)
         return _page([_approval(row) for row in rows], limit, "id")
 
-    @routes.post("/v1/approvals/{approval}", tags=["operations"], summary="Approve what another person asked for: it is done in the same commit",
+    @routes.post("/v1/approvals/{ident}", tags=["operations"], summary="Approve what another person asked for: it is done in the same commit",
                  responses=refused(409) | _answered("approval", state="approved", decided_by="Wang Fang", decided_at=_AT))
-    async def approve(approval: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
-        return said(_approval(await approvals.approve(identified("approval", approval), _person(caller))))
+    async def approve(ident: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
+        return said(_approval(await approvals.approve(identified("approval", ident), _person(caller))))
 
-    @routes.post("/v1/approvals/{approval}/refuse", tags=["operations"], summary="Refuse it, or take back what you asked for",
+    @routes.post("/v1/approvals/{ident}/refuse", tags=["operations"], summary="Refuse it, or take back what you asked for",
                  responses=refused(409) | _answered("approval", state="refused", decided_by="Wang Fang", decided_at=_AT))
-    async def refuse(approval: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
-        return said(_approval(await approvals.refuse(identified("approval", approval), _person(caller))))
+    async def refuse(ident: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
+        return said(_approval(await approvals.refuse(identified("approval", ident), _person(caller))))
