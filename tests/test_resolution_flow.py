@@ -274,6 +274,31 @@ async def test_the_database_itself_wants_two_people_and_keeps_what_they_said(sho
         await shop.sql("UPDATE approval SET state = 'waiting', decided_by = NULL, decided_key = NULL, decided_at = NULL WHERE approval_id = $1", identity)
 
 
+async def test_a_capture_that_cannot_be_built_waits_for_a_person_and_is_then_sent(shop: Shop) -> None:
+    dual = shop.ids["acquirer.dual"]
+    await shop.dual.order("silence", match={"0": "0220"})
+    sold = (await shop.pay(1000, key="dual")).body
+    (capture,) = await shop.sql("SELECT transaction_id, rrn, pan_sealed FROM transaction WHERE original_id = $1", UUID(sold["id"][4:]))
+    shown, put_ = show("transaction", capture["transaction_id"]), "UPDATE transaction SET pan_sealed = $2, version = version + 1 WHERE transaction_id = $1"
+    await shop.sql(put_, capture["transaction_id"], b"torn")
+
+    async def wait_over() -> None:
+        while True:
+            await shop.sql("UPDATE duty SET next_attempt_at = now() WHERE acquirer_id = $1 AND state = 'open'", dual)
+            await asyncio.sleep(0.1)
+
+    hurrying = asyncio.create_task(wait_over())
+    row = await duty(shop, shown, state="parked")
+    hurrying.cancel()
+    assert (row["kind"], row["parked_reason"], (await shop.get(shown))["status"]) == ("advice", "unbuildable", "pending")
+    assert "advice_parked" in [each["kind"] for each in await shop.sql("SELECT kind FROM alert WHERE object = $1", shown)]
+    await shop.sql(put_, capture["transaction_id"], capture["pan_sealed"])
+    assert (await shop.ask("POST", f"/v1/reversals/{shown}/retry", None, "li")).status == 200
+    await shop.until(shown, "approved")
+    assert await shop.dual.effect(capture["rrn"]) == (1000, 0)
+    assert (await ask(shop, shown)).status == 409, "an advice is not resolved by hand"
+
+
 async def command(shop: Shop, capfd: pytest.CaptureFixture[str], key: str, *words: str) -> tuple[int, str, str]:
     before = logs.log.stream, logs.log.level
     capfd.readouterr()
