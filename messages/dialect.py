@@ -15,7 +15,7 @@ ADVICES = frozenset(
     {"none", "retry_new_key", "other_card", "enter_pin", "call_issuer", "capture_card", "new_payment_allowed"},
 )
 FIELD_NUMBERS = frozenset(str(number) for number in range(2, 129)) - {"65"}  # 1 and 65 are the bits of further bitmaps
-REVERSAL_OUTCOMES = frozenset({"acknowledged", "not_found"})
+REVERSAL_OUTCOMES = frozenset({"acknowledged", "not_found", "retry", "park"})
 LITERALS: Mapping[str, Mapping[str, Any]] = {"iso87_ascii": iso87_ascii.DIALECT}
 
 
@@ -62,7 +62,8 @@ class Dialect:
     approval_code_exempt: tuple[str, ...]  # first two digits of DE3
     codes: Mapping[str, ResponseCode]
     codes_only_for: Mapping[str, tuple[str, ...]]  # code -> first two digits of DE3 it holds for
-    reversal_codes: Mapping[str, str]  # DE39 of an answered reversal -> acknowledged, not_found; anything else: send it again
+    reversal_codes: Mapping[str, str]  # DE39 of an answered reversal -> one of REVERSAL_OUTCOMES; anything else: send it again
+    reversal_first: bool  # a terminal's open reversal must be done before its next sale
     request_fields: tuple[str, ...]
     messages: Mapping[str, MessageRule]
     network: Mapping[str, str]
@@ -106,6 +107,7 @@ def build(literal: Mapping[str, Any]) -> Dialect:
             codes=_frozen({code: ResponseCode(*rest) for code, rest in literal["codes"].items()}),
             codes_only_for=_frozen(literal["codes_only_for"]),
             reversal_codes=_frozen(literal["reversal_codes"]),
+            reversal_first=bool(literal["reversal_first"]),
             request_fields=literal["request_fields"],
             messages=_frozen({verb: MessageRule(mti, _frozen(fixed), more) for verb, (mti, fixed, more) in literal["messages"].items()}),
             network=_frozen(literal["network"]),

@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import date
 from typing import Any
@@ -13,12 +13,15 @@ import asyncpg
 from switch import database, logs, metrics
 from switch.alerts import Alerts
 from switch.api.application import application
+from switch.api.resolving import RESOLVE
 from switch.api.terminal import AuthorizationEndpoint
 from switch.database import Connection
 from switch.directory import Acquirer, Directory
 from switch.errors import Problem, StartError
+from switch.ids import read
 from switch.links.acquirer import AcquirerLink, LinkSettings
 from switch.links.numbering import Numbers
+from switch.merchants.approvals import Approvals
 from switch.merchants.onboarding import Onboarding
 from switch.payments.authorization import Authorizations
 from switch.payments.cancellation import Cancellations
@@ -27,6 +30,7 @@ from switch.payments.evidence import Evidence
 from switch.payments.history import History
 from switch.payments.journal import Journal
 from switch.payments.recovery import Recovery, claim
+from switch.payments.resolution import Resolution
 from switch.payments.reversals import Reversals
 from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
@@ -71,12 +75,15 @@ class Switch:
                                lambda intent: self.authorizations.settle_late(intent))
         epoch = await claim(self.writers, self.alone)
         self.authorizations = Authorizations(self.directory, self.vault, self.journal, self.numbers, self.links, self.desk, self.alarm,
-                                             worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s)
+                                             worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s,
+                                             cleared=lambda *wanted: self.reversals.clear(*wanted))
         self.evidence = Evidence(self.writers, self.directory, self.history, self.authorizations, self.alarm)
         self.cancellations = Cancellations(self.writers, self.history, self.authorizations, self.directory)
-        self.reversals = Reversals(self.writers, self.directory, self.history, self.vault, self.links, self.alarm)
+        self.reversals = Reversals(self._journal_connection, self.directory, self.history, self.vault, self.links, self.alarm, self._may_send)
         self.recovery = Recovery(self.writers, self.history, self.authorizations, epoch)
         self.onboarding = Onboarding(self.writers)
+        self.resolution = Resolution(self.writers)
+        self.approvals = Approvals(self.writers, {RESOLVE: self._resolve})
         self.directory.on_acquirer = self._acquirer_changed
         async with self.readers.acquire() as connection:
             await self.directory.load(connection)
@@ -120,6 +127,15 @@ class Switch:
         if now - self.recovery.renewed_at > LEASE_TRUSTED_S:
             raise Problem("not_ready", "The switch cannot renew its lease.", retry_after=2, extra={"processed": False})
 
+    async def _resolve(self, connection: Connection, object_: str, payload: Mapping[str, Any], people: Mapping[str, str]) -> None:
+        identity = read("transaction", object_)
+        assert identity is not None
+        await self.resolution.resolve(connection, identity, payload, people)
+
+    def _may_send(self) -> bool:
+        """Whether this worker's lease is good: without it another may have taken over, and nothing of ours may leave."""
+        return asyncio.get_running_loop().time() - self.recovery.renewed_at <= LEASE_TRUSTED_S
+
     async def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether this worker admits, and why not. Lines are shown; one that is down does not make the worker unready."""
         now = asyncio.get_running_loop().time()
@@ -144,6 +160,7 @@ class Switch:
         for link in self.links.values():
             await link.drain(1.0)
             await link.close()
+        await self.reversals.stop()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.commit_budget_s):
                 await self.journal.stop()

@@ -1,25 +1,24 @@
-"""The command line: `switch demo | serve | migrate | postgres | stub | onboard | acquirer | route | links | story`."""
+"""The command line: `switch demo | serve | migrate | postgres | stub | onboard | acquirer | route | links | story | reversals | approvals`."""
 
 import argparse
 import asyncio
-import http.client
 import json
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import quote
 
 import asyncpg
 
-from switch import database, logs
+from switch import database, inquiries, logs
 from switch.api.onboard import shown
-from switch.demo import call, demo, serve
+from switch.demo import demo, serve
 from switch.errors import PROBLEMS, Problem, SettingsError, StartError
 from switch.ids import read
 from switch.merchants import IssuedKey
 from switch.merchants.onboarding import Onboarding
+from switch.merchants.terms import ReversalTerms
 from switch.postgres import EmbeddedPostgres, PostgresError
 from switch.serve import database as database_of
 from switch.serve import run, stop_event
@@ -48,15 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("postgres", help="the embedded PostgreSQL alone, in the foreground")
     verbs.add_parser("stub", help="the acquirer stub; options as of python -m acquirer_stubs")
     _onboarding_parsers(verbs)
-    for name, text in (("links", "the acquirers' lines, or a verb for one of them"), ("story", "everything that happened to a transaction")):
-        asked = verbs.add_parser(name, help=text)
-        asked.add_argument("--url", help="the switch; default: the demo's")
-        asked.add_argument("--key", help="an operator's key; default: the demo's")
-        if name == "links":
-            asked.add_argument("action", nargs="?", choices=("drain", "down", "up", "sign-on"))
-            asked.add_argument("acquirer", nargs="?", help="acq_... of the line")
-        else:
-            asked.add_argument("transaction", help="txn_...")
+    inquiries.parsers(verbs)
     return parser
 
 
@@ -81,18 +72,47 @@ def _onboarding_parsers(verbs: Any) -> None:
     owner.add_argument("--terminal")
     owner.add_argument("--merchant")
     owner.add_argument("--operator", metavar="PERSON")
-    added = verbs.add_parser("acquirer", help="acquirers").add_subparsers(dest="kind", required=True).add_parser("add")
+    acquirers = verbs.add_parser("acquirer", help="acquirers").add_subparsers(dest="kind", required=True)
+    added, changed = acquirers.add_parser("add"), acquirers.add_parser("change", help="what is given changes, on every worker")
     added.add_argument("name")
     added.add_argument("--dialect", default="iso87_ascii")
     added.add_argument("--host", required=True)
     added.add_argument("--port", required=True, type=int)
     added.add_argument("--message-mode", default="single", choices=("single", "dual"))
     added.add_argument("--answer-timeout", type=_milliseconds, default=30_000, metavar="SECONDS")
+    changed.add_argument("name")
+    changed.add_argument("--host")
+    changed.add_argument("--port", type=int)
+    changed.add_argument("--status", choices=("active", "down", "draining"))
+    changed.add_argument("--answer-timeout", type=_milliseconds, metavar="SECONDS")
+    for parser in (added, changed):
+        _terms(parser)
     route = verbs.add_parser("route", help="routes").add_subparsers(dest="kind", required=True).add_parser("add")
     route.add_argument("--acquirer", required=True, metavar="NAME")
     route.add_argument("--merchant")
     route.add_argument("--brand")
     route.add_argument("--priority", type=int, default=100)
+
+
+def _terms(parser: argparse.ArgumentParser) -> None:
+    """How reversals go to the acquirer; what is not said is the default, or stays."""
+    parser.add_argument("--reversal-codes", type=_codes, metavar="CODE=MEANING,...",
+                        help="over the dialect's: acknowledged, not_found, retry or park, such as 21=acknowledged; '' for none")
+    parser.add_argument("--reversal-max-age", dest="reversal_max_age_s", type=int, metavar="SECONDS")
+    parser.add_argument("--reversals-per-second", type=int, metavar="N", help="of one worker")
+    parser.add_argument("--reversals-at-once", type=int, metavar="N", help="of one worker")
+    parser.add_argument("--reversal-first", action=argparse.BooleanOptionalAction, help="a terminal's reversal before its next sale")
+
+
+def _codes(text: str) -> dict[str, str]:
+    pairs = (pair.partition("=") for pair in text.split(",") if pair)
+    return {code: meaning for code, _, meaning in pairs}
+
+
+def _terms_of(options: argparse.Namespace) -> ReversalTerms:
+    return {"reversal_codes": options.reversal_codes, "reversal_max_age_s": options.reversal_max_age_s,
+            "reversals_per_second": options.reversals_per_second, "reversals_at_once": options.reversals_at_once,
+            "reversal_first": options.reversal_first}
 
 
 def _id(kind: str, text: str) -> Any:
@@ -118,10 +138,14 @@ async def _onboard(options: argparse.Namespace, onboarding: Onboarding) -> Any:
                 "terminal" if options.terminal else "merchant" if options.merchant else "operator",
                 terminal_id=_id("terminal", options.terminal) if options.terminal else None,
                 merchant_id=_id("merchant", options.merchant) if options.merchant else None, person=options.operator)
+        case "acquirer", "change":
+            known = await onboarding.acquirer_named(options.name)
+            return await onboarding.change_acquirer(known.acquirer_id, status=options.status, host=options.host, port=options.port,
+                                                    answer_timeout_ms=options.answer_timeout, **_terms_of(options))
         case "acquirer", _:
             await onboarding.install_bins()
             return await onboarding.acquirer(options.name, options.dialect, options.host, options.port, message_mode=options.message_mode,
-                                             answer_timeout_ms=options.answer_timeout)
+                                             answer_timeout_ms=options.answer_timeout, **_terms_of(options))
         case _:
             return await onboarding.route(options.acquirer, merchant_id=_id("merchant", options.merchant) if options.merchant else None,
                                           brand=options.brand, priority=options.priority)
@@ -177,45 +201,6 @@ async def _postgres(settings: Settings) -> int:
     return 0
 
 
-def _reached(options: argparse.Namespace, settings: Settings) -> tuple[str, str]:
-    """URL and operator's key of the switch to ask: as said, else the demo's of this home."""
-    url, key = options.url, options.key
-    if url is None or key is None:
-        try:
-            handover = json.loads((settings.home / "demo.json").read_text())
-        except (OSError, ValueError):
-            raise StartError(f"no demo runs in {settings.home}; say --url and --key (an operator's key)") from None
-        url, key = url or handover["base_url"], key or handover["operator_key"]
-    return url, key
-
-
-def _ask(options: argparse.Namespace, settings: Settings) -> int:
-    """`links` and `story`: over HTTP, with an operator's key. Raises StartError: the switch cannot be reached, or refuses."""
-    method, path = "GET", "/v1/links"
-    if options.verb == "story":
-        path = f"/v1/transactions/{quote(options.transaction, safe='')}/story"
-    elif options.action:
-        if options.acquirer is None:
-            raise StartError(f"links {options.action} needs the acq_... of the line; `switch links` shows them")
-        method, path = "POST", f"/v1/links/{quote(options.acquirer, safe='')}/{options.action}"
-    url, key = _reached(options, settings)
-    try:
-        status, body = call(url, method, path, key, {} if method == "POST" else None)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise StartError(f"the switch cannot be reached ({getattr(error, 'strerror', None) or type(error).__name__}); check --url") from None
-    if status >= 400 or not isinstance(body, dict):
-        said = body if isinstance(body, dict) else {}
-        raise StartError(f"refused with {status}: {said.get('detail') or said.get('title') or 'no switch answers at this URL'}")
-    if options.verb == "story":
-        say(body["in_short"])
-        for step in body["steps"]:
-            say(f"  {step['at']}  {step['after_ms']:>10.1f} ms  {step['what']}")
-    for line in (body["items"] if method == "GET" else [body]) if options.verb == "links" else []:
-        say(f"{line['name']:<20} {line['state']:<12} {line['host']}:{line['port']}  pending {line['pending']}/{line['window']}  "
-            f"sent {line['sent']} answered {line['answered']} timeouts {line['timeouts']} late {line['late']}  {line['acquirer']}")
-    return 0
-
-
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
@@ -231,7 +216,7 @@ def _dispatch(options: argparse.Namespace, settings: Settings) -> int:
     }
     if options.verb in commands:
         return run(commands[options.verb])
-    return _ask(options, settings)
+    return inquiries.ask(options, settings, say)
 
 
 def main(arguments: list[str] | None = None) -> int:

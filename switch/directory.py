@@ -5,11 +5,13 @@ splits one request. Every worker polls the change log each second; NOTIFY only w
 """
 
 import asyncio
+import json
 import time
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import date
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -55,6 +57,19 @@ class Terminal(NamedTuple):
     numbers: dict[UUID, tuple[str, str]]  # acquirer -> (DE41, DE42)
 
 
+class ReversalTerms(NamedTuple):
+    """How reversals are sent to an acquirer, and what it says to them."""
+
+    codes: Mapping[str, str]  # DE39 -> acknowledged, not_found, retry, park: the dialect's, and over them the acquirer's own
+    max_age_s: float
+    per_second: int  # of one worker
+    at_once: int  # of one worker
+    first: bool  # a terminal's open reversal is done before its next sale
+
+
+PLAIN_TERMS = ReversalTerms(MappingProxyType({}), 259_200.0, 1000, 200, False)
+
+
 class Acquirer(NamedTuple):
     acquirer_id: UUID
     name: str
@@ -68,6 +83,7 @@ class Acquirer(NamedTuple):
     max_in_flight: int
     lines: tuple[tuple[str, int], ...]  # host, port
     business_date: date  # of the open day
+    reversals: ReversalTerms = PLAIN_TERMS
 
 
 class Route(NamedTuple):
@@ -233,7 +249,14 @@ def _acquirer(row: asyncpg.Record) -> Acquirer | None:
         return None
     return Acquirer(row["acquirer_id"], row["name"], load_dialect(row["dialect"]), row["message_mode"], row["status"],
                     row["institution_code"], ZoneInfo(row["time_zone"]), row["answer_timeout_ms"] / 1000, row["reversal_grace_ms"] / 1000,
-                    row["max_in_flight"], tuple(zip(row["hosts"] or (), row["ports"] or (), strict=True)), row["business_date"])
+                    row["max_in_flight"], tuple(zip(row["hosts"] or (), row["ports"] or (), strict=True)), row["business_date"],
+                    reversal_terms(row, load_dialect(row["dialect"])))
+
+
+def reversal_terms(row: asyncpg.Record, dialect: Dialect) -> ReversalTerms:
+    codes = MappingProxyType({**dialect.reversal_codes, **json.loads(row["reversal_codes"])})
+    return ReversalTerms(codes, float(row["reversal_max_age_s"]), row["reversals_per_second"], row["reversals_at_once"],
+                         row["reversal_first"] or dialect.reversal_first)
 
 
 def _terminal(row: asyncpg.Record) -> Terminal:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 PREFIXES = {
     "organisation": "org_", "merchant": "mer_", "store": "sto_", "terminal": "trm_", "acquirer": "acq_", "route": "rte_",
-    "transaction": "txn_", "alert": "alr_", "line": "lin_",
+    "transaction": "txn_", "alert": "alr_", "approval": "app_", "line": "lin_",
 }
 
 EPOCH, MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)

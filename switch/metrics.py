@@ -17,6 +17,7 @@ journal_queue = Gauge("switch_journal_queue", "Rows waiting for a commit", ["kin
 unmatched_answers = Counter("switch_unmatched_answers", "Messages from an acquirer that answer no request", ["reason"], registry=registry)
 reversals = Counter("switch_reversals", "Reversals by what happened to them", ["event"], registry=registry)
 reversals_open = Gauge("switch_reversals_open", "Reversals owed and not yet acknowledged", registry=registry)
+reversals_parked = Gauge("switch_reversals_parked", "Duties that wait for a person", registry=registry)
 in_doubt = Gauge("switch_in_doubt", "Transactions sent and without an outcome", registry=registry)
 link_up = Gauge("switch_link_up", "1 while the acquirer's line is signed on", ["acquirer"], registry=registry)
 link_pending = Gauge("switch_link_pending", "Requests in flight on the line", ["acquirer"], registry=registry)

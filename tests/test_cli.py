@@ -89,6 +89,11 @@ async def test_an_external_database_is_migrated_onboarded_and_served_by_commands
     with processes.stub(tmp_path) as (port, _):
         acquirer = await do("acquirer", "add", "first", "--host", "127.0.0.1", "--port", f"{port}", "--answer-timeout", "2.5")
         assert (acquirer["answer_timeout_ms"], acquirer["message_mode"], acquirer["dialect"]) == (2_500, "single", "iso87_ascii")
+        changed = await do("acquirer", "change", "first", "--reversal-codes", "21=acknowledged,30=retry", "--reversal-max-age", "3600",
+                           "--reversals-per-second", "50", "--reversals-at-once", "5", "--reversal-first")
+        assert changed == acquirer | {"reversal_codes": {"21": "acknowledged", "30": "retry"}, "reversal_max_age_s": 3600, "reversals_per_second": 50,
+                                      "reversals_at_once": 5, "reversal_first": True}
+        assert await do("acquirer", "change", "first", "--reversal-codes", "", "--no-reversal-first") == changed | {"reversal_codes": {}, "reversal_first": False}
         keys = await onboard_all(do)
         route = await do("route", "add", "--acquirer", "first", "--brand", "unionpay", "--priority", "7")
         assert (route["acquirer"], route["brand"], route["priority"]) == (acquirer["id"], "unionpay", 7)

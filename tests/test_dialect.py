@@ -102,7 +102,11 @@ def test_the_terminal_is_told_why() -> None:
 
 
 def test_a_reversal_is_closed_only_by_a_code_that_speaks_about_the_undo() -> None:
-    assert dict(DIALECT.reversal_codes) == {"00": "acknowledged", "94": "acknowledged", "25": "not_found", "12": "not_found"}
+    by_meaning = {meaning: {code for code, said in DIALECT.reversal_codes.items() if said == meaning}
+                  for meaning in ("acknowledged", "not_found", "retry", "park")}
+    assert by_meaning == {"acknowledged": {"00", "94"}, "not_found": {"12", "25"}, "retry": {"06", "09", "68", "91", "96", "98"},
+                          "park": {"21", "30", "40"}}
+    assert DIALECT.reversal_first is False
 
 
 @pytest.mark.parametrize(

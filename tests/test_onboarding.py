@@ -224,6 +224,14 @@ async def test_an_acquirers_line_status_and_timers_change_alone(onboarding: Onbo
     assert (changed.host, changed.port, changed.status, changed.answer_timeout_ms) == ("127.0.0.1", 6000, "active", 30_000)
     changed = await onboarding.change_acquirer(made.acquirer_id, status="draining", answer_timeout_ms=3000)
     assert (changed.port, changed.status, changed.answer_timeout_ms, changed.reversal_grace_ms) == (6000, "draining", 3000, 5000)
+    assert (changed.reversal_codes, changed.reversal_max_age_s, changed.reversals_per_second, changed.reversals_at_once, changed.reversal_first) == (
+        {}, 259_200, 1000, 200, False)
+    changed = await onboarding.change_acquirer(made.acquirer_id, reversal_codes={"21": "acknowledged"}, reversal_max_age_s=3600, reversal_first=True)
+    assert (changed.reversal_codes, changed.reversal_max_age_s, changed.reversals_at_once, changed.reversal_first) == (
+        {"21": "acknowledged"}, 3600, 200, True)
+    changed = await onboarding.change_acquirer(made.acquirer_id, reversal_codes={}, reversals_per_second=5, reversals_at_once=7, reversal_first=False)
+    assert (changed.reversal_codes, changed.reversal_max_age_s, changed.reversals_per_second, changed.reversals_at_once, changed.reversal_first) == (
+        {}, 3600, 5, 7, False)
     assert (await refused(onboarding.change_acquirer(NOBODY, port=1))).code == "not_found"
     assert (await refused(onboarding.change_acquirer(made.acquirer_id, status="gone"))).errors[0]["field"] == "status"
 
@@ -327,6 +335,10 @@ ACQUIRER = {"name": "bank", **LINE}
     ("acquirer", {"port": 65536}, "port"), ("acquirer", {"port": True}, "port"), ("acquirer", {"message_mode": "triple"}, "message_mode"),
     ("acquirer", {"institution_code": "123456789012"}, "institution_code"), ("acquirer", {"answer_timeout_ms": 99}, "answer_timeout_ms"),
     ("acquirer", {"reversal_grace_ms": -1}, "reversal_grace_ms"), ("acquirer", {"max_in_flight": 0}, "max_in_flight"),
+    ("acquirer", {"reversal_codes": {"2": "park"}}, "reversal_codes"), ("acquirer", {"reversal_codes": {"21": "close"}}, "reversal_codes"),
+    ("acquirer", {"reversal_codes": {"2\n": "park"}}, "reversal_codes"), ("acquirer", {"reversal_max_age_s": 0}, "reversal_max_age_s"),
+    ("acquirer", {"reversals_per_second": 0}, "reversals_per_second"), ("acquirer", {"reversals_at_once": 2001}, "reversals_at_once"),
+    ("acquirer", {"reversal_first": 1}, "reversal_first"),
     ("acquirer", {"time_zone": "UTC+8"}, "time_zone"),
     ("number", {"card_acceptor_terminal": "123456789"}, "card_acceptor_terminal"),
     ("number", {"card_acceptor_terminal": " "}, "card_acceptor_terminal"),

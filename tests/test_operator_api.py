@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -261,37 +260,6 @@ async def test_an_alert_is_taken_on_by_a_named_person(desk: Desk, pool: Pool) ->
     await alarm.raise_("reversal_parked", object_)
     again = next(each for each in (await desk.call("GET", "/v1/alerts")).json()["items"] if each["object"] == object_)
     assert (again["acknowledged_by"], again["count"]) == (None, 2)
-
-
-TRANSACTION = """INSERT INTO transaction (merchant_id, transaction_id, type, exchange, state, store_id, terminal_id, caller, acquirer_id,
-business_date, worker_epoch, amount, currency, entry_mode, masked_pan, card_last4, brand, pan_token, pan_token_key, pan_sealed, pan_key,
-pan_sealed_on, mti, processing_code, stan, transmitted_at, local_time, local_date, pos_entry_mode, pos_condition, rrn,
-card_acceptor_terminal, card_acceptor, mcc, match_key, received_at, send_not_after, respond_by, request_message)
-SELECT $1, $2, 'purchase', 'request', 'SENT', $3, $4, $4, $5, '2026-03-01', 1, 10000, 'CNY', 'chip', '62123456****1265', '1265', 'unionpay',
-sha256('token'), 'k', 'sealed', 'k', '2026-03-01', '0200', '000000', lpad($6, 6, '0'), '0301020304', '100304', '0301', '051', '00',
-lpad($6, 12, '0'), 'T0000001', 'M00000000000001', '5812', $6, now(), now(), now(), '{}'"""
-DUTY = """INSERT INTO duty (merchant_id, transaction_id, acquirer_id, kind, state, cause, stan, transmitted_at, match_key, next_attempt_at, closed_at,
-closed_by) VALUES ($1, $2, $3, $4, $5, 'timeout', lpad($6, 6, '0'), '0301020304', $6, now(), $7, $8)"""
-
-
-async def test_owed_reversals_are_listed_and_settled_ones_are_not(desk: Desk, pool: Pool) -> None:
-    acquirer, terminal = await desk.acquirer(), await desk.terminal()
-    merchant_id, store_id, terminal_id, acquirer_id = [UUID(text[4:]) for text in (terminal["merchant"], terminal["store"], terminal["id"],
-                                                                                    acquirer["id"])]
-    ids = sorted((uuid4() for _ in range(4)), reverse=True)
-    duties = (("reversal", "open"), ("reversal", "parked"), ("reversal", "done"), ("advice", "open"))
-    for number, (ident, (kind, state)) in enumerate(zip(ids, duties, strict=True), 1):
-        await pool.execute(TRANSACTION, merchant_id, ident, store_id, terminal_id, acquirer_id, str(number))
-        done = state == "done"
-        await pool.execute(DUTY, merchant_id, ident, acquirer_id, kind, state, str(number),
-                           *((datetime.now(UTC), "ack") if done else (None, None)))
-    first = (await desk.call("GET", "/v1/reversals?limit=1")).json()
-    second = (await desk.call("GET", f"/v1/reversals?after={first['next']}")).json()
-    found = first["items"] + second["items"]
-    owed = [show("transaction", ident) for ident in ids[:2]]
-    assert [(each["transaction"], each["state"]) for each in found] == list(zip(owed, ("open", "parked"), strict=True))
-    assert second["next"] is None and set(found[0]) == set(operator.EXAMPLES["reversal"])
-    assert (found[0]["amount"], found[0]["stan"]) == (10000, "000001")
 
 
 async def test_unmatched_answers_are_listed_newest_first(desk: Desk, pool: Pool) -> None:

@@ -402,15 +402,16 @@ async def test_what_is_evidence_is_only_added_to(connections: dict[str, SQL]) ->
 
 # Every column that could hold free text or bytes. A new one needs a reason here why no track, security code or PIN block gets into it.
 FREE = """
-acquirer            name dialect message_mode status institution_code time_zone
+acquirer            name dialect message_mode status institution_code time_zone reversal_codes
 acquirer_line       host
 acquirer_terminal   card_acceptor_terminal card_acceptor
 alert               kind object acknowledged_by
 api_key             key_id role person secret_digest
+approval            kind object payload reason requested_by requested_key state decided_by decided_key
 bin_range           low high brand card_type pan_lengths
 business_day        state
 directory_change    kind key
-duty                kind state cause match_key last_code closed_by
+duty                kind state cause match_key last_code closed_by parked_reason
 idempotency         route
 merchant            name status mcc time_zone duplicate_policy
 number_block        name
@@ -448,6 +449,66 @@ async def test_no_column_can_hold_a_track_a_security_code_or_a_pin_block(connect
     for domain in await connections["owner"].fetch("SELECT typname FROM pg_type WHERE typtype = 'd' AND typnamespace = 'public'::regnamespace"):
         with pytest.raises((refusals.CheckViolationError, refusals.InvalidTextRepresentationError)):
             await connections["owner"].execute(f"SELECT ';4111111111111111=28121010000012345678?'::{domain['typname']}")
+
+
+async def at_commit(sql: SQL) -> None:
+    """What the database looks at only when the transaction commits, now."""
+    async with sql.transaction():
+        await sql.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    await sql.execute("SET CONSTRAINTS ALL DEFERRED")
+
+
+async def set_duty(sql: SQL, row: Transaction, **sets: Any) -> None:
+    assignments = ", ".join(f"{name} = ${number}" for number, name in enumerate(sets, 2))
+    assert await sql.execute(f"UPDATE duty SET {assignments} WHERE transaction_id = $1", row.transaction_id, *sets.values()) == "UPDATE 1"
+
+
+DONE = {"state": "done", "closed_at": AT, "closed_by": "ack"}
+# What is written of the transaction (or nothing), and of its duty, in one commit; whether it holds.
+AGREE: tuple[tuple[str, str | None, dict[str, Any], bool], ...] = (
+    ("REVERSING", "REVERSED", DONE, True), ("REVERSING", None, DONE, False), ("REVERSING", "PARKED", {"state": "parked"}, True),
+    ("REVERSING", None, {"state": "parked"}, False), ("REVERSING", "PARKED", {}, False), ("REVERSING", "PARKED", DONE, False),
+    ("REVERSING", "REVERSED", {"state": "parked"}, False), ("PARKED", "REVERSING", {"state": "open"}, True), ("PARKED", "REVERSING", {}, False),
+    ("PARKED", None, {"state": "open"}, False), ("PARKED", "REVERSED", DONE, True), ("PARKED", None, DONE, False), ("PARKED", "REVERSED", {}, False),
+    ("PARKED", "CONFIRMED", DONE | {"closed_by": "person"}, True), ("PARKED", "CONFIRMED", {}, False),
+    ("PARKED", "CONFIRMED", {"state": "open"}, False), ("REVERSED", None, {"state": "open", "closed_at": None, "closed_by": None}, False),
+)
+
+
+@pytest.mark.parametrize(("state", "becomes", "duty", "holds"), AGREE)
+async def test_a_reversal_and_its_transaction_say_the_same_when_the_commit_is_made(
+        sql: SQL, state: str, becomes: str | None, duty: dict[str, Any], holds: bool) -> None:
+    row = await put(sql, "REVERSING")
+    before = {"REVERSED": DONE, "PARKED": {"state": "parked"}}.get(state)
+    if before is not None:
+        await update(sql, row, state=state)
+        await set_duty(sql, row, **before)
+    await at_commit(sql)
+    if becomes is not None:
+        await update(sql, row, state=becomes)
+    if duty:
+        await set_duty(sql, row, **duty)
+    if holds:
+        await at_commit(sql)
+    else:
+        with pytest.raises(refusals.CheckViolationError, match=r"reversal"):
+            await at_commit(sql)
+
+
+async def test_an_advice_is_closed_and_parked_for_itself(sql: SQL) -> None:
+    row = await put(sql, type="capture", exchange="advice", original_id=uuid4(), idempotency_key=None)
+    await owe(sql, row, "advice")
+    for sets in ({"state": "parked"}, {"state": "open"}, DONE):
+        await set_duty(sql, row, **sets)
+        await at_commit(sql)
+
+
+@pytest.mark.parametrize("codes", ['[]', '"21"', '{"21": "close"}', '{"2": "park"}', '{"21": 1}', '{"211": "park"}', '{"21": null}', '{"21": ["park"]}'])
+async def test_codes_of_an_acquirer_are_of_the_four_meanings(sql: SQL, codes: str) -> None:
+    await rows.insert(sql, "acquirer", acquirer_id=uuid4(), name="bank", dialect="iso87_ascii", message_mode="single")
+    await sql.execute("""UPDATE acquirer SET reversal_codes = '{"21": "acknowledged", "Z9": "not_found", "96": "retry", "30": "park"}'""")
+    with pytest.raises(refusals.CheckViolationError):
+        await sql.execute("UPDATE acquirer SET reversal_codes = $1::jsonb", codes)
 
 
 CANARY = "canary5f1c"

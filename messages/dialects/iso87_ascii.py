@@ -207,10 +207,16 @@ DIALECT = {
     },
     # A code that holds only for these processing codes (first two digits of DE3); anywhere else it is doubt.
     "codes_only_for": {"85": ("33",)},
-    # DE39 of a 0430; anything else is sent again. 94 answers a repeat whose first copy was applied. 08 and 11 say nothing about an
-    # undo, so they do not close one: a repeat too many costs a message, a reversal closed too early costs the cardholder money.
-    # 12 is how hosts without 25 say that they know no original; NOT_FOUND needs it twice, late.
-    "reversal_codes": {"00": "acknowledged", "94": "acknowledged", "25": "not_found", "12": "not_found"},
+    # DE39 of a 0430. 94 answers a repeat whose first copy was applied. 08 and 11 say nothing about an undo, so they do not close one:
+    # a repeat too many costs a message, a reversal closed too early costs the cardholder money. 12 is how hosts without 25 say that
+    # they know no original; NOT_FOUND needs it twice, late. 21 (cannot be backed out), 30 and 40 will not change by sending it again:
+    # a person must look. Codes that are not here are sent again, like those that say retry.
+    "reversal_codes": {
+        "00": "acknowledged", "94": "acknowledged", "12": "not_found", "25": "not_found",
+        "06": "retry", "09": "retry", "68": "retry", "91": "retry", "96": "retry", "98": "retry",
+        "21": "park", "30": "park", "40": "park",
+    },
+    "reversal_first": False,
     # What every request carries beside the DE3 and DE25 below (when a card is in it: 2, 14, 22).
     "request_fields": ("2", "3", "4", "7", "11", "12", "13", "14", "18", "22", "25", "37", "41", "42", "49"),
     # verb: (MTI, fixed fields, fields it carries beyond request_fields)

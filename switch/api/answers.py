@@ -8,7 +8,7 @@ import orjson
 from switch.ids import show
 from switch.payments.desk import stands
 from switch.payments.history import Duty
-from switch.payments.transaction import APPROVED, PARKED, REVERSED, REVERSING, SENT, STATUS, Transaction, payment_status
+from switch.payments.transaction import APPROVED, CONFIRMED, PARKED, REVERSED, REVERSING, SENT, STATUS, Transaction, payment_status
 
 REVERSAL_STATE = {REVERSING: "open", REVERSED: "done", PARKED: "parked"}
 
@@ -95,7 +95,7 @@ def current(row: Transaction, duty: Duty | None = None) -> dict[str, Any]:
     money = (row.authorised, row.capturable, row.captured, row.refunded, row.charged_back)
     return {**_common(row), "status": STATUS[row.state],
             "payment_status": payment_status(row.state, row.authorised, row.captured, row.refunded, row.charged_back),
-            "amount": row.amount, "approved_amount": row.approved_amount if row.state == APPROVED else 0, **_what(row),
+            "amount": row.amount, "approved_amount": row.approved_amount if row.state in (APPROVED, CONFIRMED) else 0, **_what(row),
             "advice": _advice(row), "amounts": _amounts(*money), "reversal": reversal(row, duty),
             "store": show("store", row.store_id), "terminal": show("terminal", row.terminal_id), "business_date": row.business_date.isoformat(),
             "tip_amount": row.tip_amount, "cashback_amount": row.cashback_amount, "capture_method": row.capture_method,

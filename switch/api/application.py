@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from switch import metrics
-from switch.api import merchant, operator, problems
+from switch.api import merchant, operator, problems, resolving
 from switch.api.documented import complete, documented
 from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails, refused
 from switch.api.terminal import AuthorizationRequest, CancellationRequest
@@ -18,9 +18,11 @@ from switch.database import Pool
 from switch.directory import Directory
 from switch.errors import Problem
 from switch.links.acquirer import AcquirerLink
+from switch.merchants.approvals import Approvals
 from switch.merchants.onboarding import Onboarding
 from switch.payments.cancellation import Cancellations
 from switch.payments.history import History
+from switch.payments.resolution import Resolution
 
 EXAMPLE = {
     "type": "purchase", "amount": 10000, "currency": "CNY", "terminal_trace": "000017", "reference": "table 4",
@@ -35,6 +37,8 @@ class Parts(Protocol):
     history: History
     cancellations: Cancellations
     onboarding: Onboarding
+    resolution: Resolution
+    approvals: Approvals
     links: dict[UUID, AcquirerLink]
     writers: Pool
 
@@ -67,6 +71,7 @@ def application(parts: Parts) -> FastAPI:
 
     app.include_router(merchant.router(parts, caller_of))
     app.include_router(operator.router(caller_of, parts.onboarding, links, parts.writers))
+    app.include_router(resolving.router(caller_of, parts.resolution, parts.approvals))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -86,7 +91,7 @@ def application(parts: Parts) -> FastAPI:
     async def docs() -> HTMLResponse:
         return HTMLResponse(page(app.openapi()), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
-    complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *operator.MODELS])
+    complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *operator.MODELS, *resolving.MODELS])
     return app
 
 

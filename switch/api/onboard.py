@@ -30,6 +30,7 @@ def _instant(value: Any) -> datetime:
         raise fault from None
 
 
+Codes = Annotated[dict[str, str], Field(max_length=100, description="DE39 of an answered reversal: acknowledged, not_found, retry or park")]
 Ident = Annotated[str, Field(max_length=64)]
 Name = Annotated[str, Field(description="1 to 120 printable characters")]
 Zone = Annotated[str, Field(description="Name of the IANA time zone database")]
@@ -88,6 +89,11 @@ class AcquirerRequest(Model):
     reversal_grace_ms: int = 5_000
     max_in_flight: int = 2048
     number_terminals: bool = True
+    reversal_codes: Codes | None = None
+    reversal_max_age_s: int | None = None
+    reversals_per_second: int | None = None
+    reversals_at_once: int | None = None
+    reversal_first: bool | None = None
 
 
 class RouteRequest(Model):
@@ -130,6 +136,11 @@ class AcquirerChange(Model):
     answer_timeout_ms: int | None = None
     reversal_grace_ms: int | None = None
     max_in_flight: int | None = None
+    reversal_codes: Codes | None = None
+    reversal_max_age_s: int | None = None
+    reversals_per_second: int | None = None
+    reversals_at_once: int | None = None
+    reversal_first: bool | None = None
 
 
 MODELS = (OrganisationRequest, MerchantRequest, StoreRequest, NumbersRequest, TerminalRequest, AcquirerRequest, RouteRequest, KeyRequest,

@@ -59,7 +59,8 @@ SENT: Mapping[str, dict[str, Any]] = {
     "terminal": {"store": f"sto_{_ID}", "name": "Till 1", "numbers": [_NUMBERS]},
     "acquirer": {"name": "harbour-bank", "dialect": "iso87_ascii", "message_mode": "single", "institution_code": "00010344",
                  "time_zone": "Asia/Shanghai", "answer_timeout_ms": 30_000, "reversal_grace_ms": 5_000, "max_in_flight": 2048,
-                 "host": "10.0.0.5", "port": 5000},
+                 "host": "10.0.0.5", "port": 5000, "reversal_codes": {"21": "acknowledged"}, "reversal_max_age_s": 259_200,
+                 "reversals_per_second": 1000, "reversals_at_once": 200, "reversal_first": False},
     "route": {"acquirer": f"acq_{_ID}", "merchant": f"mer_{_ID}", "brand": "unionpay", "priority": 100},
     "key": {"role": "terminal", "terminal": f"trm_{_ID}", "expires_at": "2027-03-01T00:00:00Z"},
 }
@@ -76,8 +77,6 @@ EXAMPLES: Mapping[str, dict[str, Any]] = {
              "reconnects": 0, "echo_failures": 0, "last_error": None, "last_answer_at": _AT},
     "alert": {"id": f"alr_{_ID}", "kind": "reversal_parked", "meaning": alerts.KINDS["reversal_parked"], "object": f"txn_{_ID}", "since": _AT,
               "last_at": _AT, "count": 1, "acknowledged_by": None, "acknowledged_at": None},
-    "reversal": {"transaction": f"txn_{_ID}", "acquirer": f"acq_{_ID}", "amount": 10000, "currency": "CNY", "state": "open", "cause": "timeout",
-                 "stan": "000124", "transmissions": 2, "created_at": _AT, "last_sent_at": _AT, "last_code": None, "next_attempt_at": _AT},
     "unmatched answer": {"id": 17, "acquirer": f"acq_{_ID}", "received_at": _AT, "reason": "late", "field": None, "transaction": f"txn_{_ID}",
                          "message": {"0": "0210", "11": "000123", "39": "00"}},
 }
@@ -301,19 +300,8 @@ def _alerts(routes: APIRouter, pool: Pool, operator: Callable[[Request], Any]) -
         return said(_alert(rows[0]))
 
 
-REVERSALS = """SELECT d.transaction_id, d.acquirer_id, t.amount, t.currency, d.state, d.cause, d.stan, d.transmissions, d.created_at, d.last_sent_at,
-d.last_code, d.next_attempt_at FROM history_duty d JOIN history_transaction t USING (merchant_id, transaction_id)
-WHERE d.kind = 'reversal' AND d.state IN ('open', 'parked') AND ($1::uuid IS NULL OR d.transaction_id < $1)
-ORDER BY d.transaction_id DESC LIMIT $2"""
 UNMATCHED = """SELECT unmatched_id, acquirer_id, received_at, reason, field, transaction_id, message FROM history_unmatched
 WHERE ($1::bigint IS NULL OR unmatched_id < $1) ORDER BY unmatched_id DESC LIMIT $2"""
-
-
-def _reversal(row: asyncpg.Record) -> dict[str, Any]:
-    shown_row = {"transaction": show("transaction", row["transaction_id"]), "acquirer": show("acquirer", row["acquirer_id"])}
-    plain = ("amount", "currency", "state", "cause", "stan", "transmissions", "last_code")
-    times = ("created_at", "last_sent_at", "next_attempt_at")
-    return {**shown_row, **{name: row[name] for name in plain}, **{name: stamp(row[name]) for name in times}}
 
 
 def _unmatched(row: asyncpg.Record) -> dict[str, Any]:
@@ -324,11 +312,6 @@ def _unmatched(row: asyncpg.Record) -> dict[str, Any]:
 
 
 def _waiting(routes: APIRouter, pool: Pool) -> None:
-    @routes.get("/v1/reversals", tags=["operations"], summary="Reversals that are owed: open, or parked for a person", responses=_listed("reversal"))
-    async def reversals(limit: Limit = 50, after: str | None = None) -> Response:
-        rows = await _fetch(pool, REVERSALS, None if after is None else identified("transaction", after), limit + 1)
-        return _paged([_reversal(row) for row in rows], limit, "transaction")
-
     @routes.get("/v1/unmatched-answers", tags=["operations"], summary="Messages of acquirers that answered no open request, newest first",
                 responses=_listed("unmatched answer"))
     async def unmatched(limit: Limit = 50, after: Annotated[int | None, Query(ge=1, lt=2**63)] = None) -> Response:

@@ -71,6 +71,11 @@ class Acquirer:
     host: str
     port: int
     business_date: date  # of the open day
+    reversal_codes: dict[str, str]  # DE39 of an answered reversal -> its meaning here, over the dialect's
+    reversal_max_age_s: int
+    reversals_per_second: int  # of one worker
+    reversals_at_once: int  # of one worker
+    reversal_first: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import fields
 from datetime import UTC, date, datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, Unpack
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -33,6 +33,7 @@ from switch.merchants import (
     default_bins,
 )
 from switch.merchants.rules import ACQUIRER_RULES, check, refuse
+from switch.merchants.terms import ReversalTerms, check_terms, read_terms, set_terms
 from switch.security import credentials
 
 PAGE_MAX = 200
@@ -76,7 +77,8 @@ KINDS: Mapping[type, Kind] = {
         SELECT ARRAY[n.acquirer_id::text, n.card_acceptor_terminal, n.card_acceptor] FROM acquirer_terminal n
         WHERE n.merchant_id = t.merchant_id AND n.terminal_id = t.terminal_id ORDER BY n.acquirer_id)"""}, _terminal),
     Acquirer: Kind("acquirer t JOIN acquirer_line l USING (acquirer_id)", "acquirer_id", {"host": "l.host", "port": "l.port",
-        "business_date": "(SELECT max(d.business_date) FROM business_day d WHERE d.acquirer_id = t.acquirer_id AND d.state = 'open')"}),
+        "business_date": "(SELECT max(d.business_date) FROM business_day d WHERE d.acquirer_id = t.acquirer_id AND d.state = 'open')"},
+        lambda row: Acquirer(**read_terms(dict(row)))),
     Route: Kind("route t", "route_id"),
     Key: Kind("api_key t", "key_id"),
 }
@@ -258,11 +260,13 @@ class Onboarding:
 
     async def acquirer(self, name: str, dialect: str, host: str, port: int, message_mode: str = "single",
                        institution_code: str | None = None, answer_timeout_ms: int = 30_000, reversal_grace_ms: int = 5_000,
-                       max_in_flight: int = 2048, time_zone: str = "UTC", number_terminals: bool = True) -> Acquirer:
+                       max_in_flight: int = 2048, time_zone: str = "UTC", number_terminals: bool = True,
+                       **terms: Unpack[ReversalTerms]) -> Acquirer:
         """With its line, its first business day (today in its zone), and generated numbers for all terminals unless
         `number_terminals` is False: then the acquirer's own come by `number`."""
         check(ACQUIRER_RULES, name=name, host=host, port=port, message_mode=message_mode, institution_code=institution_code,
                answer_timeout_ms=answer_timeout_ms, reversal_grace_ms=reversal_grace_ms, max_in_flight=max_in_flight, time_zone=time_zone)
+        check_terms(terms)
         try:
             load_dialect(dialect)
         except LookupError:
@@ -270,6 +274,7 @@ class Onboarding:
         async with self._work(numbering=True) as connection:
             await connection.execute(ACQUIRER, ident := _new_id(), name, dialect, message_mode, institution_code, time_zone,
                                      answer_timeout_ms, reversal_grace_ms, max_in_flight)
+            await set_terms(connection, ident, terms)
             await connection.execute(LINE, ident, _new_id(), host, port)
             await connection.execute(OPEN_DAY, ident, datetime.now(ZoneInfo(time_zone)).date())
             if number_terminals:
@@ -278,13 +283,15 @@ class Onboarding:
 
     async def change_acquirer(self, acquirer_id: UUID, *, status: str | None = None, host: str | None = None, port: int | None = None,
                               answer_timeout_ms: int | None = None, reversal_grace_ms: int | None = None,
-                              max_in_flight: int | None = None) -> Acquirer:
+                              max_in_flight: int | None = None, **terms: Unpack[ReversalTerms]) -> Acquirer:
         """Changes what is given; a new host or port makes every worker reconnect."""
         check(ACQUIRER_RULES, host=host, port=port, answer_timeout_ms=answer_timeout_ms, reversal_grace_ms=reversal_grace_ms,
                max_in_flight=max_in_flight)
+        check_terms(terms)
         refuse([] if status in (None, *ACQUIRER_STATUSES) else [("status", f"one of: {', '.join(ACQUIRER_STATUSES)}")])
         async with self._work() as connection:
             await connection.execute(CHANGE_ACQUIRER, acquirer_id, status, answer_timeout_ms, reversal_grace_ms, max_in_flight)
+            await set_terms(connection, acquirer_id, terms)
             if host is not None or port is not None:
                 await connection.execute(CHANGE_LINE, acquirer_id, host, port)
             return await _get(connection, Acquirer, acquirer_id)

@@ -6,8 +6,10 @@ from functools import cache
 from typing import Any
 from zoneinfo import available_timezones
 
+from messages.dialect import REVERSAL_OUTCOMES
 from switch.errors import Problem
 
+_CODE = re.compile("[0-9A-Z]{2}")
 Rule = tuple[Callable[[Any], object], str]
 
 
@@ -41,6 +43,11 @@ RULES: Mapping[str, Rule] = {
     "duplicate_policy": _one_of("warn", "refuse"), "message_mode": _one_of("single", "dual"),
     "host": _text("[A-Za-z0-9.:%_-]{1,253}", "a host name or an IP address"), "port": _number(1, 65535),
     "institution_code": _text("[0-9]{1,11}", "1 to 11 digits"), "answer_timeout_ms": _number(100, 120_000),
+    "reversal_codes": (lambda value: isinstance(value, dict) and len(value) <= 100 and all(
+        isinstance(code, str) and _CODE.fullmatch(code) and meaning in REVERSAL_OUTCOMES for code, meaning in value.items()),
+        f"response codes of two characters 0-9 A-Z, each with one of: {', '.join(sorted(REVERSAL_OUTCOMES))}"),
+    "reversal_max_age_s": _number(1, 2_592_000), "reversals_per_second": _number(1, 10_000), "reversals_at_once": _number(1, 2_000),
+    "reversal_first": (lambda value: isinstance(value, bool), "true or false"),
     "reversal_grace_ms": _number(0, 120_000), "max_in_flight": _number(1, 100_000),
     "card_acceptor_terminal": _text("[!-~][ -~]{0,7}", "1 to 8 printable ASCII characters, the first no space"),
     "card_acceptor": _text("[!-~][ -~]{0,14}", "1 to 15 printable ASCII characters, the first no space"),

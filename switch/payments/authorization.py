@@ -4,14 +4,17 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+import asyncpg
+
 from messages.dialect import match_key
 from switch import alerts, logs, metrics
+from switch.database import UNKNOWN
 from switch.directory import Acquirer, Directory, Merchant, Store, Terminal
 from switch.errors import Problem
 from switch.ids import show, uuid7
@@ -19,6 +22,7 @@ from switch.links.acquirer import AcquirerLink, Bounced, Reply, Silence
 from switch.links.numbering import Numbers
 from switch.payments import routing, translation
 from switch.payments.desk import Desk, Key, Told
+from switch.payments.duties import first_attempt_at
 from switch.payments.journal import Claim, Duty, Intent, Journal, Outcome, Written
 from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, SENT, STATUS, Event, Transaction, step
 from switch.payments.translation import Order, Verdict
@@ -27,6 +31,7 @@ from switch.security.vault import Vault
 CHOICES_MAX = 100_000
 LATE_LOOKS = 4  # for the row of an intent whose commit was in doubt
 SEND_WITHIN_S = 2.0  # of the intent: later nothing may leave (send_not_after)
+REVERSAL_FIRST_S = 1.2  # of the door's clock, so that the sale itself still leaves in time
 HTTP_MARGIN_S = 2.0  # on top of the acquirer's time and the commit budget
 NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost"}
 EVENT_OF_SILENCE = {"timeout": Event.SILENCE, "line_lost": Event.LINE_LOST}
@@ -59,9 +64,12 @@ class Authorizations:
     """Walks authorizations of this worker. Joined in app.py."""
 
     def __init__(self, directory: Directory, vault: Vault, journal: Journal, numbers: Numbers, links: Mapping[UUID, AcquirerLink],
-                 desk: Desk, alarm: alerts.Alerts, *, worker_epoch: int, commit_budget_s: float) -> None:
+                 desk: Desk, alarm: alerts.Alerts, *, worker_epoch: int, commit_budget_s: float,
+                 cleared: Callable[[UUID, Acquirer, float], Awaitable[bool]]) -> None:
+        """`cleared(terminal, acquirer, seconds)`: sends what the terminal still owes; whether nothing is left (Reversals.clear)."""
         self.directory, self.vault, self.journal, self.numbers, self.links = directory, vault, journal, numbers, links
         self.desk, self.alarm, self.worker_epoch, self.commit_budget_s = desk, alarm, worker_epoch, commit_budget_s
+        self.cleared = cleared
 
     async def authorize(self, order: Order, seller: Seller, key: str, fingerprint: bytes, door: Door) -> Told:
         """One authorization under its key. Shapes: 201 and 202 are rows, refusals are Problem (nothing written)."""
@@ -72,6 +80,10 @@ class Authorizations:
         found = self.directory.brand(order.pan.reveal()[:12])
         brand = found.brand if found is not None else "unknown"
         acquirer, link = self._usable(order, seller.terminal, brand, door)
+        if acquirer.reversals.first and not await self._reversals_first(seller.terminal, acquirer, door):
+            if await self.desk.history.key(*key) is not None:  # not a new sale
+                return await self.desk.stored(key, ROUTE, fingerprint, door.at + acquirer.answer_timeout_s)
+            raise Problem("reversal_pending", retry_after=2, extra={"processed": False})
         transaction = self._transaction(order, seller, key[2], acquirer, brand, door)
         message = translation.request(order, transaction, acquirer, seller.merchant, seller.store)
         transaction.match_key = match_key(acquirer.dialect, message)
@@ -109,6 +121,14 @@ class Authorizations:
         if refusal is not None:
             raise Problem("not_supported", refusal)
         raise Problem("acquirer_unavailable", retry_after=5, extra={"processed": False})
+
+    async def _reversals_first(self, terminal: Terminal, acquirer: Acquirer, door: Door) -> bool:
+        """For acquirers that want a terminal's reversal before its next sale: whether none is left. Raises Problem: nothing is written yet."""
+        left = door.at + REVERSAL_FIRST_S - asyncio.get_running_loop().time()
+        try:
+            return await self.cleared(terminal.terminal_id, acquirer, left)
+        except (*UNKNOWN, asyncpg.PostgresError, Problem):
+            raise Problem("journal_unavailable", retry_after=2, extra={"processed": False}) from None
 
     def _alternatives(self, terminal: Terminal, brand: str) -> list[Acquirer]:
         """What routing chose for this terminal and brand; kept until the directory changes."""
@@ -194,8 +214,7 @@ class Authorizations:
 
     async def _reversal_duty(self, transaction: Transaction, acquirer: Acquirer, event: Event, now: datetime) -> Duty:
         stan = await self.numbers.stan_soon(acquirer.acquirer_id)
-        answered = transaction.answered_at is not None
-        earliest = now if answered else max(now, transaction.send_not_after) + timedelta(seconds=acquirer.reversal_grace_s)
+        earliest = first_attempt_at(now, transaction.send_not_after, acquirer.reversal_grace_s, transaction.answered_at is not None)
         return Duty(transaction.merchant_id, transaction.transaction_id, acquirer.acquirer_id, "reversal", event.value, stan, de7(now),
                     match_key(acquirer.dialect, {"0": acquirer.dialect.messages["reversal"].mti, "7": de7(now), "11": stan,
                                                  "37": transaction.rrn, "41": transaction.card_acceptor_terminal,

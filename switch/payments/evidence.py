@@ -27,7 +27,9 @@ RECORD = """INSERT INTO unmatched_answer (acquirer_id, received_at, reason, fiel
 VALUES ($1, $2, $3, $4, $5, $6::jsonb)"""
 FIND = "SELECT transaction_id FROM transaction WHERE acquirer_id = $1 AND rrn = $2 ORDER BY business_date DESC LIMIT 4"
 EVENT = "INSERT INTO transaction_event (merchant_id, transaction_id, kind, detail) VALUES ($1, $2, $3, $4::jsonb)"
-EXPEDITE = "UPDATE duty SET next_attempt_at = least(next_attempt_at, now()) WHERE transaction_id = $1 AND state = 'open'"
+# An approval that comes while its reversal waits: what "not found" had proven is proven no more.
+EXPEDITE = """UPDATE duty SET next_attempt_at = least(next_attempt_at, now()), not_found_at = CASE WHEN $2 THEN NULL ELSE not_found_at END
+WHERE transaction_id = $1 AND state = 'open'"""
 
 
 class Evidence:
@@ -94,6 +96,6 @@ class Evidence:
             if await self.authorizations.undo(transaction, event, duty.closed_by if duty else None) is not Written.OURS:
                 raise Problem("not_ready")
         elif after.duty == "expedite":
-            await self.pool.execute(EXPEDITE, transaction.transaction_id)
+            await self.pool.execute(EXPEDITE, transaction.transaction_id, event is Event.APPROVE)
         elif after.alert:
             await self.alarm.raise_(after.alert, show("transaction", transaction.transaction_id))

@@ -17,6 +17,7 @@ PAGE_MAX = 200
 COLUMNS = ", ".join(field.name for field in fields(Transaction))
 
 TRANSACTION = f"SELECT {COLUMNS} FROM history_transaction WHERE transaction_id = $1"
+TRANSACTIONS = f"SELECT {COLUMNS} FROM history_transaction WHERE transaction_id = ANY($1::uuid[])"
 KEY = """SELECT route, fingerprint, transaction_id FROM history_idempotency
 WHERE merchant_id = $1 AND caller = $2 AND idempotency_key = $3"""
 DUTY = """SELECT kind, state, cause, stan, transmissions, first_sent_at, last_sent_at, last_code, next_attempt_at, created_at, closed_at,
@@ -124,6 +125,10 @@ class History:
     async def transaction(self, transaction_id: UUID) -> Transaction | None:
         rows = await self._fetch(TRANSACTION, transaction_id)
         return Transaction(**dict(rows[0])) if rows else None
+
+    async def transactions(self, transaction_ids: list[UUID]) -> dict[UUID, Transaction]:
+        """Those that are there, by id."""
+        return {row["transaction_id"]: Transaction(**dict(row)) for row in await self._fetch(TRANSACTIONS, transaction_ids)}
 
     async def key(self, merchant_id: UUID, caller: UUID, idempotency_key: str) -> KnownKey | None:
         rows = await self._fetch(KEY, merchant_id, caller, idempotency_key)

@@ -163,9 +163,12 @@ WHERE t.state = o.state AND t.version = o.version AND t.outcome_at IS NOT DISTIN
 """
 # A reversal that is opened again repeats its own message; an advice that must be undone becomes a reversal with its own numbers.
 DUTIES = """
-INSERT INTO duty (merchant_id, transaction_id, acquirer_id, kind, cause, stan, transmitted_at, match_key, next_attempt_at)
-SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[])
+INSERT INTO duty (merchant_id, transaction_id, acquirer_id, kind, cause, stan, transmitted_at, match_key, next_attempt_at, terminal_id)
+SELECT o.*, (SELECT t.terminal_id FROM transaction t WHERE t.transaction_id = o.transaction_id)
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[])
+  AS o(merchant_id, transaction_id, acquirer_id, kind, cause, stan, transmitted_at, match_key, next_attempt_at)
 ON CONFLICT (merchant_id, transaction_id) DO UPDATE SET state = 'open', cause = EXCLUDED.cause, next_attempt_at = EXCLUDED.next_attempt_at,
+  owed_at = now(), leased_until = NULL, faults = 0, parked_reason = NULL,
   closed_at = NULL, closed_by = NULL, not_found_at = NULL, kind = EXCLUDED.kind,
   stan = CASE WHEN duty.kind = EXCLUDED.kind THEN duty.stan ELSE EXCLUDED.stan END,
   transmitted_at = CASE WHEN duty.kind = EXCLUDED.kind THEN duty.transmitted_at ELSE EXCLUDED.transmitted_at END,

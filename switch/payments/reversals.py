@@ -1,186 +1,321 @@
-"""Duties, stored and forwarded: reversals until acknowledged, advices until answered. Built from the stored row alone."""
+"""Duties, stored and forwarded: reversals until acknowledged, advices until answered. Built from the stored row alone; decided in duties.py."""
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
 
-from messages.dialect import repeat_mti
 from switch import alerts, logs, metrics
-from switch.database import UNKNOWN, Pool
+from switch.database import OUTCOME_PLANS, UNKNOWN, Connection
 from switch.directory import Acquirer, Directory
 from switch.errors import Problem
 from switch.ids import show
 from switch.links.acquirer import AcquirerLink, Bounced, Reply, Silence
-from switch.payments import translation
+from switch.payments import duties, translation
+from switch.payments.duties import Close, Decision, Owed, Pace, Park
+from switch.payments.fulfilment import Ended, run_ended
 from switch.payments.history import History
-from switch.payments.transaction import Event, Transaction, step
+from switch.payments.lane import Lane
+from switch.payments.transaction import Event, Transaction
 from switch.security.vault import Vault, VaultError
 
 POLL_S = 0.25
-AT_ONCE_MAX = 64
-BACKOFF_MAX_S = 60.0
-LEASE_MARGIN_S = 5.0
-SEND_WITHIN_S = 2.0
-NOT_FOUND_SETTLE_S = 60.0  # "not found" closes a reversal only this long after its original could still have arrived
+BUSY_POLL_S = 0.02  # while more is due than was taken
+GAUGE_S = 5.0
+SWEEP_S = 30.0
+SWEEP_MAX = 500
+COUNT_MAX = 10_000  # a gauge counts no further: the metric then says "at least"
+SEND_WITHIN_S = 2.0  # of the taking: later it bounces, so a worker that stood still sends nothing that another has taken over
+OF_TERMINAL_MAX = 20
+STOP_S = 3.0
+# What a row that cannot be said in the dialect raises while its message is built: a poison row ends itself, not the worker.
+UNBUILDABLE = (VaultError, ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
-# Counted and leased before the write, so that after a crash the next transmission knows that it is a repeat.
-TAKE = """
-WITH due AS (
-    SELECT transaction_id FROM duty WHERE state = 'open' AND acquirer_id = ANY($1::uuid[]) AND next_attempt_at <= now()
-    ORDER BY next_attempt_at LIMIT $2 FOR UPDATE SKIP LOCKED
+_TAKEN = """d.transaction_id, d.acquirer_id, d.kind, d.stan, d.transmitted_at, d.transmissions, d.faults, d.owed_at, d.not_found_at, d.leased_until"""
+# Counted and leased before the write, so that after a crash the next transmission knows that it is a repeat. The lease is a column of its own:
+# who brings a duty forward does not take it from the worker that is sending it. duties.takeable says the same.
+TAKE = f"""
+WITH room AS (
+    SELECT * FROM unnest($1::uuid[], $2::integer[], $3::interval[]) AS r(acquirer_id, at_most, lease)
+), due AS (
+    SELECT d.transaction_id, r.lease FROM room r CROSS JOIN LATERAL (
+        SELECT transaction_id FROM duty WHERE acquirer_id = r.acquirer_id AND state = 'open' AND next_attempt_at <= now()
+          AND (leased_until IS NULL OR leased_until <= now())
+        ORDER BY next_attempt_at LIMIT r.at_most FOR UPDATE SKIP LOCKED) d
 )
-UPDATE duty d SET next_attempt_at = now() + $3, transmissions = d.transmissions + 1,
+UPDATE duty d SET next_attempt_at = now() + due.lease, leased_until = now() + due.lease, transmissions = d.transmissions + 1,
   first_sent_at = coalesce(d.first_sent_at, now()), last_sent_at = now()
-FROM due WHERE d.transaction_id = due.transaction_id
-RETURNING d.transaction_id, d.acquirer_id, d.kind, d.cause, d.stan, d.transmitted_at, d.transmissions, d.not_found_at
+FROM due WHERE d.transaction_id = due.transaction_id RETURNING {_TAKEN}
 """
-# A cancellation may turn an advice into a reversal while the advice is on its way: what comes of the one never touches the other.
-AGAIN = """UPDATE duty SET next_attempt_at = $2, last_code = coalesce($3, last_code), not_found_at = coalesce(not_found_at, $4)
-WHERE transaction_id = $1 AND state = 'open' AND kind = $5"""
-NOT_SENT = """UPDATE duty SET next_attempt_at = $2, transmissions = greatest(transmissions - 1, 0)
-WHERE transaction_id = $1 AND state = 'open' AND kind = $3"""
-CLOSE_REVERSAL = """
-WITH closed AS (
-    UPDATE duty SET state = 'done', closed_at = now(), closed_by = $2, last_code = $3
-    WHERE transaction_id = $1 AND state = 'open' AND kind = 'reversal' RETURNING transaction_id
-)
-UPDATE transaction t SET state = $4, version = t.version + 1, captured = 0 FROM closed c
-WHERE t.transaction_id = c.transaction_id AND t.state IN ('REVERSING', 'PARKED') RETURNING 1
+OPEN_OF_TERMINAL = "SELECT transaction_id FROM duty WHERE terminal_id = $1 AND acquirer_id = $2 AND state = 'open' AND kind = 'reversal' LIMIT $3"
+# Before its time, but never before its first one, which waits for the grace.
+TAKE_THESE = f"""
+UPDATE duty d SET next_attempt_at = now() + $2, leased_until = now() + $2, transmissions = d.transmissions + 1,
+  first_sent_at = coalesce(d.first_sent_at, now()), last_sent_at = now()
+WHERE d.transaction_id = ANY($1::uuid[]) AND d.state = 'open' AND d.kind = 'reversal' AND (d.leased_until IS NULL OR d.leased_until <= now())
+  AND (d.transmissions > 0 OR d.next_attempt_at <= now()) RETURNING {_TAKEN}
 """
-CLOSE_ADVICE = """
-WITH closed AS (
-    UPDATE duty SET state = 'done', closed_at = now(), closed_by = $2, last_code = $3::text
-    WHERE transaction_id = $1 AND state = 'open' AND kind = 'advice' RETURNING transaction_id
-)
-UPDATE transaction t SET state = $4::text, version = t.version + 1, outcome = $4::text, outcome_at = now(), answered_at = now(),
-  response_code = $3::text, approved_amount = CASE WHEN $4::text = 'APPROVED' THEN t.amount ELSE 0 END, answer_message = $5,
-  sent_at = coalesce(t.sent_at, $6)
-FROM closed c WHERE t.transaction_id = c.transaction_id AND t.state = 'SENT' RETURNING 1
+# A line that is down for days: nothing is sent, and age still parks.
+TOO_OLD = """
+UPDATE duty SET leased_until = now() + interval '1 minute' WHERE transaction_id IN (
+    SELECT d.transaction_id FROM unnest($1::uuid[], $2::interval[]) AS a(acquirer_id, max_age)
+    CROSS JOIN LATERAL (SELECT transaction_id FROM duty WHERE acquirer_id = a.acquirer_id AND state = 'open' AND kind = 'reversal'
+      AND owed_at <= now() - a.max_age AND (leased_until IS NULL OR leased_until <= now()) LIMIT $3 FOR UPDATE SKIP LOCKED) d)
+RETURNING transaction_id, leased_until
 """
-OPEN = "SELECT count(*) FROM duty WHERE state = 'open' AND kind = 'reversal'"
+OPEN = "SELECT count(*) FROM (SELECT FROM duty WHERE state = 'open' AND kind = 'reversal' LIMIT $1) AS counted"
+PARKED = "SELECT count(*) FROM (SELECT FROM duty WHERE state = 'parked' LIMIT $1) AS counted"
 
 
 class Taken(NamedTuple):
+    """A duty that is this worker's until `leased_until`."""
+
     transaction_id: UUID
     acquirer_id: UUID
     kind: str
-    cause: str
     stan: str
     transmitted_at: str
     transmissions: int
+    faults: int
+    owed_at: datetime
     not_found_at: datetime | None
+    leased_until: datetime
+
+    def owed(self, transaction: Transaction, acquirer: Acquirer) -> Owed:
+        return Owed(self.kind, self.transmissions, self.faults, self.owed_at, self.not_found_at,
+                    duties.settled_at(transaction.send_not_after, acquirer.answer_timeout_s))
 
 
 class Reversals:
-    """The worker that fulfils duties. Any number of workers may run; a row is taken by one at a time."""
+    """The worker that fulfils duties. Any number of workers may run; a row is taken by one at a time. Each acquirer has a pace of its own."""
 
-    def __init__(self, pool: Pool, directory: Directory, history: History, vault: Vault,
-                 links: Mapping[UUID, AcquirerLink], alarm: alerts.Alerts) -> None:
-        self.pool, self.directory, self.history, self.vault, self.links, self.alarm = pool, directory, history, vault, links, alarm
+    def __init__(self, connect: Callable[[dict[str, str]], Awaitable[Connection]], directory: Directory, history: History, vault: Vault,
+                 links: Mapping[UUID, AcquirerLink], alarm: alerts.Alerts, may_send: Callable[[], bool]) -> None:
+        """`connect(settings)`: a writer's connection. `may_send`: whether this worker's own lease is good."""
+        self.connect, self.directory, self.history, self.vault, self.links, self.alarm = connect, directory, history, vault, links, alarm
+        self.may_send = may_send
+        self.lane = Lane("duty", lambda: connect(OUTCOME_PLANS), 1 << 30, False, False, False, run_ended, lambda ended: None,
+                         lambda ended: ended.transaction_id, lambda ended: (ended.transaction_id,))
         self.at_work: set[asyncio.Task[None]] = set()
+        self.busy: dict[UUID, int] = {}  # per acquirer
+        self.paces: dict[UUID, Pace] = {}
+        self.full: set[UUID] = set()  # acquirers that had as many due as might leave: more may be waiting
+        self.loop = asyncio.get_running_loop()
+        self.connection: Connection | None = None
+        self.one_at_a_time = asyncio.Lock()
+        self.gauged_at = self.swept_at = float("-inf")
 
     async def work(self) -> None:
         """Until cancelled."""
-        while True:
-            await asyncio.sleep(POLL_S)
-            try:
-                await self._take_due()
-                metrics.reversals_open.set(await self.pool.fetchval(OPEN))
-            except (*UNKNOWN, asyncpg.PostgresError) as error:
-                logs.warning("duties_not_read", error=type(error).__name__)
-                await asyncio.sleep(1)
-
-    async def _take_due(self) -> None:
-        usable = [acquirer_id for acquirer_id, link in self.links.items() if link.usable() and acquirer_id in self.directory.acquirers]
-        room = AT_ONCE_MAX - len(self.at_work)
-        if not usable or room <= 0:
-            return
-        longest = max(self.directory.acquirers[acquirer_id].answer_timeout_s for acquirer_id in usable)
-        for row in await self.pool.fetch(TAKE, usable, room, timedelta(seconds=longest + LEASE_MARGIN_S)):
-            task = asyncio.get_running_loop().create_task(self._fulfil(Taken(*row)))
-            self.at_work.add(task)
-            task.add_done_callback(self.at_work.discard)
-
-    async def _fulfil(self, taken: Taken) -> None:
-        acquirer, link = self.directory.acquirers[taken.acquirer_id], self.links[taken.acquirer_id]
+        writer = self.loop.create_task(self.lane.work())
         try:
-            transaction = await self.history.transaction(taken.transaction_id)
-            assert transaction is not None
-            message = await self._message(taken, transaction, acquirer)
-            if message is None:
-                return
-            now = asyncio.get_running_loop().time()
-            result = await link.request(message, send_not_after=now + SEND_WITHIN_S, deadline=now + acquirer.answer_timeout_s)
-            metrics.reversals.labels("sent" if not isinstance(result, Bounced) else "bounced").inc()
-            await self._settle(taken, transaction, acquirer, result)
+            while True:
+                more = False
+                try:
+                    more = await self._turn()
+                    await self._look_around()
+                except (*UNKNOWN, asyncpg.PostgresError, Problem) as error:
+                    logs.warning("duties_not_read", error=type(error).__name__)
+                    await asyncio.sleep(1)
+                await asyncio.sleep(BUSY_POLL_S if more else POLL_S)
+        finally:
+            writer.cancel()
+
+    async def stop(self) -> None:
+        """Writes down what came of those on their way; the lines are closed already. Bounded."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await asyncio.gather(*self.at_work, return_exceptions=True)
+        if self.connection is not None:
+            self.connection.terminate()
+
+    async def clear(self, terminal_id: UUID, acquirer: Acquirer, seconds: float) -> bool:
+        """Whether the terminal owes this acquirer no reversal any more: what is open is sent now, each at most once, and waited for.
+
+        Raises what UNKNOWN lists, and Problem.
+        """
+        until, tried = self.loop.time() + seconds, set[UUID]()
+        while True:
+            found = [row[0] for row in await self._fetch(OPEN_OF_TERMINAL, terminal_id, acquirer.acquirer_id, OF_TERMINAL_MAX)]
+            if not found:
+                return True
+            if untried := [each for each in found if each not in tried]:
+                started = self.loop.time()
+                if self.may_send():
+                    rows = await self._fetch(TAKE_THESE, untried, duties.lease(acquirer.answer_timeout_s))
+                    tried |= {row[0] for row in rows}
+                    await self._begin([Taken(*row) for row in rows], started)
+            if self.loop.time() >= until:
+                return False
+            await asyncio.sleep(BUSY_POLL_S)
+
+    async def _fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
+        """On a connection of our own, whose plans do not change with the statistics of the day. One that failed is not used again."""
+        async with self.one_at_a_time:
+            if self.connection is None or self.connection.is_closed():
+                self.connection = await self.connect(OUTCOME_PLANS)
+            try:
+                return await self.connection.fetch(statement, *arguments)
+            except UNKNOWN:
+                self.connection.terminate()
+                raise
+
+    async def _turn(self) -> bool:
+        """Takes what is due and may leave now. Whether more is waiting."""
+        started = self.loop.time()
+        room = self._room(started)
+        if not room or not self.may_send():
+            return bool(self.full)
+        rows = await self._fetch(TAKE, list(room), list(room.values()),
+                                 [duties.lease(self.directory.acquirers[each].answer_timeout_s) for each in room])
+        taken = [Taken(*row) for row in rows]
+        for each in taken:
+            self.paces[each.acquirer_id] = self.paces[each.acquirer_id].spent(1)
+        await self._begin(taken, started)
+        for acquirer_id, count in room.items():
+            if sum(each.acquirer_id == acquirer_id for each in taken) == count:
+                self.full.add(acquirer_id)
+            else:
+                self.full.discard(acquirer_id)
+        return bool(self.full)
+
+    def _room(self, now: float) -> dict[UUID, int]:
+        """How many may leave now, by acquirer whose line is signed on: its pace, and how many are on their way."""
+        found = {}
+        for acquirer_id, link in self.links.items():
+            acquirer = self.directory.acquirers.get(acquirer_id)
+            if acquirer is None or not link.usable():
+                self.full.discard(acquirer_id)
+                continue
+            pace = self.paces[acquirer_id] = self.paces.get(acquirer_id, Pace(0.0, now)).refilled(acquirer.reversals.per_second, now)
+            count = min(int(pace.tokens), acquirer.reversals.at_once - self.busy.get(acquirer_id, 0))
+            if count > 0:
+                found[acquirer_id] = count
+        return found
+
+    async def _begin(self, taken: list[Taken], started: float) -> None:
+        """One task each; the rows of all in one read, and those of the originals of advices in another."""
+        if not taken:
+            return
+        rows = await self.history.transactions([each.transaction_id for each in taken])
+        wanted = [row.original_id for row in rows.values() if row.exchange == "advice" and row.original_id is not None]
+        originals = await self.history.transactions(wanted) if wanted else {}
+        for each in taken:
+            row = rows.get(each.transaction_id)
+            if row is None:  # the reader is behind the writer; its lease ends by itself
+                continue
+            original = originals.get(row.original_id) if row.original_id is not None else None
+            self.busy[each.acquirer_id] = self.busy.get(each.acquirer_id, 0) + 1
+            task = self.loop.create_task(self._fulfil(each, row, original, started + SEND_WITHIN_S))
+            self.at_work.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """A fault of our own in one duty ends neither the worker nor the duty, whose lease ends by itself."""
+        self.at_work.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logs.error("duty_failed", error=type(error).__name__)
+
+    async def _fulfil(self, taken: Taken, transaction: Transaction, original: Transaction | None, send_not_after: float) -> None:
+        """From the message to what is written of it."""
+        try:
+            ended = await self._exchange(taken, transaction, original, send_not_after)
+            moved = await self.lane.submit(ended, float("inf"))
         except (*UNKNOWN, asyncpg.PostgresError, Problem) as error:  # its lease ends by itself, and it is sent again
             logs.warning("duty_interrupted", transaction_id=taken.transaction_id, error=type(error).__name__)
+            return
+        finally:
+            self.busy[taken.acquirer_id] -= 1
+        if moved:
+            await self._tell(taken, ended)
 
-    async def _message(self, taken: Taken, transaction: Transaction, acquirer: Acquirer) -> dict[str, str] | None:
+    async def _exchange(self, taken: Taken, transaction: Transaction, original: Transaction | None, send_not_after: float) -> Ended:
+        acquirer, link = self.directory.acquirers[taken.acquirer_id], self.links.get(taken.acquirer_id)
+        owed, draw, max_age_s = taken.owed(transaction, acquirer), random.random(), acquirer.reversals.max_age_s
+        result: Reply | Bounced | Silence = Bounced("line_down")
         try:
-            pan, expiry = self.vault.open(transaction.pan_key, transaction.pan_sealed, transaction.transaction_id.bytes,
-                                          transaction.pan_sealed_on)
-        except VaultError as error:
-            logs.error("card_unreadable", transaction_id=taken.transaction_id, code=error.code)
-            await self.alarm.raise_("unreadable_card", show("transaction", taken.transaction_id))
-            return None
+            message = self._message(taken, transaction, original, acquirer)
+        except UNBUILDABLE as error:
+            await self._unbuilt(taken, error)
+            return self._of(taken, duties.unbuilt(owed, datetime.now(UTC), draw))
+        if link is not None and self.may_send():
+            result = await link.request(message, send_not_after=send_not_after, deadline=self.loop.time() + acquirer.answer_timeout_s)
+        metrics.reversals.labels("sent" if not isinstance(result, Bounced) else "bounced").inc()
+        now = datetime.now(UTC)
+        if isinstance(result, Bounced):
+            poison = result.reason == "not_encodable"
+            return self._of(taken, duties.unbuilt(owed, now, draw) if poison else duties.bounced(owed, max_age_s, now, draw))
+        if isinstance(result, Silence):
+            return self._of(taken, duties.unanswered(owed, max_age_s, now, draw))
+        code = result.message["39"].strip()
+        if taken.kind == "reversal":
+            return self._of(taken, duties.reversal_answered(owed, code, acquirer.reversals.codes, max_age_s, now, draw), code)
+        verdict = translation.verdict(transaction, acquirer.dialect, result.message)
+        return self._of(taken, duties.advice_answered(owed, verdict.event, now, draw), code, verdict.message, result.sent_at)
+
+    def _of(self, taken: Taken, decision: Decision, code: str | None = None, message: str | None = None, sent_at: datetime | None = None) -> Ended:
+        return Ended(taken.transaction_id, taken.kind, taken.leased_until, decision, code, message, sent_at)
+
+    def _message(self, taken: Taken, transaction: Transaction, original: Transaction | None, acquirer: Acquirer) -> dict[str, str]:
+        """Raises what UNBUILDABLE lists."""
+        pan, expiry = self.vault.open(transaction.pan_key, transaction.pan_sealed, transaction.transaction_id.bytes, transaction.pan_sealed_on)
         if taken.kind == "reversal":
             message = translation.reversal(transaction, acquirer.dialect, pan, expiry, taken.stan, taken.transmitted_at)
         else:
-            assert transaction.original_id is not None
-            original = await self.history.transaction(transaction.original_id)
             assert original is not None
             message = translation.capture(transaction, original, pan, expiry)
-        if taken.transmissions > 1:
-            message["0"] = repeat_mti(message["0"])
+        message["0"] = duties.mti_of(message["0"], taken.transmissions)
         return message
 
-    async def _settle(self, taken: Taken, transaction: Transaction, acquirer: Acquirer, result: Reply | Bounced | Silence) -> None:
-        now = datetime.now(UTC)
-        if isinstance(result, Bounced):
-            await self.pool.execute(NOT_SENT, taken.transaction_id, now + timedelta(seconds=1), taken.kind)
-        elif isinstance(result, Silence):
-            await self._again(taken, now, None, None)
-        elif taken.kind == "reversal":
-            await self._reversal_answered(taken, transaction, acquirer, result, now)
+    async def _unbuilt(self, taken: Taken, error: Exception) -> None:
+        if isinstance(error, VaultError):
+            logs.error("card_unreadable", transaction_id=taken.transaction_id, code=error.code)
+            await self.alarm.raise_("unreadable_card", show("transaction", taken.transaction_id))
         else:
-            await self._advice_answered(taken, transaction, acquirer, result, now)
+            logs.error("duty_not_buildable", transaction_id=taken.transaction_id, error=type(error).__name__)
 
-    async def _reversal_answered(self, taken: Taken, transaction: Transaction, acquirer: Acquirer, reply: Reply, now: datetime) -> None:
-        code = reply.message["39"].strip()
-        meaning = acquirer.dialect.reversal_codes.get(code)
-        settled_at = transaction.send_not_after + timedelta(seconds=acquirer.answer_timeout_s + NOT_FOUND_SETTLE_S)
-        if meaning == "not_found" and (taken.not_found_at is None or now < settled_at):
-            await self._again(taken, now, code, now, settled_at)
-        elif meaning is None:
-            await self._again(taken, now, code, None)
-        else:
-            event = Event.ACKNOWLEDGED if meaning == "acknowledged" else Event.NOT_FOUND
-            state = step(transaction.state, event, transaction.exchange).state
-            closed_by = "ack" if event is Event.ACKNOWLEDGED else "not_found"
-            if await self.pool.fetchval(CLOSE_REVERSAL, taken.transaction_id, closed_by, code, state):
-                metrics.reversals.labels(closed_by).inc()
-                logs.info("reversed", transaction_id=taken.transaction_id, reason=closed_by, attempt=taken.transmissions)
+    async def _tell(self, taken: Taken, ended: Ended) -> None:
+        """What people hear of it, once it is durable."""
+        decision, transaction_id = ended.decision, taken.transaction_id
+        if isinstance(decision, Park):
+            self._tell_parked(transaction_id, taken.kind, decision.reason)
+        elif isinstance(decision, Close) and taken.kind == "reversal":
+            metrics.reversals.labels(decision.by).inc()
+            logs.info("reversed", transaction_id=transaction_id, reason=decision.by, attempt=taken.transmissions)
+        elif isinstance(decision, Close) and decision.event is Event.DECLINE:
+            await self.alarm.raise_("capture_declined", show("transaction", transaction_id))
 
-    async def _advice_answered(self, taken: Taken, transaction: Transaction, acquirer: Acquirer, reply: Reply, now: datetime) -> None:
-        verdict = translation.verdict(transaction, acquirer.dialect, reply.message)
-        after = step(transaction.state, verdict.event, transaction.exchange)
-        if after.state == transaction.state:  # doubt: an advice is repeated until it is answered
-            await self._again(taken, now, verdict.response_code, None)
+    def _tell_parked(self, transaction_id: UUID, kind: str, reason: str) -> None:
+        alert = "reversal_parked" if kind == "reversal" else "advice_parked"  # its row rode in the commit
+        metrics.reversals.labels("parked").inc()
+        metrics.alerts.labels(alert).inc()
+        logs.error("alert", alert=alert, transaction_id=transaction_id, reason=reason)
+
+    async def _look_around(self) -> None:
+        """The gauges, and what is too old at an acquirer that cannot be reached."""
+        now = self.loop.time()
+        if now - self.gauged_at >= GAUGE_S:
+            self.gauged_at = now
+            for gauge, statement in ((metrics.reversals_open, OPEN), (metrics.reversals_parked, PARKED)):
+                gauge.set((await self._fetch(statement, COUNT_MAX))[0][0])
+        shortest = min((each.reversals.max_age_s for each in self.directory.acquirers.values()), default=SWEEP_S)
+        if now - self.swept_at >= min(SWEEP_S, shortest):
+            self.swept_at = now
+            await self._park_old()
+
+    async def _park_old(self) -> None:
+        away = [each for each in self.directory.acquirers.values()
+                if (link := self.links.get(each.acquirer_id)) is None or not link.usable()]
+        if not away or not self.may_send():
             return
-        closed_by = "ack" if verdict.event is Event.APPROVE else "declined"
-        if await self.pool.fetchval(CLOSE_ADVICE, taken.transaction_id, closed_by, verdict.response_code, after.state, verdict.message,
-                                    reply.sent_at) and verdict.event is Event.DECLINE:
-            await self.alarm.raise_("capture_declined", show("transaction", taken.transaction_id))
-
-    async def _again(self, taken: Taken, now: datetime, code: str | None, not_found_at: datetime | None,
-                     not_before: datetime | None = None) -> None:
-        """Another transmission after a full-jitter backoff, for "not found" not before the original can no longer arrive."""
-        pause = timedelta(seconds=0.5 + random.random() * min(BACKOFF_MAX_S, 2.0 ** min(taken.transmissions, 10)))
-        at = max(now + pause, not_before) if not_before is not None else now + pause
-        await self.pool.execute(AGAIN, taken.transaction_id, at, code, not_found_at, taken.kind)
+        rows = await self._fetch(TOO_OLD, [each.acquirer_id for each in away],
+                                 [timedelta(seconds=each.reversals.max_age_s) for each in away], SWEEP_MAX)
+        ended = [Ended(row[0], "reversal", row[1], Park("max_age"), None) for row in rows]
+        for each, moved in zip(ended, await asyncio.gather(*(self.lane.submit(each, float("inf")) for each in ended)), strict=True):
+            if moved:
+                self._tell_parked(each.transaction_id, "reversal", "max_age")
