@@ -21,7 +21,8 @@ from switch.payments.cancellation import Cancellations
 from switch.payments.history import PAGE_MAX, Filter, History
 from switch.payments.transaction import REVERSING, SENT, STATE_OF, Transaction
 
-Type = Literal["purchase", "preauthorization", "cash_advance", "balance_inquiry", "account_verification", "capture"]
+Type = Literal["purchase", "preauthorization", "cash_advance", "balance_inquiry", "account_verification", "capture", "increment", "void",
+               "tip", "refund", "offline_sale"]
 
 NOW = shaped(200, "As it stands now", TransactionNow) | refused(404)
 

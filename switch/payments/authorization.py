@@ -22,11 +22,13 @@ from switch.payments.desk import Desk, Key, Told
 from switch.payments.journal import Claim, Duty, Intent, Journal, Outcome, Written
 from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, SENT, STATUS, Event, Transaction, step
 from switch.payments.translation import Order, Verdict
+from switch.payments.verbs import tolerance
 from switch.security.vault import Vault
 
 CHOICES_MAX = 100_000
 LATE_LOOKS = 4  # for the row of an intent whose commit was in doubt
 SEND_WITHIN_S = 2.0  # of the intent: later nothing may leave (send_not_after)
+UNDO_TRIES = 5
 HTTP_MARGIN_S = 2.0  # on top of the acquirer's time and the commit budget
 NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost"}
 EVENT_OF_SILENCE = {"timeout": Event.SILENCE, "line_lost": Event.LINE_LOST}
@@ -85,9 +87,9 @@ class Authorizations:
         if claim is not Claim.OURS:
             return await self._not_ours(claim, transaction, key, fingerprint, http_deadline)
         result = await link.request(message, send_not_after=send_not_after, deadline=deadline)  # AWAIT 2
-        outcome = await self._outcome(transaction, acquirer, result)
+        outcome = await self.outcome(transaction, acquirer, result)
         written = await self.journal.outcome(outcome, http_deadline - HTTP_MARGIN_S)  # AWAIT 3: durable before the answer
-        return await self._told(transaction, written)
+        return await self.told(transaction, written)
 
     def _usable(self, order: Order, terminal: Terminal, brand: str, door: Door) -> tuple[Acquirer, AcquirerLink]:
         """The first acquirer that may and can take it. Raises Problem before anything is written."""
@@ -157,7 +159,7 @@ class Authorizations:
             raise Problem("possible_duplicate", extra={"possible_duplicate_of": show("transaction", transaction.possible_duplicate_of)})
         raise Problem("journal_unavailable", retry_after=2, extra={"processed": False})
 
-    async def _outcome(self, transaction: Transaction, acquirer: Acquirer, result: Reply | Bounced | Silence) -> Outcome:
+    async def outcome(self, transaction: Transaction, acquirer: Acquirer, result: Reply | Bounced | Silence) -> Outcome:
         """What the exchange came to, as one step of the life, with what it owes."""
         if isinstance(result, Reply):
             transaction.sent_at, transaction.answered_at = result.sent_at, result.answered_at
@@ -215,13 +217,14 @@ class Authorizations:
             pan_sealed=b"", terminal_trace=None, same_trace=None)
         pan, expiry = self.vault.open(original.pan_key, original.pan_sealed, original.transaction_id.bytes, original.pan_sealed_on)
         row.pan_key, row.pan_sealed = self.vault.seal(pan, expiry, identity.bytes, row.pan_sealed_on)
-        message = translation.capture(row, original, pan, expiry)
+        message = translation.follow_up(row, original, acquirer.dialect, pan, expiry)
         row.match_key = match_key(acquirer.dialect, message)
         row.request_message = translation.masked(acquirer.dialect, message)
         return (Intent(row, "captures", b"", False),
                 Duty(row.merchant_id, identity, acquirer.acquirer_id, "advice", "capture", stan, row.transmitted_at, row.match_key, now))
 
-    async def _told(self, transaction: Transaction, written: Written) -> Told:
+    async def told(self, transaction: Transaction, written: Written) -> Told:
+        """What is told of an exchange whose outcome was written, or not."""
         if written is Written.OURS:
             TOLD[transaction.state].inc()
             return Told(transaction, False)
@@ -241,7 +244,11 @@ class Authorizations:
 
     def settle_late(self, intent: Intent) -> None:
         """This intent's walk has ended with 503 and will send nothing: if the row became durable after all, it was not sent."""
-        self._later(self._settle(intent.transaction.transaction_id, LATE_LOOKS, Event.BOUNCE))
+        self.settle_absent(intent.transaction.transaction_id)
+
+    def settle_absent(self, transaction_id: UUID) -> None:
+        """Its walk sent nothing and sends nothing any more: if its row became durable after all, it was not sent."""
+        self._later(self._settle(transaction_id, LATE_LOOKS, Event.BOUNCE))
 
     def _later(self, job: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(job)
@@ -272,7 +279,23 @@ class Authorizations:
         if transaction.outcome not in (DECLINED, NOT_SENT):  # their 201 was told and is replayed byte for byte
             transaction.reason, transaction.advice = event.value, "retry_new_key" if event is Event.BOUNCE else "new_payment_allowed"
         outcome = await self.advance(transaction, acquirer, event, closed_by=closed_by)
-        return await self.journal.outcome(outcome, asyncio.get_running_loop().time() + self.commit_budget_s)
+        written = await self.journal.outcome(outcome, asyncio.get_running_loop().time() + self.commit_budget_s)
+        if written is Written.OURS and captures_later(transaction, acquirer):
+            await self.undo_captures(transaction)
+        return written
+
+    async def undo_captures(self, original: Transaction) -> None:
+        """The capture that a sale owes by itself goes with the sale. May be repeated; Problem not_ready when it is not known to be gone."""
+        for follower in await self.desk.history.followers(original):
+            for _ in range(UNDO_TRIES if follower.automatic else 0):
+                capture = await self.desk.history.transaction(follower.transaction_id)
+                if capture is None or capture.state not in (SENT, APPROVED):
+                    break
+                if await self.undo(capture, Event.UNDO) is Written.OURS:
+                    break
+            else:
+                if follower.automatic:
+                    raise Problem("not_ready", "The journal cannot be written just now; cancel again.", retry_after=2)
 
 
 def de7(at: datetime) -> str:
@@ -305,11 +328,20 @@ def hash64(*parts: bytes) -> int:
 
 
 def captures_later(transaction: Transaction, acquirer: Acquirer) -> bool:
-    return acquirer.message_mode == "dual" and transaction.capture_method == "automatic" and bool(transaction.approved_amount)
+    by_itself = acquirer.message_mode == "dual" and transaction.capture_method == "automatic" and transaction.original_id is None
+    return by_itself and bool(transaction.approved_amount)
 
 
 def book_approval(transaction: Transaction, acquirer: Acquirer, verdict: Verdict) -> None:
-    """An approval's money: held always; captured too when the message posts at once or its capture rides in the same commit."""
-    approved = verdict.approved_amount
-    transaction.approved_amount = transaction.authorised = transaction.capturable = approved
-    transaction.captured = approved if transaction.capture_method == "automatic" else 0
+    """An approval's money: held always; captured too when the message posts at once or its capture rides in the same commit. The tolerance
+    in force is added to what may be captured. What a follow-up moves, the database books on its original."""
+    approved = transaction.approved_amount = verdict.approved_amount
+    terms = acquirer.terms_of(transaction.mcc, transaction.brand) if acquirer.terms and approved else None
+    if transaction.type == "increment":
+        transaction.capturable = approved + (tolerance(approved, terms.completion_basis_points) if terms else 0)
+    elif transaction.original_id is None and transaction.type != "refund":
+        by_itself = transaction.capture_method == "automatic"
+        if terms:
+            transaction.tolerance = tolerance(approved, terms.tip_basis_points if by_itself else terms.completion_basis_points)
+        transaction.authorised, transaction.capturable = approved, approved + transaction.tolerance
+        transaction.captured = approved if by_itself else 0

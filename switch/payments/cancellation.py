@@ -6,6 +6,7 @@ from uuid import UUID
 from switch.database import UNKNOWN, Pool
 from switch.directory import Directory
 from switch.errors import Problem
+from switch.payments import verbs
 from switch.payments.authorization import Authorizations
 from switch.payments.history import History
 from switch.payments.journal import Written
@@ -50,22 +51,34 @@ class Cancellations:
         known = await self.history.key(merchant_id, caller, key)
         if known is None or known.transaction_id is None:
             return None
-        transaction = await self._undone(known.transaction_id)
-        for follower in await self.history.followers(transaction):
-            if transaction.state in (REVERSING, REVERSED):
-                await self._undone(follower["transaction_id"])
-        return transaction
+        return await self.undone(known.transaction_id)
 
-    async def _undone(self, transaction_id: UUID) -> Transaction:
+    async def undone(self, transaction_id: UUID) -> Transaction:
+        """The transaction, undone if it stood. A step that somebody else took meanwhile makes it be judged anew: its version decides.
+
+        Raises Problem: day_closed, follow_up_exists (something was built on it), follow_up_open, already_voided, not_ready.
+        """
         for _ in range(TRIES):
             transaction = await self.history.transaction(transaction_id)
             if transaction is None:
                 raise Problem("not_ready", retry_after=1)
             if transaction.state not in (SENT, APPROVED):
+                if transaction.state in (REVERSING, REVERSED) and transaction.original_id is None:
+                    await self.authorizations.undo_captures(transaction)
                 return transaction
-            day = self.directory.acquirers[transaction.acquirer_id].business_date
-            if transaction.state == APPROVED and transaction.business_date < day:
-                raise Problem("day_closed")
+            refused = await self._refusal(transaction)
+            if refused is not None:
+                raise Problem(refused.code, refused.detail, retry_after=refused.retry_after)
             if await self.authorizations.undo(transaction, Event.UNDO) is Written.OURS:
                 return transaction
         raise Problem("not_ready", "The journal cannot be written just now; cancel again.", retry_after=2)
+
+    async def _refusal(self, transaction: Transaction) -> verbs.Refusal | None:
+        day = self.directory.acquirers[transaction.acquirer_id].business_date
+        if transaction.original_id is None:
+            return verbs.undo_refusal(transaction, await self.history.followers(transaction), day)
+        original = await self.history.transaction(transaction.original_id)
+        assert original is not None
+        if transaction.state == APPROVED and transaction.business_date < day:
+            return verbs.Refusal("day_closed")
+        return verbs.taking_back_refusal(transaction, original)

@@ -59,9 +59,13 @@ WITH closed AS (
 )
 UPDATE transaction t SET state = $4::text, version = t.version + 1, outcome = $4::text, outcome_at = now(), answered_at = now(),
   response_code = $3::text, approved_amount = CASE WHEN $4::text = 'APPROVED' THEN t.amount ELSE 0 END, answer_message = $5,
-  sent_at = coalesce(t.sent_at, $6)
+  sent_at = coalesce(t.sent_at, $6), reason = $7, advice = $8, (authorised, capturable, captured) = (
+    SELECT m, m, m FROM (SELECT CASE WHEN $4::text = 'APPROVED' AND t.type = 'offline_sale' THEN t.amount ELSE 0 END) booked(m))
 FROM closed c WHERE t.transaction_id = c.transaction_id AND t.state = 'SENT' RETURNING 1
 """
+# The original before its follow-up, and both before the duty: the order of every statement that moves them.
+LOCK_FIRST = """SELECT 1 FROM transaction WHERE transaction_id = ANY($1::uuid[]) ORDER BY original_id IS NOT NULL, transaction_id
+FOR NO KEY UPDATE"""
 OPEN = "SELECT count(*) FROM duty WHERE state = 'open' AND kind = 'reversal'"
 
 
@@ -117,7 +121,7 @@ class Reversals:
             now = asyncio.get_running_loop().time()
             result = await link.request(message, send_not_after=now + SEND_WITHIN_S, deadline=now + acquirer.answer_timeout_s)
             metrics.reversals.labels("sent" if not isinstance(result, Bounced) else "bounced").inc()
-            await self._settle(taken, transaction, acquirer, result)
+            await self.settle(taken, transaction, acquirer, result)
         except (*UNKNOWN, asyncpg.PostgresError, Problem) as error:  # its lease ends by itself, and it is sent again
             logs.warning("duty_interrupted", transaction_id=taken.transaction_id, error=type(error).__name__)
 
@@ -132,15 +136,14 @@ class Reversals:
         if taken.kind == "reversal":
             message = translation.reversal(transaction, acquirer.dialect, pan, expiry, taken.stan, taken.transmitted_at)
         else:
-            assert transaction.original_id is not None
-            original = await self.history.transaction(transaction.original_id)
-            assert original is not None
-            message = translation.capture(transaction, original, pan, expiry)
+            original = await self.history.transaction(transaction.original_id) if transaction.original_id is not None else None
+            message = translation.follow_up(transaction, original, acquirer.dialect, pan, expiry)
         if taken.transmissions > 1:
             message["0"] = repeat_mti(message["0"])
         return message
 
-    async def _settle(self, taken: Taken, transaction: Transaction, acquirer: Acquirer, result: Reply | Bounced | Silence) -> None:
+    async def settle(self, taken: Taken, transaction: Transaction, acquirer: Acquirer, result: Reply | Bounced | Silence) -> None:
+        """What one transmission came to, written down."""
         now = datetime.now(UTC)
         if isinstance(result, Bounced):
             await self.pool.execute(NOT_SENT, taken.transaction_id, now + timedelta(seconds=1), taken.kind)
@@ -163,7 +166,7 @@ class Reversals:
             event = Event.ACKNOWLEDGED if meaning == "acknowledged" else Event.NOT_FOUND
             state = step(transaction.state, event, transaction.exchange).state
             closed_by = "ack" if event is Event.ACKNOWLEDGED else "not_found"
-            if await self.pool.fetchval(CLOSE_REVERSAL, taken.transaction_id, closed_by, code, state):
+            if await self._close(transaction, CLOSE_REVERSAL, closed_by, code, state):
                 metrics.reversals.labels(closed_by).inc()
                 logs.info("reversed", transaction_id=taken.transaction_id, reason=closed_by, attempt=taken.transmissions)
 
@@ -174,9 +177,15 @@ class Reversals:
             await self._again(taken, now, verdict.response_code, None)
             return
         closed_by = "ack" if verdict.event is Event.APPROVE else "declined"
-        if await self.pool.fetchval(CLOSE_ADVICE, taken.transaction_id, closed_by, verdict.response_code, after.state, verdict.message,
-                                    reply.sent_at) and verdict.event is Event.DECLINE:
-            await self.alarm.raise_("capture_declined", show("transaction", taken.transaction_id))
+        if await self._close(transaction, CLOSE_ADVICE, closed_by, verdict.response_code, after.state, verdict.message, reply.sent_at,
+                             verdict.reason, verdict.advice) and verdict.event is Event.DECLINE:
+            kind = "capture_declined" if transaction.type == "capture" else "advice_declined"
+            await self.alarm.raise_(kind, show("transaction", taken.transaction_id))
+
+    async def _close(self, transaction: Transaction, statement: str, *arguments: object) -> bool:
+        async with self.pool.acquire() as connection, connection.transaction():
+            await connection.execute(LOCK_FIRST, [ident for ident in (transaction.original_id, transaction.transaction_id) if ident is not None])
+            return bool(await connection.fetchval(statement, transaction.transaction_id, *arguments))
 
     async def _again(self, taken: Taken, now: datetime, code: str | None, not_found_at: datetime | None,
                      not_before: datetime | None = None) -> None:
