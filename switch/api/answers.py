@@ -89,7 +89,9 @@ def follow_up(row: Transaction) -> tuple[int, bytes]:
 
 
 def accepted(row: Transaction) -> tuple[int, bytes]:
-    """The answer to an offline approval: it is written down and will be said until it is answered. Always the same bytes."""
+    """The answer to an offline approval: it is written down and will be said until it is answered. The same bytes as long as it stands."""
+    if row.state in REVERSAL_STATE:
+        return 202, orjson.dumps(unsold(row))
     return 201, orjson.dumps({**_common(row), "status": "accepted", "amount": row.amount, "currency": row.currency,
                               "approval_code": row.approval_code, "rrn": row.rrn, "stan": row.stan,
                               "acquirer": show("acquirer", row.acquirer_id), "card": _card(row),

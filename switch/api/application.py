@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from switch import metrics
-from switch.api import follow_ups, merchant, operator, problems
+from switch.api import follow_ups, merchant, offline, operator, problems, terms
 from switch.api.documented import complete, documented
 from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails, refused
 from switch.api.terminal import AuthorizationRequest, CancellationRequest
@@ -20,9 +20,11 @@ from switch.directory import Directory
 from switch.errors import Problem
 from switch.links.acquirer import AcquirerLink
 from switch.merchants.onboarding import Onboarding
+from switch.payments.authorization import Authorizations
 from switch.payments.cancellation import Cancellations
 from switch.payments.follow_ups import FollowUps
 from switch.payments.history import History
+from switch.payments.offline import OfflineSales
 from switch.security.vault import Vault
 
 EXAMPLE = {
@@ -38,6 +40,8 @@ class Parts(Protocol):
     history: History
     cancellations: Cancellations
     follow_ups: FollowUps
+    offline: OfflineSales
+    authorizations: Authorizations
     vault: Vault
     onboarding: Onboarding
     links: dict[UUID, AcquirerLink]
@@ -73,6 +77,8 @@ def application(parts: Parts) -> FastAPI:
 
     app.include_router(merchant.router(parts, caller_of))
     app.include_router(follow_ups.router(parts, caller_of, asyncio.get_running_loop().time))
+    app.include_router(offline.router(parts, caller_of, asyncio.get_running_loop().time))
+    app.include_router(terms.router(lambda: parts.writers, caller_of))
     app.include_router(operator.router(caller_of, parts.onboarding, links, parts.writers))
     app.include_router(problems.router)
 
@@ -93,7 +99,7 @@ def application(parts: Parts) -> FastAPI:
     async def docs() -> HTMLResponse:
         return HTMLResponse(page(app.openapi()), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
-    complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *operator.MODELS])
+    complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS, *operator.MODELS])
     return app
 
 

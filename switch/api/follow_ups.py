@@ -6,16 +6,21 @@ from typing import Annotated, Any, NamedTuple, Protocol
 from uuid import UUID
 
 from fastapi import APIRouter, Request
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from switch.api import answers
 from switch.api.documented import documented
 from switch.api.merchant import may_see
-from switch.api.shapes import FollowedUp, NotSold, refused, shaped
+from switch.api.onboard import said
+from switch.api.shapes import FollowedUp, NotSold, TransactionNow, refused, shaped
 from switch.api.terminal import (
     ANSWER_HEADERS,
+    NOT_DIGIT,
     REPLAY_HEADERS,
+    Card,
+    Currency,
     Model,
     Text,
     canonical,
@@ -26,16 +31,18 @@ from switch.api.terminal import (
     read_body,
     request_deadline,
 )
-from switch.callers import Caller, following_up
+from switch.callers import Caller, following_up, selling
 from switch.directory import Directory
 from switch.errors import Problem
 from switch.ids import read
 from switch.money import AMOUNT_MAX
-from switch.payments.authorization import Door
+from switch.payments.authorization import Authorizations, Door
+from switch.payments.cancellation import Cancellations
 from switch.payments.desk import Told
 from switch.payments.follow_ups import FollowUps, Wanted
 from switch.payments.history import History
-from switch.payments.transaction import Transaction
+from switch.payments.transaction import REVERSING, SENT, Transaction
+from switch.payments.translation import Order
 from switch.security.vault import Vault
 
 Amount = Annotated[int, Field(ge=1, le=AMOUNT_MAX)]
@@ -60,6 +67,28 @@ class VoidRequest(Model):
     reference: Text | None = None
 
 
+class ReversalRequest(Model):
+    """Nothing: all of it is taken back."""
+
+
+class RefundRequest(Model):
+    """Of an `authorization`, without `amount` all that is left; or, for merchants who may, to a `card` that nothing here was taken from."""
+
+    authorization: Annotated[str, Field(max_length=64)] | None = None
+    amount: Amount | None = None
+    currency: Currency | None = None
+    card: Card | None = None
+    reference: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "RefundRequest":
+        if (self.authorization is None) == (self.card is None):
+            raise PydanticCustomError("authorization", "Send either authorization or card")
+        if (self.card is None) != (self.currency is None) or (self.card is not None and self.amount is None):
+            raise PydanticCustomError("currency", "card goes with amount and currency, authorization with neither currency nor card")
+        return self
+
+
 class TipRequest(Model):
     """`tip_amount` is added to what is captured."""
 
@@ -67,7 +96,7 @@ class TipRequest(Model):
     reference: Text | None = None
 
 
-MODELS = (CaptureRequest, IncrementRequest, VoidRequest, TipRequest)
+MODELS = (CaptureRequest, IncrementRequest, VoidRequest, TipRequest, ReversalRequest, RefundRequest)
 
 
 class Parts(Protocol):
@@ -77,6 +106,8 @@ class Parts(Protocol):
     history: History
     vault: Vault
     follow_ups: FollowUps
+    authorizations: Authorizations
+    cancellations: Cancellations
 
     def admit(self) -> None: ...
 
@@ -161,4 +192,50 @@ def router(parts: Parts, identify: Callable[[Request], Caller], now: Callable[[]
     async def tip(request: Request, authorization: str) -> Response:
         return await follow(request, authorization, TipRequest, lambda body: Wanted("tips", body.tip_amount, reference=body.reference))
 
+    @routes.post("/v1/authorizations/{authorization}/reversals", summary="Take back what this caller made; nothing may have followed it",
+                 status_code=202, openapi_extra=described(ReversalRequest, {}),
+                 responses=shaped(200, "Nothing stands any more", TransactionNow) | shaped(202, "It is being reversed", TransactionNow)
+                 | refused(400, 403, 404, 409, 413, 415))
+    async def reverse(request: Request, authorization: str) -> Response:
+        told_of = await asked(parts, request, identify(request), ReversalRequest, now())
+        original = await visible(parts, told_of.caller, authorization)
+        fingerprint = parts.vault.fingerprint(b"reversals" + original.transaction_id.bytes + canonical(told_of.value))
+        row = await parts.cancellations.reverse(original, told_of.owner, told_of.key, fingerprint)
+        duty = await parts.history.duty(row.transaction_id)
+        return said(answers.current(row, duty), 202 if row.state in (REVERSING, SENT) else 200)
+
+    @routes.post("/v1/refunds", summary="Give money back", status_code=201, responses=OUTCOMES,
+                 openapi_extra=described(RefundRequest, {"authorization": "txn_0192f0c4-7c1e-7aaa-8bbb-1234567890ab", "amount": 1000}))
+    async def refund(request: Request) -> Response:
+        told_of = await asked(parts, request, identify(request), RefundRequest, now())
+        wanted: RefundRequest = told_of.model
+        if wanted.authorization is None:
+            return answered(await unreferenced(told_of, wanted))
+        original = await visible(parts, told_of.caller, wanted.authorization)
+        fingerprint = parts.vault.fingerprint(b"refunds" + original.transaction_id.bytes + canonical(told_of.value))
+        order = Wanted("refunds", wanted.amount, reference=wanted.reference)
+        return answered(await parts.follow_ups.follow(order, original, told_of.owner, told_of.key, fingerprint, told_of.door))
+
+    async def unreferenced(told_of: Asked, wanted: RefundRequest) -> Told:
+        """To a card: a terminal's, since the acquirer knows it by number, and only where the merchant is permitted to."""
+        seller, card = selling(parts.directory, told_of.caller), wanted.card
+        assert card is not None and wanted.amount is not None and wanted.currency is not None
+        if not seller.merchant.unreferenced_refunds:
+            raise Problem("forbidden", "This merchant may refund only what was sold here; name the authorization.")
+        refuse_card_number(card, told_of.key, wanted.reference)
+        order = Order("refund", wanted.amount, wanted.currency, None, "refuse", 0, 0, card.entry_mode, card.pan, card.expiry, card.track2,
+                      card.sequence_number.zfill(3) if card.sequence_number else None, card.emv, card.pin.block if card.pin else None, None,
+                      wanted.reference, None)
+        fingerprint = parts.vault.fingerprint(b"refunds" + canonical(told_of.value))
+        return await parts.authorizations.authorize(order, seller, told_of.key, fingerprint, told_of.door, "refunds")
+
     return routes
+
+
+def refuse_card_number(card: Any, key: str, *texts: str | None) -> None:
+    """Keys and references are stored and shown in clear. Raises Problem."""
+    if card.pan.reveal() in key.replace("-", "").replace("_", ""):
+        raise Problem("idempotency_key_malformed", "The key must not hold the card number: keys are stored in clear.")
+    if any(text is not None and card.pan.reveal() in NOT_DIGIT.sub("", text) for text in texts):
+        raise Problem("invalid", "A text must not hold the card number.",
+                      errors=[{"field": "reference", "rule": "must not hold the card number", "type": "card_number"}])

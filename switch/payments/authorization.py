@@ -65,16 +65,16 @@ class Authorizations:
         self.directory, self.vault, self.journal, self.numbers, self.links = directory, vault, journal, numbers, links
         self.desk, self.alarm, self.worker_epoch, self.commit_budget_s = desk, alarm, worker_epoch, commit_budget_s
 
-    async def authorize(self, order: Order, seller: Seller, key: str, fingerprint: bytes, door: Door) -> Told:
-        """One authorization under its key. Shapes: 201 and 202 are rows, refusals are Problem (nothing written)."""
+    async def authorize(self, order: Order, seller: Seller, key: str, fingerprint: bytes, door: Door, route: str = ROUTE) -> Told:
+        """One authorization, or a refund without one, under its key. Shapes: 201 and 202 are rows, refusals are Problem (nothing written)."""
         identity = (seller.merchant.merchant_id, seller.terminal.terminal_id, key)
-        return await self.desk.submit(identity, ROUTE, fingerprint, lambda: self._walk(order, seller, identity, fingerprint, door))
+        return await self.desk.submit(identity, route, fingerprint, lambda: self._walk(order, seller, identity, fingerprint, door, route))
 
-    async def _walk(self, order: Order, seller: Seller, key: Key, fingerprint: bytes, door: Door) -> Told:
+    async def _walk(self, order: Order, seller: Seller, key: Key, fingerprint: bytes, door: Door, route: str) -> Told:
         found = self.directory.brand(order.pan.reveal()[:12])
         brand = found.brand if found is not None else "unknown"
         acquirer, link = self._usable(order, seller.terminal, brand, door)
-        transaction = self._transaction(order, seller, key[2], acquirer, brand, door)
+        transaction = self.transaction(order, seller, key[2], acquirer, brand, door)
         message = translation.request(order, transaction, acquirer, seller.merchant, seller.store)
         transaction.match_key = match_key(acquirer.dialect, message)
         transaction.request_message = translation.masked(acquirer.dialect, message, transaction.emv)
@@ -83,9 +83,9 @@ class Authorizations:
         http_deadline = door.at + acquirer.answer_timeout_s + self.commit_budget_s + HTTP_MARGIN_S
 
         claim = await self.journal.intent(  # AWAIT 1: durable before the first byte leaves
-            Intent(transaction, ROUTE, fingerprint, seller.merchant.duplicate_policy == "refuse"), door.at + self.commit_budget_s)
+            Intent(transaction, route, fingerprint, seller.merchant.duplicate_policy == "refuse"), door.at + self.commit_budget_s)
         if claim is not Claim.OURS:
-            return await self._not_ours(claim, transaction, key, fingerprint, http_deadline)
+            return await self._not_ours(claim, transaction, key, route, fingerprint, http_deadline)
         result = await link.request(message, send_not_after=send_not_after, deadline=deadline)  # AWAIT 2
         outcome = await self.outcome(transaction, acquirer, result)
         written = await self.journal.outcome(outcome, http_deadline - HTTP_MARGIN_S)  # AWAIT 3: durable before the answer
@@ -93,7 +93,7 @@ class Authorizations:
 
     def _usable(self, order: Order, terminal: Terminal, brand: str, door: Door) -> tuple[Acquirer, AcquirerLink]:
         """The first acquirer that may and can take it. Raises Problem before anything is written."""
-        alternatives = self._alternatives(terminal, brand)
+        alternatives = self.alternatives(terminal, brand)
         if not alternatives:
             raise Problem("no_route", retry_after=60, extra={"processed": False})
         refusal = None
@@ -112,7 +112,7 @@ class Authorizations:
             raise Problem("not_supported", refusal)
         raise Problem("acquirer_unavailable", retry_after=5, extra={"processed": False})
 
-    def _alternatives(self, terminal: Terminal, brand: str) -> list[Acquirer]:
+    def alternatives(self, terminal: Terminal, brand: str) -> list[Acquirer]:
         """What routing chose for this terminal and brand; kept until the directory changes."""
         chosen = self.directory.chosen
         found = chosen.get((terminal.terminal_id, brand))
@@ -122,7 +122,8 @@ class Authorizations:
             found = chosen[terminal.terminal_id, brand] = routing.choose(self.directory.ordered_routes, self.directory.acquirers, terminal, brand)
         return found
 
-    def _transaction(self, order: Order, seller: Seller, key: str, acquirer: Acquirer, brand: str, door: Door) -> Transaction:
+    def transaction(self, order: Order, seller: Seller, key: str, acquirer: Acquirer, brand: str, door: Door) -> Transaction:
+        """The row of an order before its message is made. Raises Problem overloaded: no number is left."""
         stan, rrn = self.numbers.stan(acquirer.acquirer_id), self.numbers.rrn(acquirer.acquirer_id, acquirer.business_date)
         if stan is None or rrn is None:
             raise Problem("overloaded", retry_after=1, extra={"processed": False})
@@ -151,9 +152,9 @@ class Authorizations:
             terminal_trace=order.terminal_trace, reference=order.reference,
             same_trace=hash64(terminal_id, mmdd(wall).encode(), order.terminal_trace.encode()) if order.terminal_trace else None)
 
-    async def _not_ours(self, claim: Claim, transaction: Transaction, key: Key, fingerprint: bytes, deadline: float) -> Told:
+    async def _not_ours(self, claim: Claim, transaction: Transaction, key: Key, route: str, fingerprint: bytes, deadline: float) -> Told:
         if claim is Claim.DUPLICATE:
-            return await self.desk.stored(key, ROUTE, fingerprint, deadline)
+            return await self.desk.stored(key, route, fingerprint, deadline)
         if claim is Claim.POSSIBLE_DUPLICATE:
             assert transaction.possible_duplicate_of is not None
             raise Problem("possible_duplicate", extra={"possible_duplicate_of": show("transaction", transaction.possible_duplicate_of)})

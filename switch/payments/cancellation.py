@@ -10,7 +10,7 @@ from switch.payments import verbs
 from switch.payments.authorization import Authorizations
 from switch.payments.history import History
 from switch.payments.journal import Written
-from switch.payments.transaction import APPROVED, REVERSED, REVERSING, SENT, Event, Transaction
+from switch.payments.transaction import APPROVED, CONFIRMED, DECLINED, NOT_SENT, PARKED, REVERSED, REVERSING, SENT, Event, Transaction
 
 TRIES = 5
 MARGIN_S = 1.0  # on top of the commit budget, until the terminal is told to ask again
@@ -18,6 +18,11 @@ MARGIN_S = 1.0  # on top of the commit budget, until the terminal is told to ask
 # A key nobody used is burnt: the unique index decides against an original that is still on its way.
 BURN = """
 INSERT INTO idempotency (merchant_id, caller, idempotency_key, route, fingerprint) VALUES ($1, $2, $3, 'burnt', decode(repeat('00', 32), 'hex'))
+ON CONFLICT (merchant_id, caller, idempotency_key) DO NOTHING RETURNING 1
+"""
+# A reversal is a duty of its original and no row of its own: its key names the original.
+CLAIM = """
+INSERT INTO idempotency (merchant_id, caller, idempotency_key, route, fingerprint, transaction_id) VALUES ($1, $2, $3, 'reversals', $4, $5)
 ON CONFLICT (merchant_id, caller, idempotency_key) DO NOTHING RETURNING 1
 """
 
@@ -52,6 +57,29 @@ class Cancellations:
         if known is None or known.transaction_id is None:
             return None
         return await self.undone(known.transaction_id)
+
+    async def reverse(self, transaction: Transaction, caller: UUID, key: str, fingerprint: bytes) -> Transaction:
+        """A transaction that its maker takes back; the same key may be sent again and gives the current truth.
+
+        Raises Problem: forbidden (somebody else made it), not_reversible, idempotency_key_reused, and what `undone` raises.
+        """
+        if transaction.caller != caller:
+            raise Problem("forbidden", "Only who made a transaction may reverse it; void or refund it.")
+        known = await self.history.key(transaction.merchant_id, caller, key)
+        if known is None:
+            if transaction.state in (DECLINED, NOT_SENT, PARKED, CONFIRMED):
+                raise Problem("not_reversible", "Nothing stands, or a person has it.")
+            refused = await self._refusal(transaction) if transaction.state in (SENT, APPROVED) else None
+            if refused is not None:
+                raise Problem(refused.code, refused.detail, retry_after=refused.retry_after)
+            try:
+                await self.pool.fetchval(CLAIM, transaction.merchant_id, caller, key, fingerprint, transaction.transaction_id)
+            except UNKNOWN:
+                raise Problem("not_ready", "The journal cannot be written just now; send the same key again.", retry_after=2) from None
+            known = await self.history.key(transaction.merchant_id, caller, key)
+        if known is None or (known.route, known.fingerprint, known.transaction_id) != ("reversals", fingerprint, transaction.transaction_id):
+            raise Problem("idempotency_key_reused")
+        return await self.undone(transaction.transaction_id)
 
     async def undone(self, transaction_id: UUID) -> Transaction:
         """The transaction, undone if it stood. A step that somebody else took meanwhile makes it be judged anew: its version decides.
