@@ -227,7 +227,8 @@ class Authorizations:
     async def told(self, transaction: Transaction, written: Written) -> Told:
         """What is told of an exchange whose outcome was written, or not."""
         if written is Written.OURS:
-            TOLD[transaction.state].inc()
+            if transaction.original_id is None:
+                TOLD[transaction.state].inc()
             return Told(transaction, False)
         if written is Written.UNKNOWN:  # not durable in time: pending, and from now on nobody may approve it
             return Told(replace(transaction, state=SENT, outcome=None, reason="outcome_unknown", advice="ask_again"), False)

@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 
 from messages.dialect import match_key
-from switch import logs
+from switch import logs, metrics
 from switch.database import UNKNOWN
 from switch.directory import Acquirer
 from switch.errors import Problem
@@ -26,7 +26,7 @@ from switch.payments.desk import Key, Told
 from switch.payments.journal import Claim, Duty
 from switch.payments.reservations import FollowUp, Reservations
 from switch.payments.reversals import LEASE_MARGIN_S, Reversals, Taken
-from switch.payments.transaction import Transaction
+from switch.payments.transaction import STATUS, Transaction
 from switch.payments.verbs import Refusal
 from switch.security.pan import Pan
 from switch.security.vault import VaultError
@@ -57,7 +57,9 @@ class FollowUps:
     async def follow(self, wanted: Wanted, original: Transaction, caller: UUID, key: str, fingerprint: bytes, door: Door) -> Told:
         """One follow-up of a visible original under its key. Raises Problem: whatever verbs.refusal names, and nothing is written then."""
         identity = (original.merchant_id, caller, key)
-        return await self.desk.submit(identity, wanted.route, fingerprint, lambda: self._walk(wanted, original, identity, fingerprint, door))
+        told = await self.desk.submit(identity, wanted.route, fingerprint, lambda: self._walk(wanted, original, identity, fingerprint, door))
+        metrics.follow_ups.labels(wanted.type, STATUS[told.transaction.state]).inc()
+        return told
 
     async def _walk(self, wanted: Wanted, original: Transaction, key: Key, fingerprint: bytes, door: Door) -> Told:
         acquirer = self.directory.acquirers[original.acquirer_id]

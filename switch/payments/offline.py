@@ -1,6 +1,7 @@
 """Offline approvals: the terminal sold without asking, and says so afterwards. Accepted when durable, repeated until answered."""
 
 from messages.dialect import match_key
+from switch import metrics
 from switch.directory import Acquirer
 from switch.errors import Problem
 from switch.payments import translation
@@ -43,6 +44,7 @@ class OfflineSales:
             return await self.authorizations.desk.stored(key, ROUTE, fingerprint, door.at + self.authorizations.commit_budget_s + HTTP_MARGIN_S)
         if claim is not Claim.OURS:
             raise unavailable("advice")
+        metrics.follow_ups.labels(row.type, "accepted").inc()
         return Told(row, False)
 
     def _acquirer(self, order: Order, seller: Seller, brand: str) -> Acquirer:
