@@ -5,8 +5,6 @@ from contextlib import asynccontextmanager
 from dataclasses import astuple, dataclass
 from uuid import UUID
 
-import asyncpg
-
 from switch.database import UNKNOWN, Connection, Pool
 from switch.errors import Problem
 from switch.merchants import BRANDS
@@ -68,9 +66,6 @@ async def terms_of(pool: Pool, acquirer_id: UUID) -> list[Terms]:
 
 async def permit(pool: Pool, merchant_id: UUID, unreferenced_refunds: bool) -> None:
     """Whether the merchant's terminals may give money back that no sale here took. Raises Problem not_found."""
-    try:
-        async with _work(pool) as connection:
-            if not await connection.fetchval(PERMIT, merchant_id, unreferenced_refunds):
-                raise Problem("not_found")
-    except asyncpg.PostgresError:
-        raise Problem("not_ready", retry_after=2) from None
+    async with _work(pool) as connection:
+        if not await connection.fetchval(PERMIT, merchant_id, unreferenced_refunds):
+            raise Problem("not_found")
