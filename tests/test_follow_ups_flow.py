@@ -558,6 +558,8 @@ async def test_the_reference_terminal_follows_up_and_sends_the_same_key_again_af
     made = await follow(shop, "captures", held["id"], {"amount": 1000}, idempotency_key=key)  # and the power went before its answer was stored
     (receipt,) = await asyncio.to_thread(journal.resume)
     assert (receipt.sold, receipt.id) == (True, made.body["id"])
+    for each in (first, journal):
+        each.journal.file.close()
     assert (await money(shop, held["id"]))["captured"] == 1900
 
 
@@ -637,7 +639,7 @@ async def test_an_expired_authorization_is_released_and_not_captured_any_more(sh
     row = await shop.row(held["id"])
     assert row["expires_at"] - row["outcome_at"] == timedelta(hours=168)
     assert (await shop.get(held["id"]))["expires_at"] is not None
-    await shop.sql("UPDATE transaction SET expires_at = now() - interval '1 second', version = version + 1 WHERE transaction_id = ANY($1::uuid[])",
+    await shop.sql("UPDATE transaction SET expires_at = now() - interval '1 second', release_at = now(), version = version + 1 WHERE transaction_id = ANY($1::uuid[])",
                    [UUID(each["id"][4:]) for each in (held, late)])
     for verb, code in (("captures", "not_capturable"), ("increments", "not_incrementable")):
         answer = await follow(shop, verb, late["id"], {"amount": 1})

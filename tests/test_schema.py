@@ -148,7 +148,7 @@ async def test_an_outcome_once_written_stays(sql: SQL) -> None:
 CHANGEABLE = {
     "state", "version", "worker_epoch", "authorised", "capturable", "captured", "refunded", "charged_back", "sent_at", "answered_at",
     "outcome_at", "outcome", "response_code", "reason", "advice", "approval_code", "approved_amount", "acquirer_rrn", "answer_emv",
-    "balances", "answer_message", "released",
+    "balances", "answer_message", "released", "release_at",
 }
 
 

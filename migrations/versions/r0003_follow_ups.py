@@ -19,10 +19,6 @@ STEPS = (
     "REVERSING>REVERSED", "REVERSING>PARKED", "REVERSING>REVERSING", "REVERSED>REVERSING", "REVERSED>REVERSED",
     "PARKED>REVERSING", "PARKED>REVERSED", "PARKED>CONFIRMED", "PARKED>PARKED", "CONFIRMED>CONFIRMED",
 )
-IMMUTABLE = (
-    "merchant_id", "transaction_id", "type", "exchange", "acquirer_id", "terminal_id", "business_date", "amount", "currency",
-    "stan", "rrn", "transmitted_at", "match_key", "pan_token", "mti", "idempotency_key", "received_at", "original_id",
-)
 
 COLUMNS = (
     "ALTER DOMAIN transaction_type DROP CONSTRAINT transaction_type_check",
@@ -39,6 +35,7 @@ COLUMNS = (
         ADD COLUMN released bigint NOT NULL DEFAULT 0,
         ADD COLUMN tolerance bigint NOT NULL DEFAULT 0,
         ADD COLUMN expires_at timestamptz,
+        ADD COLUMN release_at timestamptz,
         ADD COLUMN reserved bigint NOT NULL DEFAULT 0,
         ADD COLUMN final_capture boolean NOT NULL DEFAULT false,
         DROP CONSTRAINT captured_within_capturable,
@@ -52,16 +49,13 @@ COLUMNS = (
                AND (voided = 0 OR captured = 0 AND void_reserved = 0)),
         ADD CONSTRAINT follow_up_has_original CHECK (type NOT IN ('capture', 'increment', 'void', 'tip') OR original_id IS NOT NULL),
         ADD CONSTRAINT follow_up_has_key CHECK (original_id IS NULL OR idempotency_key IS NOT NULL OR type = 'capture')""",
-    # What is left of a hold that ends; only authorizations that are captured by hand are in it.
-    """CREATE INDEX transaction_expiring ON transaction (expires_at)
-       WHERE expires_at IS NOT NULL AND state = 'APPROVED' AND voided = 0 AND captured + capture_reserved + released < capturable""",
+    # Authorizations by hand whose end was not looked at yet. It knows no column that a sale's outcome changes, which stays in place (HOT).
+    "CREATE INDEX transaction_release_at ON transaction (release_at) WHERE release_at IS NOT NULL",
     "DROP TRIGGER transaction_life ON transaction",
     f"""
     CREATE TRIGGER transaction_life BEFORE UPDATE ON transaction FOR EACH ROW
     WHEN ((OLD.state || '>' || NEW.state) NOT IN ({", ".join(f"'{step}'" for step in STEPS)})
-          OR NEW.version <> OLD.version + 1
-          OR ({", ".join(f"OLD.{name}" for name in IMMUTABLE)}) IS DISTINCT FROM ({", ".join(f"NEW.{name}" for name in IMMUTABLE)})
-          OR (OLD.outcome IS NOT NULL AND OLD.outcome IS DISTINCT FROM NEW.outcome))
+          OR NEW.version <> OLD.version + 1 OR (OLD.outcome IS NOT NULL AND OLD.outcome IS DISTINCT FROM NEW.outcome))
     EXECUTE FUNCTION refuse_change()""",
 )
 
@@ -79,24 +73,20 @@ TERMS = (
     )""",
     """CREATE TRIGGER log_change AFTER INSERT OR UPDATE ON authorization_terms FOR EACH ROW
        EXECUTE FUNCTION log_directory_change('acquirer_id')""",
-    # Only what has a tolerance or is captured by hand comes here: a plain sale evaluates the condition and no more.
+    # The tolerance in force and the end of what is captured by hand are fixed by the approval.
     """
-    CREATE FUNCTION set_terms() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+    CREATE FUNCTION set_terms(approved transaction) RETURNS transaction LANGUAGE plpgsql AS $$
     BEGIN
-        NEW.tolerance := NEW.capturable - NEW.authorised;
-        IF NEW.capture_method = 'manual' THEN
-            NEW.expires_at := NEW.outcome_at + make_interval(hours => coalesce((
+        approved.tolerance := approved.capturable - approved.authorised;
+        IF approved.capture_method = 'manual' THEN
+            approved.expires_at := approved.outcome_at + make_interval(hours => coalesce((
                 SELECT t.valid_hours FROM authorization_terms t
-                WHERE t.acquirer_id = NEW.acquirer_id AND t.mcc IN (NEW.mcc, '*') AND t.brand IN (NEW.brand, '*')
+                WHERE t.acquirer_id = approved.acquirer_id AND t.mcc IN (approved.mcc, '*') AND t.brand IN (approved.brand, '*')
                 ORDER BY t.mcc = '*', t.brand = '*' LIMIT 1), 168));
+            approved.release_at := approved.expires_at;
         END IF;
-        RETURN NEW;
+        RETURN approved;
     END $$""",
-    """
-    CREATE TRIGGER transaction_terms BEFORE UPDATE ON transaction FOR EACH ROW
-    WHEN (NEW.state = 'APPROVED' AND OLD.state = 'SENT' AND NEW.original_id IS NULL
-          AND (NEW.capture_method = 'manual' OR NEW.capturable > NEW.authorised))
-    EXECUTE FUNCTION set_terms()""",
 )
 
 BOOKS = (
@@ -135,43 +125,41 @@ BOOKS = (
     # A follow-up that held nothing any more when its late approval came holds nothing again: the acquirer's truth is not refused.
     # What was booked on an original that is itself undone is gone with it.
     """
-    CREATE FUNCTION book_on_original() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+    CREATE FUNCTION book_on_original(was transaction, now_is transaction) RETURNS transaction LANGUAGE plpgsql AS $$
     DECLARE
-        automatic boolean := NEW.idempotency_key IS NULL;
-        was_booked boolean := OLD.state IN ('APPROVED', 'CONFIRMED') OR automatic AND OLD.state = 'SENT';
-        is_booked boolean := NEW.state IN ('APPROVED', 'CONFIRMED') OR automatic AND NEW.state = 'SENT';
+        automatic boolean := now_is.idempotency_key IS NULL;
+        was_booked boolean := was.state IN ('APPROVED', 'CONFIRMED') OR automatic AND was.state = 'SENT';
+        is_booked boolean := now_is.state IN ('APPROVED', 'CONFIRMED') OR automatic AND now_is.state = 'SENT';
         held bigint;
-        booked bigint := (is_booked::int - was_booked::int) * NEW.amount;
-        taking boolean := NEW.type IN ('capture', 'tip');
+        booked bigint := (is_booked::int - was_booked::int) * now_is.amount;
+        taking boolean := now_is.type IN ('capture', 'tip');
     BEGIN
-        NEW.reserved := CASE WHEN is_booked OR NEW.state IN ('DECLINED', 'NOT_SENT', 'REVERSED') THEN 0
-                             WHEN was_booked THEN NEW.amount ELSE OLD.reserved END;
-        held := NEW.reserved - OLD.reserved;
+        now_is.reserved := CASE WHEN is_booked OR now_is.state IN ('DECLINED', 'NOT_SENT', 'REVERSED') THEN 0
+                                WHEN was_booked THEN now_is.amount ELSE was.reserved END;
+        held := now_is.reserved - was.reserved;
         IF held = 0 AND booked = 0 THEN
-            RETURN NEW;
+            RETURN now_is;
         END IF;
-        UPDATE transaction o SET version = o.version + 1,
+        UPDATE transaction o SET version = o.version + 1, release_at = o.expires_at,
             capture_reserved = o.capture_reserved + CASE WHEN taking THEN held ELSE 0 END,
-            increment_reserved = o.increment_reserved + CASE WHEN NEW.type = 'increment' THEN held ELSE 0 END,
-            refund_reserved = o.refund_reserved + CASE WHEN NEW.type = 'refund' THEN held ELSE 0 END,
-            void_reserved = o.void_reserved + CASE WHEN NEW.type = 'void' THEN held ELSE 0 END,
+            increment_reserved = o.increment_reserved + CASE WHEN now_is.type = 'increment' THEN held ELSE 0 END,
+            refund_reserved = o.refund_reserved + CASE WHEN now_is.type = 'refund' THEN held ELSE 0 END,
+            void_reserved = o.void_reserved + CASE WHEN now_is.type = 'void' THEN held ELSE 0 END,
             captured = CASE WHEN o.state NOT IN ('APPROVED', 'CONFIRMED') THEN o.captured
                             WHEN taking THEN o.captured + booked
-                            WHEN NEW.type = 'void' AND booked > 0 THEN 0
-                            WHEN NEW.type = 'void' AND booked < 0 THEN o.voided_captured ELSE o.captured END,
-            voided_captured = CASE WHEN NEW.type <> 'void' OR booked = 0 THEN o.voided_captured WHEN booked > 0 THEN o.captured ELSE 0 END,
-            voided = o.voided + CASE WHEN NEW.type = 'void' THEN booked ELSE 0 END,
-            refunded = o.refunded + CASE WHEN NEW.type = 'refund' THEN booked ELSE 0 END,
-            authorised = o.authorised + CASE WHEN NEW.type = 'increment' THEN booked ELSE 0 END,
-            capturable = o.capturable + CASE WHEN NEW.type = 'increment' THEN sign(booked)::bigint * greatest(NEW.capturable, NEW.amount) ELSE 0 END,
-            released = CASE WHEN NEW.type <> 'capture' OR NOT NEW.final_capture OR booked = 0 THEN o.released
+                            WHEN now_is.type = 'void' AND booked > 0 THEN 0
+                            WHEN now_is.type = 'void' AND booked < 0 THEN o.voided_captured ELSE o.captured END,
+            voided_captured = CASE WHEN now_is.type <> 'void' OR booked = 0 THEN o.voided_captured WHEN booked > 0 THEN o.captured ELSE 0 END,
+            voided = o.voided + CASE WHEN now_is.type = 'void' THEN booked ELSE 0 END,
+            refunded = o.refunded + CASE WHEN now_is.type = 'refund' THEN booked ELSE 0 END,
+            authorised = o.authorised + CASE WHEN now_is.type = 'increment' THEN booked ELSE 0 END,
+            capturable = o.capturable + CASE WHEN now_is.type <> 'increment' THEN 0
+                                             ELSE sign(booked)::bigint * greatest(now_is.capturable, now_is.amount) END,
+            released = CASE WHEN now_is.type <> 'capture' OR NOT now_is.final_capture OR booked = 0 THEN o.released
                             WHEN booked > 0 THEN o.capturable - o.captured - booked - o.capture_reserved - held ELSE 0 END
-        WHERE o.transaction_id = NEW.original_id;
-        RETURN NEW;
+        WHERE o.transaction_id = now_is.original_id;
+        RETURN now_is;
     END $$""",
-    """
-    CREATE TRIGGER transaction_follow_up_step BEFORE UPDATE ON transaction FOR EACH ROW
-    WHEN (NEW.original_id IS NOT NULL AND NEW.state <> OLD.state) EXECUTE FUNCTION book_on_original()""",
     # A declined advice: the goods are gone and nobody pays the merchant. One line each, for the settlement to read.
     """
     CREATE TABLE merchant_loss (
@@ -188,17 +176,29 @@ BOOKS = (
         PRIMARY KEY (merchant_id, transaction_id),
         FOREIGN KEY (merchant_id, transaction_id) REFERENCES transaction
     )""",
+    # One trigger for all of this: a plain sale evaluates its condition and calls nothing.
     """
-    CREATE FUNCTION record_loss() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+    CREATE FUNCTION follow_step() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
     BEGIN
-        INSERT INTO merchant_loss (merchant_id, transaction_id, original_id, acquirer_id, business_date, type, amount, currency, response_code)
-        VALUES (NEW.merchant_id, NEW.transaction_id, NEW.original_id, NEW.acquirer_id, NEW.business_date, NEW.type, NEW.amount, NEW.currency,
-                NEW.response_code);
-        RETURN NULL;
+        IF NEW.state = OLD.state THEN
+            RETURN NEW;
+        END IF;
+        IF NEW.original_id IS NOT NULL THEN
+            NEW := book_on_original(OLD, NEW);
+        ELSIF OLD.state = 'SENT' AND NEW.state = 'APPROVED' THEN
+            NEW := set_terms(NEW);
+        END IF;
+        IF NEW.exchange = 'advice' AND NEW.state = 'DECLINED' AND OLD.state = 'SENT' AND NEW.type <> 'refund' THEN
+            INSERT INTO merchant_loss (merchant_id, transaction_id, original_id, acquirer_id, business_date, type, amount, currency, response_code)
+            VALUES (NEW.merchant_id, NEW.transaction_id, NEW.original_id, NEW.acquirer_id, NEW.business_date, NEW.type, NEW.amount, NEW.currency,
+                    NEW.response_code);
+        END IF;
+        RETURN NEW;
     END $$""",
     """
-    CREATE TRIGGER transaction_advice_declined AFTER UPDATE ON transaction FOR EACH ROW
-    WHEN (NEW.exchange = 'advice' AND NEW.state = 'DECLINED' AND OLD.state = 'SENT' AND NEW.type <> 'refund') EXECUTE FUNCTION record_loss()""",
+    CREATE TRIGGER transaction_follow_step BEFORE UPDATE ON transaction FOR EACH ROW
+    WHEN (NEW.original_id IS NOT NULL OR NEW.exchange = 'advice' OR NEW.capture_method = 'manual' OR NEW.capturable > NEW.authorised)
+    EXECUTE FUNCTION follow_step()""",
 )
 
 REST = (
@@ -211,7 +211,7 @@ REST = (
        TO switch_reader, switch_writer""",
     "GRANT INSERT, UPDATE ON authorization_terms TO switch_writer",
     # The rest of the new columns is moved by the triggers alone.
-    "GRANT UPDATE (released) ON transaction TO switch_writer",
+    "GRANT UPDATE (released, release_at) ON transaction TO switch_writer",
 )
 
 

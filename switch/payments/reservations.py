@@ -4,7 +4,7 @@ Originals are locked first and in the order of their ids, here and in every stat
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, date, datetime
@@ -150,13 +150,19 @@ async def _write(connection: Connection, accepted: Sequence[FollowUp]) -> dict[U
     return written
 
 
+def key_of(follow_up: FollowUp) -> Hashable:
+    """Two of one key are judged one after the other: the second finds the first."""
+    row = follow_up.transaction
+    return row.merchant_id, row.caller, row.idempotency_key
+
+
 class Reservations:
     """The lane of these intents, beside the journal's: a refused follow-up never makes sales go one by one."""
 
     def __init__(self, connect: Callable[[dict[str, str]], Awaitable[Connection]], on_late: Callable[[FollowUp], None]) -> None:
         """`on_late` gets an intent that may have become durable after its walk had ended."""
         self.lane = Lane("follow_up", lambda: connect(INTENT_PLANS), INTENTS_MAX, Claim.UNAVAILABLE, Claim.UNAVAILABLE, Claim.REFUSED, run, on_late,
-                         lambda follow_up: follow_up.transaction.transaction_id)
+                         lambda follow_up: follow_up.transaction.transaction_id, lambda follow_up: (key_of(follow_up),))
         self.tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:

@@ -178,6 +178,7 @@ class Transaction:
     released: int = 0  # of capturable: by a final capture or at the end of the authorization
     tolerance: int = 0  # of capturable: what went beyond authorised when it was approved
     expires_at: datetime | None = None
+    release_at: datetime | None = None  # when what is left is released; None: it was
     reserved: int = 0  # what this follow-up holds of its original
     final_capture: bool = False
     intent_at: datetime | None = None
