@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from loadtests.terminal import Terminal
 from switch.payments.transaction import Event
-from tests.flows import ROUTE, Shop, eventually, new_key, open_shop
+from tests.flows import ANSWER_TIMEOUT_MS, ROUTE, Shop, eventually, new_key, open_shop
 from tests.processes import CARD, Answer, stub_book
 
 OFFLINE = {name: CARD[name] for name in ("entry_mode", "pan", "expiry")}
@@ -439,8 +439,13 @@ async def test_without_a_line_a_request_is_refused_and_an_advice_is_taken_and_sa
     await link.down()
     refused = await follow(shop, "refunds", sold["id"], None, idempotency_key=key)
     assert (refused.status, refused.body["code"], refused.body["processed"]) == (503, "acquirer_unavailable", False)
-    taken = await follow(shop, "captures", held["id"], {"amount": 7300})
+    capture_key = new_key()
+    taken = await follow(shop, "captures", held["id"], {"amount": 7300}, idempotency_key=capture_key)
     assert (taken.status, taken.body["status"]) == (202, "pending")
+    await asyncio.sleep(ANSWER_TIMEOUT_MS / 1000)
+    async with asyncio.timeout(2):  # nobody waits for an advice that is repeated anyway
+        again = await follow(shop, "captures", held["id"], {"amount": 7300}, idempotency_key=capture_key)
+    assert (again.status, again.body["id"]) == (202, taken.body["id"])
     await link.up()
     await shop.until(taken.body["id"], "approved")
     assert [message["0"] for message in await shop.host.received(taken.body["rrn"])] == ["0220"]
