@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -12,7 +12,8 @@ import pytest_asyncio
 import rows
 from asyncpg import exceptions as refusals
 
-from switch import database
+from switch import database, metrics
+from switch.payments.journal import Journal, Outcome, Written, run_follow_up_outcomes
 from switch.payments.reservations import FollowUp, run
 from switch.payments.transaction import Transaction
 from switch.payments.verbs import CODE_OF, Refusal
@@ -310,4 +311,35 @@ async def test_two_workers_that_reserve_on_the_same_originals_in_any_order_neith
     assert sum(not isinstance(verdict, Refusal) for said in verdicts for verdict in said) == 4 * (1000 // 70)
     for of in parents:
         assert await money(connections["owner"], of) == {"capture_reserved": 980}
-    assert isinstance(parents[0].transaction_id, UUID)
+
+
+def outcome(row: Transaction) -> Outcome:
+    row.state, row.outcome, row.version, row.outcome_at, row.response_code, row.approved_amount = "APPROVED", "APPROVED", 2, datetime.now(UTC), "00", row.amount
+    return Outcome(row, "SENT")
+
+
+async def test_two_workers_whose_outcomes_come_in_another_order_than_their_originals_do_not_deadlock(database_url: str, connections: dict[str, SQL]) -> None:
+    parents = [await original(connections["switch_writer"]) for _ in range(6)]
+
+    async def worker(order: list[Transaction]) -> None:
+        sql = await database.connect(database_url, "switch_writer")
+        for _ in range(12):
+            rows_ = [follow_up(of, amount=1) for of in order]
+            await run(sql, [FollowUp(row, "captures", bytes(32), rows.DAY) for row in rows_], False)
+            assert set(await run_follow_up_outcomes(sql, [outcome(row) for row in rows_], False)) == {Written.OURS}
+        await sql.close()
+
+    await asyncio.gather(worker(parents), worker(parents[::-1]), worker(parents[3:] + parents[:3]))
+    for of in parents:
+        assert await money(connections["owner"], of) == {"captured": 36}
+
+
+async def test_the_outcome_of_a_follow_up_is_not_in_a_batch_of_sales(database_url: str, connections: dict[str, SQL]) -> None:
+    journal = Journal(lambda plans: database.connect(database_url, "switch_writer", **plans), lambda _: None)
+    await journal.start()
+    row = follow_up(await original(connections["switch_writer"]))
+    await run(connections["switch_writer"], [FollowUp(row, "captures", bytes(32), rows.DAY)], False)
+    before = metrics.registry.get_sample_value("switch_journal_rows_total", {"kind": "follow_up_outcome"})
+    assert await journal.outcome(outcome(row), asyncio.get_running_loop().time() + 5) is Written.OURS
+    assert metrics.registry.get_sample_value("switch_journal_rows_total", {"kind": "follow_up_outcome"}) == (before or 0) + 1
+    await journal.stop()

@@ -20,7 +20,7 @@ from switch.links.numbering import Numbers
 from switch.payments import routing, translation
 from switch.payments.desk import Desk, Key, Told
 from switch.payments.journal import Claim, Duty, Intent, Journal, Outcome, Written
-from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, SENT, STATUS, Event, Transaction, step
+from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, REVERSED, REVERSING, SENT, STATUS, Event, Transaction, step
 from switch.payments.translation import Order, Verdict
 from switch.payments.verbs import tolerance
 from switch.security.vault import Vault
@@ -265,14 +265,19 @@ class Authorizations:
             pause = min(pause * 2, 5.0)
             try:
                 stored = await self.desk.history.transaction(transaction_id)
+                if stored is None and looks > 0:
+                    looks -= 1
+                    continue
+                if stored is None or stored.state not in (SENT, APPROVED):
+                    if stored is not None and stored.state in (REVERSING, REVERSED):
+                        await self.undo_captures(stored)
+                    return
+                written = await self.undo(stored, sent if stored.state == SENT else Event.UNDO)
             except Problem:
                 continue
-            if stored is None and looks > 0:
-                looks -= 1
-                continue
-            if stored is None or stored.state not in (SENT, APPROVED):
-                return
-            if await self.undo(stored, sent if stored.state == SENT else Event.UNDO) is Written.OURS:
+            if written is Written.REFUSED:  # something was built on it meanwhile: it stands
+                logs.error("undo_refused", transaction_id=transaction_id, state=stored.state)
+            if written in (Written.OURS, Written.REFUSED):
                 return
 
     async def undo(self, transaction: Transaction, event: Event, closed_by: str | None = None) -> Written:
