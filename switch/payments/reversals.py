@@ -183,8 +183,10 @@ class Reversals:
             await self.alarm.raise_(kind, show("transaction", taken.transaction_id))
 
     async def _close(self, transaction: Transaction, statement: str, *arguments: object) -> bool:
+        if transaction.original_id is None:
+            return bool(await self.pool.fetchval(statement, transaction.transaction_id, *arguments))
         async with self.pool.acquire() as connection, connection.transaction():
-            await connection.execute(LOCK_FIRST, [ident for ident in (transaction.original_id, transaction.transaction_id) if ident is not None])
+            await connection.execute(LOCK_FIRST, [transaction.original_id, transaction.transaction_id])
             return bool(await connection.fetchval(statement, transaction.transaction_id, *arguments))
 
     async def _again(self, taken: Taken, now: datetime, code: str | None, not_found_at: datetime | None,
