@@ -6,6 +6,7 @@ so both are the same. Money: `net` is what is posted, `held` what an 0100 holds,
     0100 0200   amount modulo 100 is the response code if RULED lists it, 10 approves half rounded down, anything else approves
                 DE3 31xxxx balance: 00 with DE54     33xxxx verification: 85     02xxxx void: cancels what stands of the DE90 original
     0120 0220   accepted and applied once; DE3 20xxxx takes back, everything else (capture, offline sale, tip amount) adds DE4
+                with DE90 (capture, increment, tip, refund) 25 unless it names an approved message of ours: same currency, same DE38 if sent
     0400 0420   00 if DE90, DE37, DE41, DE42, amount and currency name one transaction of ours, else 25; DE95 keeps that much of it
     0800        00
 A request under a known key (MTI class and function, DE7, 11, 37, 41, 42) gets the stored decision; with other content it gets 94.
@@ -171,7 +172,15 @@ def decide(message: Message, known: Known, *, token: str, serial: int, forced: s
     original = _named_by_de90(message, known)
     if message[3][:2] == "02" and kind == "request":
         return _void(message, known, draft, original, forced, serial)
+    if 90 in message and not forced and not _follows(message, draft, known.records.get(original)):
+        return draft._replace(code=UNKNOWN_ORIGINAL, reason="unknown_original", key="" if kind == "advice" else draft.key, role="")
     return _book(message, draft, kind, original, forced, serial)
+
+
+def _follows(message: Message, draft: Decision, record: Record | None) -> bool:
+    """Whether DE90 names something that was approved, in the same currency and under the approval code that is given with it."""
+    return (record is not None and record.code in APPROVED and record.role not in ("reversal", "void") and record.currency == draft.currency
+            and message.get(38, record.approval).strip() == record.approval.strip())
 
 
 def _named_by_de90(message: Message, known: Known) -> str:
@@ -204,15 +213,16 @@ def _book(message: Message, draft: Decision, kind: str, original: str, forced: s
     moved = 0 if message[3][:2] in ("31", "33") or code not in MONEY_MOVES else -amount if message[3][:2] == "20" else amount
     hold = message[0][:3] == "010"
     return draft._replace(code=code, original=original, role="followup" if original else "plain", amount=amount,
-                          net=0 if hold else moved, held=moved if hold else 0, approval=_approval(serial))
+                          net=0 if hold else moved, held=moved if hold else 0,
+                          approval=message[38] if kind == "advice" and 38 in message else _approval(serial))
 
 
 def _void(message: Message, known: Known, draft: Decision, original: str, forced: str, serial: int) -> Decision:
     if forced and forced not in MONEY_MOVES:
         return draft._replace(code=forced, reason="fault", role="")
     record = known.records.get(original)
-    if record is None or record.role in ("reversal", "void") or message.get(38) != record.approval or draft.currency != record.currency or \
-            draft.requested not in (record.requested, record.amount, abs(record.net + record.linked_net)):
+    if record is None or not _follows(message, draft, record) or 38 not in message or draft.requested not in (
+            record.requested, record.amount, abs(record.net + record.linked_net), abs(record.held + record.linked_held)):
         return draft._replace(code=forced or UNKNOWN_ORIGINAL, reason="unknown_original", role="")
     net, held = record.net + record.linked_net, record.held + record.linked_held
     if not (net or held):

@@ -83,6 +83,7 @@ def compare(told: Iterable[Told], booked: Mapping[str, dict[str, Any]], net: Map
         sold = row["status"] in SOLD
         found["still_open"] += row["status"] in OPEN
         found["booked_approved_not_told"] += sold and id not in sales and "original" not in row
-        found["switch_and_stub_differ"] += left.pop((row["rrn"], NUMERIC[row["currency"]]), 0) != (row["approved_amount"] if sold else 0)
+        sign = -1 if row["type"] in ("refund", "void") else 1
+        found["switch_and_stub_differ"] += left.pop((row["rrn"], NUMERIC[row["currency"]]), 0) != (sign * row["approved_amount"] if sold else 0)
     found["stub_alone"] = sum(value != 0 for value in left.values())
     return found

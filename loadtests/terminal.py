@@ -87,7 +87,24 @@ TABLE: dict[str, dict[str, Step]] = {
         "200 parked": Step(Action.NOT_SOLD),
         "200 confirmed": Step(Action.OFFICE),
         "409 in_progress": Step(Action.AGAIN),
+        "409 follow_up_open": Step(Action.AGAIN),
         "409": Step(Action.OFFICE),
+    },
+    "follow": REPEAT | {
+        "201 approved": Step(Action.SOLD),
+        "201 declined": Step(Action.NOT_SOLD),
+        "201 not_sent": Step(Action.NOT_SOLD),
+        "202 pending none": Step(Action.SOLD),
+        "202 pending": Step(Action.CANCEL, unsure=True),
+        "202 reversing": Step(Action.NOT_SOLD),
+        "202 reversed": Step(Action.NOT_SOLD),
+        "202 parked": Step(Action.NOT_SOLD),
+        "202 confirmed": Step(Action.OFFICE),
+        "409 in_progress": Step(Action.AGAIN, unsure=True),
+        "409 follow_up_open": Step(Action.AGAIN),
+        "409": Step(Action.NOT_SOLD),
+        "422 idempotency_key_reused": Step(Action.OFFICE),
+        "power_loss": Step(Action.AGAIN, unsure=True),
     },
 }
 
@@ -169,7 +186,24 @@ class Terminal:
 
     def resume(self) -> list[Receipt]:
         """After a start, and whenever the network is back: ask, then cancel. The card data is gone, so no request can be sent again."""
-        return [self.settle(key) for key in self.unfinished]
+        return [self.carry_on(key) if "path" in self.journal.entries[key] else self.settle(key) for key in self.unfinished]
+
+    def follow(self, verb: str, authorization: str, body: dict[str, Any]) -> Receipt:
+        """captures, increments, voids, tips or refunds of an authorization. It holds no card data, so all of it is kept and can be sent again."""
+        path = "/v1/refunds" if verb == "refunds" else f"/v1/authorizations/{authorization}/{verb}"
+        body = body | {"authorization": authorization} if verb == "refunds" else body
+        key, amount = secrets.token_hex(16), body.get("amount", body.get("tip_amount", 0))
+        self.journal.write({"key": key, "amount": amount, "currency": "", "path": path, "body": body})  # durable before sending
+        return self.carry_on(key)
+
+    def carry_on(self, key: str) -> Receipt:
+        entry = self.journal.entries[key]
+        step, outcome, answer, unsure = self.repeat("follow", entry["path"], entry["body"], key)
+        if step.action is Action.CANCEL:
+            return self.settle(key)
+        if unsure and step.action in (Action.AGAIN, Action.REFUSED):  # it may have happened: the same key is sent again at the next resume
+            return Receipt(key, False, "open", None, entry["amount"], entry["currency"], None, None)
+        return self.close(key, step, outcome, answer)
 
     def settle(self, key: str) -> Receipt:
         outcome, answer, _ = self.exchange("GET", f"/v1/authorizations?idempotency_key={key}", None, None)
@@ -237,4 +271,6 @@ def read(status: int, raw: bytes) -> tuple[str, dict[str, Any]]:
     if status == 503 and answer.get("processed") is False:
         return "503 processed:false", answer
     word = answer.get("status") if status < 300 else answer.get("code")
+    if status == 202 and word == "pending" and answer.get("advice") == "none":
+        word = "pending none"  # an advice: it is repeated until the acquirer answers
     return f"{status} {word}" if isinstance(word, str) else str(status), answer

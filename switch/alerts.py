@@ -17,6 +17,7 @@ KINDS = MappingProxyType({
     "contradicting_answer": "the acquirer answered the same request twice and differently",
     "answer_to_unsent": "the acquirer answered a request that never left this switch",
     "capture_declined": "the acquirer declined a capture advice: the merchant's money is at risk",
+    "advice_declined": "the acquirer declined a tip or an offline approval: the merchant's money is at risk",
     "reversal_parked": "a reversal could not be delivered; a person must resolve it",
     "advice_parked": "a capture's message cannot be built: its money is not collected until a person has looked",
     "unreadable_card": "a sealed card number could not be opened: its reversal cannot be built",

@@ -27,9 +27,13 @@ from switch.payments.authorization import Authorizations
 from switch.payments.cancellation import Cancellations
 from switch.payments.desk import Desk
 from switch.payments.evidence import Evidence
+from switch.payments.expiry import Expiry
+from switch.payments.follow_ups import FollowUps
 from switch.payments.history import History
 from switch.payments.journal import Journal
+from switch.payments.offline import OfflineSales
 from switch.payments.recovery import Recovery, claim
+from switch.payments.reservations import Reservations
 from switch.payments.resolution import Resolution
 from switch.payments.reversals import Reversals
 from switch.security.vault import Keyring, Vault, VaultError
@@ -80,6 +84,10 @@ class Switch:
         self.evidence = Evidence(self.writers, self.directory, self.history, self.authorizations, self.alarm)
         self.cancellations = Cancellations(self.writers, self.history, self.authorizations, self.directory)
         self.reversals = Reversals(self._journal_connection, self.directory, self.history, self.vault, self.links, self.alarm, self._may_send)
+        self.reservations = Reservations(self._journal_connection, lambda follow_up: self.follow_ups.settle_late(follow_up))
+        self.follow_ups = FollowUps(self.authorizations, self.reservations, self.reversals)
+        self.offline = OfflineSales(self.authorizations, self.reservations)
+        self.expiry = Expiry(self.writers)
         self.recovery = Recovery(self.writers, self.history, self.authorizations, epoch)
         self.onboarding = Onboarding(self.writers)
         self.resolution = Resolution(self.writers)
@@ -88,8 +96,9 @@ class Switch:
         async with self.readers.acquire() as connection:
             await self.directory.load(connection)
         await self.journal.start()
+        await self.reservations.start()
         self._run(self.directory.follow(self._reader), self.numbers.work(), self.recovery.renew(), self.recovery.work(),
-                  self.evidence.work(), self.reversals.work(), self._gauge())
+                  self.evidence.work(), self.reversals.work(), self.expiry.work(), self._gauge())
         await self.lines_up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
@@ -163,6 +172,7 @@ class Switch:
         await self.reversals.stop()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.commit_budget_s):
+                await self.reservations.stop()
                 await self.journal.stop()
         for task in self.tasks:
             task.cancel()

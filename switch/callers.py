@@ -61,6 +61,17 @@ def selling(directory: Directory, caller: Caller) -> TerminalCaller:
     return TerminalCaller(merchant, directory.stores[terminal.store_id], terminal)
 
 
+def following_up(directory: Directory, caller: Caller) -> UUID:
+    """Whose keys the follow-ups of this caller are: the terminal, or the merchant for all of the merchant's keys. Raises Problem forbidden."""
+    if caller.role == "terminal":
+        return selling(directory, caller).terminal.terminal_id
+    if caller.role != "merchant" or caller.merchant_id is None:
+        raise Problem("forbidden", "Follow-ups are for terminals and merchants.")
+    if directory.merchants[caller.merchant_id].status != "active":
+        raise Problem("forbidden", "This merchant is not active; ask the operator.")
+    return caller.merchant_id
+
+
 def require(caller: Caller, *roles: str) -> Caller:
     if caller.role not in roles:
         raise Problem("forbidden", f"This address is for: {', '.join(roles)}.")

@@ -18,7 +18,7 @@ from switch.errors import PROBLEMS, Problem, SettingsError, StartError
 from switch.ids import read
 from switch.merchants import IssuedKey
 from switch.merchants.onboarding import Onboarding
-from switch.merchants.terms import ReversalTerms
+from switch.merchants.reversal_terms import ReversalTerms
 from switch.postgres import EmbeddedPostgres, PostgresError
 from switch.serve import database as database_of
 from switch.serve import run, stop_event

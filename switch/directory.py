@@ -37,6 +37,7 @@ class Merchant(NamedTuple):
     mcc: str
     zone: ZoneInfo
     duplicate_policy: str
+    unreferenced_refunds: bool = False
 
 
 class Store(NamedTuple):
@@ -70,6 +71,13 @@ class ReversalTerms(NamedTuple):
 PLAIN_TERMS = ReversalTerms(MappingProxyType({}), 259_200.0, 1000, 200, False)
 
 
+class Terms(NamedTuple):
+    """What an acquirer allows beyond the authorised amount, in hundredths of a percent: completions by hand, tips."""
+
+    completion_basis_points: int
+    tip_basis_points: int
+
+
 class Acquirer(NamedTuple):
     acquirer_id: UUID
     name: str
@@ -84,6 +92,12 @@ class Acquirer(NamedTuple):
     lines: tuple[tuple[str, int], ...]  # host, port
     business_date: date  # of the open day
     reversals: ReversalTerms = PLAIN_TERMS
+    terms: Mapping[tuple[str, str], Terms] = MappingProxyType({})  # by MCC and brand, "*" for any; usually empty
+
+    def terms_of(self, mcc: str, brand: str) -> Terms | None:
+        """The most particular terms that hold; the MCC goes before the brand."""
+        terms = self.terms
+        return terms.get((mcc, brand)) or terms.get((mcc, "*")) or terms.get(("*", brand)) or terms.get(("*", "*"))
 
 
 class Route(NamedTuple):
@@ -112,7 +126,8 @@ class BinRange(NamedTuple):
     pan_lengths: tuple[int, ...]
 
 
-MERCHANTS = """SELECT merchant_id, organisation_id, name, status, mcc, time_zone, duplicate_policy FROM directory_merchant
+MERCHANTS = """SELECT merchant_id, organisation_id, name, status, mcc, time_zone, duplicate_policy, unreferenced_refunds
+FROM directory_merchant
 WHERE $1::text[] IS NULL OR merchant_id = ANY($1::text[]::uuid[])"""
 STORES = """SELECT store_id, merchant_id, name, city, country, time_zone FROM directory_store
 WHERE $1::text[] IS NULL OR store_id = ANY($1::text[]::uuid[])"""
@@ -122,7 +137,9 @@ FROM directory_terminal t LEFT JOIN directory_acquirer_terminal n USING (merchan
 WHERE $1::text[] IS NULL OR t.terminal_id = ANY($1::text[]::uuid[]) GROUP BY t.merchant_id, t.terminal_id, t.store_id, t.name, t.status"""
 ACQUIRERS = """SELECT a.*, (SELECT array_agg(l.host ORDER BY l.line_id) FROM directory_acquirer_line l WHERE l.acquirer_id = a.acquirer_id) AS hosts,
   (SELECT array_agg(l.port ORDER BY l.line_id) FROM directory_acquirer_line l WHERE l.acquirer_id = a.acquirer_id) AS ports,
-  (SELECT max(d.business_date) FROM directory_business_day d WHERE d.acquirer_id = a.acquirer_id AND d.state = 'open') AS business_date
+  (SELECT max(d.business_date) FROM directory_business_day d WHERE d.acquirer_id = a.acquirer_id AND d.state = 'open') AS business_date,
+  ARRAY(SELECT ROW(t.mcc, t.brand, t.completion_basis_points, t.tip_basis_points) FROM directory_authorization_terms t
+        WHERE t.acquirer_id = a.acquirer_id) AS terms
 FROM directory_acquirer a WHERE $1::text[] IS NULL OR a.acquirer_id = ANY($1::text[]::uuid[])"""
 ROUTES = """SELECT route_id, acquirer_id, merchant_id, brand, priority FROM directory_route
 WHERE $1::text[] IS NULL OR route_id = ANY($1::text[]::uuid[])"""
@@ -250,7 +267,8 @@ def _acquirer(row: asyncpg.Record) -> Acquirer | None:
     return Acquirer(row["acquirer_id"], row["name"], load_dialect(row["dialect"]), row["message_mode"], row["status"],
                     row["institution_code"], ZoneInfo(row["time_zone"]), row["answer_timeout_ms"] / 1000, row["reversal_grace_ms"] / 1000,
                     row["max_in_flight"], tuple(zip(row["hosts"] or (), row["ports"] or (), strict=True)), row["business_date"],
-                    reversal_terms(row, load_dialect(row["dialect"])))
+                    reversal_terms(row, load_dialect(row["dialect"])),
+                    {(mcc, brand): Terms(*basis_points) for mcc, brand, *basis_points in row["terms"]})
 
 
 def reversal_terms(row: asyncpg.Record, dialect: Dialect) -> ReversalTerms:
@@ -275,4 +293,4 @@ KINDS: dict[str, tuple[str, Callable[[asyncpg.Record], Any], str]] = {
     "bin_range": (BINS, lambda row: BinRange(row["low"], row["high"], row["brand"], row["card_type"], tuple(row["pan_lengths"])), "bins"),
 }
 # A change of a dependent row reloads the record that carries it.
-OWNER_OF = {"acquirer_line": "acquirer", "business_day": "acquirer", "acquirer_terminal": "terminal"}
+OWNER_OF = {"authorization_terms": "acquirer", "acquirer_line": "acquirer", "business_day": "acquirer", "acquirer_terminal": "terminal"}

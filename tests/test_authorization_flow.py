@@ -110,6 +110,9 @@ async def test_each_type_in_each_message_mode(shop: Shop, type_: str, key: str, 
     if type_ == "account_verification":
         assert (body["response_code"], body["reason"]) == ("85", "no_reason_to_decline")
     now = await shop.get(body["id"], key)
+    assert now["amounts"]["reserved"] == {"capture": 0, "increment": 0, "refund": 0, "void": 0} and now["amounts"]["voided"] == 0
+    assert (now["amounts"]["left_to_capture"], now["amounts"]["left_to_refund"]) == (now["amounts"]["capturable"] - now["amounts"]["captured"], now["amounts"]["captured"])
+    now["amounts"] = {name: now["amounts"][name] for name in body["amounts"]}
     assert {name: now[name] for name in ("status", "amounts", "payment_status", "approved_amount")} == \
         {name: body[name] for name in ("status", "amounts", "payment_status", "approved_amount")}
 

@@ -221,7 +221,7 @@ async def routes(shop: Shop) -> list[tuple[str, str, bool]]:
 
 
 def filled(path: str, **values: str) -> str:
-    for name in ("authorization", "transaction", "ident", "acquirer", "verb", "code"):
+    for name in ("authorization", "transaction", "ident", "acquirer", "merchant", "verb", "code"):
         path = path.replace("{" + name + "}", values.get(name, "txn_x"))
     assert "{" not in path, path
     return path
@@ -268,7 +268,7 @@ async def test_a_key_that_is_not_right_gets_one_and_the_same_401_on_every_route(
 async def unauthenticated(shop: Shop, method: str, path: str, authorization: str | None) -> Answer:
     address = urlsplit(shop.base)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
-    body = GOOD.encode() if method in ("POST", "PATCH") else b""
+    body = GOOD.encode() if method in ("POST", "PATCH", "PUT") else b""
     try:
         line = "" if authorization is None else f"Authorization: {authorization}\r\n"
         writer.write(f"{method} {path} HTTP/1.1\r\nHost: switch\r\n{line}Content-Type: application/json\r\nIdempotency-Key: {new_key()}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
@@ -291,15 +291,20 @@ async def test_a_suspended_terminal_or_merchant_sells_nothing(shop: Shop) -> Non
         assert (await shop.pay(5100, key=till)).status == 201
 
 
+# The routes that follow an authorization, with a sound body each.
+FOLLOW_UPS: dict[str, dict[str, int]] = {f"/v1/authorizations/{{authorization}}/{verb}": body for verb, body in (
+    ("captures", {}), ("increments", {"amount": 1}), ("voids", {}), ("tips", {"tip_amount": 1}), ("reversals", {}))}
+
+
 async def test_a_merchants_and_a_terminals_key_open_no_operators_route(shop: Shop) -> None:
     terminal_routes = {"/v1/authorizations", "/v1/cancellations", "/v1/authorizations/{authorization}", "/v1/transactions", "/v1/transactions/{authorization}",
-                       "/v1/transactions/{transaction}/story"}
+                       "/v1/transactions/{transaction}/story", "/v1/refunds", "/v1/advices", *FOLLOW_UPS}
     count = 0
     for method, path, open_to_all in await routes(shop):
         if open_to_all or path in terminal_routes:
             continue
         for key in ("till", "merchant.one"):
-            refused(await shop.ask(method, filled(path, verb="up"), {"name": CANARY} if method in ("POST", "PATCH") else None, key), 403, "forbidden")
+            refused(await shop.ask(method, filled(path, verb="up"), {"name": CANARY} if method in ("POST", "PATCH", "PUT") else None, key), 403, "forbidden")
             count += 1
     assert count >= 50
     for key in ("merchant.one", "operator"):
@@ -313,19 +318,25 @@ async def test_what_belongs_to_others_is_as_absent_as_what_does_not_exist(shop: 
     forms = [absent, "txn_", "x", sold[4:], sold + "0", sold.replace("txn_", "mer_"), sold.upper(), f"txn_{{{sold[4:]}}}", f"txn_{sold[4:].replace('-', '')}", shop.shown("terminal.till")]
     reads = [(method, path) for method, path, _ in await routes(shop) if "{authorization}" in path or "{transaction}" in path]
     assert len(reads) >= 3
+    assert FOLLOW_UPS.keys() <= {path for _, path in reads}
     bodies = set()
+
+    async def ask(method: str, path: str, ident: str, key: str) -> Answer:
+        headers = {"Idempotency_Key": new_key()} if method == "POST" else {}
+        return await shop.ask(method, filled(path, authorization=ident, transaction=ident), FOLLOW_UPS[path] if method == "POST" else None, key, **headers)
+
     for method, path in reads:
-        for key in ("till", "neighbour", "merchant.one", "operator"):
-            assert (await shop.ask(method, filled(path, authorization=sold, transaction=sold), key=key)).status == 200
+        for key in ("till", "neighbour", "merchant.one", "operator") if method == "GET" else ():
+            assert (await ask(method, path, sold, key)).status == 200
         for key in ("branch", "dual", "strict", "merchant.two", "merchant.three"):
-            bodies.add(same_404(await shop.ask(method, filled(path, authorization=sold, transaction=sold), key=key)))
-        for key in ("till", "branch", "merchant.two", "operator"):
+            bodies.add(same_404(await ask(method, path, sold, key)))
+        for key in ("till", "branch", "merchant.two", "operator") if method == "GET" else ("till", "branch", "merchant.two"):
             for form in forms:
-                address = filled(path, authorization=quote(form), transaction=quote(form))
-                if form == sold.upper() and (await shop.ask(method, address, key=key)).status == 200:
+                if form == sold.upper() and (await ask(method, path, quote(form), key)).status == 200:
                     continue
-                bodies.add(same_404(await shop.ask(method, address, key=key)))
+                bodies.add(same_404(await ask(method, path, quote(form), key)))
     assert len(bodies) == 1
+    assert (await shop.get(sold))["payment_status"] == "captured"  # nobody followed it
 
 
 def same_404(answer: Answer) -> str:

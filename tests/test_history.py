@@ -207,7 +207,7 @@ async def test_single_reads(reads: History, books: list[Transaction]) -> None:
     assert await reads.events(row.transaction_id) == []
     captures = {row.transaction_id for row in books if row.type == "capture" and row.merchant_id == MERCHANTS[0]}
     original = replace(row, transaction_id=UUID(int=7), merchant_id=MERCHANTS[0])
-    assert {found["transaction_id"] for found in await reads.followers(original)} == captures
+    assert {found.transaction_id for found in await reads.followers(original)} == captures
 
 
 async def test_a_database_that_is_away_is_not_an_empty_answer(database_url: str, reads: History) -> None:

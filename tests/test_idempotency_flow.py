@@ -236,11 +236,10 @@ async def test_a_key_is_found_by_its_terminal_and_nobody_else(shop: Shop) -> Non
     found = await shop.ask("GET", f"{ROUTE}?idempotency_key={key}", key="till")
     assert (found.status, found.body["id"]) == (200, sold["id"])
     absent = await shop.ask("GET", f"{ROUTE}?idempotency_key={new_key()}", key="till")
-    for other in ("neighbour", "branch", "dual"):
+    for other in ("neighbour", "branch", "dual", "merchant.one"):  # a merchant's key of the same text is another one
         foreign = await shop.ask("GET", f"{ROUTE}?idempotency_key={key}", key=other)
         assert foreign.status == 404 and foreign.body | {"request_id": ""} == absent.body | {"request_id": ""}
-    for other in ("merchant.one", "operator"):
-        assert (await shop.ask("GET", f"{ROUTE}?idempotency_key={key}", key=other)).status == 403
+    assert (await shop.ask("GET", f"{ROUTE}?idempotency_key={key}", key="operator")).status == 403
 
 
 KEYS = [("", "malformed"), ("a" * 15, "malformed"), ("a" * 65, "malformed"), ("a" * 10_000, "malformed"), ("clé" * 6, "malformed"), ("a" * 15 + " ", "malformed"),

@@ -90,6 +90,7 @@ async def closed(shop: Shop, shown_id: str) -> Any:
     """Reversed by the host's acknowledgement, nothing left there."""
     now = await shop.until(shown_id, "reversed")
     assert (now["reversal"]["closed_by"], now["payment_status"], now["approved_amount"]) == ("ack", "none", 0)
+    assert not any(now["amounts"].pop("reserved").values())
     assert set(now["amounts"].values()) == {0} and now["advice"] == "new_payment_allowed"
     assert await shop.host.effect(now["rrn"]) == (0, 0)
     return now

@@ -177,6 +177,66 @@ async def test_every_answer_of_the_terminals_and_merchants_routes_has_its_docume
     fits(file, "post", "/v1/cancellations", await shop.ask("POST", "/v1/cancellations", b"{", "till"))
 
 
+FOLLOW_UPS = [("captures", {"amount": 2000}), ("captures", {}), ("increments", {"amount": 100}), ("voids", {}), ("tips", {"tip_amount": 100}), ("refunds", {}), ("refunds", {"amount": 100}),
+              ("reversals", {}), ("captures", {"amount": 0}), ("voids", {"x": 1})]
+
+
+async def test_every_answer_to_a_follow_up_has_its_documented_shape(shop: Shop, file: Any) -> None:
+    statuses = set()
+    for till, faults_ordered in (("till", ()), ("dual", ()), ("till", ("silence", "code"))):
+        for verb, body in FOLLOW_UPS:
+            made = (await shop.pay(6000, key=till, type="preauthorization" if verb in ("captures", "increments") else "purchase")).body
+            for action in faults_ordered:
+                await shop.host.order(action, "51" if action == "code" else None, {"0": "0220" if verb == "captures" else "0200"})
+            path = "/v1/refunds" if verb == "refunds" else f"/v1/authorizations/{{authorization}}/{verb}"
+            body = {"authorization": made["id"], **body} if verb == "refunds" else body
+            for _ in range(2):
+                answer = await shop.ask("POST", path.replace("{authorization}", made["id"]), body, till, Idempotency_Key=new_key())
+                fits(file, "post", path, answer)
+                statuses.add(answer.status)
+                if answer.status == 202 and verb == "reversals":
+                    await shop.until(made["id"], "reversed")
+                if answer.status in (200, 201, 202):
+                    fits(file, "get", "/v1/transactions/{transaction}/story", await shop.ask("GET", f"/v1/transactions/{answer.body['id']}/story", key=till))
+            fits(file, "get", "/v1/authorizations/{authorization}", await shop.ask("GET", f"/v1/authorizations/{made['id']}", key=till))
+            await shop.host.forget()
+    assert statuses == {200, 201, 202, 409, 422}
+    fits(file, "get", "/v1/transactions", await shop.ask("GET", "/v1/transactions?limit=200&type=capture", key="operator"))
+
+
+FOLLOWED = [*(f"/v1/authorizations/{{authorization}}/{verb}" for verb in ("captures", "increments", "voids", "tips", "reversals")), "/v1/refunds", "/v1/advices",
+            "/v1/acquirers/{acquirer}/terms", "/v1/merchants/{merchant}/permissions"]
+
+
+@pytest.mark.parametrize("path", FOLLOWED)
+async def test_the_examples_of_follow_ups_fit_their_schema(file: Any, path: str) -> None:
+    operation = next(operation for method, operation in file["paths"][path].items() if method in ("post", "put"))
+    content = operation["requestBody"]["content"]["application/json"]
+    assert faults(file, content["schema"], content["example"]) == []
+    if not path.endswith(("terms", "permissions")):
+        assert next(parameter for parameter in operation["parameters"] if parameter["name"] == "Idempotency-Key")["required"]
+
+
+async def test_offline_sales_and_terms_are_answered_as_documented(shop: Shop, file: Any) -> None:
+    operation = file["paths"]["/v1/advices"]["post"]
+    body, key = operation["requestBody"]["content"]["application/json"]["example"], new_key()
+    for each in (body, body, body | {"amount": 1}):
+        fits(file, "post", "/v1/advices", await shop.ask("POST", "/v1/advices", each, "till", Idempotency_Key=key))
+    for caller in ("merchant.one", "operator", "x", "lost"):
+        fits(file, "post", "/v1/advices", await shop.ask("POST", "/v1/advices", body, caller, Idempotency_Key=new_key()))
+    fits(file, "post", "/v1/cancellations", await shop.cancel(key))
+    fits(file, "post", "/v1/advices", await shop.ask("POST", "/v1/advices", body, "till", Idempotency_Key=key))
+    terms, permissions = "/v1/acquirers/{acquirer}/terms", "/v1/merchants/{merchant}/permissions"
+    for caller, acquirer in (("operator", shop.shown("acquirer.single")), ("operator", "acq_x"), ("till", shop.shown("acquirer.single"))):
+        address = terms.replace("{acquirer}", acquirer)
+        for wanted in ({}, {"brand": "no such"}, {"mcc": "12"}, {"mcc": "5812", "tip_basis_points": 1}):
+            fits(file, "put", terms, await shop.ask("PUT", address, wanted, caller))
+        fits(file, "get", terms, await shop.ask("GET", address, key=caller))
+    for merchant in (shop.shown("merchant.one"), "mer_0192f0c4-7c1e-7aaa-8bbb-1234567890ab"):
+        for wanted in ({"unreferenced_refunds": False}, {}):
+            fits(file, "put", permissions, await shop.ask("PUT", permissions.replace("{merchant}", merchant), wanted, "operator"))
+
+
 LOCAL_TIME = local_now()
 PANS = ["4111111111111111", "5555555555554444", "6212345678900000003", "378282246310005", "4222222222222"]
 text_of_64 = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=64).filter(lambda text: not re.search("[0-9]{12}", text))

@@ -27,9 +27,9 @@ APPROVED    .    o        .        .        +         .        .      .
 DECLINED    .    .        o        .        +         .        .      .
 NOT_SENT    .    .        .        .        +         .        .      .
 REVERSING   .    .        .        .        o         +        +      .
-REVERSED    .    .        .        .        +         .        .      .
-PARKED      .    .        .        .        +         +        .      +
-CONFIRMED   .    .        .        .        .         .        .      .
+REVERSED    .    .        .        .        +         o        .      .
+PARKED      .    .        .        .        +         +        o      +
+CONFIRMED   .    .        .        .        .         .        .      o
 """
 PATHS = {
     "SENT": (), "APPROVED": ("APPROVED",), "DECLINED": ("DECLINED",), "NOT_SENT": ("NOT_SENT",), "REVERSING": ("REVERSING",),
@@ -148,7 +148,7 @@ async def test_an_outcome_once_written_stays(sql: SQL) -> None:
 CHANGEABLE = {
     "state", "version", "worker_epoch", "authorised", "capturable", "captured", "refunded", "charged_back", "sent_at", "answered_at",
     "outcome_at", "outcome", "response_code", "reason", "advice", "approval_code", "approved_amount", "acquirer_rrn", "answer_emv",
-    "balances", "answer_message",
+    "balances", "answer_message", "released", "release_at",
 }
 
 
@@ -408,12 +408,14 @@ acquirer_terminal   card_acceptor_terminal card_acceptor
 alert               kind object acknowledged_by
 api_key             key_id role person secret_digest
 approval            kind object payload reason requested_by requested_key state decided_by decided_key
+authorization_terms mcc brand
 bin_range           low high brand card_type pan_lengths
 business_day        state
 directory_change    kind key
 duty                kind state cause match_key last_code closed_by parked_reason
 idempotency         route
 merchant            name status mcc time_zone duplicate_policy
+merchant_loss       currency
 number_block        name
 organisation        name
 route               brand

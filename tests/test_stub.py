@@ -439,6 +439,34 @@ def test_a_void_cancels_what_stands_and_its_own_reversal_brings_that_back(stub):
     assert stub.stats()["held"]["156"] - before["held"].get("156", 0) == 6000
 
 
+@pytest.mark.parametrize("changes", [{"t": "0220", "d25": "06"}, {"t": "0220", "d3": "020000"}, {"d3": "200000"}, {"t": "0100", "d25": "60"}])
+def test_a_follow_up_that_names_nothing_of_ours_gets_25_and_moves_nothing(stub, changes):
+    wire = stub.wire()
+    request = purchase(6100, t="0100", d25="06")
+    approval = wire.ask(request)["38"]
+    declined = purchase(6151)
+    wire.ask(declined)
+    before = stub.stats()
+    for wrong in (follow_up(purchase(6100), approval, **changes), follow_up(declined, approval, **changes), follow_up(request, "XXXXXX", **changes),
+                  follow_up(request, approval, d49="840", **changes)):
+        assert wire.ask(wrong)["39"] == "25"
+    assert (stub.stats()["net"], stub.stats()["held"]) == (before["net"], before["held"])
+    assert wire.ask(follow_up(request, approval, **changes))["39"] == "00"
+
+
+def test_a_void_takes_back_increments_tips_and_refunds_with_the_rest(stub):
+    wire, before = stub.wire(), stub.stats()
+    request = purchase(6200, t="0100", d25="06")
+    approval = wire.ask(request)["38"]
+    for changes in ({"t": "0100", "d25": "60", "d4": "000000000800"}, {"t": "0220", "d25": "06"}, {"t": "0220", "d3": "020000", "d4": "000000000300"},
+                    {"d3": "200000", "d4": "000000000100"}):
+        assert wire.ask(follow_up(request, approval, **changes))["39"] == "00"
+    assert stub.net() - before["net"].get("156", 0) == 6200 + 300 - 100
+    assert stub.stats()["held"]["156"] - before["held"].get("156", 0) == 7000
+    assert wire.ask(follow_up(request, approval, d3="020000", d4="000000007000"))["39"] == "00"
+    assert (stub.net(), stub.stats()["held"]["156"]) == (before["net"].get("156", 0), before["held"].get("156", 0))
+
+
 # --- lines and network management ----------------------------------------------------------------------------------------------------
 
 def network(code: str, **more: str) -> dict[str, str]:

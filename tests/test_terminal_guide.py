@@ -13,7 +13,8 @@ CODES: dict[str, tuple[str, str, str]] = cast(Any, DIALECT)["codes"]
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = (ROOT / "docs" / "terminal-guide.md").read_text()
 SOURCE = (ROOT / "loadtests" / "terminal.py").read_text()
-HEADINGS = {"pay": "### To a payment", "ask": "### To the question after a power loss", "cancel": "### To a cancellation"}
+HEADINGS = {"pay": "### To a payment", "ask": "### To the question after a power loss", "cancel": "### To a cancellation",
+            "follow": "### To a follow-up"}
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -36,7 +37,7 @@ def test_every_word_for_what_to_do_is_explained_once() -> None:
 
 def test_code_in_the_guide_stands_in_the_client() -> None:
     quoted = [block for block in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL) if "from loadtests.terminal" not in block]
-    assert len(quoted) == 4
+    assert len(quoted) == 5
     assert [block for block in quoted if block not in SOURCE] == []
 
 

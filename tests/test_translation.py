@@ -156,8 +156,8 @@ def test_a_reversal_says_the_same_whenever_it_is_built() -> None:
 
 def test_a_capture_names_its_original() -> None:
     original = row(mti="0100", approval_code="123456")
-    advice = row(mti="0220", pos_condition="06", stan="000124", rrn="632700000124", amount=900, transmitted_at="1123080500")
-    found = translation.capture(advice, original, Pan(PAN), "2812")
+    advice = row(type="capture", mti="0220", pos_condition="06", stan="000124", rrn="632700000124", amount=900, transmitted_at="1123080500")
+    found = translation.follow_up(advice, original, DIALECT, Pan(PAN), "2812")
     assert (found["0"], found["4"], found["7"], found["11"], found["25"], found["37"], found["38"], found["90"]) == (
         "0220", "000000000900", "1123080500", "000124", "06", "632700000124", "123456", "0100" + "000123" + "1123080000" + "0" * 22)
     assert decode(DIALECT, encode(DIALECT, found)) == found

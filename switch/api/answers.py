@@ -9,6 +9,7 @@ from switch.ids import show
 from switch.payments.desk import stands
 from switch.payments.history import Duty
 from switch.payments.transaction import APPROVED, CONFIRMED, PARKED, REVERSED, REVERSING, SENT, STATUS, Transaction, payment_status
+from switch.payments.verbs import to_capture, to_refund
 
 REVERSAL_STATE = {REVERSING: "open", REVERSED: "done", PARKED: "parked"}
 
@@ -29,7 +30,7 @@ def _what(row: Transaction) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "currency": row.currency, "response_code": row.response_code, "reason": row.reason, "advice": row.advice,
         "approval_code": row.approval_code, "rrn": row.rrn, "stan": row.stan, "acquirer": show("acquirer", row.acquirer_id),
-        "acquirer_rrn": row.acquirer_rrn, "card": {"masked_pan": row.masked_pan, "brand": row.brand, "entry_mode": row.entry_mode},
+        "acquirer_rrn": row.acquirer_rrn, "card": _card(row),
         "terminal_trace": row.terminal_trace, "reference": row.reference,
     }
     if row.possible_duplicate_of is not None:
@@ -39,6 +40,10 @@ def _what(row: Transaction) -> dict[str, Any]:
     if row.balances:
         shown["balances"] = balances(row.balances)
     return shown
+
+
+def _card(row: Transaction) -> dict[str, str]:
+    return {"masked_pan": row.masked_pan, "brand": row.brand, "entry_mode": row.entry_mode}
 
 
 def balances(de54: str) -> list[dict[str, Any]]:
@@ -52,6 +57,14 @@ def _amounts(authorised: int, capturable: int, captured: int, refunded: int, cha
     return {"authorised": authorised, "capturable": capturable, "captured": captured, "refunded": refunded, "charged_back": charged_back}
 
 
+def _money(row: Transaction) -> dict[str, Any]:
+    """The amounts as they stand now, what follow-ups in flight or in doubt hold of them, and what is left."""
+    return {**_amounts(row.authorised, row.capturable, row.captured, row.refunded, row.charged_back), "voided": row.voided,
+            "left_to_capture": to_capture(row) if row.capture_method is not None else 0, "left_to_refund": to_refund(row),
+            "reserved": {"capture": row.capture_reserved, "increment": row.increment_reserved, "refund": row.refund_reserved,
+                         "void": row.void_reserved}}
+
+
 def first(row: Transaction) -> tuple[int, bytes]:
     """Status and body of the answer to the POST: 201 as it was at the outcome, byte for byte; 202 as it stands now."""
     if not stands(row):
@@ -59,11 +72,30 @@ def first(row: Transaction) -> tuple[int, bytes]:
     approved = row.approved_amount or 0
     captured = approved if row.capture_method == "automatic" else 0
     assert row.outcome is not None
-    money = (approved, approved, captured, 0, 0)
+    money = (approved, approved + row.tolerance, captured, 0, 0)
     body = {**_common(row), "status": STATUS[row.outcome], "payment_status": payment_status(row.outcome, approved, captured, 0, 0),
             "amount": row.amount, "approved_amount": approved, **_what(row), "amounts": _amounts(*money),
             "created_at": stamp(row.received_at), "server_time": stamp(row.outcome_at)}
     return 201, orjson.dumps(body)
+
+
+def follow_up(row: Transaction) -> tuple[int, bytes]:
+    """Status and body of the answer to the POST of a follow-up: 201 as it was at the outcome, byte for byte; 202 as it stands now."""
+    if not stands(row):
+        return 202, orjson.dumps(unsold(row))
+    assert row.outcome is not None
+    return 201, orjson.dumps({**_common(row), "status": STATUS[row.outcome], "amount": row.amount, "approved_amount": row.approved_amount or 0,
+                              **_what(row), "created_at": stamp(row.received_at), "server_time": stamp(row.outcome_at)})
+
+
+def accepted(row: Transaction) -> tuple[int, bytes]:
+    """The answer to an offline approval: it is written down and will be said until it is answered. The same bytes as long as it stands."""
+    if row.state in REVERSAL_STATE:
+        return 202, orjson.dumps(unsold(row))
+    return 201, orjson.dumps({**_common(row), "status": "accepted", "amount": row.amount, "currency": row.currency,
+                              "approval_code": row.approval_code, "rrn": row.rrn, "stan": row.stan,
+                              "acquirer": show("acquirer", row.acquirer_id), "card": _card(row),
+                              "terminal_trace": row.terminal_trace, "reference": row.reference, "created_at": stamp(row.received_at)})
 
 
 def unsold(row: Transaction) -> dict[str, Any]:
@@ -75,7 +107,9 @@ def unsold(row: Transaction) -> dict[str, Any]:
 
 def _advice(row: Transaction) -> str | None:
     if row.state == SENT:
-        return "ask_again"
+        return "none" if row.exchange == "advice" else "ask_again"  # an advice is repeated until it is answered
+    if row.original_id is not None and row.state in REVERSAL_STATE:
+        return "retry_new_key"
     return "new_payment_allowed" if row.state in REVERSAL_STATE else row.advice
 
 
@@ -92,11 +126,10 @@ def reversal(row: Transaction, duty: Duty | None) -> dict[str, Any] | None:
 
 def current(row: Transaction, duty: Duty | None = None) -> dict[str, Any]:
     """The transaction as it stands now."""
-    money = (row.authorised, row.capturable, row.captured, row.refunded, row.charged_back)
     return {**_common(row), "status": STATUS[row.state],
-            "payment_status": payment_status(row.state, row.authorised, row.captured, row.refunded, row.charged_back),
+            "payment_status": payment_status(row.state, row.authorised, row.captured, row.refunded, row.charged_back, row.voided),
             "amount": row.amount, "approved_amount": row.approved_amount if row.state in (APPROVED, CONFIRMED) else 0, **_what(row),
-            "advice": _advice(row), "amounts": _amounts(*money), "reversal": reversal(row, duty),
+            "advice": _advice(row), "amounts": _money(row), "reversal": reversal(row, duty), "expires_at": stamp(row.expires_at),
             "store": show("store", row.store_id), "terminal": show("terminal", row.terminal_id), "business_date": row.business_date.isoformat(),
             "tip_amount": row.tip_amount, "cashback_amount": row.cashback_amount, "capture_method": row.capture_method,
             "created_at": stamp(row.received_at), "outcome_at": stamp(row.outcome_at)}

@@ -1,5 +1,6 @@
 """The documented application: every route but the hot one, health, metrics, and the OpenAPI file with its page."""
 
+import asyncio
 from collections.abc import Mapping
 from html import escape
 from typing import Any, Protocol
@@ -9,7 +10,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from switch import metrics
-from switch.api import merchant, operator, problems, resolving
+from switch.api import follow_ups, merchant, offline, operator, problems, resolving, terms
 from switch.api.documented import complete, documented
 from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails, refused
 from switch.api.terminal import AuthorizationRequest, CancellationRequest
@@ -20,9 +21,13 @@ from switch.errors import Problem
 from switch.links.acquirer import AcquirerLink
 from switch.merchants.approvals import Approvals
 from switch.merchants.onboarding import Onboarding
+from switch.payments.authorization import Authorizations
 from switch.payments.cancellation import Cancellations
+from switch.payments.follow_ups import FollowUps
 from switch.payments.history import History
+from switch.payments.offline import OfflineSales
 from switch.payments.resolution import Resolution
+from switch.security.vault import Vault
 
 EXAMPLE = {
     "type": "purchase", "amount": 10000, "currency": "CNY", "terminal_trace": "000017", "reference": "table 4",
@@ -36,12 +41,17 @@ class Parts(Protocol):
     directory: Directory
     history: History
     cancellations: Cancellations
+    follow_ups: FollowUps
+    offline: OfflineSales
+    authorizations: Authorizations
+    vault: Vault
     onboarding: Onboarding
     resolution: Resolution
     approvals: Approvals
     links: dict[UUID, AcquirerLink]
     writers: Pool
 
+    def admit(self) -> None: ...
     async def readiness(self) -> tuple[bool, dict[str, Any]]: ...
 
 
@@ -70,6 +80,9 @@ def application(parts: Parts) -> FastAPI:
         raise Problem("not_found")  # never reached: the plain callable of api/terminal.py stands in front (app.py)
 
     app.include_router(merchant.router(parts, caller_of))
+    app.include_router(follow_ups.router(parts, caller_of, asyncio.get_running_loop().time))
+    app.include_router(offline.router(parts, caller_of, asyncio.get_running_loop().time))
+    app.include_router(terms.router(lambda: parts.writers, caller_of))
     app.include_router(operator.router(caller_of, parts.onboarding, links, parts.writers))
     app.include_router(resolving.router(caller_of, parts.resolution, parts.approvals))
     app.include_router(problems.router)
@@ -91,7 +104,8 @@ def application(parts: Parts) -> FastAPI:
     async def docs() -> HTMLResponse:
         return HTMLResponse(page(app.openapi()), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
-    complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *operator.MODELS, *resolving.MODELS])
+    complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
+                   *operator.MODELS, *resolving.MODELS])
     return app
 
 

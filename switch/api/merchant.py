@@ -21,7 +21,8 @@ from switch.payments.cancellation import Cancellations
 from switch.payments.history import PAGE_MAX, Filter, History
 from switch.payments.transaction import REVERSING, SENT, STATE_OF, Transaction
 
-Type = Literal["purchase", "preauthorization", "cash_advance", "balance_inquiry", "account_verification", "capture"]
+Type = Literal["purchase", "preauthorization", "cash_advance", "balance_inquiry", "account_verification", "capture", "increment", "void",
+               "tip", "refund", "offline_sale"]
 
 NOW = shaped(200, "As it stands now", TransactionNow) | refused(404)
 
@@ -88,9 +89,9 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
     @routes.get("/v1/authorizations", tags=["terminals"], summary="Ask by your own key, after a lost answer", responses=NOW | refused(403, 409))
     async def by_key(request: Request, idempotency_key: Annotated[str, Query(pattern=r"^[A-Za-z0-9_-]{16,64}$")]) -> Response:
         caller = identify(request)
-        if caller.terminal_id is None or caller.merchant_id is None:
-            raise Problem("forbidden", "A key belongs to the terminal that made it.")
-        known = await parts.history.key(caller.merchant_id, caller.terminal_id, idempotency_key)
+        if caller.merchant_id is None:
+            raise Problem("forbidden", "A key belongs to the terminal or the merchant that made it.")
+        known = await parts.history.key(caller.merchant_id, caller.terminal_id or caller.merchant_id, idempotency_key)
         if known is None:
             raise Problem("not_found", "This key was never used; the sale was not made.")
         if known.transaction_id is None:

@@ -67,7 +67,7 @@ SENT: Mapping[str, dict[str, Any]] = {
 EXAMPLES: Mapping[str, dict[str, Any]] = {
     kind: {"id": f"{kind[:3]}_{_ID}", **sent, "created_at": _AT} for kind, sent in SENT.items()
 } | {
-    "merchant": {"id": f"mer_{_ID}", **SENT["merchant"], "status": "active", "created_at": _AT},
+    "merchant": {"id": f"mer_{_ID}", **SENT["merchant"], "status": "active", "unreferenced_refunds": False, "created_at": _AT},
     "terminal": {"id": f"trm_{_ID}", "merchant": f"mer_{_ID}", **SENT["terminal"], "status": "active", "created_at": _AT},
     "acquirer": {"id": f"acq_{_ID}", **SENT["acquirer"], "status": "active", "business_date": "2026-03-01", "created_at": _AT},
     "route": {"id": f"rte_{_ID}", **SENT["route"], "created_at": _AT},

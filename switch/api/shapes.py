@@ -27,6 +27,22 @@ class Amounts(Shape):
     charged_back: int
 
 
+class Reserved(Shape):
+    """What follow-ups hold that have no outcome yet, or are in doubt and being reversed."""
+
+    capture: int
+    increment: int
+    refund: int
+    void: int
+
+
+class AmountsNow(Amounts):
+    voided: int
+    left_to_capture: int
+    left_to_refund: int
+    reserved: Reserved
+
+
 class Balance(Shape):
     account_type: str
     amount_type: str
@@ -66,9 +82,56 @@ class ApprovedOrDeclined(Shape):
     server_time: str
 
 
+class FollowedUp(Shape):
+    """A follow-up with its outcome; GET the original for the amounts as they stand now."""
+
+    id: str
+    type: str
+    original: str | None = None
+    status: Literal["approved", "declined", "not_sent"]
+    amount: int
+    approved_amount: int
+    currency: str
+    response_code: str | None
+    reason: str | None
+    advice: Advice | None
+    approval_code: str | None
+    rrn: str
+    stan: str
+    acquirer: str
+    acquirer_rrn: str | None
+    card: ShownCard
+    terminal_trace: str | None
+    reference: str | None
+    possible_duplicate_of: str | None = None
+    emv: str | None = None
+    balances: list[Balance] | None = None
+    created_at: str
+    server_time: str
+
+
+class Accepted(Shape):
+    """An offline approval that is written down and will be said to the acquirer until it is answered."""
+
+    id: str
+    type: Literal["offline_sale"]
+    status: Literal["accepted"]
+    amount: int
+    currency: str
+    approval_code: str | None
+    rrn: str
+    stan: str
+    acquirer: str
+    card: ShownCard
+    terminal_trace: str | None
+    reference: str | None
+    created_at: str
+
+
 class NotSold(Shape):
     id: str
     type: str
+    original: str | None = None
     status: Status
     amount: int
     currency: str
@@ -118,8 +181,9 @@ class TransactionNow(Shape):
     possible_duplicate_of: str | None = None
     emv: str | None = None
     balances: list[Balance] | None = None
-    amounts: Amounts
+    amounts: AmountsNow
     reversal: ReversalNow | None
+    expires_at: str | None
     store: str
     terminal: str
     business_date: str

@@ -34,8 +34,8 @@ async def tell(row: Transaction, history: History, directory: Directory) -> dict
         "id": show("transaction", row.transaction_id), "in_short": _in_short(row), "transaction": answers.current(row, duty),
         "steps": [{"at": answers.stamp(at), "after_ms": round((at - row.received_at).total_seconds() * 1000, 1), "what": what, "detail": detail}
                   for at, what, detail in told],
-        "followed_by": [{"id": show("transaction", follower["transaction_id"]), "type": follower["type"], "status": STATUS[follower["state"]],
-                         "amount": follower["amount"]} for follower in await history.followers(row)],
+        "followed_by": [{"id": show("transaction", follower.transaction_id), "type": follower.type, "status": STATUS[follower.state],
+                         "amount": follower.amount} for follower in await history.followers(row)],
     }
 
 

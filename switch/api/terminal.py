@@ -92,6 +92,9 @@ def _hex(rule: str, pattern: str) -> Any:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[ -~]+$")]
+CardNumber = Annotated[Pan, PlainValidator(_pan), _hex("Primary account number", "[0-9]{12,19}")]
+Expiry = Annotated[str, PlainValidator(_expiry), _hex("YYMM", "[0-9]{2}(0[1-9]|1[0-2])")]
+Currency = Annotated[str, PlainValidator(_currency), _hex("ISO 4217", "[A-Z]{3}")]
 
 
 class Model(BaseModel):
@@ -120,8 +123,8 @@ class Card(Model):
     """The card as the terminal read it. Track, PIN block and security code are used for this request and never stored."""
 
     entry_mode: Literal["chip", "contactless", "magstripe", "manual", "fallback"]
-    pan: Annotated[Pan, PlainValidator(_pan), _hex("Primary account number", "[0-9]{12,19}")]
-    expiry: Annotated[str, PlainValidator(_expiry), _hex("YYMM", "[0-9]{2}(0[1-9]|1[0-2])")]
+    pan: CardNumber
+    expiry: Expiry
     track2: Annotated[Secret, PlainValidator(_secret("[0-9]{12,19}[=D][0-9]{4,24}", "Track 2 must be PAN, = or D, and discretionary digits")),
                       _hex("Track 2", "[0-9]{12,19}[=D][0-9]{4,24}")] | None = None
     sequence_number: Annotated[str, Field(pattern=r"^[0-9]{1,3}$")] | None = None
@@ -148,7 +151,7 @@ class AuthorizationRequest(Model):
 
     type: Literal["purchase", "preauthorization", "cash_advance", "balance_inquiry", "account_verification"]
     amount: Annotated[int, Field(ge=1, le=AMOUNT_MAX)] | None = None
-    currency: Annotated[str, PlainValidator(_currency), _hex("ISO 4217", "[A-Z]{3}")]
+    currency: Currency
     card: Card | None = None
     qr: Qr | None = None
     capture_method: Literal["automatic", "manual"] | None = None

@@ -23,6 +23,7 @@ class Merchant:
     time_zone: str
     duplicate_policy: str  # warn refuse
     created_at: datetime
+    unreferenced_refunds: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,8 @@ from switch.merchants import (
     Terminal,
     default_bins,
 )
+from switch.merchants.reversal_terms import ReversalTerms, check_terms, read_terms, set_terms
 from switch.merchants.rules import ACQUIRER_RULES, check, refuse
-from switch.merchants.terms import ReversalTerms, check_terms, read_terms, set_terms
 from switch.security import credentials
 
 PAGE_MAX = 200

@@ -1,41 +1,71 @@
-"""An acquirer's terms for reversals: what its codes mean to one, how old one may get, how fast they leave."""
+"""What acquirers allow beyond the authorised amount and for how long, and what a merchant may do that others may not."""
 
-import json
-from typing import Any, TypedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import astuple, dataclass
 from uuid import UUID
 
-from switch.database import Connection
-from switch.merchants.rules import ACQUIRER_RULES, check
+from switch.database import UNKNOWN, Connection, Pool
+from switch.errors import Problem
+from switch.merchants import BRANDS
+from switch.merchants.rules import check, refuse
+
+ANY = "*"
 
 
-class ReversalTerms(TypedDict, total=False):
-    """What is given changes; None is what was not given. `reversal_codes` replaces all of the acquirer's own, {} leaves the dialect's."""
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Of an acquirer, for an MCC and a brand, "*" for any. Basis points are hundredths of a percent of the authorised amount."""
 
-    reversal_codes: dict[str, str] | None  # DE39 -> acknowledged, not_found, retry, park
-    reversal_max_age_s: int | None
-    reversals_per_second: int | None  # of one worker
-    reversals_at_once: int | None  # of one worker
-    reversal_first: bool | None
-
-
-SET = """UPDATE acquirer SET reversal_codes = coalesce($2::jsonb, reversal_codes), reversal_max_age_s = coalesce($3, reversal_max_age_s),
-reversals_per_second = coalesce($4, reversals_per_second), reversals_at_once = coalesce($5, reversals_at_once),
-reversal_first = coalesce($6, reversal_first) WHERE acquirer_id = $1"""
+    acquirer_id: UUID
+    mcc: str
+    brand: str
+    completion_basis_points: int
+    tip_basis_points: int
+    valid_hours: int
 
 
-def check_terms(terms: ReversalTerms) -> None:
-    """Raises Problem invalid with every term that breaks its rule."""
-    check(ACQUIRER_RULES, **terms)
+BOUNDS = (("completion_basis_points", 0, 10_000), ("tip_basis_points", 0, 10_000), ("valid_hours", 1, 8784))
+KNOWN = "SELECT EXISTS (SELECT FROM acquirer WHERE acquirer_id = $1)"
+SET = """INSERT INTO authorization_terms (acquirer_id, mcc, brand, completion_basis_points, tip_basis_points, valid_hours)
+VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (acquirer_id, mcc, brand) DO UPDATE SET completion_basis_points = EXCLUDED.completion_basis_points,
+  tip_basis_points = EXCLUDED.tip_basis_points, valid_hours = EXCLUDED.valid_hours"""
+LIST = """SELECT acquirer_id, mcc, brand, completion_basis_points, tip_basis_points, valid_hours FROM authorization_terms
+WHERE acquirer_id = $1 ORDER BY mcc DESC, brand DESC"""
+PERMIT = "UPDATE merchant SET unreferenced_refunds = $2 WHERE merchant_id = $1 RETURNING true"
 
 
-async def set_terms(connection: Connection, acquirer_id: UUID, terms: ReversalTerms) -> None:
-    """In the caller's transaction; nothing given, nothing written."""
-    if any(value is not None for value in terms.values()):
-        codes = terms.get("reversal_codes")
-        await connection.execute(SET, acquirer_id, None if codes is None else json.dumps(codes), terms.get("reversal_max_age_s"),
-                                 terms.get("reversals_per_second"), terms.get("reversals_at_once"), terms.get("reversal_first"))
+@asynccontextmanager
+async def _work(pool: Pool) -> AsyncIterator[Connection]:
+    try:
+        async with pool.acquire() as connection, connection.transaction():
+            yield connection
+    except UNKNOWN:
+        raise Problem("not_ready", "The database does not answer. Look first whether it was written.", retry_after=2) from None
 
 
-def read_terms(values: dict[str, Any]) -> dict[str, Any]:
-    """The row with its codes as a mapping."""
-    return {**values, "reversal_codes": json.loads(values["reversal_codes"])}
+async def set_terms(pool: Pool, terms: Terms) -> Terms:
+    """For authorizations that are approved from now on. Raises Problem: not_found, invalid, not_ready."""
+    check(mcc=None if terms.mcc == ANY else terms.mcc)
+    refuse([(name, f"a whole number from {low} to {high}") for name, low, high in BOUNDS if not low <= getattr(terms, name) <= high])
+    refuse([] if terms.brand in (ANY, "unknown", *BRANDS) else [("brand", f"one of: {', '.join(sorted(BRANDS))}, unknown, or * for any")])
+    async with _work(pool) as connection:
+        if not await connection.fetchval(KNOWN, terms.acquirer_id):
+            raise Problem("not_found")
+        await connection.execute(SET, *astuple(terms))
+    return terms
+
+
+async def terms_of(pool: Pool, acquirer_id: UUID) -> list[Terms]:
+    """The most particular first. Raises Problem not_found."""
+    async with _work(pool) as connection:
+        if not await connection.fetchval(KNOWN, acquirer_id):
+            raise Problem("not_found")
+        return [Terms(*row) for row in await connection.fetch(LIST, acquirer_id)]
+
+
+async def permit(pool: Pool, merchant_id: UUID, unreferenced_refunds: bool) -> None:
+    """Whether the merchant's terminals may give money back that no sale here took. Raises Problem not_found."""
+    async with _work(pool) as connection:
+        if not await connection.fetchval(PERMIT, merchant_id, unreferenced_refunds):
+            raise Problem("not_found")

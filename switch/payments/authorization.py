@@ -24,14 +24,16 @@ from switch.payments import routing, translation
 from switch.payments.desk import Desk, Key, Told
 from switch.payments.duties import first_attempt_at
 from switch.payments.journal import Claim, Duty, Intent, Journal, Outcome, Written
-from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, SENT, STATUS, Event, Transaction, step
+from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, REVERSED, REVERSING, SENT, STATUS, Event, Transaction, step
 from switch.payments.translation import Order, Verdict
+from switch.payments.verbs import tolerance
 from switch.security.vault import Vault
 
 CHOICES_MAX = 100_000
 LATE_LOOKS = 4  # for the row of an intent whose commit was in doubt
 SEND_WITHIN_S = 2.0  # of the intent: later nothing may leave (send_not_after)
 REVERSAL_FIRST_S = 1.2  # of the door's clock, so that the sale itself still leaves in time
+UNDO_TRIES = 5
 HTTP_MARGIN_S = 2.0  # on top of the acquirer's time and the commit budget
 NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost"}
 EVENT_OF_SILENCE = {"timeout": Event.SILENCE, "line_lost": Event.LINE_LOST}
@@ -71,12 +73,12 @@ class Authorizations:
         self.desk, self.alarm, self.worker_epoch, self.commit_budget_s = desk, alarm, worker_epoch, commit_budget_s
         self.cleared = cleared
 
-    async def authorize(self, order: Order, seller: Seller, key: str, fingerprint: bytes, door: Door) -> Told:
-        """One authorization under its key. Shapes: 201 and 202 are rows, refusals are Problem (nothing written)."""
+    async def authorize(self, order: Order, seller: Seller, key: str, fingerprint: bytes, door: Door, route: str = ROUTE) -> Told:
+        """One authorization, or a refund without one, under its key. Shapes: 201 and 202 are rows, refusals are Problem (nothing written)."""
         identity = (seller.merchant.merchant_id, seller.terminal.terminal_id, key)
-        return await self.desk.submit(identity, ROUTE, fingerprint, lambda: self._walk(order, seller, identity, fingerprint, door))
+        return await self.desk.submit(identity, route, fingerprint, lambda: self._walk(order, seller, identity, fingerprint, door, route))
 
-    async def _walk(self, order: Order, seller: Seller, key: Key, fingerprint: bytes, door: Door) -> Told:
+    async def _walk(self, order: Order, seller: Seller, key: Key, fingerprint: bytes, door: Door, route: str) -> Told:
         found = self.directory.brand(order.pan.reveal()[:12])
         brand = found.brand if found is not None else "unknown"
         acquirer, link = self._usable(order, seller.terminal, brand, door)
@@ -84,7 +86,7 @@ class Authorizations:
             if await self.desk.history.key(*key) is not None:  # not a new sale
                 return await self.desk.stored(key, ROUTE, fingerprint, door.at + acquirer.answer_timeout_s)
             raise Problem("reversal_pending", retry_after=2, extra={"processed": False})
-        transaction = self._transaction(order, seller, key[2], acquirer, brand, door)
+        transaction = self.transaction(order, seller, key[2], acquirer, brand, door)
         message = translation.request(order, transaction, acquirer, seller.merchant, seller.store)
         transaction.match_key = match_key(acquirer.dialect, message)
         transaction.request_message = translation.masked(acquirer.dialect, message, transaction.emv)
@@ -93,17 +95,17 @@ class Authorizations:
         http_deadline = door.at + acquirer.answer_timeout_s + self.commit_budget_s + HTTP_MARGIN_S
 
         claim = await self.journal.intent(  # AWAIT 1: durable before the first byte leaves
-            Intent(transaction, ROUTE, fingerprint, seller.merchant.duplicate_policy == "refuse"), door.at + self.commit_budget_s)
+            Intent(transaction, route, fingerprint, seller.merchant.duplicate_policy == "refuse"), door.at + self.commit_budget_s)
         if claim is not Claim.OURS:
-            return await self._not_ours(claim, transaction, key, fingerprint, http_deadline)
+            return await self._not_ours(claim, transaction, key, route, fingerprint, http_deadline)
         result = await link.request(message, send_not_after=send_not_after, deadline=deadline)  # AWAIT 2
-        outcome = await self._outcome(transaction, acquirer, result)
+        outcome = await self.outcome(transaction, acquirer, result)
         written = await self.journal.outcome(outcome, http_deadline - HTTP_MARGIN_S)  # AWAIT 3: durable before the answer
-        return await self._told(transaction, written)
+        return await self.told(transaction, written)
 
     def _usable(self, order: Order, terminal: Terminal, brand: str, door: Door) -> tuple[Acquirer, AcquirerLink]:
         """The first acquirer that may and can take it. Raises Problem before anything is written."""
-        alternatives = self._alternatives(terminal, brand)
+        alternatives = self.alternatives(terminal, brand)
         if not alternatives:
             raise Problem("no_route", retry_after=60, extra={"processed": False})
         refusal = None
@@ -130,7 +132,7 @@ class Authorizations:
         except (*UNKNOWN, asyncpg.PostgresError, Problem):
             raise Problem("journal_unavailable", retry_after=2, extra={"processed": False}) from None
 
-    def _alternatives(self, terminal: Terminal, brand: str) -> list[Acquirer]:
+    def alternatives(self, terminal: Terminal, brand: str) -> list[Acquirer]:
         """What routing chose for this terminal and brand; kept until the directory changes."""
         chosen = self.directory.chosen
         found = chosen.get((terminal.terminal_id, brand))
@@ -140,7 +142,8 @@ class Authorizations:
             found = chosen[terminal.terminal_id, brand] = routing.choose(self.directory.ordered_routes, self.directory.acquirers, terminal, brand)
         return found
 
-    def _transaction(self, order: Order, seller: Seller, key: str, acquirer: Acquirer, brand: str, door: Door) -> Transaction:
+    def transaction(self, order: Order, seller: Seller, key: str, acquirer: Acquirer, brand: str, door: Door) -> Transaction:
+        """The row of an order before its message is made. Raises Problem overloaded: no number is left."""
         stan, rrn = self.numbers.stan(acquirer.acquirer_id), self.numbers.rrn(acquirer.acquirer_id, acquirer.business_date)
         if stan is None or rrn is None:
             raise Problem("overloaded", retry_after=1, extra={"processed": False})
@@ -169,15 +172,15 @@ class Authorizations:
             terminal_trace=order.terminal_trace, reference=order.reference,
             same_trace=hash64(terminal_id, mmdd(wall).encode(), order.terminal_trace.encode()) if order.terminal_trace else None)
 
-    async def _not_ours(self, claim: Claim, transaction: Transaction, key: Key, fingerprint: bytes, deadline: float) -> Told:
+    async def _not_ours(self, claim: Claim, transaction: Transaction, key: Key, route: str, fingerprint: bytes, deadline: float) -> Told:
         if claim is Claim.DUPLICATE:
-            return await self.desk.stored(key, ROUTE, fingerprint, deadline)
+            return await self.desk.stored(key, route, fingerprint, deadline)
         if claim is Claim.POSSIBLE_DUPLICATE:
             assert transaction.possible_duplicate_of is not None
             raise Problem("possible_duplicate", extra={"possible_duplicate_of": show("transaction", transaction.possible_duplicate_of)})
         raise Problem("journal_unavailable", retry_after=2, extra={"processed": False})
 
-    async def _outcome(self, transaction: Transaction, acquirer: Acquirer, result: Reply | Bounced | Silence) -> Outcome:
+    async def outcome(self, transaction: Transaction, acquirer: Acquirer, result: Reply | Bounced | Silence) -> Outcome:
         """What the exchange came to, as one step of the life, with what it owes."""
         if isinstance(result, Reply):
             transaction.sent_at, transaction.answered_at = result.sent_at, result.answered_at
@@ -234,15 +237,17 @@ class Authorizations:
             pan_sealed=b"", terminal_trace=None, same_trace=None)
         pan, expiry = self.vault.open(original.pan_key, original.pan_sealed, original.transaction_id.bytes, original.pan_sealed_on)
         row.pan_key, row.pan_sealed = self.vault.seal(pan, expiry, identity.bytes, row.pan_sealed_on)
-        message = translation.capture(row, original, pan, expiry)
+        message = translation.follow_up(row, original, acquirer.dialect, pan, expiry)
         row.match_key = match_key(acquirer.dialect, message)
         row.request_message = translation.masked(acquirer.dialect, message)
         return (Intent(row, "captures", b"", False),
                 Duty(row.merchant_id, identity, acquirer.acquirer_id, "advice", "capture", stan, row.transmitted_at, row.match_key, now))
 
-    async def _told(self, transaction: Transaction, written: Written) -> Told:
+    async def told(self, transaction: Transaction, written: Written) -> Told:
+        """What is told of an exchange whose outcome was written, or not."""
         if written is Written.OURS:
-            TOLD[transaction.state].inc()
+            if transaction.original_id is None:
+                TOLD[transaction.state].inc()
             return Told(transaction, False)
         if written is Written.UNKNOWN:  # not durable in time: pending, and from now on nobody may approve it
             return Told(replace(transaction, state=SENT, outcome=None, reason="outcome_unknown", advice="ask_again"), False)
@@ -260,7 +265,11 @@ class Authorizations:
 
     def settle_late(self, intent: Intent) -> None:
         """This intent's walk has ended with 503 and will send nothing: if the row became durable after all, it was not sent."""
-        self._later(self._settle(intent.transaction.transaction_id, LATE_LOOKS, Event.BOUNCE))
+        self.settle_absent(intent.transaction.transaction_id)
+
+    def settle_absent(self, transaction_id: UUID) -> None:
+        """Its walk sent nothing and sends nothing any more: if its row became durable after all, it was not sent."""
+        self._later(self._settle(transaction_id, LATE_LOOKS, Event.BOUNCE))
 
     def _later(self, job: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(job)
@@ -275,14 +284,19 @@ class Authorizations:
             pause = min(pause * 2, 5.0)
             try:
                 stored = await self.desk.history.transaction(transaction_id)
+                if stored is None and looks > 0:
+                    looks -= 1
+                    continue
+                if stored is None or stored.state not in (SENT, APPROVED):
+                    if stored is not None and stored.state in (REVERSING, REVERSED):
+                        await self.undo_captures(stored)
+                    return
+                written = await self.undo(stored, sent if stored.state == SENT else Event.UNDO)
             except Problem:
                 continue
-            if stored is None and looks > 0:
-                looks -= 1
-                continue
-            if stored is None or stored.state not in (SENT, APPROVED):
-                return
-            if await self.undo(stored, sent if stored.state == SENT else Event.UNDO) is Written.OURS:
+            if written is Written.REFUSED:  # something was built on it meanwhile: it stands
+                logs.error("undo_refused", transaction_id=transaction_id, state=stored.state)
+            if written in (Written.OURS, Written.REFUSED):
                 return
 
     async def undo(self, transaction: Transaction, event: Event, closed_by: str | None = None) -> Written:
@@ -291,7 +305,23 @@ class Authorizations:
         if transaction.outcome not in (DECLINED, NOT_SENT):  # their 201 was told and is replayed byte for byte
             transaction.reason, transaction.advice = event.value, "retry_new_key" if event is Event.BOUNCE else "new_payment_allowed"
         outcome = await self.advance(transaction, acquirer, event, closed_by=closed_by)
-        return await self.journal.outcome(outcome, asyncio.get_running_loop().time() + self.commit_budget_s)
+        written = await self.journal.outcome(outcome, asyncio.get_running_loop().time() + self.commit_budget_s)
+        if written is Written.OURS and captures_later(transaction, acquirer):
+            await self.undo_captures(transaction)
+        return written
+
+    async def undo_captures(self, original: Transaction) -> None:
+        """The capture that a sale owes by itself goes with the sale. May be repeated; Problem not_ready when it is not known to be gone."""
+        for follower in await self.desk.history.followers(original):
+            for _ in range(UNDO_TRIES if follower.automatic else 0):
+                capture = await self.desk.history.transaction(follower.transaction_id)
+                if capture is None or capture.state not in (SENT, APPROVED):
+                    break
+                if await self.undo(capture, Event.UNDO) is Written.OURS:
+                    break
+            else:
+                if follower.automatic:
+                    raise Problem("not_ready", "The journal cannot be written just now; cancel again.", retry_after=2)
 
 
 def de7(at: datetime) -> str:
@@ -324,11 +354,20 @@ def hash64(*parts: bytes) -> int:
 
 
 def captures_later(transaction: Transaction, acquirer: Acquirer) -> bool:
-    return acquirer.message_mode == "dual" and transaction.capture_method == "automatic" and bool(transaction.approved_amount)
+    by_itself = acquirer.message_mode == "dual" and transaction.capture_method == "automatic" and transaction.original_id is None
+    return by_itself and bool(transaction.approved_amount)
 
 
 def book_approval(transaction: Transaction, acquirer: Acquirer, verdict: Verdict) -> None:
-    """An approval's money: held always; captured too when the message posts at once or its capture rides in the same commit."""
-    approved = verdict.approved_amount
-    transaction.approved_amount = transaction.authorised = transaction.capturable = approved
-    transaction.captured = approved if transaction.capture_method == "automatic" else 0
+    """An approval's money: held always; captured too when the message posts at once or its capture rides in the same commit. The tolerance
+    in force is added to what may be captured. What a follow-up moves, the database books on its original."""
+    approved = transaction.approved_amount = verdict.approved_amount
+    terms = acquirer.terms_of(transaction.mcc, transaction.brand) if acquirer.terms and approved else None
+    if transaction.type == "increment":
+        transaction.capturable = approved + (tolerance(approved, terms.completion_basis_points) if terms else 0)
+    elif transaction.original_id is None and transaction.type != "refund":
+        by_itself = transaction.capture_method == "automatic"
+        if terms:
+            transaction.tolerance = tolerance(approved, terms.tip_basis_points if by_itself else terms.completion_basis_points)
+        transaction.authorised, transaction.capturable = approved, approved + transaction.tolerance
+        transaction.captured = approved if by_itself else 0

@@ -6,10 +6,11 @@ from uuid import UUID
 from switch.database import UNKNOWN, Pool
 from switch.directory import Directory
 from switch.errors import Problem
+from switch.payments import verbs
 from switch.payments.authorization import Authorizations
 from switch.payments.history import History
 from switch.payments.journal import Written
-from switch.payments.transaction import APPROVED, REVERSED, REVERSING, SENT, Event, Transaction
+from switch.payments.transaction import APPROVED, CONFIRMED, DECLINED, NOT_SENT, PARKED, REVERSED, REVERSING, SENT, Event, Transaction
 
 TRIES = 5
 MARGIN_S = 1.0  # on top of the commit budget, until the terminal is told to ask again
@@ -17,6 +18,11 @@ MARGIN_S = 1.0  # on top of the commit budget, until the terminal is told to ask
 # A key nobody used is burnt: the unique index decides against an original that is still on its way.
 BURN = """
 INSERT INTO idempotency (merchant_id, caller, idempotency_key, route, fingerprint) VALUES ($1, $2, $3, 'burnt', decode(repeat('00', 32), 'hex'))
+ON CONFLICT (merchant_id, caller, idempotency_key) DO NOTHING RETURNING 1
+"""
+# A reversal is a duty of its original and no row of its own: its key names the original.
+CLAIM = """
+INSERT INTO idempotency (merchant_id, caller, idempotency_key, route, fingerprint, transaction_id) VALUES ($1, $2, $3, 'reversals', $4, $5)
 ON CONFLICT (merchant_id, caller, idempotency_key) DO NOTHING RETURNING 1
 """
 
@@ -50,22 +56,57 @@ class Cancellations:
         known = await self.history.key(merchant_id, caller, key)
         if known is None or known.transaction_id is None:
             return None
-        transaction = await self._undone(known.transaction_id)
-        for follower in await self.history.followers(transaction):
-            if transaction.state in (REVERSING, REVERSED):
-                await self._undone(follower["transaction_id"])
-        return transaction
+        return await self.undone(known.transaction_id)
 
-    async def _undone(self, transaction_id: UUID) -> Transaction:
+    async def reverse(self, transaction: Transaction, caller: UUID, key: str, fingerprint: bytes) -> Transaction:
+        """A transaction that its maker takes back; the same key may be sent again and gives the current truth.
+
+        Raises Problem: forbidden (somebody else made it), not_reversible, idempotency_key_reused, and what `undone` raises.
+        """
+        if transaction.caller != caller:
+            raise Problem("forbidden", "Only who made a transaction may reverse it; void or refund it.")
+        known = await self.history.key(transaction.merchant_id, caller, key)
+        if known is None:
+            if transaction.state in (DECLINED, NOT_SENT, PARKED, CONFIRMED):
+                raise Problem("not_reversible", "Nothing stands, or a person has it.")
+            refused = await self._refusal(transaction) if transaction.state in (SENT, APPROVED) else None
+            if refused is not None:
+                raise Problem(refused.code, refused.detail, retry_after=refused.retry_after)
+            try:
+                await self.pool.fetchval(CLAIM, transaction.merchant_id, caller, key, fingerprint, transaction.transaction_id)
+            except UNKNOWN:
+                raise Problem("not_ready", "The journal cannot be written just now; send the same key again.", retry_after=2) from None
+            known = await self.history.key(transaction.merchant_id, caller, key)
+        if known is None or (known.route, known.fingerprint, known.transaction_id) != ("reversals", fingerprint, transaction.transaction_id):
+            raise Problem("idempotency_key_reused")
+        return await self.undone(transaction.transaction_id)
+
+    async def undone(self, transaction_id: UUID) -> Transaction:
+        """The transaction, undone if it stood. A step that somebody else took meanwhile makes it be judged anew: its version decides.
+
+        Raises Problem: day_closed, follow_up_exists (something was built on it), follow_up_open, already_voided, not_ready.
+        """
         for _ in range(TRIES):
             transaction = await self.history.transaction(transaction_id)
             if transaction is None:
                 raise Problem("not_ready", retry_after=1)
             if transaction.state not in (SENT, APPROVED):
+                if transaction.state in (REVERSING, REVERSED) and transaction.original_id is None:
+                    await self.authorizations.undo_captures(transaction)
                 return transaction
-            day = self.directory.acquirers[transaction.acquirer_id].business_date
-            if transaction.state == APPROVED and transaction.business_date < day:
-                raise Problem("day_closed")
+            refused = await self._refusal(transaction)
+            if refused is not None:
+                raise Problem(refused.code, refused.detail, retry_after=refused.retry_after)
             if await self.authorizations.undo(transaction, Event.UNDO) is Written.OURS:
                 return transaction
         raise Problem("not_ready", "The journal cannot be written just now; cancel again.", retry_after=2)
+
+    async def _refusal(self, transaction: Transaction) -> verbs.Refusal | None:
+        day = self.directory.acquirers[transaction.acquirer_id].business_date
+        if transaction.original_id is None:
+            return verbs.undo_refusal(transaction, await self.history.followers(transaction), day)
+        original = await self.history.transaction(transaction.original_id)
+        assert original is not None
+        if transaction.state == APPROVED and transaction.business_date < day:
+            return verbs.Refusal("day_closed")
+        return verbs.taking_back_refusal(transaction, original)

@@ -5,6 +5,7 @@ From its first write on a walk belongs to a task of the switch: a client that ha
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -110,7 +111,7 @@ class Desk:
             if transaction is None:
                 raise Problem("in_progress", retry_after=1)
             pause = POLL_S[min(attempt, len(POLL_S) - 1)]
-            if transaction.state != SENT or self.loop.time() + pause > deadline:
+            if transaction.state != SENT or self.loop.time() + pause > deadline or _repeated(transaction):
                 metrics.replays.inc()
                 return Told(transaction, True)
             await asyncio.sleep(pause)
@@ -127,6 +128,11 @@ class Desk:
 def stands(transaction: Transaction) -> bool:
     """Whether the first answer still holds: a decline is final, an approval as long as the sale stands (201); else 202, the current truth."""
     return transaction.outcome is not None and (transaction.outcome != APPROVED or transaction.state == APPROVED)
+
+
+def _repeated(transaction: Transaction) -> bool:
+    """An advice whose first answer is overdue: it is repeated until it is answered, and nobody waits for that."""
+    return transaction.exchange == "advice" and datetime.now(UTC) > transaction.respond_by
 
 
 def _where(error: BaseException) -> str:

@@ -1,6 +1,6 @@
 """What became of duties, written many at once by a lane: each with its transaction, in one commit, and never by a worker that lost the lease.
 
-Transactions are locked before duties, in the order of the array, as the journal does.
+Originals are locked first, then transactions in the order of the array, then duties, as the journal does.
 """
 
 import os
@@ -13,18 +13,31 @@ from uuid import UUID
 from switch.database import Connection
 from switch.ids import show, uuid7
 from switch.payments.duties import Again, Close, Decision, Park
+from switch.payments.journal import LOCK_FIRST
+
+
+class Answered(NamedTuple):
+    """What the answer to an advice says."""
+
+    message: str | None  # masked, JSON
+    sent_at: datetime | None
+    reason: str | None
+    advice: str | None
+
+
+UNANSWERED = Answered(None, None, None, None)
 
 
 class Ended(NamedTuple):
-    """One transmission that has ended. `leased_until`: as this worker took it. The last two are of an answered advice."""
+    """One transmission that has ended. `original_id`: whose amounts move with this one; `leased_until`: as this worker took it."""
 
     transaction_id: UUID
+    original_id: UUID | None
     kind: str
     leased_until: datetime
     decision: Decision
     code: str | None
-    message: str | None = None  # masked, JSON
-    sent_at: datetime | None = None
+    answered: Answered = UNANSWERED
 
 
 # An acknowledgement ends a parked one too. "Not found" was counted before, and an approval that came meanwhile has taken that count away.
@@ -44,12 +57,13 @@ FROM moved m WHERE d.transaction_id = m.transaction_id AND d.kind = 'reversal' A
 # A cancellation may turn an advice into a reversal while the advice is on its way: what comes of the one never touches the other.
 CLOSE_ADVICES = """
 WITH asked AS (
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])
-      AS a(transaction_id, closed_by, code, state, message, sent_at)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::text[])
+      AS a(transaction_id, closed_by, code, state, message, sent_at, reason, advice)
 ), moved AS (
     UPDATE transaction t SET state = a.state, version = t.version + 1, outcome = a.state, outcome_at = now(), answered_at = now(),
       response_code = a.code, approved_amount = CASE WHEN a.state = 'APPROVED' THEN t.amount ELSE 0 END, answer_message = a.message,
-      sent_at = coalesce(t.sent_at, a.sent_at)
+      sent_at = coalesce(t.sent_at, a.sent_at), reason = a.reason, advice = a.advice, (authorised, capturable, captured) = (
+        SELECT m, m, m FROM (SELECT CASE WHEN a.state = 'APPROVED' AND t.type = 'offline_sale' THEN t.amount ELSE 0 END) booked(m))
     FROM asked a WHERE t.transaction_id = a.transaction_id AND t.state = 'SENT' AND t.exchange = 'advice'
     RETURNING t.transaction_id, a.closed_by, a.code
 )
@@ -105,7 +119,7 @@ def _close_reversal(ended: Ended, close: Close) -> tuple[Any, ...]:
 
 
 def _close_advice(ended: Ended, close: Close) -> tuple[Any, ...]:
-    return ended.transaction_id, close.by, ended.code, ADVICE_STATE[close.by], ended.message, ended.sent_at
+    return ended.transaction_id, close.by, ended.code, ADVICE_STATE[close.by], *ended.answered
 
 
 def _again(ended: Ended, again: Again) -> tuple[Any, ...]:
@@ -138,11 +152,14 @@ async def run_ended(connection: Connection, batch: Sequence[Ended], doubtful: bo
         statement, row = _written(ended)
         rows.setdefault(statement, []).append(row)
     moved: set[UUID] = set()
-    if len(rows) == 1:
+    originals = sorted({ended.original_id for ended in batch if ended.original_id is not None})
+    if len(rows) == 1 and not originals:
         ((statement, values),) = rows.items()
         moved |= {row[0] for row in await connection.fetch(statement, *zip(*values, strict=True))}
     else:
         async with connection.transaction():
+            if originals:
+                await connection.execute(LOCK_FIRST, originals)
             for statement, values in rows.items():
                 moved |= {row[0] for row in await connection.fetch(statement, *zip(*values, strict=True))}
     return [ended.transaction_id in moved for ended in batch]

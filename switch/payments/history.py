@@ -11,6 +11,7 @@ from switch.database import UNKNOWN, Pool
 from switch.errors import Problem
 from switch.ids import lowest
 from switch.payments.transaction import Transaction
+from switch.payments.verbs import Follower
 
 PAGE_MAX = 200
 
@@ -23,7 +24,8 @@ WHERE merchant_id = $1 AND caller = $2 AND idempotency_key = $3"""
 DUTY = """SELECT kind, state, cause, stan, transmissions, first_sent_at, last_sent_at, last_code, next_attempt_at, created_at, closed_at,
 closed_by FROM history_duty WHERE transaction_id = $1"""
 EVENTS = "SELECT at, kind, detail FROM history_event WHERE transaction_id = $1 ORDER BY event_id"
-FOLLOWERS = "SELECT transaction_id, type, state, amount FROM history_transaction WHERE merchant_id = $1 AND original_id = $2"
+FOLLOWERS = """SELECT transaction_id, type, state, amount, idempotency_key IS NULL AS automatic, business_date, received_at
+FROM history_transaction WHERE merchant_id = $1 AND original_id = $2 ORDER BY transaction_id"""
 
 
 class KnownKey(NamedTuple):
@@ -72,16 +74,17 @@ class Filter:
 
 
 # What `payment_status` means in SQL; the same rule as transaction.payment_status, held by a test.
+_STANDS = "state IN ('APPROVED', 'CONFIRMED') AND voided = 0"
 PAYMENT_STATUS = {
-    "none": "NOT (state IN ('APPROVED', 'CONFIRMED') AND (authorised > 0 OR charged_back > 0 OR refunded > 0 OR captured > 0)"
-            " OR state = 'REVERSED' AND authorised > 0)",
-    "voided": "state = 'REVERSED' AND authorised > 0",
-    "charged_back": "state IN ('APPROVED', 'CONFIRMED') AND charged_back > 0",
-    "refunded": "state IN ('APPROVED', 'CONFIRMED') AND charged_back = 0 AND refunded > 0 AND refunded >= captured",
-    "partially_refunded": "state IN ('APPROVED', 'CONFIRMED') AND charged_back = 0 AND refunded > 0 AND refunded < captured",
-    "captured": "state IN ('APPROVED', 'CONFIRMED') AND charged_back = 0 AND refunded = 0 AND captured > 0 AND captured >= authorised",
-    "partially_captured": "state IN ('APPROVED', 'CONFIRMED') AND charged_back = 0 AND refunded = 0 AND captured > 0 AND captured < authorised",
-    "authorized": "state IN ('APPROVED', 'CONFIRMED') AND charged_back = 0 AND refunded = 0 AND captured = 0 AND authorised > 0",
+    "none": f"NOT ({_STANDS} AND (authorised > 0 OR charged_back > 0 OR refunded > 0 OR captured > 0)"
+            " OR state IN ('APPROVED', 'CONFIRMED') AND voided > 0 OR state = 'REVERSED' AND authorised > 0)",
+    "voided": "state = 'REVERSED' AND authorised > 0 OR state IN ('APPROVED', 'CONFIRMED') AND voided > 0",
+    "charged_back": f"{_STANDS} AND charged_back > 0",
+    "refunded": f"{_STANDS} AND charged_back = 0 AND refunded > 0 AND refunded >= captured",
+    "partially_refunded": f"{_STANDS} AND charged_back = 0 AND refunded > 0 AND refunded < captured",
+    "captured": f"{_STANDS} AND charged_back = 0 AND refunded = 0 AND captured > 0 AND captured >= authorised",
+    "partially_captured": f"{_STANDS} AND charged_back = 0 AND refunded = 0 AND captured > 0 AND captured < authorised",
+    "authorized": f"{_STANDS} AND charged_back = 0 AND refunded = 0 AND captured = 0 AND authorised > 0",
 }
 
 _CONDITIONS = (
@@ -146,6 +149,6 @@ class History:
     async def events(self, transaction_id: UUID) -> list[asyncpg.Record]:
         return await self._fetch(EVENTS, transaction_id)
 
-    async def followers(self, transaction: Transaction) -> list[asyncpg.Record]:
-        """What was made of a transaction: captures, later voids and refunds."""
-        return await self._fetch(FOLLOWERS, transaction.merchant_id, transaction.transaction_id)
+    async def followers(self, transaction: Transaction) -> list[Follower]:
+        """What was made of a transaction: captures, increments, voids, tips and refunds, in the order of their ids."""
+        return [Follower(*row) for row in await self._fetch(FOLLOWERS, transaction.merchant_id, transaction.transaction_id)]

@@ -199,6 +199,17 @@ async def run_outcomes(connection: Connection, outcomes: Sequence[Outcome], doub
     return [Written.OURS if outcome.transaction.transaction_id in moved else Written.LOST for outcome in outcomes]
 
 
+# Whoever moves follow-ups locks their originals first, in the order of their ids: the triggers of the follow-ups change them.
+LOCK_FIRST = "SELECT 1 FROM transaction WHERE transaction_id = ANY($1::uuid[]) ORDER BY transaction_id FOR NO KEY UPDATE"
+
+
+async def run_follow_up_outcomes(connection: Connection, outcomes: Sequence[Outcome], doubtful: bool) -> list[Written]:
+    """Like run_outcomes, for rows that have an original."""
+    async with connection.transaction():
+        await connection.execute(LOCK_FIRST, sorted({outcome.transaction.original_id for outcome in outcomes if outcome.transaction.original_id}))
+        return await run_outcomes(connection, outcomes, doubtful)
+
+
 async def _ride_along(connection: Connection, outcomes: list[Outcome]) -> None:
     created = [outcome.created.transaction for outcome in outcomes if outcome.created is not None]
     if created:
@@ -219,7 +230,8 @@ def twins(intent: Intent) -> tuple[Hashable, ...]:
 
 
 class Journal:
-    """Two lanes: intents, bounded and refused when full; outcomes, never refused: there are no more of them than intents in flight."""
+    """Intents, bounded and refused when full; outcomes, never refused: there are no more of them than intents in flight. Outcomes of
+    follow-ups have a lane of their own, since they change their originals too."""
 
     def __init__(self, connect: Callable[[dict[str, str]], Awaitable[Connection]], on_unsure: Callable[[Outcome], None],
                  on_late: Callable[[Intent], None] = lambda intent: None) -> None:
@@ -229,23 +241,28 @@ class Journal:
                             on_late, lambda intent: intent.transaction.transaction_id, twins)
         self.outcomes = Lane("outcome", lambda: connect(OUTCOME_PLANS), 1 << 30, Written.UNKNOWN, Written.UNKNOWN, Written.REFUSED, run_outcomes,
                              on_unsure, lambda outcome: outcome.transaction.transaction_id, lambda outcome: (outcome.transaction.transaction_id,))
+        self.follow_ups = Lane("follow_up_outcome", lambda: connect(OUTCOME_PLANS), 1 << 30, Written.UNKNOWN, Written.UNKNOWN, Written.REFUSED,
+                               run_follow_up_outcomes, on_unsure, lambda outcome: outcome.transaction.transaction_id,
+                               lambda outcome: (outcome.transaction.transaction_id,))
+        self.lanes = (self.intents, self.outcomes, self.follow_ups)
         self.tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Connects both lanes and runs an empty batch through each, so that the first sale does not wait for plans."""
+        """Connects all lanes and runs an empty batch through those of sales, so that the first sale does not wait for plans."""
         loop = asyncio.get_running_loop()
         for lane, statement in ((self.intents, INTENTS), (self.outcomes, OUTCOMES)):
             await lane.open()
             assert lane.connection is not None
             await lane.connection.fetch(statement, [])
-        self.tasks = [loop.create_task(self.intents.work()), loop.create_task(self.outcomes.work()), loop.create_task(self._tick())]
+        await self.follow_ups.open()
+        self.tasks = [*(loop.create_task(lane.work()) for lane in self.lanes), loop.create_task(self._tick())]
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(TICK_S)
             now = loop.time()
-            for lane in (self.intents, self.outcomes):
+            for lane in self.lanes:
                 lane.expire(now)
                 metrics.journal_queue.labels(lane.name).set(len(lane.queue))
 
@@ -255,15 +272,15 @@ class Journal:
 
     def outcome(self, outcome: Outcome, deadline: float) -> "asyncio.Future[Written]":
         """Durable step of a life. After `deadline` the answer is UNKNOWN and `on_unsure` gets the outcome once the database is back."""
-        return self.outcomes.submit(outcome, deadline)
+        return (self.outcomes if outcome.transaction.original_id is None else self.follow_ups).submit(outcome, deadline)
 
     async def stop(self) -> None:
         """Writes what is queued, then ends. Bounded by the caller."""
-        for lane in (self.intents, self.outcomes):
+        for lane in self.lanes:
             lane.stopping = True
             lane.wake.set()
-        await asyncio.gather(*self.tasks[:2])
-        self.tasks[2].cancel()
-        for lane in (self.intents, self.outcomes):
+        await asyncio.gather(*self.tasks[:-1])
+        self.tasks[-1].cancel()
+        for lane in self.lanes:
             if lane.connection is not None:
                 await lane.connection.close(timeout=2)

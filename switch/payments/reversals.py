@@ -18,7 +18,7 @@ from switch.ids import show
 from switch.links.acquirer import AcquirerLink, Bounced, Reply, Silence
 from switch.payments import duties, translation
 from switch.payments.duties import Close, Decision, Owed, Pace, Park
-from switch.payments.fulfilment import Ended, run_ended
+from switch.payments.fulfilment import UNANSWERED, Answered, Ended, run_ended
 from switch.payments.history import History
 from switch.payments.lane import Lane
 from switch.payments.transaction import Event, Transaction
@@ -224,42 +224,47 @@ class Reversals:
     async def _fulfil(self, taken: Taken, transaction: Transaction, original: Transaction | None, send_not_after: float) -> None:
         """From the message to what is written of it."""
         try:
-            ended = await self._exchange(taken, transaction, original, send_not_after)
-            moved = await self.lane.submit(ended, float("inf"))
+            await self._write(taken, transaction, await self._exchange(taken, transaction, original, send_not_after))
         except (*UNKNOWN, asyncpg.PostgresError, Problem) as error:  # its lease ends by itself, and it is sent again
             logs.warning("duty_interrupted", transaction_id=taken.transaction_id, error=type(error).__name__)
-            return
         finally:
             self.busy[taken.acquirer_id] -= 1
-        if moved:
-            await self._tell(taken, ended)
+
+    async def settle(self, taken: Taken, transaction: Transaction, acquirer: Acquirer, result: Reply | Bounced | Silence) -> None:
+        """What a transmission by somebody else came to: the first copy of an advice. Raises what UNKNOWN lists."""
+        await self._write(taken, transaction, self._decided(taken, transaction, acquirer, result))
+
+    async def _write(self, taken: Taken, transaction: Transaction, ended: Ended) -> None:
+        if await self.lane.submit(ended, float("inf")):
+            await self._tell(taken, transaction, ended)
 
     async def _exchange(self, taken: Taken, transaction: Transaction, original: Transaction | None, send_not_after: float) -> Ended:
         acquirer, link = self.directory.acquirers[taken.acquirer_id], self.links.get(taken.acquirer_id)
-        owed, draw, max_age_s = taken.owed(transaction, acquirer), random.random(), acquirer.reversals.max_age_s
         result: Reply | Bounced | Silence = Bounced("line_down")
         try:
             message = self._message(taken, transaction, original, acquirer)
         except UNBUILDABLE as error:
             await self._unbuilt(taken, error)
-            return self._of(taken, duties.unbuilt(owed, datetime.now(UTC), draw))
+            return _of(taken, transaction, duties.unbuilt(taken.owed(transaction, acquirer), datetime.now(UTC), random.random()))
         if link is not None and self.may_send():
             result = await link.request(message, send_not_after=send_not_after, deadline=self.loop.time() + acquirer.answer_timeout_s)
         metrics.reversals.labels("sent" if not isinstance(result, Bounced) else "bounced").inc()
-        now = datetime.now(UTC)
+        return self._decided(taken, transaction, acquirer, result)
+
+    def _decided(self, taken: Taken, transaction: Transaction, acquirer: Acquirer, result: Reply | Bounced | Silence) -> Ended:
+        """What the rules say of one transmission."""
+        owed, draw, now, max_age_s = taken.owed(transaction, acquirer), random.random(), datetime.now(UTC), acquirer.reversals.max_age_s
         if isinstance(result, Bounced):
             poison = result.reason == "not_encodable"
-            return self._of(taken, duties.unbuilt(owed, now, draw) if poison else duties.bounced(owed, max_age_s, now, draw))
+            return _of(taken, transaction, duties.unbuilt(owed, now, draw) if poison else duties.bounced(owed, max_age_s, now, draw))
         if isinstance(result, Silence):
-            return self._of(taken, duties.unanswered(owed, max_age_s, now, draw))
+            return _of(taken, transaction, duties.unanswered(owed, max_age_s, now, draw))
         code = result.message["39"].strip()
         if taken.kind == "reversal":
-            return self._of(taken, duties.reversal_answered(owed, code, acquirer.reversals.codes, max_age_s, now, draw), code)
+            return _of(taken, transaction, duties.reversal_answered(owed, code, acquirer.reversals.codes, max_age_s, now, draw), code)
         verdict = translation.verdict(transaction, acquirer.dialect, result.message)
-        return self._of(taken, duties.advice_answered(owed, verdict.event, now, draw), code, verdict.message, result.sent_at)
-
-    def _of(self, taken: Taken, decision: Decision, code: str | None = None, message: str | None = None, sent_at: datetime | None = None) -> Ended:
-        return Ended(taken.transaction_id, taken.kind, taken.leased_until, decision, code, message, sent_at)
+        answered = Answered(verdict.message, result.sent_at, verdict.reason, verdict.advice)
+        return _of(taken, transaction, duties.advice_answered(owed, verdict.event, now, draw), code, answered)
 
     def _message(self, taken: Taken, transaction: Transaction, original: Transaction | None, acquirer: Acquirer) -> dict[str, str]:
         """Raises what UNBUILDABLE lists."""
@@ -267,8 +272,7 @@ class Reversals:
         if taken.kind == "reversal":
             message = translation.reversal(transaction, acquirer.dialect, pan, expiry, taken.stan, taken.transmitted_at)
         else:
-            assert original is not None
-            message = translation.capture(transaction, original, pan, expiry)
+            message = translation.follow_up(transaction, original, acquirer.dialect, pan, expiry)
         message["0"] = duties.mti_of(message["0"], taken.transmissions)
         return message
 
@@ -279,7 +283,7 @@ class Reversals:
         else:
             logs.error("duty_not_buildable", transaction_id=taken.transaction_id, error=type(error).__name__)
 
-    async def _tell(self, taken: Taken, ended: Ended) -> None:
+    async def _tell(self, taken: Taken, transaction: Transaction, ended: Ended) -> None:
         """What people hear of it, once it is durable."""
         decision, transaction_id = ended.decision, taken.transaction_id
         if isinstance(decision, Park):
@@ -288,7 +292,7 @@ class Reversals:
             metrics.reversals.labels(decision.by).inc()
             logs.info("reversed", transaction_id=transaction_id, reason=decision.by, attempt=taken.transmissions)
         elif isinstance(decision, Close) and decision.event is Event.DECLINE:
-            await self.alarm.raise_("capture_declined", show("transaction", transaction_id))
+            await self.alarm.raise_("capture_declined" if transaction.type == "capture" else "advice_declined", show("transaction", transaction_id))
 
     def _tell_parked(self, transaction_id: UUID, kind: str, reason: str) -> None:
         alert = "reversal_parked" if kind == "reversal" else "advice_parked"  # its row rode in the commit
@@ -315,7 +319,11 @@ class Reversals:
             return
         rows = await self._fetch(TOO_OLD, [each.acquirer_id for each in away],
                                  [timedelta(seconds=each.reversals.max_age_s) for each in away], SWEEP_MAX)
-        ended = [Ended(row[0], "reversal", row[1], Park("max_age"), None) for row in rows]
+        ended = [Ended(row[0], None, "reversal", row[1], Park("max_age"), None) for row in rows]
         for each, moved in zip(ended, await asyncio.gather(*(self.lane.submit(each, float("inf")) for each in ended)), strict=True):
             if moved:
                 self._tell_parked(each.transaction_id, "reversal", "max_age")
+
+
+def _of(taken: Taken, transaction: Transaction, decision: Decision, code: str | None = None, answered: Answered = UNANSWERED) -> Ended:
+    return Ended(taken.transaction_id, transaction.original_id, taken.kind, taken.leased_until, decision, code, answered)

@@ -168,6 +168,19 @@ class Transaction:
     captured: int = 0
     refunded: int = 0
     charged_back: int = 0
+    # What follow-ups hold of this one, moved by the database alone (migrations r0003).
+    capture_reserved: int = 0
+    increment_reserved: int = 0
+    refund_reserved: int = 0
+    void_reserved: int = 0
+    voided: int = 0
+    voided_captured: int = 0  # what of it had been captured; it comes back when the void is undone
+    released: int = 0  # of capturable: by a final capture or at the end of the authorization
+    tolerance: int = 0  # of capturable: what went beyond authorised when it was approved
+    expires_at: datetime | None = None
+    release_at: datetime | None = None  # when what is left is released; None: it was
+    reserved: int = 0  # what this follow-up holds of its original
+    final_capture: bool = False
     intent_at: datetime | None = None
     sent_at: datetime | None = None
     answered_at: datetime | None = None
@@ -190,10 +203,12 @@ STATUS = MappingProxyType({SENT: "pending", APPROVED: "approved", DECLINED: "dec
 STATE_OF = MappingProxyType({status: state for state, status in STATUS.items()})
 
 
-def payment_status(state: str, authorised: int, captured: int, refunded: int, charged_back: int) -> str:
+def payment_status(state: str, authorised: int, captured: int, refunded: int, charged_back: int, voided: int = 0) -> str:
     """What a merchant may say of the money: none authorized partially_captured captured voided ...."""
     if state not in (APPROVED, CONFIRMED):
         return "voided" if state == REVERSED and authorised else "none"
+    if voided:
+        return "voided"
     if charged_back:
         return "charged_back"
     if refunded:

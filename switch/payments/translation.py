@@ -147,15 +147,17 @@ def reversal(transaction: Transaction, dialect: Dialect, pan: Pan, expiry: str, 
     }
 
 
-def capture(transaction: Transaction, original: Transaction, pan: Pan, expiry: str) -> dict[str, str]:
-    """The advice that captures an approved authorization: 0220 with DE38 and DE90 of the original."""
+def follow_up(transaction: Transaction, original: Transaction | None, dialect: Dialect, pan: Pan, expiry: str) -> dict[str, str]:
+    """A stored follow-up as its acquirer gets it: DE38 and DE90 of the original where the dialect asks for them; an offline sale has its own
+    DE38. From the rows alone, without track, PIN or chip data."""
+    asked, approval_code = dialect.messages[transaction.type].required, (original or transaction).approval_code
     return {
         "0": transaction.mti, "2": pan.reveal(), "3": transaction.processing_code, "4": f"{transaction.amount:012d}",
         "7": transaction.transmitted_at, "11": transaction.stan, "12": transaction.local_time, "13": transaction.local_date, "14": expiry,
         "18": transaction.mcc, "22": transaction.pos_entry_mode, "25": transaction.pos_condition, "37": transaction.rrn,
-        **({"38": original.approval_code.ljust(6)} if original.approval_code else {}),
+        **({"38": approval_code.ljust(6)} if approval_code and "38" in asked else {}),
         "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor, "49": CURRENCIES[transaction.currency][0],
-        "90": original_elements(original),
+        **({"90": original_elements(original)} if original is not None and "90" in asked else {}),
     }
 
 

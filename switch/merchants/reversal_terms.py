@@ -1,0 +1,41 @@
+"""An acquirer's terms for reversals: what its codes mean to one, how old one may get, how fast they leave."""
+
+import json
+from typing import Any, TypedDict
+from uuid import UUID
+
+from switch.database import Connection
+from switch.merchants.rules import ACQUIRER_RULES, check
+
+
+class ReversalTerms(TypedDict, total=False):
+    """What is given changes; None is what was not given. `reversal_codes` replaces all of the acquirer's own, {} leaves the dialect's."""
+
+    reversal_codes: dict[str, str] | None  # DE39 -> acknowledged, not_found, retry, park
+    reversal_max_age_s: int | None
+    reversals_per_second: int | None  # of one worker
+    reversals_at_once: int | None  # of one worker
+    reversal_first: bool | None
+
+
+SET = """UPDATE acquirer SET reversal_codes = coalesce($2::jsonb, reversal_codes), reversal_max_age_s = coalesce($3, reversal_max_age_s),
+reversals_per_second = coalesce($4, reversals_per_second), reversals_at_once = coalesce($5, reversals_at_once),
+reversal_first = coalesce($6, reversal_first) WHERE acquirer_id = $1"""
+
+
+def check_terms(terms: ReversalTerms) -> None:
+    """Raises Problem invalid with every term that breaks its rule."""
+    check(ACQUIRER_RULES, **terms)
+
+
+async def set_terms(connection: Connection, acquirer_id: UUID, terms: ReversalTerms) -> None:
+    """In the caller's transaction; nothing given, nothing written."""
+    if any(value is not None for value in terms.values()):
+        codes = terms.get("reversal_codes")
+        await connection.execute(SET, acquirer_id, None if codes is None else json.dumps(codes), terms.get("reversal_max_age_s"),
+                                 terms.get("reversals_per_second"), terms.get("reversals_at_once"), terms.get("reversal_first"))
+
+
+def read_terms(values: dict[str, Any]) -> dict[str, Any]:
+    """The row with its codes as a mapping."""
+    return {**values, "reversal_codes": json.loads(values["reversal_codes"])}
