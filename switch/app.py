@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import date
@@ -20,6 +21,7 @@ from switch.errors import Problem, StartError
 from switch.links.acquirer import AcquirerLink, LinkSettings
 from switch.links.numbering import Numbers
 from switch.merchants.onboarding import Onboarding
+from switch.payments.admission import LOW, Admission
 from switch.payments.authorization import Authorizations
 from switch.payments.cancellation import Cancellations
 from switch.payments.desk import Desk
@@ -34,6 +36,7 @@ from switch.settings import Settings
 WRITERS, READERS = 6, 8
 DRAIN_MARGIN_S = 5.0
 READY_PROBE_S = 1.0
+PULSE_S = 0.05
 LEASE_TRUSTED_S = 6.0  # of its 10: after that another worker may take over what this one sent
 GC_THRESHOLD = 50_000  # new objects per young collection: an authorization makes hundreds, nearly all die with it
 FIRST_BLOCKS = 5  # of numbers per acquirer at the start
@@ -51,6 +54,7 @@ class Switch:
         self.directory = Directory()
         self.links: dict[UUID, AcquirerLink] = {}
         self.tasks: list[asyncio.Task[None]] = []
+        self.admission = Admission(random.random)
         self.draining = False
         self.background: set[asyncio.Task[None]] = set()
 
@@ -71,7 +75,7 @@ class Switch:
                                lambda intent: self.authorizations.settle_late(intent))
         epoch = await claim(self.writers, self.alone)
         self.authorizations = Authorizations(self.directory, self.vault, self.journal, self.numbers, self.links, self.desk, self.alarm,
-                                             worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s)
+                                             self.admission, worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s)
         self.evidence = Evidence(self.writers, self.directory, self.history, self.authorizations, self.alarm)
         self.cancellations = Cancellations(self.writers, self.history, self.authorizations, self.directory)
         self.reversals = Reversals(self.writers, self.directory, self.history, self.vault, self.links, self.alarm)
@@ -82,7 +86,7 @@ class Switch:
             await self.directory.load(connection)
         await self.journal.start()
         self._run(self.directory.follow(self._reader), self.numbers.work(), self.recovery.renew(), self.recovery.work(),
-                  self.evidence.work(), self.reversals.work(), self._gauge())
+                  self.evidence.work(), self.reversals.work(), self._gauge(), self._pulse())
         await self.lines_up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
@@ -175,11 +179,25 @@ class Switch:
             for link in self.links.values():
                 metrics.link_up.labels(link.name).set(link.state == "up")
                 metrics.link_pending.labels(link.name).set(link.snapshot()["pending"])
+                gate = self.admission.gates.get(UUID(link.acquirer_id))
+                if gate is not None:
+                    metrics.admission_limit.labels(link.name).set(int(gate.limit))
+                    metrics.admission_in_flight.labels(link.name).set(gate.in_flight)
+            metrics.loop_lag.set(self.admission.lag)
             await asyncio.sleep(1)
+
+    async def _pulse(self) -> None:
+        """Measures by how much the loop is late: what waits in it waits so long before it is even looked at."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + PULSE_S
+            await asyncio.sleep(PULSE_S)
+            self.admission.lag = max(0.0, loop.time() - due)
 
     async def _acquirer_changed(self, acquirer: Acquirer) -> None:
         """Keeps one link per acquirer in step with its record, and its numbers ready."""
         await self._lease_numbers(acquirer)
+        self.admission.adjust(acquirer.acquirer_id, LOW, acquirer.max_in_flight, asyncio.get_running_loop().time())
         old, line = self.links.get(acquirer.acquirer_id), next(iter(acquirer.lines), None)
         if line is None:
             return

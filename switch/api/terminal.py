@@ -305,6 +305,7 @@ class AuthorizationEndpoint:
         caller = identify(self.directory, headers.get(b"authorization"))
         seller = selling(self.directory, caller)
         key = idempotency_key(headers.get(b"idempotency-key"))
+        self.authorizations.look(seller, key)
         check_content(headers)
         deadline_s = request_deadline(headers.get(b"request-deadline"))
         request, value = model_of(AuthorizationRequest, await read_body(headers, receive))

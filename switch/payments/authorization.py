@@ -18,6 +18,7 @@ from switch.ids import show, uuid7
 from switch.links.acquirer import AcquirerLink, Bounced, Reply, Silence
 from switch.links.numbering import Numbers
 from switch.payments import routing, translation
+from switch.payments.admission import AUTHORIZATION, QUERY, Admission, Permit
 from switch.payments.desk import Desk, Key, Told
 from switch.payments.journal import Claim, Duty, Intent, Journal, Outcome, Written
 from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, SENT, STATUS, Event, Transaction, step
@@ -31,7 +32,7 @@ HTTP_MARGIN_S = 2.0  # on top of the acquirer's time and the commit budget
 NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost"}
 EVENT_OF_SILENCE = {"timeout": Event.SILENCE, "line_lost": Event.LINE_LOST}
 ROUTE = "authorizations"
-
+PRIORITY = {"balance_inquiry": QUERY, "account_verification": QUERY}
 
 TOLD = {state: metrics.authorizations.labels(status) for state, status in STATUS.items()}
 
@@ -59,42 +60,60 @@ class Authorizations:
     """Walks authorizations of this worker. Joined in app.py."""
 
     def __init__(self, directory: Directory, vault: Vault, journal: Journal, numbers: Numbers, links: Mapping[UUID, AcquirerLink],
-                 desk: Desk, alarm: alerts.Alerts, *, worker_epoch: int, commit_budget_s: float) -> None:
+                 desk: Desk, alarm: alerts.Alerts, admission: Admission, *, worker_epoch: int, commit_budget_s: float) -> None:
         self.directory, self.vault, self.journal, self.numbers, self.links = directory, vault, journal, numbers, links
-        self.desk, self.alarm, self.worker_epoch, self.commit_budget_s = desk, alarm, worker_epoch, commit_budget_s
+        self.desk, self.alarm, self.admission, self.worker_epoch = desk, alarm, admission, worker_epoch
+        self.commit_budget_s = commit_budget_s
 
     async def authorize(self, order: Order, seller: Seller, key: str, fingerprint: bytes, door: Door) -> Told:
         """One authorization under its key. Shapes: 201 and 202 are rows, refusals are Problem (nothing written)."""
         identity = (seller.merchant.merchant_id, seller.terminal.terminal_id, key)
         return await self.desk.submit(identity, ROUTE, fingerprint, lambda: self._walk(order, seller, identity, fingerprint, door))
 
+    def look(self, seller: Seller, key: str) -> None:
+        """At the door, before the body is read. Raises Problem overloaded when it would be refused anyway, whatever it says."""
+        merchant_id, terminal = seller.merchant.merchant_id, seller.terminal
+        if (merchant_id, terminal.terminal_id, key) in self.desk.walks:  # the first request with this key runs: its answer is for this one too
+            return
+        queued, now = len(self.journal.intents.queue), self.desk.loop.time()
+        reason = self.admission.shut(self._alternatives(terminal, routing.ANY), merchant_id, queued, now)
+        if reason:
+            raise self._shed(reason)
+
+    def _shed(self, reason: str) -> Problem:
+        metrics.shed.labels(reason).inc()
+        return Problem("overloaded", retry_after=self.admission.retry_after(), extra={"processed": False})
+
     async def _walk(self, order: Order, seller: Seller, key: Key, fingerprint: bytes, door: Door) -> Told:
         found = self.directory.brand(order.pan.reveal()[:12])
         brand = found.brand if found is not None else "unknown"
-        acquirer, link = self._usable(order, seller.terminal, brand, door)
-        transaction = self._transaction(order, seller, key[2], acquirer, brand, door)
-        message = translation.request(order, transaction, acquirer, seller.merchant, seller.store)
-        transaction.match_key = match_key(acquirer.dialect, message)
-        transaction.request_message = translation.masked(acquirer.dialect, message, transaction.emv)
-        send_not_after = door.at + SEND_WITHIN_S
-        deadline = door.at + acquirer.answer_timeout_s
+        acquirer, link, permit = self._usable(order, seller, brand, door)
         http_deadline = door.at + acquirer.answer_timeout_s + self.commit_budget_s + HTTP_MARGIN_S
-
-        claim = await self.journal.intent(  # AWAIT 1: durable before the first byte leaves
-            Intent(transaction, ROUTE, fingerprint, seller.merchant.duplicate_policy == "refuse"), door.at + self.commit_budget_s)
-        if claim is not Claim.OURS:
+        result: Reply | Bounced | Silence | None = None
+        try:
+            transaction = self._transaction(order, seller, key[2], acquirer, brand, door)
+            message = translation.request(order, transaction, acquirer, seller.merchant, seller.store)
+            transaction.match_key = match_key(acquirer.dialect, message)
+            transaction.request_message = translation.masked(acquirer.dialect, message, transaction.emv)
+            claim = await self.journal.intent(  # AWAIT 1: durable before the first byte leaves
+                Intent(transaction, ROUTE, fingerprint, seller.merchant.duplicate_policy == "refuse"), door.at + self.commit_budget_s)
+            if claim is Claim.OURS:
+                result = await link.request(  # AWAIT 2
+                    message, send_not_after=door.at + SEND_WITHIN_S, deadline=door.at + acquirer.answer_timeout_s)
+        finally:
+            leave(permit, result, self.desk.loop.time(), self.admission.lag)
+        if result is None:
             return await self._not_ours(claim, transaction, key, fingerprint, http_deadline)
-        result = await link.request(message, send_not_after=send_not_after, deadline=deadline)  # AWAIT 2
         outcome = await self._outcome(transaction, acquirer, result)
         written = await self.journal.outcome(outcome, http_deadline - HTTP_MARGIN_S)  # AWAIT 3: durable before the answer
         return await self._told(transaction, written)
 
-    def _usable(self, order: Order, terminal: Terminal, brand: str, door: Door) -> tuple[Acquirer, AcquirerLink]:
-        """The first acquirer that may and can take it. Raises Problem before anything is written."""
-        alternatives = self._alternatives(terminal, brand)
+    def _usable(self, order: Order, seller: Seller, brand: str, door: Door) -> tuple[Acquirer, AcquirerLink, Permit]:
+        """The first acquirer that may and can take it, with a place on the way to it. Raises Problem before anything is written."""
+        alternatives = self._alternatives(seller.terminal, brand)
         if not alternatives:
             raise Problem("no_route", retry_after=60, extra={"processed": False})
-        refusal = None
+        refusal, crowded, now = None, False, self.desk.loop.time()
         for acquirer in alternatives:
             fault = translation.fault(order, acquirer.dialect, acquirer.message_mode)
             if fault is not None:
@@ -105,7 +124,12 @@ class Authorizations:
                 raise Problem("deadline_too_short", f"Request-Deadline must be at least {needed:g} seconds for this acquirer.")
             link = self.links.get(acquirer.acquirer_id)
             if acquirer.status == "active" and link is not None and link.usable():
-                return acquirer, link
+                permit = self.admission.enter(acquirer.acquirer_id, seller.merchant.merchant_id, PRIORITY.get(order.type, AUTHORIZATION), now)
+                if permit is not None:
+                    return acquirer, link, permit
+                crowded = True
+        if crowded:
+            raise self._shed("acquirer")
         if refusal is not None:
             raise Problem("not_supported", refusal)
         raise Problem("acquirer_unavailable", retry_after=5, extra={"processed": False})
@@ -273,6 +297,14 @@ class Authorizations:
             transaction.reason, transaction.advice = event.value, "retry_new_key" if event is Event.BOUNCE else "new_payment_allowed"
         outcome = await self.advance(transaction, acquirer, event, closed_by=closed_by)
         return await self.journal.outcome(outcome, asyncio.get_running_loop().time() + self.commit_budget_s)
+
+
+def leave(permit: Permit, result: Reply | Bounced | Silence | None, now: float, lag: float) -> None:
+    """Gives the place back, with what the acquirer showed; `lag` is our own share of its time."""
+    if isinstance(result, Reply):
+        permit.leave(now, max(0.0, (result.answered_at - result.sent_at).total_seconds() - lag))
+    else:
+        permit.leave(now, None, isinstance(result, Silence) and result.reason == "timeout")
 
 
 def de7(at: datetime) -> str:
