@@ -192,7 +192,7 @@ class Switch:
         while True:
             due = loop.time() + PULSE_S
             await asyncio.sleep(PULSE_S)
-            self.admission.lag = max(0.0, loop.time() - due)
+            self.admission.late(max(0.0, loop.time() - due))
 
     async def _acquirer_changed(self, acquirer: Acquirer) -> None:
         """Keeps one link per acquirer in step with its record, and its numbers ready."""

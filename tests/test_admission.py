@@ -102,8 +102,25 @@ def test_the_door_is_shut_when_every_acquirer_is_full_the_loop_is_late_or_the_jo
     assert (full.refused, free.refused) == (2, 1), "what the door refuses was wanted: the limit was felt"
     assert doors.shut([], BIG, 0, 0.0) == "", "no route is another refusal"
     assert doors.shut([], BIG, admission.QUEUE_MAX + 1, 0.0) == "journal"
-    doors.lag = admission.LAG_MAX_S + 0.01
+    doors.late(admission.LAG_MAX_S + 0.01)
     assert doors.shut([], BIG, 0, 0.0) == "lag"
+    doors.late(0.0)
+    assert doors.shut([], BIG, 0, 0.0) == ""
+
+
+def test_what_our_own_loop_adds_is_no_queue_of_the_acquirer() -> None:
+    doors = Admission(lambda: 0.0)
+    gate = doors.adjust(ACQUIRER, 16, 2048, 0.0)
+    for turn in range(40):
+        doors.late(0.2 if turn >= 20 else 0.0)
+        for permit in fill(gate, BIG, 20, AUTHORIZATION):
+            permit.leave(turn * 1.0 + 0.7, 0.2 if turn < 20 else 0.6)
+    assert gate.limit >= admission.START
+    for turn in range(40, 60):  # the same times without the lag are a queue
+        gate.lag = 0.0
+        for permit in [permit for _ in range(20) if (permit := gate.enter(BIG, AUTHORIZATION, turn * 1.0))]:
+            permit.leave(turn * 1.0 + 0.7, 0.6)
+    assert gate.limit < 60
 
 
 def test_those_refused_together_do_not_come_back_together() -> None:

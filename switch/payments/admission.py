@@ -19,12 +19,13 @@ WINDOW_S = 0.1  # the shortest time between two judgements; never shorter than a
 SAMPLES_MIN, SAMPLES_MAX = 8, 128  # answers per judgement
 RECENT_S = 30.0  # how long the best of the recent medians is remembered, at least
 SLOW, SLOW_S = 1.75, 0.15  # a queue stands at the acquirer: this many times its best, and at least so much longer
-QUICK, QUICK_S = 1.25, 0.03  # no queue
-RAISE, ADD = 1.25, 0.02  # growth while there is no queue, and else
+QUICK, QUICK_S = 1.4, 0.03  # no queue
+RAISE, ADD = 1.25, 0.04  # growth while there is no queue, and else
 DROP = 0.9  # of what the acquirer worked through: a little less, so that its true best shows
 FALL_MAX, TIMED_OUT = 0.1, 0.5  # the deepest fall at once; the fall after a timeout
 SILENT, SILENT_S = 4.0, 1.0  # no answer at all for so many times its best, and at least so long, is as good as a timeout
 
+LAG_KEPT = 0.85  # of the greatest lag, per measurement (20 a second)
 LAG_MAX_S = 0.5  # of this worker's loop: what comes then is refused at the door
 QUEUE_MAX = 1024  # intents that wait for their commit
 RETRY_AFTER_S = 3  # a refused terminal comes back after 1 to so many seconds, drawn
@@ -53,7 +54,8 @@ class Gate:
         self.in_flight, self.peak, self.refused, self.timeouts = 0, 0, 0, 0
         self.held: dict[UUID, int] = {}
         self.samples: list[float] = []
-        self.answers = 0  # since the last judgement, judged or not
+        self.lag = 0.0  # seconds by which this worker's loop is late, which its answers seem to take longer
+        self.ours = 0.0  # seconds that those held their places while nothing was at the acquirer, summed
         self.best: float | None = None  # the least recent median, seconds
         self.bests = [float("inf"), float("inf")]  # of this stretch of RECENT_S and of the one before
         self.stretch_ends = now + RECENT_S
@@ -108,6 +110,7 @@ class Gate:
             self.answered_at = now
             if permit.entered_at >= self.changed_at and len(self.samples) < SAMPLES_MAX:
                 self.samples.append(answer_seconds)
+                self.ours += now - permit.entered_at - answer_seconds
         elif timed_out and permit.entered_at >= self.changed_at:
             self.timeouts += 1
         if now >= self.judge_at:
@@ -124,14 +127,17 @@ class Gate:
             self.samples.sort()
             median = self.samples[len(self.samples) // 2]
             best = self._remember(median, now)
-            if median > max(best * SLOW, best + SLOW_S):
-                self._fall(max(FALL_MAX, DROP * best / median), now)
+            if median > max(best * SLOW, best + SLOW_S) + 2 * self.lag:  # a request and its answer both wait for the loop
+                ours = max(0.0, self.ours / len(self.samples))  # a place is held for our commit too, and that is no queue of the acquirer's
+                ours += 2 * self.lag
+                self._fall(max(FALL_MAX, DROP * (ours + best) / (ours + median)), now)
             else:
                 felt = self.refused or self.peak * 2 > self.limit  # or nearly
                 growth = self.limit * RAISE if median <= max(best * QUICK, best + QUICK_S) else self.limit + max(1.0, self.limit * ADD)
                 self._limit_to(growth if felt else self.limit)
             self.judge_at = now + max(WINDOW_S, median)
         self.samples.clear()
+        self.ours = 0.0
         self.peak, self.refused, self.timeouts = self.in_flight, 0, 0
 
     def _silent(self, now: float) -> bool:
@@ -162,7 +168,7 @@ class Admission:
         """`draw`: a number from 0 up to 1, for the jitter of Retry-After."""
         self.draw = draw
         self.gates: dict[UUID, Gate] = {}
-        self.lag = 0.0  # seconds by which the loop is late, written by whoever measures it
+        self.lag = 0.0
 
     def adjust(self, acquirer_id: UUID, low: int, high: int, now: float) -> Gate:
         """The gate of an acquirer, with these limits from now on."""
@@ -172,6 +178,12 @@ class Admission:
         else:
             gate.adjust(low, high)
         return gate
+
+    def late(self, seconds: float) -> None:
+        """By how much this worker's loop is late, from whoever measures it. A peak is forgotten within a second."""
+        self.lag = max(seconds, self.lag * LAG_KEPT)
+        for gate in self.gates.values():
+            gate.lag = self.lag
 
     def enter(self, acquirer_id: UUID, merchant_id: UUID, priority: int, now: float) -> Permit | None:
         """A place on the way to an acquirer, or None: then nothing may be written. REVERSAL is never refused, only counted."""

@@ -101,7 +101,7 @@ class Authorizations:
                 result = await link.request(  # AWAIT 2
                     message, send_not_after=door.at + SEND_WITHIN_S, deadline=door.at + acquirer.answer_timeout_s)
         finally:
-            leave(permit, result, self.desk.loop.time(), self.admission.lag)
+            leave(permit, result, self.desk.loop.time())
         if result is None:
             return await self._not_ours(claim, transaction, key, fingerprint, http_deadline)
         outcome = await self._outcome(transaction, acquirer, result)
@@ -299,10 +299,10 @@ class Authorizations:
         return await self.journal.outcome(outcome, asyncio.get_running_loop().time() + self.commit_budget_s)
 
 
-def leave(permit: Permit, result: Reply | Bounced | Silence | None, now: float, lag: float) -> None:
-    """Gives the place back, with what the acquirer showed; `lag` is our own share of its time."""
+def leave(permit: Permit, result: Reply | Bounced | Silence | None, now: float) -> None:
+    """Gives the place back, with what the acquirer showed."""
     if isinstance(result, Reply):
-        permit.leave(now, max(0.0, (result.answered_at - result.sent_at).total_seconds() - lag))
+        permit.leave(now, (result.answered_at - result.sent_at).total_seconds())
     else:
         permit.leave(now, None, isinstance(result, Silence) and result.reason == "timeout")
 
