@@ -18,6 +18,7 @@ KINDS = MappingProxyType({
     "answer_to_unsent": "the acquirer answered a request that never left this switch",
     "capture_declined": "the acquirer declined a capture advice: the merchant's money is at risk",
     "reversal_parked": "a reversal could not be delivered; a person must resolve it",
+    "undelivered_approval": "an approval was not delivered to its terminal, and nobody has asked for it since",
     "unreadable_card": "a sealed card number could not be opened: its reversal cannot be built",
 })
 

@@ -21,7 +21,7 @@ from switch.errors import Problem, StartError
 from switch.links.acquirer import AcquirerLink, LinkSettings
 from switch.links.numbering import Numbers
 from switch.merchants.onboarding import Onboarding
-from switch.payments.admission import LOW, Admission
+from switch.payments.admission import Admission
 from switch.payments.authorization import Authorizations
 from switch.payments.cancellation import Cancellations
 from switch.payments.desk import Desk
@@ -30,6 +30,7 @@ from switch.payments.history import History
 from switch.payments.journal import Journal
 from switch.payments.recovery import Recovery, claim
 from switch.payments.reversals import Reversals
+from switch.payments.undelivered import Undelivered
 from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
 
@@ -80,13 +81,14 @@ class Switch:
         self.cancellations = Cancellations(self.writers, self.history, self.authorizations, self.directory)
         self.reversals = Reversals(self.writers, self.directory, self.history, self.vault, self.links, self.alarm)
         self.recovery = Recovery(self.writers, self.history, self.authorizations, epoch)
+        self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undo, self.settings.undelivered_after_s)
         self.onboarding = Onboarding(self.writers)
         self.directory.on_acquirer = self._acquirer_changed
         async with self.readers.acquire() as connection:
             await self.directory.load(connection)
         await self.journal.start()
         self._run(self.directory.follow(self._reader), self.numbers.work(), self.recovery.renew(), self.recovery.work(),
-                  self.evidence.work(), self.reversals.work(), self._gauge(), self._pulse())
+                  self.evidence.work(), self.reversals.work(), self._gauge(), self._pulse(), self.undelivered.work())
         await self.lines_up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
@@ -94,7 +96,7 @@ class Switch:
 
     def application(self) -> ASGI:
         """The HTTP application: the hot route in front, everything else behind it."""
-        hot = AuthorizationEndpoint(self.directory, self.authorizations, self.vault, self.admit)
+        hot = AuthorizationEndpoint(self.directory, self.authorizations, self.vault, self.undelivered, self.admit)
         rest = application(self)
 
         async def front(scope: Any, receive: Any, send: Any) -> None:
@@ -151,6 +153,8 @@ class Switch:
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.commit_budget_s):
                 await self.journal.stop()
+        with suppress(*database.UNKNOWN, asyncpg.PostgresError):
+            await asyncio.wait_for(self.undelivered.write(), 2)
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -197,7 +201,7 @@ class Switch:
     async def _acquirer_changed(self, acquirer: Acquirer) -> None:
         """Keeps one link per acquirer in step with its record, and its numbers ready."""
         await self._lease_numbers(acquirer)
-        self.admission.adjust(acquirer.acquirer_id, LOW, acquirer.max_in_flight, asyncio.get_running_loop().time())
+        self.admission.adjust(acquirer.acquirer_id, acquirer.min_in_flight, acquirer.max_in_flight, asyncio.get_running_loop().time())
         old, line = self.links.get(acquirer.acquirer_id), next(iter(acquirer.lines), None)
         if line is None:
             return

@@ -68,6 +68,7 @@ class Acquirer(NamedTuple):
     max_in_flight: int
     lines: tuple[tuple[str, int], ...]  # host, port
     business_date: date  # of the open day
+    min_in_flight: int = 16
 
 
 class Route(NamedTuple):
@@ -233,7 +234,8 @@ def _acquirer(row: asyncpg.Record) -> Acquirer | None:
         return None
     return Acquirer(row["acquirer_id"], row["name"], load_dialect(row["dialect"]), row["message_mode"], row["status"],
                     row["institution_code"], ZoneInfo(row["time_zone"]), row["answer_timeout_ms"] / 1000, row["reversal_grace_ms"] / 1000,
-                    row["max_in_flight"], tuple(zip(row["hosts"] or (), row["ports"] or (), strict=True)), row["business_date"])
+                    row["max_in_flight"], tuple(zip(row["hosts"] or (), row["ports"] or (), strict=True)), row["business_date"],
+                    min_in_flight=row["min_in_flight"])
 
 
 def _terminal(row: asyncpg.Record) -> Terminal:

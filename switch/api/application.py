@@ -21,6 +21,7 @@ from switch.links.acquirer import AcquirerLink
 from switch.merchants.onboarding import Onboarding
 from switch.payments.cancellation import Cancellations
 from switch.payments.history import History
+from switch.payments.undelivered import Undelivered
 
 EXAMPLE = {
     "type": "purchase", "amount": 10000, "currency": "CNY", "terminal_trace": "000017", "reference": "table 4",
@@ -34,6 +35,7 @@ class Parts(Protocol):
     directory: Directory
     history: History
     cancellations: Cancellations
+    undelivered: Undelivered
     onboarding: Onboarding
     links: dict[UUID, AcquirerLink]
     writers: Pool

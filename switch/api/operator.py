@@ -54,11 +54,12 @@ _NUMBERS = {"acquirer": f"acq_{_ID}", "card_acceptor_terminal": "T0000001", "car
 # What is sent, and what is answered: a test holds both against the models and the real answers.
 SENT: Mapping[str, dict[str, Any]] = {
     "organisation": {"name": "Harbour Group"},
-    "merchant": {"organisation": f"org_{_ID}", "name": "Harbour Noodles", "mcc": "5812", "time_zone": "Asia/Shanghai", "duplicate_policy": "warn"},
+    "merchant": {"organisation": f"org_{_ID}", "name": "Harbour Noodles", "mcc": "5812", "time_zone": "Asia/Shanghai", "duplicate_policy": "warn",
+                 "undelivered": "alert"},
     "store": {"merchant": f"mer_{_ID}", "name": "Pier 3", "city": "Shanghai", "country": "CN", "time_zone": "Asia/Shanghai"},
     "terminal": {"store": f"sto_{_ID}", "name": "Till 1", "numbers": [_NUMBERS]},
     "acquirer": {"name": "harbour-bank", "dialect": "iso87_ascii", "message_mode": "single", "institution_code": "00010344",
-                 "time_zone": "Asia/Shanghai", "answer_timeout_ms": 30_000, "reversal_grace_ms": 5_000, "max_in_flight": 2048,
+                 "time_zone": "Asia/Shanghai", "answer_timeout_ms": 30_000, "reversal_grace_ms": 5_000, "min_in_flight": 16, "max_in_flight": 2048,
                  "host": "10.0.0.5", "port": 5000},
     "route": {"acquirer": f"acq_{_ID}", "merchant": f"mer_{_ID}", "brand": "unionpay", "priority": 100},
     "key": {"role": "terminal", "terminal": f"trm_{_ID}", "expires_at": "2027-03-01T00:00:00Z"},
@@ -155,13 +156,19 @@ def _merchants(routes: APIRouter, onboarding: Onboarding) -> None:
     async def add_merchant(request: Request) -> Response:
         wanted = await body_of(request, MerchantRequest)
         return said(shown(await onboarding.merchant(identified("organisation", wanted.organisation), wanted.name, wanted.mcc,
-                                                    wanted.time_zone, wanted.duplicate_policy)), 201)
+                                                    wanted.time_zone, wanted.duplicate_policy, wanted.undelivered)), 201)
 
-    @routes.patch("/v1/merchants/{ident}", tags=["onboarding"], summary="Suspend, reactivate or close a merchant",
+    @routes.patch("/v1/merchants/{ident}", tags=["onboarding"],
+                  summary="Suspend, reactivate or close a merchant; what happens to undelivered approvals",
                   openapi_extra=documented(MerchantChange, {"status": "suspended"}), responses=WRITES | _answered("merchant", status="suspended"))
     async def change_merchant(request: Request, ident: str) -> Response:
         wanted = await body_of(request, MerchantChange)
-        return said(shown(await onboarding.merchant_status(identified("merchant", ident), wanted.status)))
+        merchant_id = identified("merchant", ident)
+        if wanted.status is not None:
+            await onboarding.merchant_status(merchant_id, wanted.status)
+        if wanted.undelivered is not None:
+            await onboarding.merchant_undelivered(merchant_id, wanted.undelivered)
+        return said(shown(await onboarding.get(Merchant, merchant_id)))
 
     @routes.post("/v1/stores", tags=["onboarding"], summary="Add a store to a merchant", status_code=201,
                  openapi_extra=documented(StoreRequest, SENT["store"]), responses=WRITES | _answered("store", 201))

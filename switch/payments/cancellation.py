@@ -50,7 +50,11 @@ class Cancellations:
         known = await self.history.key(merchant_id, caller, key)
         if known is None or known.transaction_id is None:
             return None
-        transaction = await self._undone(known.transaction_id)
+        return await self.undo(known.transaction_id)
+
+    async def undo(self, transaction_id: UUID) -> Transaction:
+        """Undoes a transaction and what was made of it, if anything stands. Raises Problem day_closed, not_ready."""
+        transaction = await self._undone(transaction_id)
         for follower in await self.history.followers(transaction):
             if transaction.state in (REVERSING, REVERSED):
                 await self._undone(follower["transaction_id"])
