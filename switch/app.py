@@ -34,7 +34,8 @@ from switch.payments.undelivered import Undelivered
 from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
 
-WRITERS, READERS = 6, 8
+# Connections: of writes that may wait (operators, cancellations, evidence), of reads, and of what is owed, which waits for neither.
+WRITERS, READERS, OWED = 4, 6, 4
 DRAIN_MARGIN_S = 5.0
 READY_PROBE_S = 1.0
 PULSE_S = 0.05
@@ -68,19 +69,20 @@ class Switch:
             raise StartError(f"the key file {self.settings.keys_file} cannot be used ({error}); it must be ours, mode 0600, and not empty") from None
         self.writers = await database.pool(self.url, "switch_writer", WRITERS)
         self.readers = await database.pool(self.url, "switch_reader", READERS)
-        self.alarm = Alerts(self.writers)
+        self.owed = await database.pool(self.url, "switch_writer", OWED)
+        self.alarm, self.books = Alerts(self.owed), History(self.owed)
         self.history = History(self.readers)
         self.desk = Desk(self.history)
         self.numbers = Numbers(self._writer)
         self.journal = Journal(self._journal_connection, lambda outcome: self.authorizations.settle_unsure(outcome),
                                lambda intent: self.authorizations.settle_late(intent))
         epoch = await claim(self.writers, self.alone)
-        self.authorizations = Authorizations(self.directory, self.vault, self.journal, self.numbers, self.links, self.desk, self.alarm,
-                                             self.admission, worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s)
+        self.authorizations = Authorizations(self.directory, self.vault, self.journal, self.numbers, self.links, self.desk, self.books,
+                                             self.alarm, self.admission, worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s)
         self.evidence = Evidence(self.writers, self.directory, self.history, self.authorizations, self.alarm)
         self.cancellations = Cancellations(self.writers, self.history, self.authorizations, self.directory)
-        self.reversals = Reversals(self.writers, self.directory, self.history, self.vault, self.links, self.alarm)
-        self.recovery = Recovery(self.writers, self.history, self.authorizations, epoch)
+        self.reversals = Reversals(self.owed, self.directory, self.books, self.vault, self.links, self.alarm)
+        self.recovery = Recovery(self.owed, self.books, self.authorizations, epoch)
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undo, self.settings.undelivered_after_s)
         self.onboarding = Onboarding(self.writers)
         self.directory.on_acquirer = self._acquirer_changed
@@ -131,7 +133,7 @@ class Switch:
         now = asyncio.get_running_loop().time()
         checks = {"directory": self.directory.fresh(now), "lease": now - self.recovery.renewed_at < LEASE_TRUSTED_S, "admitting": not self.draining}
         # In a task of its own: asyncpg's cancel of a statement waits for a server that may stand still.
-        probe = asyncio.ensure_future(self.readers.fetchval("SELECT true"))
+        probe = asyncio.ensure_future(self.owed.fetchval("SELECT true"))
         done, _ = await asyncio.wait([probe], timeout=READY_PROBE_S)
         checks["database"] = bool(done) and probe.exception() is None
         if not done:
@@ -160,7 +162,7 @@ class Switch:
         await asyncio.gather(*self.tasks, return_exceptions=True)
         with suppress(*database.UNKNOWN, asyncpg.PostgresError):
             await self.recovery.end()
-        for pool in (self.writers, self.readers):
+        for pool in (self.writers, self.readers, self.owed):
             with suppress(*database.UNKNOWN):
                 await asyncio.wait_for(pool.close(), 2)
         logs.info("stopped")

@@ -20,6 +20,7 @@ from switch.links.numbering import Numbers
 from switch.payments import routing, translation
 from switch.payments.admission import AUTHORIZATION, QUERY, Admission, Permit
 from switch.payments.desk import Desk, Key, Told
+from switch.payments.history import History
 from switch.payments.journal import Claim, Duty, Intent, Journal, Outcome, Written
 from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, SENT, STATUS, Event, Transaction, step
 from switch.payments.translation import Order, Verdict
@@ -60,9 +61,9 @@ class Authorizations:
     """Walks authorizations of this worker. Joined in app.py."""
 
     def __init__(self, directory: Directory, vault: Vault, journal: Journal, numbers: Numbers, links: Mapping[UUID, AcquirerLink],
-                 desk: Desk, alarm: alerts.Alerts, admission: Admission, *, worker_epoch: int, commit_budget_s: float) -> None:
+                 desk: Desk, books: History, alarm: alerts.Alerts, admission: Admission, *, worker_epoch: int, commit_budget_s: float) -> None:
         self.directory, self.vault, self.journal, self.numbers, self.links = directory, vault, journal, numbers, links
-        self.desk, self.alarm, self.admission, self.worker_epoch = desk, alarm, admission, worker_epoch
+        self.desk, self.books, self.alarm, self.admission, self.worker_epoch = desk, books, alarm, admission, worker_epoch
         self.commit_budget_s = commit_budget_s
 
     async def authorize(self, order: Order, seller: Seller, key: str, fingerprint: bytes, door: Door) -> Told:
@@ -251,7 +252,7 @@ class Authorizations:
             return Told(transaction, False)
         if written is Written.UNKNOWN:  # not durable in time: pending, and from now on nobody may approve it
             return Told(replace(transaction, state=SENT, outcome=None, reason="outcome_unknown", advice="ask_again"), False)
-        stored = await self.desk.history.transaction(transaction.transaction_id)  # somebody reversed it first: obey the row
+        stored = await self.books.transaction(transaction.transaction_id)  # somebody reversed it first: obey the row
         logs.warning("outcome_lost", transaction_id=transaction.transaction_id, state=stored.state if stored else None)
         if stored is None:
             raise Problem("internal")
@@ -279,7 +280,7 @@ class Authorizations:
             await asyncio.sleep(pause)
             pause = min(pause * 2, 5.0)
             try:
-                stored = await self.desk.history.transaction(transaction_id)
+                stored = await self.books.transaction(transaction_id)
             except Problem:
                 continue
             if stored is None and looks > 0:
