@@ -15,6 +15,7 @@ from switch.ids import uuid7
 # kind -> what it means for money
 KINDS = MappingProxyType({
     "contradicting_answer": "the acquirer answered the same request twice and differently",
+    "acquirer_not_used": "an acquirer's timers do not nest: its new record is not used, and its payments may go nowhere",
     "answer_to_unsent": "the acquirer answered a request that never left this switch",
     "capture_declined": "the acquirer declined a capture advice: the merchant's money is at risk",
     "reversal_parked": "a reversal could not be delivered; a person must resolve it",

@@ -18,9 +18,11 @@ from switch.api.terminal import AuthorizationEndpoint
 from switch.database import Connection
 from switch.directory import Acquirer, Directory
 from switch.errors import Problem, StartError
+from switch.ids import show
 from switch.links.acquirer import AcquirerLink, LinkSettings
 from switch.links.numbering import Numbers
 from switch.merchants.onboarding import Onboarding
+from switch.payments import timers
 from switch.payments.admission import Admission
 from switch.payments.authorization import Authorizations
 from switch.payments.cancellation import Cancellations
@@ -28,7 +30,7 @@ from switch.payments.desk import Desk
 from switch.payments.evidence import Evidence
 from switch.payments.history import History
 from switch.payments.journal import Journal
-from switch.payments.recovery import Recovery, claim
+from switch.payments.recovery import LEASE_S, RENEW_S, Recovery, claim
 from switch.payments.reversals import Reversals
 from switch.payments.undelivered import Undelivered
 from switch.security.vault import Keyring, Vault, VaultError
@@ -57,11 +59,15 @@ class Switch:
         self.links: dict[UUID, AcquirerLink] = {}
         self.tasks: list[asyncio.Task[None]] = []
         self.admission = Admission(random.random)
+        self.limits = timers.Limits(settings.commit_budget_s, settings.http_deadline_s)
+        self.refused: dict[UUID, list[str]] = {}  # active acquirers whose records are not used, and why
         self.draining = False
         self.background: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Ready to admit when it returns. Raises StartError with one line."""
+        if faults := timers.worker_faults(self.limits, timers.Lease(LEASE_S, LEASE_TRUSTED_S, RENEW_S)):
+            raise StartError("\n".join(faults))
         await database.migrate(self.url, lambda line: logs.info("migrating", detail=line))
         try:
             self.vault = Vault(Keyring.create(self.settings.keys_file))
@@ -84,10 +90,14 @@ class Switch:
         self.reversals = Reversals(self.owed, self.directory, self.books, self.vault, self.links, self.alarm)
         self.recovery = Recovery(self.owed, self.books, self.authorizations, epoch)
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undo, self.settings.undelivered_after_s)
-        self.onboarding = Onboarding(self.writers)
+        self.onboarding = Onboarding(self.writers, self.limits)
         self.directory.on_acquirer = self._acquirer_changed
         async with self.readers.acquire() as connection:
             await self.directory.load(connection)
+        if self.refused:
+            await asyncio.gather(*(link.close() for link in self.links.values()))
+            await self._close_pools()
+            raise StartError("\n".join(line for lines in self.refused.values() for line in lines))
         await self.journal.start()
         self._run(self.directory.follow(self._reader), self.numbers.work(), self.recovery.renew(), self.recovery.work(),
                   self.evidence.work(), self.reversals.work(), self._gauge(), self._pulse(), self.undelivered.work())
@@ -162,10 +172,13 @@ class Switch:
         await asyncio.gather(*self.tasks, return_exceptions=True)
         with suppress(*database.UNKNOWN, asyncpg.PostgresError):
             await self.recovery.end()
+        await self._close_pools()
+        logs.info("stopped")
+
+    async def _close_pools(self) -> None:
         for pool in (self.writers, self.readers, self.owed):
             with suppress(*database.UNKNOWN):
                 await asyncio.wait_for(pool.close(), 2)
-        logs.info("stopped")
 
     async def _writer(self) -> Connection:
         return await database.connect(self.url, "switch_writer")
@@ -200,13 +213,22 @@ class Switch:
             await asyncio.sleep(PULSE_S)
             self.admission.late(max(0.0, loop.time() - due))
 
-    async def _acquirer_changed(self, acquirer: Acquirer) -> None:
-        """Keeps one link per acquirer in step with its record, and its numbers ready."""
+    async def _acquirer_changed(self, acquirer: Acquirer) -> bool:
+        """Keeps one link per acquirer in step with its record, and its numbers ready. False: its timers do not nest, and it is not used."""
+        faults = timers.acquirer_faults(acquirer.answer_timeout_s, acquirer.reversal_grace_s, self.limits)
+        if faults:
+            for _, fault in faults:
+                logs.error("acquirer_not_used", acquirer=acquirer.name, detail=fault)
+            if acquirer.status == "active":
+                self.refused[acquirer.acquirer_id] = [f"acquirer {acquirer.name}: {fault}" for _, fault in faults]
+                await self.alarm.raise_("acquirer_not_used", show("acquirer", acquirer.acquirer_id))
+            return False
+        self.refused.pop(acquirer.acquirer_id, None)
         await self._lease_numbers(acquirer)
         self.admission.adjust(acquirer.acquirer_id, acquirer.min_in_flight, acquirer.max_in_flight, asyncio.get_running_loop().time())
         old, line = self.links.get(acquirer.acquirer_id), next(iter(acquirer.lines), None)
         if line is None:
-            return
+            return True
         wanted = LinkSettings(host=line[0], port=line[1], window=acquirer.max_in_flight)
         if old is not None and (old.settings.host, old.settings.port, old.settings.window) != (wanted.host, wanted.port, wanted.window):
             del self.links[acquirer.acquirer_id]
@@ -219,6 +241,7 @@ class Switch:
             await old.up()
         elif old.state not in ("down", "draining"):
             self._later(old.drain(acquirer.answer_timeout_s) if acquirer.status == "draining" else old.down())
+        return True
 
     def _link(self, acquirer: Acquirer, settings: LinkSettings) -> AcquirerLink:
         return AcquirerLink(str(acquirer.acquirer_id), acquirer.name, acquirer.dialect, settings,

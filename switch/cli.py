@@ -20,6 +20,7 @@ from switch.errors import PROBLEMS, Problem, SettingsError, StartError
 from switch.ids import read
 from switch.merchants import IssuedKey
 from switch.merchants.onboarding import Onboarding
+from switch.payments.timers import Limits
 from switch.postgres import EmbeddedPostgres, PostgresError
 from switch.serve import database as database_of
 from switch.serve import run, stop_event
@@ -149,7 +150,7 @@ async def _write_directory(options: argparse.Namespace, settings: Settings) -> i
         await database.migrate(url)
         pool = await database.pool(url, "switch_writer", 2)
         try:
-            made = await _onboard(options, Onboarding(pool))
+            made = await _onboard(options, Onboarding(pool, Limits(settings.commit_budget_s, settings.http_deadline_s)))
         finally:
             await pool.close()
         say(json.dumps({**shown(made.key), "key": made.text} if isinstance(made, IssuedKey) else shown(made)))

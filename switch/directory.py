@@ -135,7 +135,7 @@ class Directory:
         self.version = 0
         self.confirmed_at = float("-inf")  # monotonic
         self.changed = asyncio.Event()
-        self.on_acquirer: Callable[[Acquirer], Awaitable[None]] | None = None
+        self.on_acquirer: Callable[[Acquirer], Awaitable[bool]] | None = None  # False: not to be used
 
     def fresh(self, now: float) -> bool:
         """False when the change log could not be read for three seconds: this worker then stops admitting."""
@@ -190,8 +190,8 @@ class Directory:
                 logs.error("directory_record_refused", type=kind, where=str(row[0]), error=type(error).__name__)
                 continue
             if record is not None:
-                if kind == "acquirer" and self.on_acquirer is not None:
-                    await self.on_acquirer(record)  # its line and the numbers of its day are ready before it is seen
+                if kind == "acquirer" and self.on_acquirer is not None and not await self.on_acquirer(record):
+                    continue  # else its line and the numbers of its day are ready before it is seen
                 target[record[0]] = record
             if time.perf_counter() - started > SLICE_S:
                 await asyncio.sleep(0)

@@ -37,7 +37,7 @@ TEST_PANS = frozenset({
     "6212345678901265", "6212345678900000003", "0000000000000000",
 })
 PURE = ("messages/*", "switch/payments/transaction.py", "switch/payments/routing.py", "switch/payments/translation.py",
-        "switch/payments/admission.py", "switch/links/protocol.py")
+        "switch/payments/admission.py", "switch/payments/timers.py", "switch/links/protocol.py")
 IMPURE_MODULES = frozenset({"asyncio", "asyncpg", "fastapi", "os", "random", "socket", "time", "secrets", "threading", "subprocess"})
 IMPURE_CALLS = re.compile(r"\b(datetime\.now|datetime\.utcnow|date\.today|uuid[147]|token_bytes|token_hex|urandom|monotonic|perf_counter)$")
 # Each outside library has one door; asyncpg's errors and types are known where statements are run.

@@ -33,6 +33,7 @@ from switch.merchants import (
     default_bins,
 )
 from switch.merchants.rules import ACQUIRER_RULES, check, refuse
+from switch.payments.timers import Limits, acquirer_faults
 from switch.security import credentials
 
 PAGE_MAX = 200
@@ -172,8 +173,8 @@ class Onboarding:
     """Writes as `switch_writer`. Raises Problem: not_found, already_exists, invalid, conflict; not_ready when the database is not there,
     and then it is not known whether the last write happened."""
 
-    def __init__(self, pool: Pool) -> None:
-        self.pool = pool
+    def __init__(self, pool: Pool, limits: Limits = Limits()) -> None:
+        self.pool, self.limits = pool, limits
 
     @asynccontextmanager
     async def _work(self, *, numbering: bool = False) -> AsyncIterator[Connection]:
@@ -276,6 +277,7 @@ class Onboarding:
         check(ACQUIRER_RULES, name=name, host=host, port=port, message_mode=message_mode, institution_code=institution_code,
                answer_timeout_ms=answer_timeout_ms, reversal_grace_ms=reversal_grace_ms, max_in_flight=max_in_flight,
                min_in_flight=min_in_flight, time_zone=time_zone)
+        refuse(acquirer_faults(answer_timeout_ms / 1000, reversal_grace_ms / 1000, self.limits))
         try:
             load_dialect(dialect)
         except LookupError:
@@ -301,7 +303,10 @@ class Onboarding:
                                      min_in_flight)
             if host is not None or port is not None:
                 await connection.execute(CHANGE_LINE, acquirer_id, host, port)
-            return await _get(connection, Acquirer, acquirer_id)
+            changed = await _get(connection, Acquirer, acquirer_id)
+            if changed.status == "active" or answer_timeout_ms is not None or reversal_grace_ms is not None:
+                refuse(acquirer_faults(changed.answer_timeout_ms / 1000, changed.reversal_grace_ms / 1000, self.limits))
+            return changed
 
     async def acquirer_named(self, name: str) -> Acquirer:
         """Raises Problem not_found."""

@@ -22,14 +22,13 @@ from switch.payments.admission import AUTHORIZATION, QUERY, Admission, Permit
 from switch.payments.desk import Desk, Key, Told
 from switch.payments.history import History
 from switch.payments.journal import Claim, Duty, Intent, Journal, Outcome, Written
+from switch.payments.timers import HTTP_MARGIN_S, http_deadline, send_within
 from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, SENT, STATUS, Event, Transaction, step
 from switch.payments.translation import Order, Verdict
 from switch.security.vault import Vault
 
 CHOICES_MAX = 100_000
 LATE_LOOKS = 4  # for the row of an intent whose commit was in doubt
-SEND_WITHIN_S = 2.0  # of the intent: later nothing may leave (send_not_after)
-HTTP_MARGIN_S = 2.0  # on top of the acquirer's time and the commit budget
 NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost"}
 EVENT_OF_SILENCE = {"timeout": Event.SILENCE, "line_lost": Event.LINE_LOST}
 ROUTE = "authorizations"
@@ -89,7 +88,7 @@ class Authorizations:
         found = self.directory.brand(order.pan.reveal()[:12])
         brand = found.brand if found is not None else "unknown"
         acquirer, link, permit = self._usable(order, seller, brand, door)
-        http_deadline = door.at + acquirer.answer_timeout_s + self.commit_budget_s + HTTP_MARGIN_S
+        told_by = door.at + http_deadline(acquirer.answer_timeout_s, self.commit_budget_s)
         result: Reply | Bounced | Silence | None = None
         try:
             transaction = self._transaction(order, seller, key[2], acquirer, brand, door)
@@ -100,13 +99,13 @@ class Authorizations:
                 Intent(transaction, ROUTE, fingerprint, seller.merchant.duplicate_policy == "refuse"), door.at + self.commit_budget_s)
             if claim is Claim.OURS:
                 result = await link.request(  # AWAIT 2
-                    message, send_not_after=door.at + SEND_WITHIN_S, deadline=door.at + acquirer.answer_timeout_s)
+                    message, send_not_after=door.at + send_within(acquirer.answer_timeout_s), deadline=door.at + acquirer.answer_timeout_s)
         finally:
             leave(permit, result, self.desk.loop.time())
         if result is None:
-            return await self._not_ours(claim, transaction, key, fingerprint, http_deadline)
+            return await self._not_ours(claim, transaction, key, fingerprint, told_by)
         outcome = await self._outcome(transaction, acquirer, result)
-        written = await self.journal.outcome(outcome, http_deadline - HTTP_MARGIN_S)  # AWAIT 3: durable before the answer
+        written = await self.journal.outcome(outcome, told_by - HTTP_MARGIN_S)  # AWAIT 3: durable before the answer
         return await self._told(transaction, written)
 
     def _usable(self, order: Order, seller: Seller, brand: str, door: Door) -> tuple[Acquirer, AcquirerLink, Permit]:
@@ -169,7 +168,7 @@ class Authorizations:
             mti=rule.mti, processing_code=rule.fixed["3"], stan=stan, transmitted_at=de7(received_at), local_time=hhmmss(wall),
             local_date=mmdd(wall), pos_entry_mode=translation.entry_mode(order, acquirer.dialect), pos_condition=rule.fixed["25"], rrn=rrn,
             card_acceptor_terminal=terminal_number, card_acceptor=acceptor, mcc=seller.merchant.mcc, match_key="",
-            received_at=received_at, send_not_after=received_at + timedelta(seconds=SEND_WITHIN_S),
+            received_at=received_at, send_not_after=received_at + timedelta(seconds=send_within(acquirer.answer_timeout_s)),
             respond_by=received_at + timedelta(seconds=acquirer.answer_timeout_s), request_message="",
             terminal_trace=order.terminal_trace, reference=order.reference,
             same_trace=hash64(terminal_id, mmdd(wall).encode(), order.terminal_trace.encode()) if order.terminal_trace else None)
