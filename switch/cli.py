@@ -1,4 +1,4 @@
-"""The command line: `switch demo | serve | migrate | postgres | stub | onboard | acquirer | route | links | story`."""
+"""The command line: `switch demo | serve | migrate | postgres | stub | onboard | acquirer | route | links | story | unmatched`."""
 
 import argparse
 import asyncio
@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import asyncpg
 
@@ -49,15 +49,20 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("postgres", help="the embedded PostgreSQL alone, in the foreground")
     verbs.add_parser("stub", help="the acquirer stub; options as of python -m acquirer_stubs")
     _onboarding_parsers(verbs)
-    for name, text in (("links", "the acquirers' lines, or a verb for one of them"), ("story", "everything that happened to a transaction")):
+    for name, text in (("links", "the acquirers' lines, or a verb for one of them"), ("story", "everything that happened to a transaction"),
+                       ("unmatched", "answers of acquirers that matched no request: how many by acquirer, reason and differing field")):
         asked = verbs.add_parser(name, help=text)
         asked.add_argument("--url", help="the switch; default: the demo's")
         asked.add_argument("--key", help="an operator's key; default: the demo's")
         if name == "links":
             asked.add_argument("action", nargs="?", choices=("drain", "down", "up", "sign-on"))
             asked.add_argument("acquirer", nargs="?", help="acq_... of the line")
-        else:
+        elif name == "story":
             asked.add_argument("transaction", help="txn_...")
+        else:
+            asked.add_argument("--acquirer", help="acq_...; default: all")
+            asked.add_argument("--since", help="RFC 3339; default: a day ago")
+            asked.add_argument("--until", help="RFC 3339; default: now")
     return parser
 
 
@@ -191,10 +196,13 @@ def _reached(options: argparse.Namespace, settings: Settings) -> tuple[str, str]
 
 
 def _ask(options: argparse.Namespace, settings: Settings) -> int:
-    """`links` and `story`: over HTTP, with an operator's key. Raises StartError: the switch cannot be reached, or refuses."""
+    """`links`, `story` and `unmatched`: over HTTP, with an operator's key. Raises StartError: the switch cannot be reached, or refuses."""
     method, path = "GET", "/v1/links"
     if options.verb == "story":
         path = f"/v1/transactions/{quote(options.transaction, safe='')}/story"
+    elif options.verb == "unmatched":
+        asked = {"acquirer": options.acquirer, "from": options.since, "to": options.until}
+        path = "/v1/unmatched-answers/summary?" + urlencode({name: value for name, value in asked.items() if value})
     elif options.action:
         if options.acquirer is None:
             raise StartError(f"links {options.action} needs the acq_... of the line; `switch links` shows them")
@@ -211,6 +219,8 @@ def _ask(options: argparse.Namespace, settings: Settings) -> int:
         say(body["in_short"])
         for step in body["steps"]:
             say(f"  {step['at']}  {step['after_ms']:>10.1f} ms  {step['what']}")
+    for line in body["items"] if options.verb == "unmatched" else []:
+        say(f"{line['count']:>8}  {line['reason']:<12} field {line['field'] or '-':<4} {line['first_at']} to {line['last_at']}  {line['acquirer']}")
     for line in (body["items"] if method == "GET" else [body]) if options.verb == "links" else []:
         say(f"{line['name']:<20} {line['state']:<12} {line['host']}:{line['port']}  pending {line['pending']}/{line['window']}  "
             f"sent {line['sent']} answered {line['answered']} timeouts {line['timeouts']} late {line['late']}  {line['acquirer']}")

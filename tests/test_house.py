@@ -47,6 +47,7 @@ DOORS = {
     "sqlalchemy": ("switch/database.py", "migrations/*"),
     "alembic": ("switch/database.py", "migrations/*"),
     "asyncpg": ("switch/database.py", "switch/directory.py", "switch/alerts.py", "switch/app.py", "switch/cli.py", "switch/api/operator.py",
+                "switch/api/unmatched.py",
                 "switch/links/numbering.py", "switch/merchants/onboarding.py", "switch/payments/*", "loadtests/bench.py",
                 "loadtests/services.py"),
     "fastapi": ("switch/api/*",),

@@ -1,6 +1,5 @@
 """What operators do: onboard, route, watch the lines, and look at what waits for a person."""
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
@@ -11,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from switch import alerts, logs
+from switch.api import unmatched
 from switch.api.answers import stamp
 from switch.api.documented import documented
 from switch.api.onboard import (
@@ -118,6 +118,7 @@ def router(identify: Callable[[Request], Caller], onboarding: Onboarding, links:
     _links(routes, onboarding, links)
     _alerts(routes, pool, operator)
     _waiting(routes, pool)
+    unmatched.report(routes, pool, _listed("unmatched answer"))
     return routes
 
 
@@ -282,7 +283,8 @@ def _paged(items: list[dict[str, Any]], limit: int, ident: str = "id") -> Respon
 
 
 ALERTS = """SELECT alert_id, kind, object, since, last_at, count, acknowledged_by, acknowledged_at FROM alert
-WHERE ($1::uuid IS NULL OR alert_id < $1) ORDER BY alert_id DESC LIMIT $2"""
+WHERE ($1::uuid IS NULL OR alert_id < $1) AND ($3::boolean IS NULL OR (acknowledged_at IS NOT NULL) = $3) AND ($4::text IS NULL OR kind = $4)
+ORDER BY alert_id DESC LIMIT $2"""
 ACKNOWLEDGE = """UPDATE alert SET acknowledged_by = coalesce(acknowledged_by, $2), acknowledged_at = coalesce(acknowledged_at, now())
 WHERE alert_id = $1 RETURNING alert_id, kind, object, since, last_at, count, acknowledged_by, acknowledged_at"""
 
@@ -295,8 +297,9 @@ def _alert(row: asyncpg.Record) -> dict[str, Any]:
 
 def _alerts(routes: APIRouter, pool: Pool, operator: Callable[[Request], Any]) -> None:
     @routes.get("/v1/alerts", tags=["operations"], summary="Alerts, newest first", responses=_listed("alert"))
-    async def page(limit: Limit = 50, after: str | None = None) -> Response:
-        rows = await _fetch(pool, ALERTS, None if after is None else identified("alert", after), limit + 1)
+    async def page(limit: Limit = 50, after: str | None = None, acknowledged: bool | None = None,
+                   kind: Annotated[str | None, Query(max_length=40)] = None) -> Response:
+        rows = await _fetch(pool, ALERTS, None if after is None else identified("alert", after), limit + 1, acknowledged, kind)
         return _paged([_alert(row) for row in rows], limit)
 
     @routes.post("/v1/alerts/{ident}/acknowledge", tags=["operations"], summary="Take an alert on; who did stays named until it is raised again",
@@ -312,8 +315,6 @@ REVERSALS = """SELECT d.transaction_id, d.acquirer_id, t.amount, t.currency, d.s
 d.last_code, d.next_attempt_at FROM history_duty d JOIN history_transaction t USING (merchant_id, transaction_id)
 WHERE d.kind = 'reversal' AND d.state IN ('open', 'parked') AND ($1::uuid IS NULL OR d.transaction_id < $1)
 ORDER BY d.transaction_id DESC LIMIT $2"""
-UNMATCHED = """SELECT unmatched_id, acquirer_id, received_at, reason, field, transaction_id, message FROM history_unmatched
-WHERE ($1::bigint IS NULL OR unmatched_id < $1) ORDER BY unmatched_id DESC LIMIT $2"""
 
 
 def _reversal(row: asyncpg.Record) -> dict[str, Any]:
@@ -323,20 +324,8 @@ def _reversal(row: asyncpg.Record) -> dict[str, Any]:
     return {**shown_row, **{name: row[name] for name in plain}, **{name: stamp(row[name]) for name in times}}
 
 
-def _unmatched(row: asyncpg.Record) -> dict[str, Any]:
-    return {"id": row["unmatched_id"], "acquirer": show("acquirer", row["acquirer_id"]), "received_at": stamp(row["received_at"]),
-            "reason": row["reason"], "field": row["field"],
-            "transaction": None if row["transaction_id"] is None else show("transaction", row["transaction_id"]),
-            "message": None if row["message"] is None else json.loads(row["message"])}
-
-
 def _waiting(routes: APIRouter, pool: Pool) -> None:
     @routes.get("/v1/reversals", tags=["operations"], summary="Reversals that are owed: open, or parked for a person", responses=_listed("reversal"))
     async def reversals(limit: Limit = 50, after: str | None = None) -> Response:
         rows = await _fetch(pool, REVERSALS, None if after is None else identified("transaction", after), limit + 1)
         return _paged([_reversal(row) for row in rows], limit, "transaction")
-
-    @routes.get("/v1/unmatched-answers", tags=["operations"], summary="Messages of acquirers that answered no open request, newest first",
-                responses=_listed("unmatched answer"))
-    async def unmatched(limit: Limit = 50, after: Annotated[int | None, Query(ge=1, lt=2**63)] = None) -> Response:
-        return _paged([_unmatched(row) for row in await _fetch(pool, UNMATCHED, after, limit + 1)], limit)
