@@ -33,6 +33,7 @@ from switch.payments.journal import Journal
 from switch.payments.recovery import LEASE_S, RENEW_S, Recovery, claim
 from switch.payments.reversals import Reversals
 from switch.payments.undelivered import Undelivered
+from switch.payments.watch import Watch
 from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
 
@@ -89,6 +90,7 @@ class Switch:
         self.cancellations = Cancellations(self.writers, self.history, self.authorizations, self.directory)
         self.reversals = Reversals(self.owed, self.directory, self.books, self.vault, self.links, self.alarm)
         self.recovery = Recovery(self.owed, self.books, self.authorizations, epoch)
+        self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undo, self.settings.undelivered_after_s)
         self.onboarding = Onboarding(self.writers, self.limits)
         self.directory.on_acquirer = self._acquirer_changed
@@ -100,7 +102,8 @@ class Switch:
             raise StartError("\n".join(line for lines in self.refused.values() for line in lines))
         await self.journal.start()
         self._run(self.directory.follow(self._reader), self.numbers.work(), self.recovery.renew(), self.recovery.work(),
-                  self.evidence.work(), self.reversals.work(), self._gauge(), self._pulse(), self.undelivered.work())
+                  self.evidence.work(), self.reversals.work(), self._gauge(), self._pulse(), self.undelivered.work(),
+                  self.watch.work())
         await self.lines_up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again

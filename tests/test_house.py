@@ -49,7 +49,7 @@ DOORS = {
     "asyncpg": ("switch/database.py", "switch/directory.py", "switch/alerts.py", "switch/app.py", "switch/cli.py", "switch/api/operator.py",
                 "switch/api/unmatched.py",
                 "switch/links/numbering.py", "switch/merchants/onboarding.py", "switch/payments/*", "loadtests/bench.py",
-                "loadtests/services.py"),
+                "loadtests/services.py", "loadtests/overload.py"),
     "fastapi": ("switch/api/*",),
     "starlette": ("switch/api/*",),
     "orjson": ("switch/api/answers.py", "switch/api/terminal.py", "switch/payments/translation.py"),

@@ -406,7 +406,7 @@ business_day        state
 directory_change    kind key
 duty                kind state cause match_key last_code closed_by
 idempotency         route
-merchant            name status mcc time_zone duplicate_policy
+merchant            name status mcc time_zone duplicate_policy undelivered
 number_block        name
 organisation        name
 route               brand

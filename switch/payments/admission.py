@@ -26,7 +26,7 @@ FALL_MAX, TIMED_OUT = 0.1, 0.5  # the deepest fall at once; the fall after a tim
 SILENT, SILENT_S = 4.0, 1.0  # no answer at all for so many times its best, and at least so long, is as good as a timeout
 
 LAG_KEPT = 0.85  # of the greatest lag, per measurement (20 a second)
-LAG_MAX_S = 0.5  # of this worker's loop: what comes then is refused at the door
+LAG_MAX_S, LATE_TIMES = 0.5, 3  # of this worker's loop, in a row: what comes then is refused at the door; once is a hiccup
 QUEUE_MAX = 1024  # intents that wait for their commit
 RETRY_AFTER_S = 3  # a refused terminal comes back after 1 to so many seconds, drawn
 
@@ -52,6 +52,7 @@ class Gate:
 
     def __init__(self, low: int, high: int, now: float) -> None:
         self.in_flight, self.peak, self.refused, self.timeouts = 0, 0, 0, 0
+        self.shed = 0  # refused in all
         self.held: dict[UUID, int] = {}
         self.samples: list[float] = []
         self.lag = 0.0  # seconds by which this worker's loop is late, which its answers seem to take longer
@@ -92,6 +93,7 @@ class Gate:
             self.judge(now)
         if priority != REVERSAL and self.room_for(merchant_id, priority):
             self.refused += 1
+            self.shed += 1
             return None
         self.in_flight += 1
         if self.in_flight > self.peak:
@@ -168,7 +170,7 @@ class Admission:
         """`draw`: a number from 0 up to 1, for the jitter of Retry-After."""
         self.draw = draw
         self.gates: dict[UUID, Gate] = {}
-        self.lag = 0.0
+        self.lag, self.late_times = 0.0, 0
 
     def adjust(self, acquirer_id: UUID, low: int, high: int, now: float) -> Gate:
         """The gate of an acquirer, with these limits from now on."""
@@ -181,6 +183,7 @@ class Admission:
 
     def late(self, seconds: float) -> None:
         """By how much this worker's loop is late, from whoever measures it. A peak is forgotten within a second."""
+        self.late_times = self.late_times + 1 if seconds > LAG_MAX_S else 0
         self.lag = max(seconds, self.lag * LAG_KEPT)
         for gate in self.gates.values():
             gate.lag = self.lag
@@ -195,7 +198,7 @@ class Admission:
 
         `acquirers`: all it could go to; `queued`: intents that wait for their commit.
         """
-        if self.lag > LAG_MAX_S:
+        if self.late_times >= LATE_TIMES:
             return "lag"
         if queued > QUEUE_MAX:
             return "journal"
@@ -208,6 +211,7 @@ class Admission:
             if not reason:
                 return ""
             gate.refused += 1
+            gate.shed += 1
         return reason
 
     def retry_after(self) -> int:
