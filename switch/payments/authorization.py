@@ -22,7 +22,7 @@ from switch.payments.admission import AUTHORIZATION, QUERY, Admission, Permit
 from switch.payments.desk import Desk, Key, Told
 from switch.payments.history import History
 from switch.payments.journal import Claim, Duty, Intent, Journal, Outcome, Written
-from switch.payments.timers import HTTP_MARGIN_S, http_deadline, send_within
+from switch.payments.timers import HTTP_MARGIN_S, send_within
 from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, SENT, STATUS, Event, Transaction, step
 from switch.payments.translation import Order, Verdict
 from switch.security.vault import Vault
@@ -88,24 +88,30 @@ class Authorizations:
         found = self.directory.brand(order.pan.reveal()[:12])
         brand = found.brand if found is not None else "unknown"
         acquirer, link, permit = self._usable(order, seller, brand, door)
-        told_by = door.at + http_deadline(acquirer.answer_timeout_s, self.commit_budget_s)
-        result: Reply | Bounced | Silence | None = None
         try:
-            transaction = self._transaction(order, seller, key[2], acquirer, brand, door)
-            message = translation.request(order, transaction, acquirer, seller.merchant, seller.store)
-            transaction.match_key = match_key(acquirer.dialect, message)
-            transaction.request_message = translation.masked(acquirer.dialect, message, transaction.emv)
-            claim = await self.journal.intent(  # AWAIT 1: durable before the first byte leaves
-                Intent(transaction, ROUTE, fingerprint, seller.merchant.duplicate_policy == "refuse"), door.at + self.commit_budget_s)
-            if claim is Claim.OURS:
-                result = await link.request(  # AWAIT 2
-                    message, send_not_after=door.at + send_within(acquirer.answer_timeout_s), deadline=door.at + acquirer.answer_timeout_s)
+            return await self._sell(order, seller, key, fingerprint, door, brand, acquirer, link, permit)
         finally:
-            leave(permit, result, self.desk.loop.time())
-        if result is None:
-            return await self._not_ours(claim, transaction, key, fingerprint, told_by)
+            permit.leave(self.desk.loop.time())  # whatever ended it; after its answer this changes nothing
+
+    async def _sell(self, order: Order, seller: Seller, key: Key, fingerprint: bytes, door: Door, brand: str, acquirer: Acquirer,
+                    link: AcquirerLink, permit: Permit) -> Told:
+        transaction = self._transaction(order, seller, key[2], acquirer, brand, door)
+        message = translation.request(order, transaction, acquirer, seller.merchant, seller.store)
+        transaction.match_key = match_key(acquirer.dialect, message)
+        transaction.request_message = translation.masked(acquirer.dialect, message, transaction.emv)
+        send_not_after = door.at + send_within(acquirer.answer_timeout_s)
+        deadline = door.at + acquirer.answer_timeout_s
+        http_deadline = deadline + self.commit_budget_s + HTTP_MARGIN_S
+
+        claim = await self.journal.intent(  # AWAIT 1: durable before the first byte leaves
+            Intent(transaction, ROUTE, fingerprint, seller.merchant.duplicate_policy == "refuse"), door.at + self.commit_budget_s)
+        if claim is not Claim.OURS:
+            permit.leave(self.desk.loop.time())
+            return await self._not_ours(claim, transaction, key, fingerprint, http_deadline)
+        result = await link.request(message, send_not_after=send_not_after, deadline=deadline)  # AWAIT 2
+        leave(permit, result, self.desk.loop.time())
         outcome = await self._outcome(transaction, acquirer, result)
-        written = await self.journal.outcome(outcome, told_by - HTTP_MARGIN_S)  # AWAIT 3: durable before the answer
+        written = await self.journal.outcome(outcome, http_deadline - HTTP_MARGIN_S)  # AWAIT 3: durable before the answer
         return await self._told(transaction, written)
 
     def _usable(self, order: Order, seller: Seller, brand: str, door: Door) -> tuple[Acquirer, AcquirerLink, Permit]:
