@@ -3,12 +3,15 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 import pytest_asyncio
+import rows
 
 from switch import metrics
 from tests.flows import ROUTE, Row, Shop, body_of, eventually, new_key, open_shop
@@ -76,6 +79,7 @@ async def test_an_approval_that_nobody_heard_of_raises_an_alert_and_stands(shop:
     (alert,) = await alerts_of(shop, row["transaction_id"])
     assert alert["count"] == 1
     assert (await shop.row(f"txn_{row['transaction_id']}"))["state"] == "APPROVED"
+    assert "answer_not_delivered" in [step["what"] for step in (await shop.story(f"txn_{row['transaction_id']}"))["steps"]]
     await asyncio.sleep(AFTER_S)
     assert (await alerts_of(shop, row["transaction_id"]))[0]["count"] == 1, "once is enough"
 
@@ -107,6 +111,22 @@ async def test_a_cancelled_sale_is_known_to_its_terminal(shop: Shop) -> None:
     assert (await shop.cancel(key)).status == 202
     await settled(shop, row)
     assert await alerts_of(shop, row["transaction_id"]) == []
+
+
+@pytest.mark.parametrize(("idempotency_key", "known"), [("a-follow-up-of-the-terminal", True), (None, False)])
+async def test_a_sale_with_a_follow_up_is_known_to_its_terminal_and_one_with_our_own_capture_is_not(
+        shop: Shop, idempotency_key: str | None, known: bool) -> None:
+    _, row = await hang_up(shop, 10_350)
+    ours = ("merchant_id", "store_id", "terminal_id", "caller", "acquirer_id", "business_date")
+    follower = rows.transaction(**{name: row[name] for name in ours}, type="capture", exchange="advice", original_id=row["transaction_id"],
+                                idempotency_key=idempotency_key)
+    connection = await asyncpg.connect(shop.url)
+    try:
+        await rows.insert(connection, "transaction", **{name: value for name, value in asdict(follower).items() if value is not None})
+    finally:
+        await connection.close()
+    await settled(shop, row)
+    assert len(await alerts_of(shop, row["transaction_id"])) == (0 if known else 1)
 
 
 async def test_a_decline_that_nobody_heard_of_is_nothing(shop: Shop) -> None:

@@ -30,6 +30,8 @@ ON CONFLICT (merchant_id, transaction_id) DO UPDATE
 SET lost_at = coalesce(undelivered.lost_at, EXCLUDED.lost_at), heard_at = coalesce(undelivered.heard_at, EXCLUDED.heard_at)
 WHERE undelivered.heard_at IS NULL
 """
+EVENT = """INSERT INTO transaction_event (merchant_id, transaction_id, at, kind)
+SELECT *, 'answer_not_delivered' FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[])"""
 # A cancelled one is not APPROVED any more; one with a follow-up is known to its terminal, but for the captures that we make ourselves.
 DUE = """
 SELECT u.merchant_id, u.transaction_id, m.undelivered, t.state = 'APPROVED' AND NOT EXISTS (
@@ -98,7 +100,11 @@ class Undelivered:
         self.marked.clear()
         if not marks:
             return
-        await self.pool.execute(MARK, *zip(*marks.values(), strict=True))
+        lost = [(mark.merchant_id, mark.transaction_id, mark.lost_at) for mark in marks.values() if mark.lost_at is not None]
+        async with self.pool.acquire() as connection, connection.transaction():
+            await connection.execute(MARK, *zip(*marks.values(), strict=True))
+            if lost:
+                await connection.execute(EVENT, *zip(*lost, strict=True))
         for identity, mark in marks.items():
             if self.marks.get(identity) is mark:
                 del self.marks[identity]
