@@ -205,8 +205,10 @@ class Admission:
         reason = ""
         for acquirer in acquirers:
             gate = self.gates.get(acquirer.acquirer_id)
-            if gate is None or now >= gate.judge_at:
+            if gate is None:
                 return ""
+            if now >= gate.judge_at:
+                gate.judge(now)
             reason = gate.room_for(merchant_id, AUTHORIZATION)
             if not reason:
                 return ""

@@ -129,11 +129,13 @@ class Authorizations:
             if door.deadline_s is not None and door.deadline_s < needed:
                 raise Problem("deadline_too_short", f"Request-Deadline must be at least {needed:g} seconds for this acquirer.")
             link = self.links.get(acquirer.acquirer_id)
-            if acquirer.status == "active" and link is not None and link.usable():
+            if acquirer.status != "active" or link is None:
+                continue
+            if link.usable():
                 permit = self.admission.enter(acquirer.acquirer_id, seller.merchant.merchant_id, PRIORITY.get(order.type, AUTHORIZATION), now)
                 if permit is not None:
                     return acquirer, link, permit
-                crowded = True
+            crowded = crowded or link.state == "up"  # no room at the gate, or its window is full
         if crowded:
             raise self._shed("acquirer")
         if refusal is not None:
