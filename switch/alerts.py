@@ -5,6 +5,7 @@ import os
 import time
 from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
@@ -15,13 +16,25 @@ from switch.ids import uuid7
 # kind -> what it means for money
 KINDS = MappingProxyType({
     "contradicting_answer": "the acquirer answered the same request twice and differently",
+    "acquirer_not_used": "an acquirer's timers do not nest: its new record is not used, and its payments may go nowhere",
     "answer_to_unsent": "the acquirer answered a request that never left this switch",
     "capture_declined": "the acquirer declined a capture advice: the merchant's money is at risk",
     "advice_declined": "the acquirer declined a tip or an offline approval: the merchant's money is at risk",
     "reversal_parked": "a reversal could not be delivered; a person must resolve it",
     "advice_parked": "a capture's message cannot be built: its money is not collected until a person has looked",
+    "line_down": "the line to an acquirer has been down for a minute: its payments go elsewhere or nowhere, and its reversals wait",
+    "acquirer_overloaded": "an acquirer has been too slow for what is offered for a minute: payments are refused unsent",
+    "database_unreachable": "the database cannot be reached: payments are refused, and those in flight are told pending",
+    "in_doubt_old": "a payment has had no outcome for a minute past its time: recovery does not work, and nobody owes its reversal yet",
+    "worker_lost": "a worker died without giving its lease back: what it had in flight is reversed",
+    "log_lines_lost": "log lines could not be written: what happens now leaves less of a trace",
+    "reversal_old": "a reversal has not been acknowledged for 15 minutes: a cardholder's money is held for a sale that was not made",
+    "undelivered_approval": "an approval was not delivered to its terminal, and nobody has asked for it since",
     "unreadable_card": "a sealed card number could not be opened: its reversal cannot be built",
 })
+
+for _kind in KINDS:  # a series that begins with its first alert shows no increase
+    metrics.alerts.labels(_kind)
 
 RAISE = """
 INSERT INTO alert (alert_id, kind, object) VALUES ($1, $2, $3)
@@ -29,19 +42,45 @@ ON CONFLICT (kind, object) DO UPDATE SET last_at = now(), count = alert.count + 
 """
 
 
+RAISE_ONCE = "INSERT INTO alert (alert_id, kind, object) VALUES ($1, $2, $3) ON CONFLICT (kind, object) DO NOTHING RETURNING true"
+LEFT_MAX = 1000
+
+
+def _new_id() -> UUID:
+    return uuid7(time.time_ns() // 1_000_000, os.urandom(10))
+
+
 class Alerts:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
+        self.left: list[tuple[str, str]] = []  # kind and object of rows that could not be written yet
 
     async def raise_(self, kind: str, object_: str) -> None:
-        """Raises an alert about an object (its shown id). The log line and the metric come even when the row cannot be written."""
-        assert kind in KINDS, kind
-        metrics.alerts.labels(kind).inc()
-        logs.error("alert", alert=kind, detail=object_)
+        """Raises an alert about an object (its shown id). The log line and the metric come at once; a row that cannot be written now is
+        written when the database is back."""
+        _announce(kind, object_)
         try:
-            await self.pool.execute(RAISE, uuid7(time.time_ns() // 1_000_000, os.urandom(10)), kind, object_)
+            await self.pool.execute(RAISE, _new_id(), kind, object_)
         except (*UNKNOWN, asyncpg.PostgresError) as error:
             logs.error("alert_not_written", alert=kind, error=type(error).__name__)
+            self.left = [*self.left, (kind, object_)][-LEFT_MAX:]
+
+    async def raise_once(self, kind: str, object_: str) -> None:
+        """For what happens once and that several workers see: the first of them raises it. Raises what UNKNOWN lists."""
+        if await self.pool.fetchval(RAISE_ONCE, _new_id(), kind, object_):
+            _announce(kind, object_)
+
+    async def write_what_is_left(self) -> None:
+        """Raises what UNKNOWN lists: then it is still left."""
+        while self.left:
+            await self.pool.execute(RAISE, _new_id(), *self.left[0])
+            del self.left[0]
+
+
+def _announce(kind: str, object_: str) -> None:
+    assert kind in KINDS, kind
+    metrics.alerts.labels(kind).inc()
+    logs.error("alert", alert=kind, detail=object_)
 
 
 def detail(**fields: Any) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import date
@@ -18,11 +19,13 @@ from switch.api.terminal import AuthorizationEndpoint
 from switch.database import Connection
 from switch.directory import Acquirer, Directory
 from switch.errors import Problem, StartError
-from switch.ids import read
+from switch.ids import read, show
 from switch.links.acquirer import AcquirerLink, LinkSettings
 from switch.links.numbering import Numbers
 from switch.merchants.approvals import Approvals
 from switch.merchants.onboarding import Onboarding
+from switch.payments import timers
+from switch.payments.admission import Admission
 from switch.payments.authorization import Authorizations
 from switch.payments.cancellation import Cancellations
 from switch.payments.desk import Desk
@@ -32,16 +35,20 @@ from switch.payments.follow_ups import FollowUps
 from switch.payments.history import History
 from switch.payments.journal import Journal
 from switch.payments.offline import OfflineSales
-from switch.payments.recovery import Recovery, claim
+from switch.payments.recovery import LEASE_S, RENEW_S, Recovery, claim
 from switch.payments.reservations import Reservations
 from switch.payments.resolution import Resolution
 from switch.payments.reversals import Reversals
+from switch.payments.undelivered import Undelivered
+from switch.payments.watch import Watch
 from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
 
-WRITERS, READERS = 6, 8
+# Connections: of writes that may wait (operators, cancellations, evidence), of reads, and of what is owed, which waits for neither.
+WRITERS, READERS, OWED = 4, 6, 4
 DRAIN_MARGIN_S = 5.0
 READY_PROBE_S = 1.0
+PULSE_S = 0.05
 LEASE_TRUSTED_S = 6.0  # of its 10: after that another worker may take over what this one sent
 GC_THRESHOLD = 50_000  # new objects per young collection: an authorization makes hundreds, nearly all die with it
 FIRST_BLOCKS = 5  # of numbers per acquirer at the start
@@ -59,11 +66,16 @@ class Switch:
         self.directory = Directory()
         self.links: dict[UUID, AcquirerLink] = {}
         self.tasks: list[asyncio.Task[None]] = []
+        self.admission = Admission(random.random)
+        self.limits = timers.Limits(settings.commit_budget_s, settings.http_deadline_s)
+        self.refused: dict[UUID, list[str]] = {}  # active acquirers whose records are not used, and why
         self.draining = False
         self.background: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Ready to admit when it returns. Raises StartError with one line."""
+        if faults := timers.worker_faults(self.limits, timers.Lease(LEASE_S, LEASE_TRUSTED_S, RENEW_S)):
+            raise StartError("\n".join(faults))
         await database.migrate(self.url, lambda line: logs.info("migrating", detail=line))
         try:
             self.vault = Vault(Keyring.create(self.settings.keys_file))
@@ -71,34 +83,42 @@ class Switch:
             raise StartError(f"the key file {self.settings.keys_file} cannot be used ({error}); it must be ours, mode 0600, and not empty") from None
         self.writers = await database.pool(self.url, "switch_writer", WRITERS)
         self.readers = await database.pool(self.url, "switch_reader", READERS)
-        self.alarm = Alerts(self.writers)
+        self.owed = await database.pool(self.url, "switch_writer", OWED)
+        self.alarm, self.books = Alerts(self.owed), History(self.owed)
         self.history = History(self.readers)
         self.desk = Desk(self.history)
         self.numbers = Numbers(self._writer)
         self.journal = Journal(self._journal_connection, lambda outcome: self.authorizations.settle_unsure(outcome),
                                lambda intent: self.authorizations.settle_late(intent))
         epoch = await claim(self.writers, self.alone)
-        self.authorizations = Authorizations(self.directory, self.vault, self.journal, self.numbers, self.links, self.desk, self.alarm,
-                                             worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s,
+        self.authorizations = Authorizations(self.directory, self.vault, self.journal, self.numbers, self.links, self.desk, self.books,
+                                             self.alarm, self.admission, worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s,
                                              cleared=lambda *wanted: self.reversals.clear(*wanted))
         self.evidence = Evidence(self.writers, self.directory, self.history, self.authorizations, self.alarm)
         self.cancellations = Cancellations(self.writers, self.history, self.authorizations, self.directory)
-        self.reversals = Reversals(self._journal_connection, self.directory, self.history, self.vault, self.links, self.alarm, self._may_send)
+        self.reversals = Reversals(self._journal_connection, self.directory, self.books, self.vault, self.links, self.alarm, self._may_send)
         self.reservations = Reservations(self._journal_connection, lambda follow_up: self.follow_ups.settle_late(follow_up))
         self.follow_ups = FollowUps(self.authorizations, self.reservations, self.reversals)
         self.offline = OfflineSales(self.authorizations, self.reservations)
-        self.expiry = Expiry(self.writers)
-        self.recovery = Recovery(self.writers, self.history, self.authorizations, epoch)
-        self.onboarding = Onboarding(self.writers)
+        self.expiry = Expiry(self.owed)
+        self.recovery = Recovery(self.owed, self.books, self.authorizations, epoch)
+        self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
+        self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
+        self.onboarding = Onboarding(self.writers, self.limits)
         self.resolution = Resolution(self.writers)
         self.approvals = Approvals(self.writers, {RESOLVE: self._resolve})
         self.directory.on_acquirer = self._acquirer_changed
         async with self.readers.acquire() as connection:
             await self.directory.load(connection)
+        if self.refused:
+            await asyncio.gather(*(link.close() for link in self.links.values()))
+            await self._close_pools()
+            raise StartError("\n".join(line for lines in self.refused.values() for line in lines))
         await self.journal.start()
         await self.reservations.start()
         self._run(self.directory.follow(self._reader), self.numbers.work(), self.recovery.renew(), self.recovery.work(),
-                  self.evidence.work(), self.reversals.work(), self.expiry.work(), self._gauge())
+                  self.evidence.work(), self.reversals.work(), self.expiry.work(), self._gauge(), self._pulse(), self.undelivered.work(),
+                  self.watch.work())
         await self.lines_up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
@@ -106,7 +126,7 @@ class Switch:
 
     def application(self) -> ASGI:
         """The HTTP application: the hot route in front, everything else behind it."""
-        hot = AuthorizationEndpoint(self.directory, self.authorizations, self.vault, self.admit)
+        hot = AuthorizationEndpoint(self.directory, self.authorizations, self.vault, self.undelivered, self.admit)
         rest = application(self)
 
         async def front(scope: Any, receive: Any, send: Any) -> None:
@@ -150,7 +170,7 @@ class Switch:
         now = asyncio.get_running_loop().time()
         checks = {"directory": self.directory.fresh(now), "lease": now - self.recovery.renewed_at < LEASE_TRUSTED_S, "admitting": not self.draining}
         # In a task of its own: asyncpg's cancel of a statement waits for a server that may stand still.
-        probe = asyncio.ensure_future(self.readers.fetchval("SELECT true"))
+        probe = asyncio.ensure_future(self.owed.fetchval("SELECT true"))
         done, _ = await asyncio.wait([probe], timeout=READY_PROBE_S)
         checks["database"] = bool(done) and probe.exception() is None
         if not done:
@@ -174,15 +194,20 @@ class Switch:
             async with asyncio.timeout(self.settings.commit_budget_s):
                 await self.reservations.stop()
                 await self.journal.stop()
+        with suppress(*database.UNKNOWN, asyncpg.PostgresError):
+            await asyncio.wait_for(self.undelivered.write(), 2)
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         with suppress(*database.UNKNOWN, asyncpg.PostgresError):
             await self.recovery.end()
-        for pool in (self.writers, self.readers):
+        await self._close_pools()
+        logs.info("stopped")
+
+    async def _close_pools(self) -> None:
+        for pool in (self.writers, self.readers, self.owed):
             with suppress(*database.UNKNOWN):
                 await asyncio.wait_for(pool.close(), 2)
-        logs.info("stopped")
 
     async def _writer(self) -> Connection:
         return await database.connect(self.url, "switch_writer")
@@ -202,14 +227,37 @@ class Switch:
             for link in self.links.values():
                 metrics.link_up.labels(link.name).set(link.state == "up")
                 metrics.link_pending.labels(link.name).set(link.snapshot()["pending"])
+                gate = self.admission.gates.get(UUID(link.acquirer_id))
+                if gate is not None:
+                    metrics.admission_limit.labels(link.name).set(int(gate.limit))
+                    metrics.admission_in_flight.labels(link.name).set(gate.in_flight)
+            metrics.loop_lag.set(self.admission.lag)
             await asyncio.sleep(1)
 
-    async def _acquirer_changed(self, acquirer: Acquirer) -> None:
-        """Keeps one link per acquirer in step with its record, and its numbers ready."""
+    async def _pulse(self) -> None:
+        """Measures by how much the loop is late: what waits in it waits so long before it is even looked at."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + PULSE_S
+            await asyncio.sleep(PULSE_S)
+            self.admission.late(max(0.0, loop.time() - due))
+
+    async def _acquirer_changed(self, acquirer: Acquirer) -> bool:
+        """Keeps one link per acquirer in step with its record, and its numbers ready. False: its timers do not nest, and it is not used."""
+        faults = timers.acquirer_faults(acquirer.answer_timeout_s, acquirer.reversal_grace_s, self.limits)
+        if faults:
+            for _, fault in faults:
+                logs.error("acquirer_not_used", acquirer=acquirer.name, detail=fault)
+            if acquirer.status == "active":
+                self.refused[acquirer.acquirer_id] = [f"acquirer {acquirer.name}: {fault}" for _, fault in faults]
+                await self.alarm.raise_("acquirer_not_used", show("acquirer", acquirer.acquirer_id))
+            return False
+        self.refused.pop(acquirer.acquirer_id, None)
         await self._lease_numbers(acquirer)
+        self.admission.adjust(acquirer.acquirer_id, acquirer.min_in_flight, acquirer.max_in_flight, asyncio.get_running_loop().time())
         old, line = self.links.get(acquirer.acquirer_id), next(iter(acquirer.lines), None)
         if line is None:
-            return
+            return True
         wanted = LinkSettings(host=line[0], port=line[1], window=acquirer.max_in_flight)
         if old is not None and (old.settings.host, old.settings.port, old.settings.window) != (wanted.host, wanted.port, wanted.window):
             del self.links[acquirer.acquirer_id]
@@ -222,6 +270,7 @@ class Switch:
             await old.up()
         elif old.state not in ("down", "draining"):
             self._later(old.drain(acquirer.answer_timeout_s) if acquirer.status == "draining" else old.down())
+        return True
 
     def _link(self, acquirer: Acquirer, settings: LinkSettings) -> AcquirerLink:
         return AcquirerLink(str(acquirer.acquirer_id), acquirer.name, acquirer.dialect, settings,

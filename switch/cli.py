@@ -1,4 +1,4 @@
-"""The command line: `switch demo | serve | migrate | postgres | stub | onboard | acquirer | route | links | story | reversals | approvals`."""
+"""The command line: `switch demo | serve | migrate | postgres | stub | onboard | acquirer | route`, and what `inquiries` asks a running switch."""
 
 import argparse
 import asyncio
@@ -19,6 +19,7 @@ from switch.ids import read
 from switch.merchants import IssuedKey
 from switch.merchants.onboarding import Onboarding
 from switch.merchants.reversal_terms import ReversalTerms
+from switch.payments.timers import Limits
 from switch.postgres import EmbeddedPostgres, PostgresError
 from switch.serve import database as database_of
 from switch.serve import run, stop_event
@@ -173,7 +174,7 @@ async def _write_directory(options: argparse.Namespace, settings: Settings) -> i
         await database.migrate(url)
         pool = await database.pool(url, "switch_writer", 2)
         try:
-            made = await _onboard(options, Onboarding(pool))
+            made = await _onboard(options, Onboarding(pool, Limits(settings.commit_budget_s, settings.http_deadline_s)))
         finally:
             await pool.close()
         say(json.dumps({**shown(made.key), "key": made.text} if isinstance(made, IssuedKey) else shown(made)))

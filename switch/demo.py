@@ -18,6 +18,7 @@ from switch.app import Switch
 from switch.database import Pool
 from switch.errors import StartError
 from switch.merchants.onboarding import Onboarding
+from switch.payments.timers import Limits
 from switch.serve import SAY, base_url, home_lock, listen, make_home, serving, stop_event
 from switch.serve import database as database_of
 from switch.settings import Settings
@@ -69,7 +70,7 @@ async def prepare(settings: Settings, url: str, host: str, port: int) -> dict[st
     await database.migrate(url)
     pool = await database.pool(url, "switch_writer", 2)
     try:
-        onboarding = Onboarding(pool)
+        onboarding = Onboarding(pool, Limits(settings.commit_budget_s, settings.http_deadline_s))
         found = await pool.fetchval("SELECT acquirer_id FROM acquirer WHERE name = $1", ACQUIRER)
         if found is None:
             await onboarding.install_bins()

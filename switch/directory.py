@@ -93,6 +93,7 @@ class Acquirer(NamedTuple):
     business_date: date  # of the open day
     reversals: ReversalTerms = PLAIN_TERMS
     terms: Mapping[tuple[str, str], Terms] = MappingProxyType({})  # by MCC and brand, "*" for any; usually empty
+    min_in_flight: int = 16
 
     def terms_of(self, mcc: str, brand: str) -> Terms | None:
         """The most particular terms that hold; the MCC goes before the brand."""
@@ -167,7 +168,7 @@ class Directory:
         self.version = 0
         self.confirmed_at = float("-inf")  # monotonic
         self.changed = asyncio.Event()
-        self.on_acquirer: Callable[[Acquirer], Awaitable[None]] | None = None
+        self.on_acquirer: Callable[[Acquirer], Awaitable[bool]] | None = None  # False: not to be used
 
     def fresh(self, now: float) -> bool:
         """False when the change log could not be read for three seconds: this worker then stops admitting."""
@@ -222,8 +223,8 @@ class Directory:
                 logs.error("directory_record_refused", type=kind, where=str(row[0]), error=type(error).__name__)
                 continue
             if record is not None:
-                if kind == "acquirer" and self.on_acquirer is not None:
-                    await self.on_acquirer(record)  # its line and the numbers of its day are ready before it is seen
+                if kind == "acquirer" and self.on_acquirer is not None and not await self.on_acquirer(record):
+                    continue  # else its line and the numbers of its day are ready before it is seen
                 target[record[0]] = record
             if time.perf_counter() - started > SLICE_S:
                 await asyncio.sleep(0)
@@ -268,7 +269,7 @@ def _acquirer(row: asyncpg.Record) -> Acquirer | None:
                     row["institution_code"], ZoneInfo(row["time_zone"]), row["answer_timeout_ms"] / 1000, row["reversal_grace_ms"] / 1000,
                     row["max_in_flight"], tuple(zip(row["hosts"] or (), row["ports"] or (), strict=True)), row["business_date"],
                     reversal_terms(row, load_dialect(row["dialect"])),
-                    {(mcc, brand): Terms(*basis_points) for mcc, brand, *basis_points in row["terms"]})
+                    {(mcc, brand): Terms(*basis_points) for mcc, brand, *basis_points in row["terms"]}, row["min_in_flight"])
 
 
 def reversal_terms(row: asyncpg.Record, dialect: Dialect) -> ReversalTerms:

@@ -1,4 +1,4 @@
-"""The commands that ask a running switch over HTTP with an operator's key: links, story, reversals, approvals."""
+"""The commands that ask a running switch over HTTP with an operator's key: links, story, unmatched, reversals, approvals."""
 
 import argparse
 import http.client
@@ -27,6 +27,11 @@ def parsers(verbs: Any) -> None:
     links.add_argument("action", nargs="?", choices=("drain", "down", "up", "sign-on"))
     links.add_argument("acquirer", nargs="?", help="acq_... of the line")
     _asking(verbs.add_parser("story", help="everything that happened to a transaction")).add_argument("transaction", help="txn_...")
+    unmatched = _asking(verbs.add_parser("unmatched", help="answers of acquirers that matched no request: how many by acquirer, reason and "
+                                                           "differing field"))
+    unmatched.add_argument("--acquirer", help="acq_...; default: all")
+    unmatched.add_argument("--since", help="RFC 3339; default: a day ago")
+    unmatched.add_argument("--until", help="RFC 3339; default: now")
     kinds = verbs.add_parser("reversals", help="what is owed: list, send again, resolve by hand").add_subparsers(dest="kind", required=True)
     listed = _asking(kinds.add_parser("list"))
     listed.add_argument("--state", choices=("open", "parked"))
@@ -72,6 +77,10 @@ def _question(options: argparse.Namespace) -> Question:
     match options.verb, getattr(options, "kind", None):
         case "story", _:
             return Question("GET", f"/v1/transactions/{_quoted(options.transaction)}/story", None, _story)
+        case "unmatched", _:
+            asked = {"acquirer": options.acquirer, "from": options.since, "to": options.until}
+            query = "&".join(f"{name}={_quoted(value)}" for name, value in asked.items() if value)
+            return Question("GET", f"/v1/unmatched-answers/summary?{query}", None, _each(_unmatched))
         case "reversals", "list":
             wanted = [f"{name}={_quoted(value)}" for name in ("state", "acquirer") if (value := getattr(options, name)) is not None]
             return Question("GET", "/v1/reversals?" + "&".join(["limit=200", *wanted]), None, _each(_reversal))
@@ -122,6 +131,10 @@ def _story(body: Any) -> Iterator[str]:
 def _line(line: Any) -> str:
     return (f"{line['name']:<20} {line['state']:<12} {line['host']}:{line['port']}  pending {line['pending']}/{line['window']}  "
             f"sent {line['sent']} answered {line['answered']} timeouts {line['timeouts']} late {line['late']}  {line['acquirer']}")
+
+
+def _unmatched(line: Any) -> str:
+    return f"{line['count']:>8}  {line['reason']:<12} field {line['field'] or '-':<4} {line['first_at']} to {line['last_at']}  {line['acquirer']}"
 
 
 def _reversal(row: Any) -> str:

@@ -22,6 +22,11 @@ reversals_parked = Gauge("switch_reversals_parked", "Duties that wait for a pers
 in_doubt = Gauge("switch_in_doubt", "Transactions sent and without an outcome", registry=registry)
 link_up = Gauge("switch_link_up", "1 while the acquirer's line is signed on", ["acquirer"], registry=registry)
 link_pending = Gauge("switch_link_pending", "Requests in flight on the line", ["acquirer"], registry=registry)
+admission_limit = Gauge("switch_admission_limit", "Requests that may be on their way to the acquirer", ["acquirer"], registry=registry)
+admission_in_flight = Gauge("switch_admission_in_flight", "Requests that are on their way to the acquirer", ["acquirer"], registry=registry)
+shed = Counter("switch_shed", "Requests refused before anything was written, by what was full", ["reason"], registry=registry)
+loop_lag = Gauge("switch_loop_lag_seconds", "By how much this worker's loop is late", registry=registry)
+undelivered = Counter("switch_undelivered", "Approvals whose answer could not be given: the client was gone", registry=registry)
 alerts = Counter("switch_alerts", "Alerts raised", ["kind"], registry=registry)
 directory_version = Gauge("switch_directory_version", "Version of the directory that this worker serves", registry=registry)
 

@@ -21,6 +21,8 @@ class Settings:
     max_connections: int  # HTTP connections of one worker
     commit_budget_s: float  # how long an intent or outcome may take to become durable
     sign_on_wait_s: float  # how long a start waits for a line before it serves without
+    http_deadline_s: float  # an answer leaves within this time of the request, whatever happens
+    undelivered_after_s: float  # an approval that could not be delivered and that nobody asks for in this time raises an alert
 
 
 VARIABLES = {
@@ -28,6 +30,7 @@ VARIABLES = {
     "SWITCH_DATABASE_URL": "postgresql:// URL; turns the embedded PostgreSQL off", "SWITCH_KEYS_FILE": "key file, mode 0600",
     "SWITCH_POSTGRES_BIN": "folder with initdb and postgres", "SWITCH_LOG_LEVEL": " ".join(LEVELS),
     "SWITCH_MAX_CONNECTIONS": "HTTP connections", "SWITCH_COMMIT_BUDGET": "seconds", "SWITCH_SIGN_ON_WAIT": "seconds",
+    "SWITCH_HTTP_DEADLINE": "seconds", "SWITCH_UNDELIVERED_AFTER": "seconds",
 }
 
 
@@ -83,6 +86,8 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         max_connections=_whole(environment, "SWITCH_MAX_CONNECTIONS", 2000, 10, 100_000, faults),
         commit_budget_s=_number(environment, "SWITCH_COMMIT_BUDGET", 3, 0.1, 60, faults),
         sign_on_wait_s=_number(environment, "SWITCH_SIGN_ON_WAIT", 5, 0, 600, faults),
+        http_deadline_s=_number(environment, "SWITCH_HTTP_DEADLINE", 35, 1, 600, faults),
+        undelivered_after_s=_number(environment, "SWITCH_UNDELIVERED_AFTER", 900, 0.1, 86_400, faults),
     )
     if faults:
         raise SettingsError("\n".join(faults))

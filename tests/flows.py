@@ -203,13 +203,13 @@ async def onboard(shop: Shop) -> None:
 
 
 @asynccontextmanager
-async def open_shop(url: str, folder: Path) -> AsyncIterator[Shop]:
-    """A switch on the database `url` with its stubs; all end with the body."""
+async def open_shop(url: str, folder: Path, **more: str) -> AsyncIterator[Shop]:
+    """A switch on the database `url` with its stubs; all end with the body. `more` are settings."""
     folders = [folder / name for name in ("single", "dual")]
     for each in folders:
         each.mkdir()
     with stub(folders[0]) as single, stub(folders[1]) as dual:
-        settings = load({"SWITCH_HOME": str(folder), "SWITCH_PORT": "0", "SWITCH_DATABASE_URL": url})
+        settings = load({"SWITCH_HOME": str(folder), "SWITCH_PORT": "0", "SWITCH_DATABASE_URL": url, **more})
         shop = Shop(url, settings, Host(*single), Host(*dual))
         await onboard(shop)
         await shop.start()

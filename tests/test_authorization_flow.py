@@ -331,7 +331,7 @@ async def test_a_full_window_sheds_and_the_same_key_sells_later(shop: Shop) -> N
     await shop.host.order("delay", ANSWER_TIMEOUT_MS / 2000, {"4": "000000005200"})
     slow = asyncio.create_task(shop.pay(5200))
     await eventually(lambda: _taken(shop), "the slow sale has not left")
-    shed(await shop.pay(5300, key), "acquirer_unavailable")
+    shed(await shop.pay(5300, key), "overloaded")
     outcome(await slow)
     assert await shop.by_key(key) == []
     outcome(await shop.pay(5300, key))

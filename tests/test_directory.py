@@ -253,8 +253,9 @@ async def test_versions_come_in_the_order_of_commits(database_url: str, owner: a
 async def test_each_acquirer_that_is_read_is_announced(owner: asyncpg.Connection, house: House) -> None:
     announced: list[tuple[UUID, int]] = []
 
-    async def hear(acquirer: Acquirer) -> None:
+    async def hear(acquirer: Acquirer) -> bool:
         announced.append((acquirer.acquirer_id, acquirer.max_in_flight))
+        return acquirer.max_in_flight < 11
 
     directory = Directory()
     directory.on_acquirer = hear
@@ -264,6 +265,9 @@ async def test_each_acquirer_that_is_read_is_announced(owner: asyncpg.Connection
     await owner.execute("UPDATE acquirer SET max_in_flight = 10 WHERE acquirer_id = $1", house.acquirer)
     await directory.refresh(owner)
     assert announced == [(house.acquirer, 10)]
+    await owner.execute("UPDATE acquirer SET max_in_flight = 11 WHERE acquirer_id = $1", house.acquirer)
+    await directory.refresh(owner)
+    assert directory.acquirers[house.acquirer].max_in_flight == 10, "one that is not to be used leaves the old record in its place"
 
 
 @pytest.mark.parametrize("broken", ["an unknown dialect", "an unknown zone", "no zone at all"])

@@ -13,9 +13,10 @@ import pytest_asyncio
 
 from acquirer_stubs.codec import Message
 from switch.api.shapes import NotSold
-from tests.flows import ANSWER_TIMEOUT_MS, GRACE_MS, Reply, Shop, answer_to, eventually, new_key, open_shop, scripted_host
+from tests.flows import ANSWER_TIMEOUT_MS, Reply, Shop, answer_to, eventually, new_key, open_shop, scripted_host
 from tests.processes import Answer, stub_book
 
+GRACE_MS = 1500  # long enough for a late answer to come before its reversal
 TIMEOUT_S, GRACE_S = ANSWER_TIMEOUT_MS / 1000, GRACE_MS / 1000
 
 
@@ -53,6 +54,10 @@ class Told(NamedTuple):
 @pytest_asyncio.fixture(scope="module")
 async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
     async with open_shop(database_url, tmp_path_factory.mktemp("link_faults")) as opened:
+        for name in ("single", "dual"):
+            changed = await opened.ask("PATCH", f"/v1/acquirers/{opened.shown(f'acquirer.{name}')}", {"reversal_grace_ms": GRACE_MS}, "operator")
+            assert changed.status == 200
+        await opened.caught_up()
         yield opened
 
 

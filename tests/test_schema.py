@@ -414,7 +414,7 @@ business_day        state
 directory_change    kind key
 duty                kind state cause match_key last_code closed_by parked_reason
 idempotency         route
-merchant            name status mcc time_zone duplicate_policy
+merchant            name status mcc time_zone duplicate_policy undelivered
 merchant_loss       currency
 number_block        name
 organisation        name

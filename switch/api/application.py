@@ -27,6 +27,7 @@ from switch.payments.follow_ups import FollowUps
 from switch.payments.history import History
 from switch.payments.offline import OfflineSales
 from switch.payments.resolution import Resolution
+from switch.payments.undelivered import Undelivered
 from switch.security.vault import Vault
 
 EXAMPLE = {
@@ -45,6 +46,7 @@ class Parts(Protocol):
     offline: OfflineSales
     authorizations: Authorizations
     vault: Vault
+    undelivered: Undelivered
     onboarding: Onboarding
     resolution: Resolution
     approvals: Approvals

@@ -6,7 +6,6 @@ What is refused here never reaches the application, or reaches it as a disconnec
 import asyncio
 import secrets
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import httptools
@@ -39,22 +38,36 @@ BETWEEN, HEAD, BODY = range(3)  # where in a request the parser is; an enum woul
 WHOLE_ANSWER = "switch.whole_answer"
 
 
-def whole_answer(cycle: RequestResponseCycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
-    """Head and body in one write: one system call less per answer than two ASGI messages. `headers` are ours, without a length.
+class WholeAnswer:
+    """An answer that can be given in one write, and what became of it."""
 
-    False, with nothing done, when the client is slow or gone: then the usual way waits or gives up.
-    """
-    if cycle.flow.write_paused or cycle.disconnected or cycle.response_started or not cycle.keep_alive:
-        return False
-    head = [STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in cycle.default_headers],
-            *[b"%b: %b\r\n" % header for header in headers], b"content-length: %d\r\n\r\n" % len(body), body]
-    cycle.scope.pop("extensions", None)  # it holds the cycle: a ring per request would wait for the collector, which then stops us for 30 ms
-    cycle.response_started = cycle.response_complete = True
-    cycle.waiting_for_100_continue = False
-    cycle.transport.write(b"".join(head))
-    cycle.message_event.set()
-    cycle.on_response()
-    return True
+    __slots__ = ("cycle", "gone")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self.cycle, self.gone = cycle, False
+
+    def write(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Head and body in one write: one system call less per answer than two ASGI messages. `headers` are ours, without a length.
+
+        False, with nothing done, when the client is slow or gone: then the usual way waits or gives up.
+        """
+        cycle = self.cycle
+        cycle.scope.pop("extensions", None)  # it holds us: a ring per request would wait for the collector, which then stops us for 30 ms
+        if cycle.flow.write_paused or cycle.disconnected or cycle.response_started or not cycle.keep_alive or cycle.transport.is_closing():
+            self.gone = cycle.disconnected or cycle.transport.is_closing()
+            return False
+        head = [STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in cycle.default_headers],
+                *[b"%b: %b\r\n" % header for header in headers], b"content-length: %d\r\n\r\n" % len(body), body]
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.transport.write(b"".join(head))
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
+
+    def lost(self) -> bool:
+        """After the usual way: whether the client was gone before its answer was handed over. What the network then does with it nobody knows."""
+        return self.gone or self.cycle.disconnected or not self.cycle.response_complete
 
 
 class _Refused(Exception):
@@ -164,7 +177,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self.expect_100_continue = b"expect" in once and once[b"expect"].lower() == b"100-continue"
         HttpToolsProtocol.on_headers_complete(self)
         self._part = BODY
-        self.scope["extensions"] = {WHOLE_ANSWER: partial(whole_answer, self.cycle)}  # type: ignore[dict-item]
+        self.scope["extensions"] = {WHOLE_ANSWER: WholeAnswer(self.cycle)}  # type: ignore[dict-item]
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)

@@ -20,6 +20,7 @@ from switch.ids import lowest, read, show
 from switch.payments.cancellation import Cancellations
 from switch.payments.history import PAGE_MAX, Filter, History
 from switch.payments.transaction import REVERSING, SENT, STATE_OF, Transaction
+from switch.payments.undelivered import Undelivered
 
 Type = Literal["purchase", "preauthorization", "cash_advance", "balance_inquiry", "account_verification", "capture", "increment", "void",
                "tip", "refund", "offline_sale"]
@@ -33,6 +34,7 @@ class Parts(Protocol):
     directory: Directory
     history: History
     cancellations: Cancellations
+    undelivered: Undelivered
 
 
 def _identified(kind: str, text: str | None) -> UUID | None:
@@ -84,6 +86,7 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
     @routes.get("/v1/transactions/{authorization}", tags=["merchants"], summary="One transaction as it stands now", responses=NOW)
     async def one(request: Request, authorization: str) -> Response:
         row = await visible(request, authorization)
+        parts.undelivered.heard(row, identify(request).role)
         return said(answers.current(row, await parts.history.duty(row.transaction_id)))
 
     @routes.get("/v1/authorizations", tags=["terminals"], summary="Ask by your own key, after a lost answer", responses=NOW | refused(403, 409))
@@ -99,6 +102,7 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
         row = await parts.history.transaction(known.transaction_id)
         if row is None:
             raise Problem("not_found")
+        parts.undelivered.heard(row)
         return said(answers.current(row, await parts.history.duty(row.transaction_id)))
 
     @routes.get("/v1/transactions/{transaction}/story", tags=["merchants"], summary="Everything that happened to one transaction",

@@ -47,6 +47,7 @@ class MerchantRequest(Model):
     mcc: str
     time_zone: Zone = "Asia/Shanghai"
     duplicate_policy: Literal["warn", "refuse"] = "warn"
+    undelivered: Literal["alert", "reverse"] = "alert"
 
 
 class StoreRequest(Model):
@@ -87,6 +88,7 @@ class AcquirerRequest(Model):
     time_zone: Zone = "UTC"
     answer_timeout_ms: int = 30_000
     reversal_grace_ms: int = 5_000
+    min_in_flight: int = 16
     max_in_flight: int = 2048
     number_terminals: bool = True
     reversal_codes: Codes | None = None
@@ -116,9 +118,10 @@ class KeyRequest(Model):
 
 
 class MerchantChange(Model):
-    """A closed merchant stays closed."""
+    """What is given changes. A closed merchant stays closed."""
 
-    status: Literal["active", "suspended", "closed"]
+    status: Literal["active", "suspended", "closed"] | None = None
+    undelivered: Literal["alert", "reverse"] | None = None
 
 
 class TerminalChange(Model):
@@ -135,6 +138,7 @@ class AcquirerChange(Model):
     port: int | None = None
     answer_timeout_ms: int | None = None
     reversal_grace_ms: int | None = None
+    min_in_flight: int | None = None
     max_in_flight: int | None = None
     reversal_codes: Codes | None = None
     reversal_max_age_s: int | None = None

@@ -1,6 +1,5 @@
 """What operators do: onboard, route, watch the lines, and look at what waits for a person."""
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
@@ -11,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from switch import alerts, logs
+from switch.api import unmatched
 from switch.api.answers import stamp
 from switch.api.documented import documented
 from switch.api.onboard import (
@@ -54,11 +54,12 @@ _NUMBERS = {"acquirer": f"acq_{_ID}", "card_acceptor_terminal": "T0000001", "car
 # What is sent, and what is answered: a test holds both against the models and the real answers.
 SENT: Mapping[str, dict[str, Any]] = {
     "organisation": {"name": "Harbour Group"},
-    "merchant": {"organisation": f"org_{_ID}", "name": "Harbour Noodles", "mcc": "5812", "time_zone": "Asia/Shanghai", "duplicate_policy": "warn"},
+    "merchant": {"organisation": f"org_{_ID}", "name": "Harbour Noodles", "mcc": "5812", "time_zone": "Asia/Shanghai", "duplicate_policy": "warn",
+                 "undelivered": "alert"},
     "store": {"merchant": f"mer_{_ID}", "name": "Pier 3", "city": "Shanghai", "country": "CN", "time_zone": "Asia/Shanghai"},
     "terminal": {"store": f"sto_{_ID}", "name": "Till 1", "numbers": [_NUMBERS]},
     "acquirer": {"name": "harbour-bank", "dialect": "iso87_ascii", "message_mode": "single", "institution_code": "00010344",
-                 "time_zone": "Asia/Shanghai", "answer_timeout_ms": 30_000, "reversal_grace_ms": 5_000, "max_in_flight": 2048,
+                 "time_zone": "Asia/Shanghai", "answer_timeout_ms": 30_000, "reversal_grace_ms": 5_000, "min_in_flight": 16, "max_in_flight": 2048,
                  "host": "10.0.0.5", "port": 5000, "reversal_codes": {"21": "acknowledged"}, "reversal_max_age_s": 259_200,
                  "reversals_per_second": 1000, "reversals_at_once": 200, "reversal_first": False},
     "route": {"acquirer": f"acq_{_ID}", "merchant": f"mer_{_ID}", "brand": "unionpay", "priority": 100},
@@ -115,7 +116,7 @@ def router(identify: Callable[[Request], Caller], onboarding: Onboarding, links:
     _keys(routes, onboarding)
     _links(routes, onboarding, links)
     _alerts(routes, pool, operator)
-    _waiting(routes, pool)
+    unmatched.report(routes, pool, _listed("unmatched answer"))
     return routes
 
 
@@ -154,13 +155,19 @@ def _merchants(routes: APIRouter, onboarding: Onboarding) -> None:
     async def add_merchant(request: Request) -> Response:
         wanted = await body_of(request, MerchantRequest)
         return said(shown(await onboarding.merchant(identified("organisation", wanted.organisation), wanted.name, wanted.mcc,
-                                                    wanted.time_zone, wanted.duplicate_policy)), 201)
+                                                    wanted.time_zone, wanted.duplicate_policy, wanted.undelivered)), 201)
 
-    @routes.patch("/v1/merchants/{ident}", tags=["onboarding"], summary="Suspend, reactivate or close a merchant",
+    @routes.patch("/v1/merchants/{ident}", tags=["onboarding"],
+                  summary="Suspend, reactivate or close a merchant; what happens to undelivered approvals",
                   openapi_extra=documented(MerchantChange, {"status": "suspended"}), responses=WRITES | _answered("merchant", status="suspended"))
     async def change_merchant(request: Request, ident: str) -> Response:
         wanted = await body_of(request, MerchantChange)
-        return said(shown(await onboarding.merchant_status(identified("merchant", ident), wanted.status)))
+        merchant_id = identified("merchant", ident)
+        if wanted.status is not None:
+            await onboarding.merchant_status(merchant_id, wanted.status)
+        if wanted.undelivered is not None:
+            await onboarding.merchant_undelivered(merchant_id, wanted.undelivered)
+        return said(shown(await onboarding.get(Merchant, merchant_id)))
 
     @routes.post("/v1/stores", tags=["onboarding"], summary="Add a store to a merchant", status_code=201,
                  openapi_extra=documented(StoreRequest, SENT["store"]), responses=WRITES | _answered("store", 201))
@@ -274,7 +281,8 @@ def _paged(items: list[dict[str, Any]], limit: int, ident: str = "id") -> Respon
 
 
 ALERTS = """SELECT alert_id, kind, object, since, last_at, count, acknowledged_by, acknowledged_at FROM alert
-WHERE ($1::uuid IS NULL OR alert_id < $1) ORDER BY alert_id DESC LIMIT $2"""
+WHERE ($1::uuid IS NULL OR alert_id < $1) AND ($3::boolean IS NULL OR (acknowledged_at IS NOT NULL) = $3) AND ($4::text IS NULL OR kind = $4)
+ORDER BY alert_id DESC LIMIT $2"""
 ACKNOWLEDGE = """UPDATE alert SET acknowledged_by = coalesce(acknowledged_by, $2), acknowledged_at = coalesce(acknowledged_at, now())
 WHERE alert_id = $1 RETURNING alert_id, kind, object, since, last_at, count, acknowledged_by, acknowledged_at"""
 
@@ -287,8 +295,9 @@ def _alert(row: asyncpg.Record) -> dict[str, Any]:
 
 def _alerts(routes: APIRouter, pool: Pool, operator: Callable[[Request], Any]) -> None:
     @routes.get("/v1/alerts", tags=["operations"], summary="Alerts, newest first", responses=_listed("alert"))
-    async def page(limit: Limit = 50, after: str | None = None) -> Response:
-        rows = await _fetch(pool, ALERTS, None if after is None else identified("alert", after), limit + 1)
+    async def page(limit: Limit = 50, after: str | None = None, acknowledged: bool | None = None,
+                   kind: Annotated[str | None, Query(max_length=40)] = None) -> Response:
+        rows = await _fetch(pool, ALERTS, None if after is None else identified("alert", after), limit + 1, acknowledged, kind)
         return _paged([_alert(row) for row in rows], limit)
 
     @routes.post("/v1/alerts/{ident}/acknowledge", tags=["operations"], summary="Take an alert on; who did stays named until it is raised again",
@@ -300,19 +309,3 @@ def _alerts(routes: APIRouter, pool: Pool, operator: Callable[[Request], Any]) -
         return said(_alert(rows[0]))
 
 
-UNMATCHED = """SELECT unmatched_id, acquirer_id, received_at, reason, field, transaction_id, message FROM history_unmatched
-WHERE ($1::bigint IS NULL OR unmatched_id < $1) ORDER BY unmatched_id DESC LIMIT $2"""
-
-
-def _unmatched(row: asyncpg.Record) -> dict[str, Any]:
-    return {"id": row["unmatched_id"], "acquirer": show("acquirer", row["acquirer_id"]), "received_at": stamp(row["received_at"]),
-            "reason": row["reason"], "field": row["field"],
-            "transaction": None if row["transaction_id"] is None else show("transaction", row["transaction_id"]),
-            "message": None if row["message"] is None else json.loads(row["message"])}
-
-
-def _waiting(routes: APIRouter, pool: Pool) -> None:
-    @routes.get("/v1/unmatched-answers", tags=["operations"], summary="Messages of acquirers that answered no open request, newest first",
-                responses=_listed("unmatched answer"))
-    async def unmatched(limit: Limit = 50, after: Annotated[int | None, Query(ge=1, lt=2**63)] = None) -> Response:
-        return _paged([_unmatched(row) for row in await _fetch(pool, UNMATCHED, after, limit + 1)], limit)

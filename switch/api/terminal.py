@@ -21,7 +21,10 @@ from switch.directory import Directory
 from switch.errors import Problem
 from switch.money import AMOUNT_MAX, CURRENCIES
 from switch.payments.authorization import ROUTE, Authorizations, Door
+from switch.payments.desk import Told
+from switch.payments.transaction import APPROVED
 from switch.payments.translation import Emv, Order, emv
+from switch.payments.undelivered import Undelivered
 from switch.security.pan import Pan, PanError, Secret
 from switch.security.vault import Vault
 
@@ -278,16 +281,17 @@ def canonical(value: Any) -> bytes:
 class AuthorizationEndpoint:
     """POST /v1/authorizations without a framework: the same models, documented in the OpenAPI file (api/documented.py)."""
 
-    def __init__(self, directory: Directory, authorizations: Authorizations, vault: Vault, admit: Callable[[], None]) -> None:
-        self.directory, self.authorizations, self.vault, self.admit = directory, authorizations, vault, admit
+    def __init__(self, directory: Directory, authorizations: Authorizations, vault: Vault, undelivered: Undelivered,
+                 admit: Callable[[], None]) -> None:
+        self.directory, self.authorizations, self.vault, self.undelivered, self.admit = directory, authorizations, vault, undelivered, admit
         self.now = asyncio.get_running_loop().time
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         door_at = self.now()
-        headers = ANSWER_HEADERS
+        headers, told = ANSWER_HEADERS, None
         try:
-            status, body, replayed = await self._answer(scope, receive, door_at)
-            if replayed:
+            status, body, told = await self._answer(scope, receive, door_at)
+            if told.replayed:
                 headers = REPLAY_HEADERS
         except Exception as error:
             if not isinstance(error, Problem):
@@ -297,17 +301,21 @@ class AuthorizationEndpoint:
             status, body = response.status_code, bytes(response.body)
             headers = [header for header in response.raw_headers if header[0] != b"content-length"]
         metrics.authorization_seconds.observe(self.now() - door_at)
-        whole = scope.get("extensions", {}).get(WHOLE_ANSWER)
-        if whole is None or not whole(status, headers, body):
+        whole, lost = scope.get("extensions", {}).get(WHOLE_ANSWER), False
+        if whole is None or not whole.write(status, headers, body):
             await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"content-length", b"%d" % len(body))]})
             await send({"type": "http.response.body", "body": body})
+            lost = whole is not None and whole.lost()
+        if told is not None and (lost or told.replayed) and told.transaction.state == APPROVED:
+            (self.undelivered.lost if lost else self.undelivered.heard)(told.transaction)
 
-    async def _answer(self, scope: Scope, receive: Receive, door_at: float) -> tuple[int, bytes, bool]:
+    async def _answer(self, scope: Scope, receive: Receive, door_at: float) -> tuple[int, bytes, Told]:
         received_at = datetime.now(UTC)
         headers = one_of_each(scope["headers"])
         caller = identify(self.directory, headers.get(b"authorization"))
         seller = selling(self.directory, caller)
         key = idempotency_key(headers.get(b"idempotency-key"))
+        self.authorizations.look(seller, key)
         check_content(headers)
         deadline_s = request_deadline(headers.get(b"request-deadline"))
         request, value = model_of(AuthorizationRequest, await read_body(headers, receive))
@@ -319,4 +327,4 @@ class AuthorizationEndpoint:
         fingerprint = self.vault.fingerprint(ROUTE.encode() + canonical(value))
         told = await self.authorizations.authorize(order, seller, key, fingerprint, Door(door_at, received_at, deadline_s))
         status, body = answers.first(told.transaction)
-        return status, body, told.replayed
+        return status, body, told

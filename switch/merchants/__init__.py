@@ -22,6 +22,7 @@ class Merchant:
     mcc: str
     time_zone: str
     duplicate_policy: str  # warn refuse
+    undelivered: str  # alert reverse: what happens to an approval that its terminal never heard of
     created_at: datetime
     unreferenced_refunds: bool = False
 
@@ -67,6 +68,7 @@ class Acquirer:
     time_zone: str
     answer_timeout_ms: int
     reversal_grace_ms: int
+    min_in_flight: int
     max_in_flight: int
     created_at: datetime
     host: str

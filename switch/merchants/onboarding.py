@@ -34,6 +34,7 @@ from switch.merchants import (
 )
 from switch.merchants.reversal_terms import ReversalTerms, check_terms, read_terms, set_terms
 from switch.merchants.rules import ACQUIRER_RULES, check, refuse
+from switch.payments.timers import Limits, acquirer_faults
 from switch.security import credentials
 
 PAGE_MAX = 200
@@ -112,16 +113,19 @@ def _page(rows: Sequence[Any], limit: int, ident: str) -> Page[Any]:
 
 
 ORGANISATION = "INSERT INTO organisation (organisation_id, name) VALUES ($1, $2)"
-MERCHANT = "INSERT INTO merchant (merchant_id, organisation_id, name, mcc, time_zone, duplicate_policy) VALUES ($1, $2, $3, $4, $5, $6)"
+MERCHANT = """INSERT INTO merchant (merchant_id, organisation_id, name, mcc, time_zone, duplicate_policy, undelivered)
+VALUES ($1, $2, $3, $4, $5, $6, $7)"""
+MERCHANT_UNDELIVERED = "UPDATE merchant SET undelivered = $2 WHERE merchant_id = $1"
 STORE = "INSERT INTO store (store_id, merchant_id, name, city, country, time_zone) VALUES ($1, $2, $3, $4, $5, $6)"
 TERMINAL = "INSERT INTO terminal (terminal_id, merchant_id, store_id, name) VALUES ($1, $2, $3, $4)"
 MERCHANT_STATUS = "UPDATE merchant SET status = $2 WHERE merchant_id = $1 AND (status <> $3 OR status = $2) RETURNING true"
 TERMINAL_STATUS = "UPDATE terminal SET status = $2 WHERE terminal_id = $1 AND (status <> $3 OR status = $2) RETURNING true"
 ACQUIRER = """INSERT INTO acquirer (acquirer_id, name, dialect, message_mode, institution_code, time_zone,
-answer_timeout_ms, reversal_grace_ms, max_in_flight) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
+answer_timeout_ms, reversal_grace_ms, max_in_flight, min_in_flight) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"""
 LINE = "INSERT INTO acquirer_line (acquirer_id, line_id, host, port) VALUES ($1, $2, $3, $4)"
 CHANGE_ACQUIRER = """UPDATE acquirer SET status = coalesce($2, status), answer_timeout_ms = coalesce($3, answer_timeout_ms),
-reversal_grace_ms = coalesce($4, reversal_grace_ms), max_in_flight = coalesce($5, max_in_flight) WHERE acquirer_id = $1"""
+reversal_grace_ms = coalesce($4, reversal_grace_ms), max_in_flight = coalesce($5, max_in_flight),
+min_in_flight = coalesce($6, min_in_flight) WHERE acquirer_id = $1"""
 CHANGE_LINE = "UPDATE acquirer_line SET host = coalesce($2, host), port = coalesce($3, port) WHERE acquirer_id = $1"
 OPEN_DAY = "INSERT INTO business_day (acquirer_id, business_date) VALUES ($1, $2) ON CONFLICT (acquirer_id, business_date) DO NOTHING"
 CLOSE_DAYS = "UPDATE business_day SET state = 'closing' WHERE acquirer_id = $1 AND business_date < $2 AND state = 'open'"
@@ -171,8 +175,8 @@ class Onboarding:
     """Writes as `switch_writer`. Raises Problem: not_found, already_exists, invalid, conflict; not_ready when the database is not there,
     and then it is not known whether the last write happened."""
 
-    def __init__(self, pool: Pool) -> None:
-        self.pool = pool
+    def __init__(self, pool: Pool, limits: Limits = Limits()) -> None:
+        self.pool, self.limits = pool, limits
 
     @asynccontextmanager
     async def _work(self, *, numbering: bool = False) -> AsyncIterator[Connection]:
@@ -206,11 +210,12 @@ class Onboarding:
             return await _get(connection, Organisation, ident)
 
     async def merchant(self, organisation_id: UUID, name: str, mcc: str, time_zone: str = "Asia/Shanghai",
-                       duplicate_policy: str = "warn") -> Merchant:
-        check(name=name, mcc=mcc, time_zone=time_zone, duplicate_policy=duplicate_policy)
+                       duplicate_policy: str = "warn", undelivered: str = "alert") -> Merchant:
+        """`undelivered`: whether an approval that its terminal never heard of raises an alert only, or is reversed too."""
+        check(name=name, mcc=mcc, time_zone=time_zone, duplicate_policy=duplicate_policy, undelivered=undelivered)
         async with self._work() as connection:
             await _get(connection, Organisation, organisation_id)
-            await connection.execute(MERCHANT, ident := _new_id(), organisation_id, name, mcc, time_zone, duplicate_policy)
+            await connection.execute(MERCHANT, ident := _new_id(), organisation_id, name, mcc, time_zone, duplicate_policy, undelivered)
             return await _get(connection, Merchant, ident)
 
     async def store(self, merchant_id: UUID, name: str, city: str = "", country: str = "CN", time_zone: str | None = None) -> Store:
@@ -246,6 +251,13 @@ class Onboarding:
         """active, suspended, closed. Raises Problem conflict: a closed merchant stays closed."""
         return await self._status(Merchant, MERCHANT_STATUS, MERCHANT_STATUSES, merchant_id, status)
 
+    async def merchant_undelivered(self, merchant_id: UUID, undelivered: str) -> Merchant:
+        """alert, reverse: from now on, for those that are not looked at yet too."""
+        check(undelivered=undelivered)
+        async with self._work() as connection:
+            await connection.execute(MERCHANT_UNDELIVERED, merchant_id, undelivered)
+            return await _get(connection, Merchant, merchant_id)
+
     async def terminal_status(self, terminal_id: UUID, status: str) -> Terminal:
         """active, suspended, retired. Raises Problem conflict: a retired terminal stays retired."""
         return await self._status(Terminal, TERMINAL_STATUS, TERMINAL_STATUSES, terminal_id, status)
@@ -260,20 +272,22 @@ class Onboarding:
 
     async def acquirer(self, name: str, dialect: str, host: str, port: int, message_mode: str = "single",
                        institution_code: str | None = None, answer_timeout_ms: int = 30_000, reversal_grace_ms: int = 5_000,
-                       max_in_flight: int = 2048, time_zone: str = "UTC", number_terminals: bool = True,
+                       max_in_flight: int = 2048, min_in_flight: int = 16, time_zone: str = "UTC", number_terminals: bool = True,
                        **terms: Unpack[ReversalTerms]) -> Acquirer:
         """With its line, its first business day (today in its zone), and generated numbers for all terminals unless
         `number_terminals` is False: then the acquirer's own come by `number`."""
         check(ACQUIRER_RULES, name=name, host=host, port=port, message_mode=message_mode, institution_code=institution_code,
-               answer_timeout_ms=answer_timeout_ms, reversal_grace_ms=reversal_grace_ms, max_in_flight=max_in_flight, time_zone=time_zone)
+               answer_timeout_ms=answer_timeout_ms, reversal_grace_ms=reversal_grace_ms, max_in_flight=max_in_flight,
+               min_in_flight=min_in_flight, time_zone=time_zone)
         check_terms(terms)
+        refuse(acquirer_faults(answer_timeout_ms / 1000, reversal_grace_ms / 1000, self.limits))
         try:
             load_dialect(dialect)
         except LookupError:
             refuse([("dialect", "the name of a dialect that this release speaks")])
         async with self._work(numbering=True) as connection:
             await connection.execute(ACQUIRER, ident := _new_id(), name, dialect, message_mode, institution_code, time_zone,
-                                     answer_timeout_ms, reversal_grace_ms, max_in_flight)
+                                     answer_timeout_ms, reversal_grace_ms, max_in_flight, min_in_flight)
             await set_terms(connection, ident, terms)
             await connection.execute(LINE, ident, _new_id(), host, port)
             await connection.execute(OPEN_DAY, ident, datetime.now(ZoneInfo(time_zone)).date())
@@ -283,18 +297,23 @@ class Onboarding:
 
     async def change_acquirer(self, acquirer_id: UUID, *, status: str | None = None, host: str | None = None, port: int | None = None,
                               answer_timeout_ms: int | None = None, reversal_grace_ms: int | None = None,
-                              max_in_flight: int | None = None, **terms: Unpack[ReversalTerms]) -> Acquirer:
+                              max_in_flight: int | None = None, min_in_flight: int | None = None,
+                              **terms: Unpack[ReversalTerms]) -> Acquirer:
         """Changes what is given; a new host or port makes every worker reconnect."""
         check(ACQUIRER_RULES, host=host, port=port, answer_timeout_ms=answer_timeout_ms, reversal_grace_ms=reversal_grace_ms,
-               max_in_flight=max_in_flight)
+               max_in_flight=max_in_flight, min_in_flight=min_in_flight)
         check_terms(terms)
         refuse([] if status in (None, *ACQUIRER_STATUSES) else [("status", f"one of: {', '.join(ACQUIRER_STATUSES)}")])
         async with self._work() as connection:
-            await connection.execute(CHANGE_ACQUIRER, acquirer_id, status, answer_timeout_ms, reversal_grace_ms, max_in_flight)
+            await connection.execute(CHANGE_ACQUIRER, acquirer_id, status, answer_timeout_ms, reversal_grace_ms, max_in_flight,
+                                     min_in_flight)
             await set_terms(connection, acquirer_id, terms)
             if host is not None or port is not None:
                 await connection.execute(CHANGE_LINE, acquirer_id, host, port)
-            return await _get(connection, Acquirer, acquirer_id)
+            changed = await _get(connection, Acquirer, acquirer_id)
+            if changed.status == "active" or answer_timeout_ms is not None or reversal_grace_ms is not None:
+                refuse(acquirer_faults(changed.answer_timeout_ms / 1000, changed.reversal_grace_ms / 1000, self.limits))
+            return changed
 
     async def acquirer_named(self, name: str) -> Acquirer:
         """Raises Problem not_found."""

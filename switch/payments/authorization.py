@@ -1,7 +1,6 @@
 """The walk of one authorization: intent, request, outcome. Three awaits, one way down (ARCHITECTURE.md)."""
 
 import asyncio
-import hashlib
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -21,24 +20,25 @@ from switch.ids import show, uuid7
 from switch.links.acquirer import AcquirerLink, Bounced, Reply, Silence
 from switch.links.numbering import Numbers
 from switch.payments import routing, translation
+from switch.payments.admission import AUTHORIZATION, QUERY, Admission, Permit
 from switch.payments.desk import Desk, Key, Told
 from switch.payments.duties import first_attempt_at
+from switch.payments.history import History
 from switch.payments.journal import Claim, Duty, Intent, Journal, Outcome, Written
+from switch.payments.timers import HTTP_MARGIN_S, send_within
 from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, REVERSED, REVERSING, SENT, STATUS, Event, Transaction, step
-from switch.payments.translation import Order, Verdict
+from switch.payments.translation import Order, Verdict, de7, hash64, hhmmss, mmdd
 from switch.payments.verbs import tolerance
 from switch.security.vault import Vault
 
 CHOICES_MAX = 100_000
 LATE_LOOKS = 4  # for the row of an intent whose commit was in doubt
-SEND_WITHIN_S = 2.0  # of the intent: later nothing may leave (send_not_after)
-REVERSAL_FIRST_S = 1.2  # of the door's clock, so that the sale itself still leaves in time
+REVERSAL_FIRST = 0.6  # of the time in which a sale may leave, so that it still does
 UNDO_TRIES = 5
-HTTP_MARGIN_S = 2.0  # on top of the acquirer's time and the commit budget
 NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost"}
 EVENT_OF_SILENCE = {"timeout": Event.SILENCE, "line_lost": Event.LINE_LOST}
 ROUTE = "authorizations"
-
+PRIORITY = {"balance_inquiry": QUERY, "account_verification": QUERY}
 
 TOLD = {state: metrics.authorizations.labels(status) for state, status in STATUS.items()}
 
@@ -66,49 +66,72 @@ class Authorizations:
     """Walks authorizations of this worker. Joined in app.py."""
 
     def __init__(self, directory: Directory, vault: Vault, journal: Journal, numbers: Numbers, links: Mapping[UUID, AcquirerLink],
-                 desk: Desk, alarm: alerts.Alerts, *, worker_epoch: int, commit_budget_s: float,
+                 desk: Desk, books: History, alarm: alerts.Alerts, admission: Admission, *, worker_epoch: int, commit_budget_s: float,
                  cleared: Callable[[UUID, Acquirer, float], Awaitable[bool]]) -> None:
         """`cleared(terminal, acquirer, seconds)`: sends what the terminal still owes; whether nothing is left (Reversals.clear)."""
         self.directory, self.vault, self.journal, self.numbers, self.links = directory, vault, journal, numbers, links
-        self.desk, self.alarm, self.worker_epoch, self.commit_budget_s = desk, alarm, worker_epoch, commit_budget_s
-        self.cleared = cleared
+        self.desk, self.books, self.alarm, self.admission, self.worker_epoch = desk, books, alarm, admission, worker_epoch
+        self.commit_budget_s, self.cleared = commit_budget_s, cleared
 
     async def authorize(self, order: Order, seller: Seller, key: str, fingerprint: bytes, door: Door, route: str = ROUTE) -> Told:
         """One authorization, or a refund without one, under its key. Shapes: 201 and 202 are rows, refusals are Problem (nothing written)."""
         identity = (seller.merchant.merchant_id, seller.terminal.terminal_id, key)
         return await self.desk.submit(identity, route, fingerprint, lambda: self._walk(order, seller, identity, fingerprint, door, route))
 
+    def look(self, seller: Seller, key: str) -> None:
+        """At the door, before the body is read. Raises Problem overloaded when it would be refused anyway, whatever it says."""
+        merchant_id, terminal = seller.merchant.merchant_id, seller.terminal
+        if (merchant_id, terminal.terminal_id, key) in self.desk.walks:  # the first request with this key runs: its answer is for this one too
+            return
+        queued, now = len(self.journal.intents.queue), self.desk.loop.time()
+        reason = self.admission.shut(self.alternatives(terminal, routing.ANY), merchant_id, queued, now)
+        if reason:
+            raise self.shed(reason)
+
+    def shed(self, reason: str) -> Problem:
+        metrics.shed.labels(reason).inc()
+        return Problem("overloaded", retry_after=self.admission.retry_after(), extra={"processed": False})
+
     async def _walk(self, order: Order, seller: Seller, key: Key, fingerprint: bytes, door: Door, route: str) -> Told:
         found = self.directory.brand(order.pan.reveal()[:12])
         brand = found.brand if found is not None else "unknown"
-        acquirer, link = self._usable(order, seller.terminal, brand, door)
-        if acquirer.reversals.first and not await self._reversals_first(seller.terminal, acquirer, door):
-            if await self.desk.history.key(*key) is not None:  # not a new sale
-                return await self.desk.stored(key, ROUTE, fingerprint, door.at + acquirer.answer_timeout_s)
-            raise Problem("reversal_pending", retry_after=2, extra={"processed": False})
+        acquirer, link, permit = self._usable(order, seller, brand, door)
+        try:
+            if acquirer.reversals.first and not await self._reversals_first(seller.terminal, acquirer, door):
+                if await self.desk.history.key(*key) is not None:  # not a new sale
+                    return await self.desk.stored(key, route, fingerprint, door.at + acquirer.answer_timeout_s)
+                raise Problem("reversal_pending", retry_after=2, extra={"processed": False})
+            return await self._sell(order, seller, key, fingerprint, door, route, brand, acquirer, link, permit)
+        finally:
+            permit.leave(self.desk.loop.time())  # whatever ended it; after its answer this changes nothing
+
+    async def _sell(self, order: Order, seller: Seller, key: Key, fingerprint: bytes, door: Door, route: str, brand: str, acquirer: Acquirer,
+                    link: AcquirerLink, permit: Permit) -> Told:
         transaction = self.transaction(order, seller, key[2], acquirer, brand, door)
         message = translation.request(order, transaction, acquirer, seller.merchant, seller.store)
         transaction.match_key = match_key(acquirer.dialect, message)
         transaction.request_message = translation.masked(acquirer.dialect, message, transaction.emv)
-        send_not_after = door.at + SEND_WITHIN_S
+        send_not_after = door.at + send_within(acquirer.answer_timeout_s)
         deadline = door.at + acquirer.answer_timeout_s
-        http_deadline = door.at + acquirer.answer_timeout_s + self.commit_budget_s + HTTP_MARGIN_S
+        http_deadline = deadline + self.commit_budget_s + HTTP_MARGIN_S
 
         claim = await self.journal.intent(  # AWAIT 1: durable before the first byte leaves
             Intent(transaction, route, fingerprint, seller.merchant.duplicate_policy == "refuse"), door.at + self.commit_budget_s)
         if claim is not Claim.OURS:
+            permit.leave(self.desk.loop.time())
             return await self._not_ours(claim, transaction, key, route, fingerprint, http_deadline)
         result = await link.request(message, send_not_after=send_not_after, deadline=deadline)  # AWAIT 2
+        leave(permit, result, self.desk.loop.time())
         outcome = await self.outcome(transaction, acquirer, result)
         written = await self.journal.outcome(outcome, http_deadline - HTTP_MARGIN_S)  # AWAIT 3: durable before the answer
         return await self.told(transaction, written)
 
-    def _usable(self, order: Order, terminal: Terminal, brand: str, door: Door) -> tuple[Acquirer, AcquirerLink]:
-        """The first acquirer that may and can take it. Raises Problem before anything is written."""
-        alternatives = self.alternatives(terminal, brand)
+    def _usable(self, order: Order, seller: Seller, brand: str, door: Door) -> tuple[Acquirer, AcquirerLink, Permit]:
+        """The first acquirer that may and can take it, with a place on the way to it. Raises Problem before anything is written."""
+        alternatives = self.alternatives(seller.terminal, brand)
         if not alternatives:
             raise Problem("no_route", retry_after=60, extra={"processed": False})
-        refusal = None
+        refusal, crowded, now = None, False, self.desk.loop.time()
         for acquirer in alternatives:
             fault = translation.fault(order, acquirer.dialect, acquirer.message_mode)
             if fault is not None:
@@ -118,15 +141,22 @@ class Authorizations:
             if door.deadline_s is not None and door.deadline_s < needed:
                 raise Problem("deadline_too_short", f"Request-Deadline must be at least {needed:g} seconds for this acquirer.")
             link = self.links.get(acquirer.acquirer_id)
-            if acquirer.status == "active" and link is not None and link.usable():
-                return acquirer, link
+            if acquirer.status != "active" or link is None:
+                continue
+            if link.usable():
+                permit = self.admission.enter(acquirer.acquirer_id, seller.merchant.merchant_id, PRIORITY.get(order.type, AUTHORIZATION), now)
+                if permit is not None:
+                    return acquirer, link, permit
+            crowded = crowded or link.state == "up"  # no room at the gate, or its window is full
+        if crowded:
+            raise self.shed("acquirer")
         if refusal is not None:
             raise Problem("not_supported", refusal)
         raise Problem("acquirer_unavailable", retry_after=5, extra={"processed": False})
 
     async def _reversals_first(self, terminal: Terminal, acquirer: Acquirer, door: Door) -> bool:
         """For acquirers that want a terminal's reversal before its next sale: whether none is left. Raises Problem: nothing is written yet."""
-        left = door.at + REVERSAL_FIRST_S - asyncio.get_running_loop().time()
+        left = door.at + REVERSAL_FIRST * send_within(acquirer.answer_timeout_s) - asyncio.get_running_loop().time()
         try:
             return await self.cleared(terminal.terminal_id, acquirer, left)
         except (*UNKNOWN, asyncpg.PostgresError, Problem):
@@ -167,7 +197,7 @@ class Authorizations:
             mti=rule.mti, processing_code=rule.fixed["3"], stan=stan, transmitted_at=de7(received_at), local_time=hhmmss(wall),
             local_date=mmdd(wall), pos_entry_mode=translation.entry_mode(order, acquirer.dialect), pos_condition=rule.fixed["25"], rrn=rrn,
             card_acceptor_terminal=terminal_number, card_acceptor=acceptor, mcc=seller.merchant.mcc, match_key="",
-            received_at=received_at, send_not_after=received_at + timedelta(seconds=SEND_WITHIN_S),
+            received_at=received_at, send_not_after=received_at + timedelta(seconds=send_within(acquirer.answer_timeout_s)),
             respond_by=received_at + timedelta(seconds=acquirer.answer_timeout_s), request_message="",
             terminal_trace=order.terminal_trace, reference=order.reference,
             same_trace=hash64(terminal_id, mmdd(wall).encode(), order.terminal_trace.encode()) if order.terminal_trace else None)
@@ -251,7 +281,7 @@ class Authorizations:
             return Told(transaction, False)
         if written is Written.UNKNOWN:  # not durable in time: pending, and from now on nobody may approve it
             return Told(replace(transaction, state=SENT, outcome=None, reason="outcome_unknown", advice="ask_again"), False)
-        stored = await self.desk.history.transaction(transaction.transaction_id)  # somebody reversed it first: obey the row
+        stored = await self.books.transaction(transaction.transaction_id)  # somebody reversed it first: obey the row
         logs.warning("outcome_lost", transaction_id=transaction.transaction_id, state=stored.state if stored else None)
         if stored is None:
             raise Problem("internal")
@@ -283,7 +313,7 @@ class Authorizations:
             await asyncio.sleep(pause)
             pause = min(pause * 2, 5.0)
             try:
-                stored = await self.desk.history.transaction(transaction_id)
+                stored = await self.books.transaction(transaction_id)
                 if stored is None and looks > 0:
                     looks -= 1
                     continue
@@ -324,17 +354,15 @@ class Authorizations:
                     raise Problem("not_ready", "The journal cannot be written just now; cancel again.", retry_after=2)
 
 
-def de7(at: datetime) -> str:
-    """DE7: UTC, MMDDhhmmss."""
-    return mmdd(at) + hhmmss(at)
+def leave(permit: Permit, result: Reply | Bounced | Silence | None, now: float) -> None:
+    """Gives the place back, with what the acquirer showed."""
+    if isinstance(result, Reply):
+        permit.leave(now, (result.answered_at - result.sent_at).total_seconds())
+    else:
+        permit.leave(now, None, isinstance(result, Silence) and result.reason == "timeout")
 
 
-def mmdd(at: datetime) -> str:
-    return f"{at.month:02d}{at.day:02d}"
 
-
-def hhmmss(at: datetime) -> str:
-    return f"{at.hour:02d}{at.minute:02d}{at.second:02d}"
 
 
 def read(transaction: Transaction, acquirer: Acquirer, message: Mapping[str, str]) -> tuple[Event, Verdict]:
@@ -347,10 +375,6 @@ def read(transaction: Transaction, acquirer: Acquirer, message: Mapping[str, str
         transaction.advice = "new_payment_allowed"
     return verdict.event, verdict
 
-
-def hash64(*parts: bytes) -> int:
-    """A signed 64-bit key for an index; parts are of fixed length but the last."""
-    return int.from_bytes(hashlib.blake2b(b"".join(parts), digest_size=8).digest(), "big", signed=True)
 
 
 def captures_later(transaction: Transaction, acquirer: Acquirer) -> bool:

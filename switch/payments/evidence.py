@@ -6,7 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
-from messages.dialect import answer_fault, match_key
+from messages.dialect import answer_fault, differing_field, match_key
 from messages.masking import mask
 from switch import alerts, logs, metrics
 from switch.database import UNKNOWN, Pool
@@ -61,28 +61,29 @@ class Evidence:
         acquirer = self.directory.acquirers[UUID(unmatched.acquirer_id)]
         message = unmatched.message
         shown = json.dumps(mask(acquirer.dialect, message)).replace("\\u0000", "") if message is not None else None
-        transaction = await self._transaction(acquirer, message) if message is not None else None
-        await self.pool.execute(RECORD, acquirer.acquirer_id, unmatched.received_at, unmatched.reason, unmatched.field,
+        transaction, field = await self._transaction(acquirer, message) if message is not None else (None, None)
+        field = unmatched.field or field
+        await self.pool.execute(RECORD, acquirer.acquirer_id, unmatched.received_at, unmatched.reason, field,
                                 transaction.transaction_id if transaction else None, shown)
-        logs.warning("unmatched_answer", acquirer=acquirer.name, reason=unmatched.reason, field=unmatched.field,
+        logs.warning("unmatched_answer", acquirer=acquirer.name, reason=unmatched.reason, field=field,
                      transaction_id=transaction.transaction_id if transaction else None)
         if transaction is not None and message is not None and unmatched.reason in ("late", "duplicate", "no_request"):
             await self._apply(acquirer, transaction, message, unmatched.reason)
 
-    async def _transaction(self, acquirer: Acquirer, message: dict[str, str]) -> Transaction | None:
-        """The stored request that this message answers: found by RRN, proven by the whole match key."""
-        if not message.get("37"):
-            return None
-        for row in await self.pool.fetch(FIND, acquirer.acquirer_id, message["37"]):
+    async def _transaction(self, acquirer: Acquirer, message: dict[str, str]) -> tuple[Transaction | None, str | None]:
+        """The stored request that this message answers: found by RRN, proven by the whole match key. With the field that makes it no answer
+        to it, or that differs from the request that it is nearest to: the line that sent it may be another one, or gone."""
+        differing = None
+        for row in await self.pool.fetch(FIND, acquirer.acquirer_id, message["37"]) if message.get("37") else ():
             transaction = await self.history.transaction(row[0])
             if transaction is not None and transaction.match_key == match_key(acquirer.dialect, message):
-                return transaction
-        return None
+                return transaction, answer_fault(acquirer.dialect, request_of(transaction), message)
+            if transaction is not None and differing is None and transaction.mti[1] == message["0"][1]:
+                differing = differing_field(acquirer.dialect, request_of(transaction), message)
+        return None, differing
 
     async def _apply(self, acquirer: Acquirer, transaction: Transaction, message: dict[str, str], reason: str) -> None:
-        request = {"0": transaction.mti, "3": transaction.processing_code, "4": f"{transaction.amount:012d}",
-                   "49": CURRENCIES[transaction.currency][0]}
-        if not translation.is_answer_to(transaction, message) or answer_fault(acquirer.dialect, request, message) is not None:
+        if not translation.is_answer_to(transaction, message) or answer_fault(acquirer.dialect, request_of(transaction), message) is not None:
             return
         verdict = translation.verdict(transaction, acquirer.dialect, message)
         duty = await self.history.duty(transaction.transaction_id)
@@ -99,3 +100,10 @@ class Evidence:
             await self.pool.execute(EXPEDITE, transaction.transaction_id, event is Event.APPROVE)
         elif after.alert:
             await self.alarm.raise_(after.alert, show("transaction", transaction.transaction_id))
+
+
+def request_of(transaction: Transaction) -> dict[str, str]:
+    """What of a stored request an answer is held against."""
+    return {"0": transaction.mti, "3": transaction.processing_code, "4": f"{transaction.amount:012d}", "7": transaction.transmitted_at,
+            "11": transaction.stan, "37": transaction.rrn, "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor,
+            "49": CURRENCIES[transaction.currency][0]}

@@ -3,7 +3,6 @@
 A request in doubt is reversed, and its original stands. An advice states what already happened: it is repeated until it is answered.
 """
 
-import asyncio
 import os
 import time
 from dataclasses import MISSING, dataclass, fields, replace
@@ -21,15 +20,20 @@ from switch.errors import Problem
 from switch.ids import show, uuid7
 from switch.links.acquirer import AcquirerLink
 from switch.payments import duties, translation, verbs
-from switch.payments.authorization import HTTP_MARGIN_S, SEND_WITHIN_S, Authorizations, Door, de7, hhmmss, mmdd
+from switch.payments.admission import AUTHORIZATION, CAPTURE, VOID, Permit
+from switch.payments.authorization import Authorizations, Door, leave
 from switch.payments.desk import Key, Told
 from switch.payments.journal import Claim, Duty
 from switch.payments.reservations import FollowUp, Reservations
 from switch.payments.reversals import Reversals, Taken
+from switch.payments.timers import HTTP_MARGIN_S, send_within
 from switch.payments.transaction import STATUS, Transaction
+from switch.payments.translation import de7, hhmmss, mmdd
 from switch.payments.verbs import Refusal
 from switch.security.pan import Pan
 from switch.security.vault import VaultError
+
+PRIORITY = {"void": VOID, "capture": CAPTURE, "tip": CAPTURE, "refund": CAPTURE, "increment": AUTHORIZATION}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,22 +78,38 @@ class FollowUps:
         refused = verbs.refusal(wanted.type, original, await self.history.followers(original), amount, acquirer.business_date, door.received_at)
         if refused is not None:
             raise problem(refused)
+        link, permit = self._way(wanted.type, original.merchant_id, acquirer, exchange, door)
+        try:
+            row, message = await self._row(wanted, original, exchange, amount, key, acquirer, door)
+            intent = FollowUp(row, wanted.route, fingerprint, acquirer.business_date, wanted.final,
+                              duty=advice_duty(row, door.received_at, acquirer, link is not None), sent=link is not None)
+            claim = await self.reservations.intent(intent, door.at + self.authorizations.commit_budget_s)  # AWAIT 1: reserved, durable, then sent
+            if claim is Claim.DUPLICATE:
+                return await self.desk.stored(key, wanted.route, fingerprint, http_deadline)
+            if claim is not Claim.OURS:
+                raise problem(claim) if isinstance(claim, Refusal) else unavailable(exchange)
+            if link is None or permit is None:
+                return Told(row, False)
+            if exchange == "advice":
+                return await self._advised(intent, acquirer, link, permit, message, deadline)
+            result = await link.request(message, send_not_after=door.at + send_within(acquirer.answer_timeout_s), deadline=deadline)  # AWAIT 2
+            leave(permit, result, self.desk.loop.time())
+            outcome = await self.authorizations.outcome(row, acquirer, result)
+            written = await self.authorizations.journal.outcome(outcome, http_deadline - HTTP_MARGIN_S)  # AWAIT 3
+            return await self.authorizations.told(row, written)
+        finally:
+            if permit is not None:
+                permit.leave(self.desk.loop.time())
+
+    def _way(self, type_: str, merchant_id: UUID, acquirer: Acquirer, exchange: str, door: Door) -> tuple[AcquirerLink | None, Permit | None]:
+        """The line for the first copy and a place on it. An advice is taken without; a request is refused before anything is written."""
         link = self._link(acquirer, exchange, door)
-        row, message = await self._row(wanted, original, exchange, amount, key, acquirer, door)
-        intent = FollowUp(row, wanted.route, fingerprint, acquirer.business_date, wanted.final,
-                          duty=advice_duty(row, door.received_at, acquirer, link is not None), sent=link is not None)
-        claim = await self.reservations.intent(intent, door.at + self.authorizations.commit_budget_s)  # AWAIT 1: reserved, durable, then sent
-        if claim is Claim.DUPLICATE:
-            return await self.desk.stored(key, wanted.route, fingerprint, http_deadline)
-        if claim is not Claim.OURS:
-            raise problem(claim) if isinstance(claim, Refusal) else unavailable(exchange)
-        if exchange == "advice":
-            return await self._advised(intent, acquirer, link, message, deadline)
-        assert link is not None
-        result = await link.request(message, send_not_after=door.at + SEND_WITHIN_S, deadline=deadline)  # AWAIT 2
-        outcome = await self.authorizations.outcome(row, acquirer, result)
-        written = await self.authorizations.journal.outcome(outcome, http_deadline - HTTP_MARGIN_S)  # AWAIT 3
-        return await self.authorizations.told(row, written)
+        if link is None:
+            return None, None
+        permit = self.authorizations.admission.enter(acquirer.acquirer_id, merchant_id, PRIORITY[type_], self.desk.loop.time())
+        if permit is None and exchange == "request":
+            raise self.authorizations.shed("acquirer")
+        return (link, permit) if permit is not None else (None, None)
 
     def _link(self, acquirer: Acquirer, exchange: str, door: Door) -> AcquirerLink | None:
         """The line for the first copy. An advice is taken without one; a request is refused before anything is written."""
@@ -121,7 +141,7 @@ class FollowUps:
             tip_amount=amount if wanted.type == "tip" else 0, cashback_amount=0, capture_method=None, partial_approval="refuse",
             pan_key=pan_key, pan_sealed=sealed, pan_sealed_on=now.date(), mti=rule.mti, processing_code=rule.fixed["3"],
             pos_condition=rule.fixed["25"], stan=stan, rrn=rrn, transmitted_at=de7(now), local_time=hhmmss(wall), local_date=mmdd(wall),
-            received_at=now, send_not_after=now + timedelta(seconds=SEND_WITHIN_S),
+            received_at=now, send_not_after=now + timedelta(seconds=send_within(acquirer.answer_timeout_s)),
             respond_by=now + timedelta(seconds=acquirer.answer_timeout_s), terminal_trace=None, reference=wanted.reference, same_trace=None,
             emv=None)
         message = translation.follow_up(row, original, acquirer.dialect, pan, expiry)
@@ -137,15 +157,17 @@ class FollowUps:
             await self.authorizations.alarm.raise_("unreadable_card", show("transaction", original.transaction_id))
             raise Problem("internal") from None
 
-    async def _advised(self, intent: FollowUp, acquirer: Acquirer, link: AcquirerLink | None, message: dict[str, str], deadline: float) -> Told:
+    async def _advised(self, intent: FollowUp, acquirer: Acquirer, link: AcquirerLink, permit: Permit, message: dict[str, str],
+                       deadline: float) -> Told:
         """The first copy of an advice. Whatever becomes of it is written as for its repeats, which go on when it was not answered."""
         row, duty = intent.transaction, intent.duty
-        if link is None or duty is None:
-            return Told(row, False)
+        assert duty is not None
         taken = Taken(row.transaction_id, row.acquirer_id, "advice", duty.stan, duty.transmitted_at, 1, 0, row.received_at, None,
                       duty.next_attempt_at)
         try:
-            result = await link.request(message, send_not_after=asyncio.get_running_loop().time() + SEND_WITHIN_S, deadline=deadline)
+            send_not_after = self.desk.loop.time() + send_within(acquirer.answer_timeout_s)
+            result = await link.request(message, send_not_after=send_not_after, deadline=deadline)
+            leave(permit, result, self.desk.loop.time())
             await self.reversals.settle(taken, row, acquirer, result)
             stored = await self.history.transaction(row.transaction_id)
         except (*UNKNOWN, asyncpg.PostgresError, Problem) as error:  # the duty's lease ends by itself, and it is sent again

@@ -5,11 +5,12 @@ from switch import metrics
 from switch.directory import Acquirer
 from switch.errors import Problem
 from switch.payments import translation
-from switch.payments.authorization import HTTP_MARGIN_S, Authorizations, Door, Seller
+from switch.payments.authorization import Authorizations, Door, Seller
 from switch.payments.desk import Key, Told
 from switch.payments.follow_ups import advice_duty, unavailable
 from switch.payments.journal import Claim
 from switch.payments.reservations import FollowUp, Reservations
+from switch.payments.timers import HTTP_MARGIN_S
 from switch.payments.translation import Order
 
 ROUTE = "advices"

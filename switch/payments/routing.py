@@ -5,6 +5,8 @@ from uuid import UUID
 
 from switch.directory import Acquirer, Route, Terminal
 
+ANY = "*"  # as a brand: whatever the card
+
 
 def choose(routes: Sequence[Route], acquirers: dict[UUID, Acquirer], terminal: Terminal, brand: str) -> list[Acquirer]:
     """The acquirers whose route fits and that know this terminal by number; best first, each once.
@@ -13,7 +15,7 @@ def choose(routes: Sequence[Route], acquirers: dict[UUID, Acquirer], terminal: T
     """
     found: dict[UUID, Acquirer] = {}
     for route in routes:
-        if route.merchant_id not in (None, terminal.merchant_id) or route.brand not in (None, brand):
+        if route.merchant_id not in (None, terminal.merchant_id) or (route.brand not in (None, brand) and brand != ANY):
             continue
         if route.acquirer_id in terminal.numbers and route.acquirer_id in acquirers:
             found.setdefault(route.acquirer_id, acquirers[route.acquirer_id])

@@ -1,5 +1,6 @@
 """Between a transaction and the acquirer's messages. Pure: fields in, fields out; what a dialect lacks is absent data."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -206,3 +207,21 @@ def emv(text: str) -> Emv:
 def is_answer_to(transaction: Transaction, message: Mapping[str, str]) -> bool:
     """Whether a late message answers the stored request itself, not its reversal."""
     return message.get("0") == answer_mti(transaction.mti)
+
+
+def de7(at: datetime) -> str:
+    """DE7: UTC, MMDDhhmmss."""
+    return mmdd(at) + hhmmss(at)
+
+
+def mmdd(at: datetime) -> str:
+    return f"{at.month:02d}{at.day:02d}"
+
+
+def hhmmss(at: datetime) -> str:
+    return f"{at.hour:02d}{at.minute:02d}{at.second:02d}"
+
+
+def hash64(*parts: bytes) -> int:
+    """A signed 64-bit key for an index; parts are of fixed length but the last."""
+    return int.from_bytes(hashlib.blake2b(b"".join(parts), digest_size=8).digest(), "big", signed=True)
