@@ -117,9 +117,9 @@ async def test_a_cancelled_sale_is_known_to_its_terminal(shop: Shop) -> None:
 async def test_a_sale_with_a_follow_up_is_known_to_its_terminal_and_one_with_our_own_capture_is_not(
         shop: Shop, idempotency_key: str | None, known: bool) -> None:
     _, row = await hang_up(shop, 10_350)
-    ours = ("merchant_id", "store_id", "terminal_id", "caller", "acquirer_id", "business_date")
-    follower = rows.transaction(**{name: row[name] for name in ours}, type="capture", exchange="advice", original_id=row["transaction_id"],
-                                idempotency_key=idempotency_key)
+    ours = ("merchant_id", "store_id", "terminal_id", "caller", "acquirer_id", "business_date", "currency", "pan_token")
+    kind = {"type": "refund", "exchange": "request"} if known else {"type": "capture", "exchange": "advice"}
+    follower = rows.transaction(**{name: row[name] for name in ours}, **kind, original_id=row["transaction_id"], idempotency_key=idempotency_key)
     connection = await asyncpg.connect(shop.url)
     try:
         await rows.insert(connection, "transaction", **{name: value for name, value in asdict(follower).items() if value is not None})
