@@ -37,15 +37,17 @@ def verdict(tree: Path, *tests: str) -> str:
         done = subprocess.run(command, cwd=tree, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
     except subprocess.TimeoutExpired:
         return f"no verdict within {SECONDS_MAX} s"
+    last = done.stdout.strip().splitlines()[-3:]
     if done.returncode not in (0, 1) or not report.exists():
-        return f"pytest ended with {done.returncode}: {' / '.join(done.stdout.strip().splitlines()[-3:])}"
+        return f"pytest ended with {done.returncode}: {' / '.join(last)}"
     suite = ET.parse(report).getroot()[0]
+    failed = [case.get("name", "") for case in suite if case.find("failure") is not None]
     counts = {name: int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")}
     if counts["tests"] == 0 or counts["skipped"]:
         return "the test did not run"
     if counts["failures"]:
-        return "red"
-    return f"broken down outside the test: {' / '.join(done.stdout.strip().splitlines()[-3:])}" if counts["errors"] else "green"
+        return f"red: {', '.join(failed)}" if len(tests) > 1 else "red"
+    return f"broken down outside the test: {' / '.join(last)}" if counts["errors"] else "green"
 
 
 def ablated(tree: Path, ablation: Ablation) -> str:
