@@ -47,7 +47,7 @@ def test_the_forms_are_those_that_an_encoder_makes() -> None:
 
 async def test_a_scan_finds_what_was_planted_in_a_table_a_dump_the_wal_and_a_log(cluster_url: str, cluster_folder: Path, tmp_path: Path) -> None:
     """In a database of its own with a number of its own, so that no other scan meets it."""
-    url, planted, begun = await create_database(cluster_url), luhn("6212349081726350"), time.time()
+    url, planted, begun = await create_database(cluster_url), luhn("6212349081726353"), time.time()
     connection = await asyncpg.connect(url)
     await connection.execute("CREATE TABLE planted (value text, raw bytea, code jsonb)")
     await connection.execute("INSERT INTO planted VALUES ($1, $2, $3)", f"card {planted}", planted.encode("utf-16-le"), json.dumps({"a": [{"code": SECURITY_CODE}]}))
