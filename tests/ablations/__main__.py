@@ -56,13 +56,14 @@ def ablated(tree: Path, ablation: Ablation) -> str:
         texts = applied(ablation, tree)
     except LookupError as fault:
         return f"no longer applies: {fault}"
+    before = {file: (tree / file).read_bytes() for file in texts}
     try:
         for file, text in texts.items():
             (tree / file).write_text(text, encoding="utf-8")
         return verdict(tree, ablation.test)
     finally:
-        for file in texts:
-            shutil.copyfile(ROOT / file, tree / file)
+        for file, content in before.items():
+            (tree / file).write_bytes(content)
 
 
 def main(arguments: list[str]) -> int:
