@@ -24,8 +24,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module i
 EXAMPLES = {GenerationMode.POSITIVE: 10, GenerationMode.NEGATIVE: 6}
 ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "operator", "till"), "onboarding": ("operator", "operator", "till"),
          "operations": ("operator", "operator", "merchant.one"), "problems": ("till",), "follow-ups": ("till", "till", "dual", "merchant.one")}
-# There is no alert unless something goes wrong; without terms there is no room for a tip; an offline approval names a chip's own data.
-NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/authorizations/{authorization}/tips", "POST /v1/advices"}
+# What needs a state that no drawn request brings about: an alert, a parked reversal, somebody's request for approval, terms with room for a tip.
+NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{ident}/retry", "POST /v1/reversals/{ident}/resolve", "POST /v1/approvals/{ident}",
+                  "POST /v1/approvals/{ident}/refuse", "POST /v1/authorizations/{authorization}/tips", "POST /v1/advices"}
 
 
 @pytest_asyncio.fixture(scope="module")
