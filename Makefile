@@ -8,12 +8,13 @@ READY := .venv/.ready
 LOCKED := requirements/run.txt requirements/dev.txt requirements/load.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help setup run test check bench load lock
+.PHONY: help setup run test ablations check bench load lock
 
 help:
 	@echo "make setup   make .venv from the locked requirements (the other targets do it by themselves)"
 	@echo "make run     the demo: embedded PostgreSQL, acquirer stub, switch, one authorization to see"
 	@echo "make test    all tests"
+	@echo "make ablations  takes each safeguard out of a copy: the test it names must go red"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   CPU per authorization against the baseline, memory, added time"
 	@echo "make load    Locust: steady, ramp, spike; then the three books are compared"
@@ -46,6 +47,9 @@ run: $(READY)
 
 test: $(READY)
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+ablations: $(READY)
+	@exec $(BIN)/python -m tests.ablations $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check

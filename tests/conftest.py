@@ -22,6 +22,13 @@ async def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
     await embedded.stop()
 
 
+@pytest.fixture(scope="session")
+def cluster_folder(cluster_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where that PostgreSQL keeps its files."""
+    (folder,) = [each for each in tmp_path_factory.getbasetemp().glob("cluster*") if not each.is_symlink()]
+    return folder
+
+
 async def create_database(cluster_url: str) -> str:
     """A new database, migrated; its URL."""
     name = f"t_{uuid.uuid4().hex[:12]}"

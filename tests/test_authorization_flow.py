@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
 from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails
 from tests.flows import ANSWER_TIMEOUT_MS, Shop, eventually, local_now, new_key, open_shop
-from tests.processes import CARD, Answer
+from tests.processes import CARD, Answer, stub_book
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -253,6 +254,47 @@ async def test_the_intent_is_stored_before_the_host_received_and_the_outcome_aft
     row = await shop.row(outcome(await shop.pay(4700))["id"])
     assert row["received_at"] <= row["intent_at"] <= row["sent_at"] <= row["answered_at"] <= row["outcome_at"]
     assert row["sent_at"] <= row["send_not_after"]
+
+
+async def _waiting(shop: Shop, statement: str) -> bool:
+    """Whether a statement of the journal waits for a lock."""
+    return bool(await shop.sql("""SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+                               AND strpos(query, $1) > 0""", statement))
+
+
+async def _seen(shop: Shop, amount: int) -> list[Any]:
+    return [line for line in await stub_book(shop.host.control) if line["kind"] == "received" and line.get("fields", {}).get("4") == f"{amount:012d}"]
+
+
+async def test_nothing_is_sent_while_the_intent_is_not_durable(shop: Shop) -> None:
+    other = await asyncpg.connect(shop.url)
+    try:
+        async with other.transaction():
+            await other.execute("LOCK TABLE idempotency IN SHARE MODE")
+            sale = asyncio.create_task(shop.pay(4800))
+            await eventually(lambda: _waiting(shop, "intent_row"), "the intent does not wait")
+            assert await _seen(shop, 4800) == [] and not sale.done()
+        outcome(await sale)
+        assert len(await _seen(shop, 4800)) == 1
+    finally:
+        await other.close()
+
+
+async def test_approved_is_not_said_while_the_outcome_is_not_durable(shop: Shop) -> None:
+    key, other = new_key(), await asyncpg.connect(shop.url)
+    try:
+        await shop.host.order("delay", ANSWER_TIMEOUT_MS / 2000, {"4": f"{4900:012d}"})
+        sale = asyncio.create_task(shop.pay(4900, key))
+        await eventually(lambda: _seen(shop, 4900), "the sale has not left")
+        async with other.transaction():
+            await other.execute("SELECT 1 FROM transaction WHERE idempotency_key = $1 FOR UPDATE", key)
+            ended = asyncio.ensure_future(eventually(lambda: _waiting(shop, "outcome_row"), "the outcome does not wait"))
+            await asyncio.wait([sale, ended], return_when=asyncio.FIRST_COMPLETED)
+            assert not sale.done(), "approved before it was written down"
+            await ended
+        assert outcome(await sale)["status"] == "approved"
+    finally:
+        await other.close()
 
 
 async def test_a_possible_duplicate_is_named_and_sold_where_the_merchant_only_wants_a_warning(shop: Shop) -> None:

@@ -319,6 +319,17 @@ async def test_a_step_that_came_too_late_is_lost_and_nothing_of_it_is_written(jo
     assert await owner.fetch("SELECT kind FROM transaction_event WHERE transaction_id = $1", made[1].transaction_id) == [("reversed",)]
 
 
+async def test_a_step_from_an_older_version_is_lost_even_in_the_same_state(journal: Journal, owner: asyncpg.Connection) -> None:
+    [row] = await sent(journal)
+    owed = reversing(row)
+    assert await journal.outcome(owed, soon()) is Written.OURS
+    moved = Outcome(replace(owed.transaction, version=3, reason="first"), "REVERSING")
+    assert await journal.outcome(moved, soon()) is Written.OURS
+    assert await journal.outcome(Outcome(replace(moved.transaction, reason="second"), "REVERSING"), soon()) is Written.LOST
+    found = (await stored(owner, row)) or {}
+    assert (found["version"], found["reason"]) == (3, "first")
+
+
 async def test_two_steps_of_one_transaction_are_never_in_one_batch(journal: Journal, owner: asyncpg.Connection) -> None:
     made = await sent(journal, 20)
     first = [approved(row) for row in made]

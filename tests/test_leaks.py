@@ -6,9 +6,8 @@ import hashlib
 import io
 import json
 import re
-import struct
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,92 +18,47 @@ import pytest_asyncio
 
 from acquirer_stubs.codec import Message
 from switch import logs
+from tests import leak_scan
+from tests.conftest import create_database
 from tests.flows import Reply, Shop, answer_to, eventually, new_key, open_shop, scripted_host
+from tests.leak_scan import HOLDER, NEEDLES, PANS, PIN_BLOCK, SECURITY_CODE, TRACK_TAIL, TWELVE, card, emv, leaks, luhn
 from tests.processes import Answer
 
-PANS = ["6212340918273643", "4111112938475661", "6212340918273645463"]
-TWELVE = "630490182737"
-TRACK_TAIL = "30122018273640918"
-PIN_BLOCK = "C0DEC0FFEE9182AB"
-HOLDER = "KANARIENVOGEL/OTTO"
-SECURITY_CODE = "9137"
+
+@pytest.mark.parametrize("name", NEEDLES)
+def test_the_scanner_finds_every_form_wherever_it_stands(name: str) -> None:
+    assert len(NEEDLES[name]) >= leak_scan.SHORTEST
+    assert name in leaks(b"before " + NEEDLES[name] + b" behind") and leaks(b"nothing" * 1000) == []
 
 
-def luhn(pan: str) -> str:
-    """The same number with its right check digit."""
-    total = sum(int(digit) if at % 2 else sum(divmod(2 * int(digit), 10)) for at, digit in enumerate(reversed(pan[:-1])))
-    return pan[:-1] + str(-total % 10)
-
-
-PANS, TWELVE = [luhn(pan) for pan in PANS], luhn(TWELVE)
-
-
-def tlv(tag: str, value: str) -> str:
-    return f"{tag}{len(value) // 2:02X}{value}"
-
-
-def emv(pan: str) -> str:
-    """Chip data that carries what may never be kept: PAN, track 2 equivalent, cardholder's name, discretionary data."""
-    padded = pan + "F" * (len(pan) % 2)
-    track = f"{pan}D{TRACK_TAIL}"
-    return (tlv("9F26", "A1B2C3D4E5F60718") + tlv("5A", padded) + tlv("57", track + "F" * (len(track) % 2)) + tlv("5F20", HOLDER.encode().hex())
-            + tlv("9F1F", TRACK_TAIL.encode().hex()) + tlv("9A", "261123"))
-
-
-def base64_forms(raw: bytes) -> Iterator[bytes]:
-    """What base64 of any text that holds `raw` must hold, at each of the three offsets."""
-    for offset in range(3):
-        padded = base64.b64encode(b"\0" * offset + raw)
-        yield padded[4 if offset else 0:].rstrip(b"=")[: (len(raw) - 3) * 4 // 3]
-
-
-def packed(digits: str) -> list[bytes]:
-    """BCD without the half bytes at the ends, which may be shared."""
-    even = digits if len(digits) % 2 == 0 else digits[:-1]
-    odd = digits[1:]
-    return [bytes.fromhex(even), bytes.fromhex(odd[: len(odd) // 2 * 2])]
-
-
-def needles() -> dict[str, bytes]:
-    """Every form in which a canary could lie about, by what it is."""
-    found: dict[str, bytes] = {}
-    for at, pan in enumerate(PANS):
-        raw = pan.encode()
-        forms = {"ascii": raw, "hex": raw.hex().encode(), "HEX": raw.hex().upper().encode(), "utf-16le": pan.encode("utf-16-le"),
-                 "utf-16be": pan.encode("utf-16-be"), "spaced": " ".join(re.findall(".{1,4}", pan)).encode(), "dashed": "-".join(re.findall(".{1,4}", pan)).encode(),
-                 "track": f"{pan}D".encode()}
-        forms |= {f"bcd {n}": form for n, form in enumerate(packed(pan))}
-        forms |= {f"base64 {n}": form for n, form in enumerate(base64_forms(raw))}
-        if len(pan) < 19:
-            forms |= {"int64": struct.pack(">q", int(pan)), "int64 little": struct.pack("<q", int(pan))}
-        for name in ("md5", "sha1", "sha256", "sha512", "blake2b", "sha3_256"):
-            digest = hashlib.new(name, raw).digest()
-            forms |= {name: digest, f"{name} hex": digest.hex().encode(), f"{name} base64": base64.b64encode(digest)[:20]}
-        found |= {f"PAN {at} {name}": form for name, form in forms.items()}
-    for name, text in (("track tail", TRACK_TAIL), ("holder", HOLDER), ("PIN block", PIN_BLOCK), ("pin block", PIN_BLOCK.lower())):
-        raw = text.encode()
-        found |= {name: raw, f"{name} hex": raw.hex().encode(), f"{name} HEX": raw.hex().upper().encode(), f"{name} utf-16": text.encode("utf-16-le")}
-        found |= {f"{name} base64 {n}": form for n, form in enumerate(base64_forms(raw))}
-    found["PIN block raw"] = bytes.fromhex(PIN_BLOCK)
-    return found
-
-
-NEEDLES = needles()
-
-
-def leaks(content: bytes) -> list[str]:
-    return [name for name, needle in NEEDLES.items() if needle in content]
-
-
-def test_the_scanner_finds_every_form_it_looks_for() -> None:
+def test_the_forms_are_those_that_an_encoder_makes() -> None:
+    """Each kind of form once by another way than the scanner's own."""
     for at, pan in enumerate(PANS):
         for name, content in (("ascii", f"x{pan}y".encode()), ("base64 0", base64.b64encode(f"{pan} and more".encode())),
                               ("base64 1", base64.b64encode(f"a{pan} and more".encode())), ("base64 2", base64.b64encode(f"ab{pan} and more".encode())),
-                              ("sha256", hashlib.sha256(pan.encode()).digest()), ("utf-16le", f"card {pan}".encode("utf-16-le")),
+                              ("sha256", hashlib.sha256(pan.encode()).digest()), ("sha256 hex", hashlib.sha256(pan.encode()).hexdigest().encode()),
+                              ("utf-16le", f"card {pan}".encode("utf-16-le")), ("hex", f"a{pan}b".encode().hex().encode()),
+                              ("spaced", f"{pan[:4]} {pan[4:8]} {pan[8:12]} {pan[12:16]} {pan[16:]}".strip().encode()),
                               ("bcd 0", bytes.fromhex(pan + "F" * (len(pan) % 2))), ("bcd 1", bytes.fromhex(("0" + pan + "F")[: len(pan) // 2 * 2 + 2]))):
             assert f"PAN {at} {name}" in leaks(content), (at, name)
-    assert all(len(needle) >= 7 for needle in NEEDLES.values())  # shorter ones would be found by chance
-    assert "PIN block raw" in leaks(bytes.fromhex(PIN_BLOCK)) and leaks(b"nothing" * 1000) == []
+    assert {"PIN block raw", "track ascii"} <= {*leaks(bytes.fromhex(PIN_BLOCK)), *leaks(f"{PANS[0]}D{TRACK_TAIL}".encode())}
+    assert "track bcd 1" in leaks(bytes.fromhex(f"0{TRACK_TAIL}")) and "holder hex" in leaks(emv(PANS[0]).lower().encode())
+
+
+async def test_a_scan_finds_what_was_planted_in_a_table_a_dump_the_wal_and_a_log(cluster_url: str, cluster_folder: Path, tmp_path: Path) -> None:
+    """In a database of its own with a number of its own, so that no other scan meets it."""
+    url, planted, begun = await create_database(cluster_url), luhn("6212349081726353"), time.time()
+    connection = await asyncpg.connect(url)
+    await connection.execute("CREATE TABLE planted (value text, raw bytea, code jsonb)")
+    await connection.execute("INSERT INTO planted VALUES ($1, $2, $3)", f"card {planted}", planted.encode("utf-16-le"), json.dumps({"a": [{"code": SECURITY_CODE}]}))
+    await connection.close()
+    (tmp_path / "log").write_bytes(f"x{planted}".encode().hex().encode())
+    scan = await leak_scan.everything(url, {"cluster": cluster_folder, "home": tmp_path}, {"log": f'{{"a": "{planted}", "b": "{SECURITY_CODE}"}}\n'}, begun, (planted,))
+    found = set(scan.found)
+    assert {"table planted.value: PAN 0 ascii", "table planted.raw: PAN 0 utf-16le", "table planted.code: security code", "dump pg_dump: PAN 0 ascii", "home log: PAN 0 hex",
+            "text log: PAN 0 ascii", "text log line 1: security code"} <= found
+    assert any(re.fullmatch("cluster [0-9A-F]{24}: PAN 0 ascii", each) for each in found), found  # a segment of the write-ahead log
+    assert set(scan.looked) == {"table", "dump", "cluster", "home", "text"} and min(scan.looked.values()) > 30
 
 
 @dataclass(slots=True, repr=False)
@@ -116,11 +70,6 @@ class Run:
     log: io.StringIO
     folder: Path
     begun: float  # wall clock, seconds
-
-
-def card(pan: str, **more: object) -> dict[str, Any]:
-    return {"entry_mode": "chip", "pan": pan, "expiry": "3012", "emv": emv(pan), "security_code": SECURITY_CODE,
-            "pin": {"block": PIN_BLOCK, "format": "iso0", "key_id": "zone1"}, **more}
 
 
 async def sell(shop: Shop) -> list[Answer]:
@@ -250,22 +199,12 @@ async def test_the_masked_number_shows_the_bin_and_the_last_four_and_no_more(run
     assert shown == {f"{pan[:8]}{'*' * (len(pan) - 12)}{pan[-4:]}" for pan in PANS}
 
 
-async def test_no_column_of_any_table_holds_a_card_in_any_form(run: Run) -> None:
-    columns = await run.shop.sql("""SELECT c.table_name, c.column_name FROM information_schema.columns c JOIN information_schema.tables t USING (table_schema, table_name)
-        WHERE c.table_schema = 'public' AND t.table_type = 'BASE TABLE'""")
-    assert len(columns) > 150
-    connection = await asyncpg.connect(run.shop.url)
-    try:
-        for column in columns:
-            name = f'"{column["table_name"]}"."{column["column_name"]}"'
-            for row in await connection.fetch(f'SELECT DISTINCT "{column["column_name"]}" FROM "{column["table_name"]}" WHERE "{column["column_name"]}" IS NOT NULL'):
-                content = row[0] if isinstance(row[0], bytes) else str(row[0]).encode()
-                assert leaks(content) == [], name
-                assert content != SECURITY_CODE.encode(), name
-                if isinstance(row[0], str) and row[0].startswith("{"):
-                    assert SECURITY_CODE not in json.loads(row[0]).values(), name
-    finally:
-        await connection.close()
+async def test_no_column_of_any_table_and_no_dump_holds_a_card_in_any_form(run: Run) -> None:
+    scan = leak_scan.Scan()
+    await scan.tables(run.shop.url)
+    scan.dump(run.shop.url)
+    assert scan.found == []
+    assert scan.looked["table"] > 20_000 and scan.looked["dump"] > 100_000, scan.looked
 
 
 async def test_the_seal_and_the_token_are_keyed(run: Run) -> None:
@@ -274,35 +213,32 @@ async def test_the_seal_and_the_token_are_keyed(run: Run) -> None:
     assert {len(row["pan_sealed"]) for row in rows} == {56} and {len(row["pan_token"]) for row in rows} == {32}
 
 
-async def test_no_file_of_postgresql_holds_a_card_in_any_form(run: Run, tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_no_file_of_postgresql_holds_a_card_in_any_form(run: Run, cluster_folder: Path) -> None:
     """The write-ahead log holds whatever was ever written, committed or not; it is not compressed, so a scan of the bytes is a proof."""
-    (setting,) = await run.shop.sql("SELECT oid::text, current_setting('wal_compression') AS compressed FROM pg_database WHERE datname = current_database()")
+    (setting,) = await run.shop.sql("SELECT current_setting('wal_compression') AS compressed")
     assert setting["compressed"] == "off"
-    scanned, proof = 0, PANS[0][:8].encode() + b"****"
-    seen = False
-    for path in (each for folder in tmp_path_factory.getbasetemp().glob("cluster*") for each in folder.rglob("*") if each.is_file()):
-        if path.stat().st_mtime < run.begun - 1 or (path.parent.parent.name == "base" and path.parent.name != setting["oid"]):
-            continue  # written before there were canaries, or in the database of other tests
-        content = path.read_bytes().rstrip(b"\0")  # the end of a log segment is not written yet
-        scanned += len(content)
-        seen = seen or proof in content
-        assert leaks(content) == [], path.name
-    assert seen and scanned > 4_000_000, scanned
+    proof = leak_scan.Scan({"masked": PANS[0][:8].encode() + b"****"})  # what may stand there, and does
+    proof.files("cluster", cluster_folder, run.begun)
+    assert any(re.match("cluster [0-9A-F]{24}:", each) for each in proof.found), proof.found
+    scan = leak_scan.Scan()
+    scan.files("cluster", cluster_folder, run.begun)
+    assert scan.found == [] and scan.looked["cluster"] > 4_000_000, scan
 
 
 async def test_our_log_and_the_hosts_book_hold_no_card(run: Run) -> None:
-    text = run.log.getvalue()
-    assert text.count("\n") > 20 and leaks(text.encode()) == []
-    assert SECURITY_CODE not in [str(value) for line in text.splitlines() for value in json.loads(line).values()]
+    scan, text = leak_scan.Scan(), run.log.getvalue()
+    assert text.count("\n") > 20
+    scan.lines("text", "log", text)
     for name in ("single", "dual"):
-        content = (run.folder / name / "book.jsonl").read_bytes()
-        assert content and leaks(content) == []
+        content = (run.folder / name / "book.jsonl").read_text()
+        assert content and leaks(content.encode()) == []
+    assert scan.found == []
 
 
 async def test_nothing_beside_the_key_file_is_left_in_the_home_folder(run: Run) -> None:
-    for path in run.folder.rglob("*"):
-        if path.is_file():
-            assert leaks(path.read_bytes()) == [], path.name
+    scan = leak_scan.Scan()
+    scan.files("home", run.folder)
+    assert scan.found == [] and scan.looked["home"] > 10_000
     assert (run.folder / "keys.json").stat().st_mode & 0o077 == 0
 
 

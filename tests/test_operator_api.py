@@ -16,6 +16,7 @@ from switch import callers, database
 from switch.alerts import Alerts
 from switch.api import operator, problems
 from switch.api.documented import complete, documented
+from switch.api.shapes import ProblemDetails
 from switch.api.terminal import CancellationRequest
 from switch.database import Pool
 from switch.directory import Directory
@@ -73,7 +74,7 @@ async def desk(database_url: str, pool: Pool) -> AsyncIterator[Desk]:
     problems.install(app)
     app.include_router(operator.router(lambda request: callers.identify(directory, request.headers.get("authorization")), onboarding,
                                        lambda: links, pool))
-    complete(app, operator.MODELS)
+    complete(app, [*operator.MODELS, ProblemDetails])
     desk = Desk(app, directory, database_url, links)
     desk.key = (await onboarding.key("operator", person="Li Wei")).text
     await desk.refresh()

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ import pytest_asyncio
 from messages.dialect import load
 from messages.dialect import match_key as key_of_match
 from switch.ids import show
+from switch.payments import recovery
 from switch.payments.journal import INTENT_COLUMNS
 from switch.security.pan import Pan
 from tests import rows
@@ -143,6 +144,29 @@ async def test_a_worker_that_lost_its_lease_obeys_the_one_that_took_over(shop: S
     now = await shop.until(answer.body["id"], "reversed")
     assert (now["approved_amount"], await shop.host.effect(now["rrn"])) == (0, (0, 0))
     assert [message["0"] for message in await shop.host.received(now["rrn"])] == ["0200", "0420"]
+
+
+class HourBehind(datetime):
+    """The wall clock of a machine that is wrong."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> "datetime":  # type: ignore[override]
+        return datetime.now(tz) - timedelta(hours=1)
+
+
+async def test_a_wrong_clock_of_the_worker_moves_no_lease(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database's clock alone says until when a lease holds."""
+    lease = "SELECT lease_until, extract(epoch FROM lease_until - now())::float AS left FROM worker WHERE epoch = $1"
+    epoch = shop.switch.recovery.epoch
+    monkeypatch.setattr(recovery, "datetime", HourBehind, raising=False)
+    (before,) = await shop.sql(lease, epoch)
+
+    async def renewed() -> Any:
+        (now,) = await shop.sql(lease, epoch)
+        return now if now["lease_until"] != before["lease_until"] else None
+
+    now = await eventually(renewed, "the lease was not renewed")
+    assert recovery.LEASE_S - 5 < now["left"] <= recovery.LEASE_S
 
 
 async def test_past_its_time_a_sale_is_recovered_whoever_owns_it(shop: Shop, second: Shop) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from fastapi import FastAPI, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from switch import metrics
 from switch.api import follow_ups, merchant, offline, operator, problems, resolving, terms
@@ -93,12 +93,13 @@ def application(parts: Parts) -> FastAPI:
     async def healthz() -> dict[str, str]:
         return {"status": "alive"}
 
-    @app.get("/readyz", tags=["operations"], summary="This worker admits payments")
+    @app.get("/readyz", tags=["operations"], summary="This worker admits payments",
+             responses={503: {"description": "It does not: send it no payments; the body says why", "content": {"application/json": {}}}})
     async def readyz() -> Response:
         ready, body = await parts.readiness()
         return JSONResponse({"ready": ready, **body}, 200 if ready else 503, {} if ready else {"retry-after": "2"})
 
-    @app.get("/metrics", tags=["operations"], summary="Prometheus metrics")
+    @app.get("/metrics", tags=["operations"], summary="Prometheus metrics", response_class=PlainTextResponse)
     async def exposition() -> Response:
         return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
 

@@ -31,7 +31,7 @@ from switch.api.onboard import (
     said,
     shown,
 )
-from switch.api.shapes import ProblemDetails
+from switch.api.shapes import refused
 from switch.callers import Caller, require
 from switch.database import UNKNOWN, Pool
 from switch.errors import Problem
@@ -91,11 +91,7 @@ def _listed(kind: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"description": "One page", "content": {"application/json": {"example": {"items": [EXAMPLES[kind]], "next": None}}}}}
 
 
-def _refused(*codes: int) -> dict[int | str, dict[str, Any]]:
-    return {code: {"model": ProblemDetails, "description": "Refused"} for code in codes}
-
-
-WRITES = _refused(400, 409, 413, 415)
+WRITES = refused(400, 409, 413, 415)
 
 
 def router(identify: Callable[[Request], Caller], onboarding: Onboarding, links: Links, pool: Pool) -> APIRouter:
@@ -107,7 +103,7 @@ def router(identify: Callable[[Request], Caller], onboarding: Onboarding, links:
             logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
         return caller
 
-    routes = APIRouter(dependencies=[Depends(operator)], responses=_refused(401, 403, 404, 422, 503))
+    routes = APIRouter(dependencies=[Depends(operator)], responses=refused(401, 403, 404, 422, 503))
     for kind in RECORDS:
         _reads(routes, onboarding, kind)
     _merchants(routes, onboarding)

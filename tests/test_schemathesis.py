@@ -1,0 +1,174 @@
+"""The OpenAPI file against a real switch: whatever it allows and whatever it forbids is answered as it says, and never with a fault of ours (I-32)."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from random import Random
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import load_all_checks
+from schemathesis.specs.openapi import checks
+
+from tests.flows import Shop, new_key, open_shop
+from tests.processes import CARD
+
+# The switch runs beside the strategies in this process and draws its own jitter: hypothesis takes that for a draw of ours.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module inside strategies")
+EXAMPLES = {GenerationMode.POSITIVE: 10, GenerationMode.NEGATIVE: 6}
+ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "operator", "till"), "onboarding": ("operator", "operator", "till"),
+         "operations": ("operator", "operator", "merchant.one"), "problems": ("till",), "follow-ups": ("till", "till", "dual", "merchant.one")}
+# What needs a state that no drawn request brings about: an alert, a parked reversal, somebody's request for approval, terms with room for a tip.
+NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{ident}/retry", "POST /v1/reversals/{ident}/resolve", "POST /v1/approvals/{ident}",
+                  "POST /v1/approvals/{ident}/refuse", "POST /v1/authorizations/{authorization}/tips", "POST /v1/advices"}
+
+
+@pytest_asyncio.fixture(scope="module")
+async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
+    async with open_shop(database_url, tmp_path_factory.mktemp("schemathesis")) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(scope="module")
+async def known(shop: Shop) -> dict[str, Any]:
+    """What really exists, so that not everything ends as "not found": sales of both terminals, and records that nobody sells with."""
+    async def made(path: str, **body: Any) -> Any:
+        answer = await shop.ask("POST", f"/v1/{path}", body, "operator")
+        assert answer.status == 201, answer.raw
+        return answer.body["id"]
+
+    organisation = await made("organisations", name="Spare")
+    merchant = await made("merchants", organisation=organisation, name="Spare", mcc="5812")
+    store = await made("stores", merchant=merchant, name="Spare")
+    terminal, keys = await made("terminals", store=store, name="spare"), [new_key() for _ in range(4)]
+    acquirer = await made("acquirers", name="spare", dialect="iso87_ascii", host="127.0.0.1", port=9, number_terminals=False)
+    await shop.ask("PATCH", f"/v1/acquirers/{acquirer}", {"status": "down"}, "operator")
+    sales = [(await shop.pay(5000 + at, key, till)).body["id"] for at, key in enumerate(keys) for till in ("till", "dual")]
+    held = [(await shop.pay(9000 + 100 * at, key="till", type="preauthorization")).body["id"] for at in range(12)]
+    await shop.ask("PATCH", f"/v1/merchants/{merchant}", {"status": "suspended"}, "operator")
+    return {"organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
+            "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
+            "routes": await made("routes", acquirer=acquirer, merchant=merchant), "keys": await made("keys", role="terminal", terminal=terminal),
+            "sales": sales, "held": held, "idempotency_keys": keys}
+
+
+NUMBERS = {"card_acceptor_terminal": "S0000001", "card_acceptor": "SPARE0000000001"}
+
+
+def helped(case: Any, known: dict[str, Any], random: Random) -> None:
+    """Real ids and sound values in places where text that is drawn at random would never get past the first check."""
+    kind = case.operation.path.split("/")[2] if case.operation.path.startswith("/v1/") else ""
+    for name in case.path_parameters or {}:
+        if name in ("authorization", "transaction"):
+            case.path_parameters[name] = random.choice(known["held" if case.method == "POST" and not case.operation.path.endswith("/reversals") else "sales"])
+        elif name == "ident" and kind in known:
+            case.path_parameters[name] = known[kind]
+        elif name in ("acquirer", "merchant"):
+            case.path_parameters[name] = known[name]
+        elif name == "code":
+            case.path_parameters[name] = random.choice(["invalid", "not_found"])
+    if "idempotency_key" in (case.query or {}):
+        case.query["idempotency_key"] = random.choice(known["idempotency_keys"])
+    for name in ("after", "store", "terminal", "acquirer"):
+        (case.query or {}).pop(name, None)
+    if case.operation.path == "/v1/authorizations" and isinstance(case.body, dict):
+        sell(case, case.body, random)
+    elif case.operation.definition.raw["tags"][0] == "follow-ups":
+        case.headers["Idempotency-Key"] = new_key()
+        case.body = {name: random.randrange(1, 9) for name in ("amount", "tip_amount") if isinstance(case.body, dict) and name in case.body}
+        case.body |= {"authorization": random.choice(known["sales"]), "amount": 1} if case.operation.path == "/v1/refunds" else {}
+    elif isinstance(case.body, dict):
+        case.body |= {name: known[name] for name in ("organisation", "merchant", "store", "terminal", "acquirer") if case.body.get(name) is not None}
+        case.body |= {name: value for name, value in sound(random).items() if case.body.get(name) is not None}
+        case.body |= harmless(case.operation.path, known, random)
+
+
+def sound(random: Random) -> dict[str, Any]:
+    return {"name": f"n{random.randrange(10**9)}", "mcc": "5812", "time_zone": "Asia/Shanghai", "country": "CN", "city": "Shanghai", "dialect": "iso87_ascii",
+            "host": "127.0.0.1", "port": 9, "person": "Some Body", "institution_code": "12345678", "priority": 500, "brand": "visa", "answer_timeout_ms": 3000,
+            "reversal_grace_ms": 500, "max_in_flight": 100, "expires_at": "2040-01-01T00:00:00Z", **NUMBERS}
+
+
+def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]:
+    """What keeps the spare records usable and agrees with itself."""
+    match path:
+        case "/v1/acquirers":
+            return {"number_terminals": False}
+        case "/v1/keys":
+            of_person = {"role": "operator", "terminal": None, "merchant": None, "person": "Some Body"}
+            return random.choice([of_person, {"role": "terminal", "terminal": known["terminal"], "merchant": None, "person": None}])
+        case "/v1/terminals":
+            return {"numbers": None}
+        case "/v1/merchants/{ident}" | "/v1/terminals/{ident}":
+            return {"status": "suspended"}
+        case "/v1/acquirers/{ident}":
+            return {"status": random.choice(["down", None])}
+    return {}
+
+
+def sell(case: Any, body: dict[str, Any], random: Random) -> None:
+    """A body that agrees with itself, around what was drawn."""
+    case.headers["Idempotency-Key"] = new_key()
+    case.headers.pop("Request-Deadline", None)
+    body |= {"qr": None, "currency": random.choice(["CNY", "USD", "KWD", "JPY"]), "local_time": None, "tip_amount": 0, "cashback_amount": 0, "capture_method": None}
+    body["amount"] = None if body["type"] in ("balance_inquiry", "account_verification") else random.randrange(1000, 9999)
+    drawn = body["card"] if isinstance(body.get("card"), dict) else {}
+    body["card"] = {name: value for name, value in drawn.items() if name in ("sequence_number", "security_code")} | CARD
+
+
+def tried(operation: Any, mode: GenerationMode, shop: Shop, known: dict[str, Any], session: requests.Session, statuses: set[int]) -> None:
+    """Draws cases of one operation, sends them and holds the answers against the file."""
+    tag = operation.definition.raw["tags"][0]
+    held = [schemathesis.checks.not_a_server_error, checks.status_code_conformance, checks.content_type_conformance, checks.response_headers_conformance,
+            checks.response_schema_conformance]
+    if mode is GenerationMode.NEGATIVE:
+        held.append(checks.negative_data_rejection)
+
+    @settings(max_examples=EXAMPLES[mode], deadline=None, database=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @given(case=operation.as_strategy(generation_mode=mode), chance=st.integers(0, 1 << 30))
+    def one(case: Any, chance: int) -> None:
+        random = Random(chance)
+        if mode is GenerationMode.POSITIVE and random.random() < 0.75:
+            helped(case, known, random)
+        case.headers["Authorization"] = f"Bearer {shop.keys[random.choice(ROLES[tag])]}"
+        if isinstance(case.body, dict) and isinstance(case.body.get("host"), str):
+            case.body["host"] = "127.0.0.1"  # nothing of this may leave the machine
+        response = case.call(base_url=shop.base, session=session)
+        statuses.add(response.status_code)
+        case.validate_response(response, checks=held)
+
+    one()
+
+
+def all_tried(file: Any, shop: Shop, known: dict[str, Any], tag: str) -> dict[str, set[int]]:
+    load_all_checks()
+    schema, statuses = schemathesis.openapi.from_dict(file), defaultdict[str, set[int]](set)
+    with requests.Session() as session:
+        session.trust_env = False
+        for result in schema.get_all_operations():
+            operation = result.ok()
+            if operation.definition.raw["tags"][0] != tag:
+                continue
+            for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+                if mode is GenerationMode.POSITIVE or operation.definition.raw.get("parameters") or operation.definition.raw.get("requestBody"):
+                    tried(operation, mode, shop, known, session, statuses[operation.label])
+    return statuses
+
+
+@pytest.mark.parametrize("tag", sorted(ROLES))
+async def test_every_operation_answers_as_the_file_says(shop: Shop, known: dict[str, Any], tag: str) -> None:
+    file = (await shop.ask("GET", "/openapi.json")).body
+    statuses = await asyncio.to_thread(all_tried, file, shop, known, tag)
+    assert bool(statuses) is (tag in {operation["tags"][0] for methods in file["paths"].values() for operation in methods.values()})
+    assert [label for label, seen in statuses.items() if not seen & {200, 201, 202} and label not in NO_GOOD_ANSWER] == [], dict(statuses)
+
+
+async def test_no_operation_is_left_out(shop: Shop) -> None:
+    file = (await shop.ask("GET", "/openapi.json")).body
+    assert {operation["tags"][0] for methods in file["paths"].values() for operation in methods.values()} <= set(ROLES)
