@@ -20,8 +20,12 @@ from switch.database import Connection
 from switch.directory import Acquirer, Directory
 from switch.errors import Problem, StartError
 from switch.ids import read, show
-from switch.links.acquirer import AcquirerLink, LinkSettings
+from switch.links import Link, LinkSettings
+from switch.links.acquirer import AcquirerLink
+from switch.links.holder import Holder, address_of
 from switch.links.numbering import Numbers
+from switch.links.shared import SharedLink
+from switch.links.slots import Slots
 from switch.merchants.approvals import Approvals
 from switch.merchants.onboarding import Onboarding
 from switch.payments import timers
@@ -35,7 +39,7 @@ from switch.payments.follow_ups import FollowUps
 from switch.payments.history import History
 from switch.payments.journal import Journal
 from switch.payments.offline import OfflineSales
-from switch.payments.recovery import LEASE_S, RENEW_S, Recovery, claim
+from switch.payments.recovery import LEASE_S, LEASE_TRUSTED_S, RENEW_S, Recovery, claim, end, end_all
 from switch.payments.reservations import Reservations
 from switch.payments.resolution import Resolution
 from switch.payments.reversals import Reversals
@@ -49,12 +53,19 @@ WRITERS, READERS, OWED = 4, 6, 4
 DRAIN_MARGIN_S = 5.0
 READY_PROBE_S = 1.0
 PULSE_S = 0.05
-LEASE_TRUSTED_S = 6.0  # of its 10: after that another worker may take over what this one sent
 GC_THRESHOLD = 50_000  # new objects per young collection: an authorization makes hundreds, nearly all die with it
 FIRST_BLOCKS = 5  # of numbers per acquirer at the start
 HOT_PATH = "/v1/authorizations"
 
 ASGI = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+def open_vault(settings: Settings) -> Vault:
+    """The keys, made when there are none. Raises StartError."""
+    try:
+        return Vault(Keyring.create(settings.keys_file))
+    except (VaultError, OSError) as error:
+        raise StartError(f"the key file {settings.keys_file} cannot be used ({error}); it must be ours, mode 0600, and not empty") from None
 
 
 class Switch:
@@ -64,7 +75,7 @@ class Switch:
         """`alone`: this process holds the home folder's lock, so every earlier worker of this database is dead."""
         self.settings, self.url, self.alone = settings, database_url, alone
         self.directory = Directory()
-        self.links: dict[UUID, AcquirerLink] = {}
+        self.links: dict[UUID, Link] = {}
         self.tasks: list[asyncio.Task[None]] = []
         self.admission = Admission(random.random)
         self.limits = timers.Limits(settings.commit_budget_s, settings.http_deadline_s)
@@ -77,10 +88,7 @@ class Switch:
         if faults := timers.worker_faults(self.limits, timers.Lease(LEASE_S, LEASE_TRUSTED_S, RENEW_S)):
             raise StartError("\n".join(faults))
         await database.migrate(self.url, lambda line: logs.info("migrating", detail=line))
-        try:
-            self.vault = Vault(Keyring.create(self.settings.keys_file))
-        except (VaultError, OSError) as error:
-            raise StartError(f"the key file {self.settings.keys_file} cannot be used ({error}); it must be ours, mode 0600, and not empty") from None
+        self.vault = open_vault(self.settings)
         self.writers = await database.pool(self.url, "switch_writer", WRITERS)
         self.readers = await database.pool(self.url, "switch_reader", READERS)
         self.owed = await database.pool(self.url, "switch_writer", OWED)
@@ -90,18 +98,24 @@ class Switch:
         self.numbers = Numbers(self._writer)
         self.journal = Journal(self._journal_connection, lambda outcome: self.authorizations.settle_unsure(outcome),
                                lambda intent: self.authorizations.settle_late(intent))
-        epoch = await claim(self.writers, self.alone)
+        async with self.writers.acquire() as connection:
+            if self.alone:
+                await end_all(connection)
+            self.lease = await claim(connection)
+        epoch, folder = self.lease.epoch, self.settings.home / "run"
+        self.slots = Slots(self._writer, epoch, address_of(folder, epoch))
+        self.holder = Holder(folder, epoch, self._held)
         self.authorizations = Authorizations(self.directory, self.vault, self.journal, self.numbers, self.links, self.desk, self.books,
                                              self.alarm, self.admission, worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s,
                                              cleared=lambda *wanted: self.reversals.clear(*wanted))
         self.evidence = Evidence(self.writers, self.directory, self.history, self.authorizations, self.alarm)
         self.cancellations = Cancellations(self.writers, self.history, self.authorizations, self.directory)
-        self.reversals = Reversals(self._journal_connection, self.directory, self.books, self.vault, self.links, self.alarm, self._may_send)
+        self.reversals = Reversals(self._journal_connection, self.directory, self.books, self.vault, self.links, self.alarm, self.may_send)
         self.reservations = Reservations(self._journal_connection, lambda follow_up: self.follow_ups.settle_late(follow_up))
         self.follow_ups = FollowUps(self.authorizations, self.reservations, self.reversals)
         self.offline = OfflineSales(self.authorizations, self.reservations)
         self.expiry = Expiry(self.owed)
-        self.recovery = Recovery(self.owed, self.books, self.authorizations, epoch)
+        self.recovery = Recovery(self.owed, self.books, self.authorizations, self.lease)
         self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
         self.onboarding = Onboarding(self.writers, self.limits)
@@ -116,7 +130,7 @@ class Switch:
             raise StartError("\n".join(line for lines in self.refused.values() for line in lines))
         await self.journal.start()
         await self.reservations.start()
-        self._run(self.directory.follow(self._reader), self.numbers.work(), self.recovery.renew(), self.recovery.work(),
+        self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.slots.work(), self.recovery.work(),
                   self.evidence.work(), self.reversals.work(), self.expiry.work(), self._gauge(), self._pulse(), self.undelivered.work(),
                   self.watch.work())
         await self.lines_up(self.settings.sign_on_wait_s)
@@ -153,7 +167,7 @@ class Switch:
         now = asyncio.get_running_loop().time()
         if not self.directory.fresh(now):
             raise Problem("not_ready", "The switch cannot read its records.", retry_after=2, extra={"processed": False})
-        if now - self.recovery.renewed_at > LEASE_TRUSTED_S:
+        if not self.may_send():
             raise Problem("not_ready", "The switch cannot renew its lease.", retry_after=2, extra={"processed": False})
 
     async def _resolve(self, connection: Connection, object_: str, payload: Mapping[str, Any], people: Mapping[str, str]) -> None:
@@ -161,14 +175,14 @@ class Switch:
         assert identity is not None
         await self.resolution.resolve(connection, identity, payload, people)
 
-    def _may_send(self) -> bool:
+    def may_send(self) -> bool:
         """Whether this worker's lease is good: without it another may have taken over, and nothing of ours may leave."""
-        return asyncio.get_running_loop().time() - self.recovery.renewed_at <= LEASE_TRUSTED_S
+        return self.lease.trusted()
 
     async def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether this worker admits, and why not. Lines are shown; one that is down does not make the worker unready."""
         now = asyncio.get_running_loop().time()
-        checks = {"directory": self.directory.fresh(now), "lease": now - self.recovery.renewed_at < LEASE_TRUSTED_S, "admitting": not self.draining}
+        checks = {"directory": self.directory.fresh(now), "lease": self.may_send(), "admitting": not self.draining}
         # In a task of its own: asyncpg's cancel of a statement waits for a server that may stand still.
         probe = asyncio.ensure_future(self.owed.fetchval("SELECT true"))
         done, _ = await asyncio.wait([probe], timeout=READY_PROBE_S)
@@ -187,8 +201,9 @@ class Switch:
         if left:
             logs.warning("drained_with_walks_left", count=left)
         for link in self.links.values():
-            await link.drain(1.0)
+            await link.drain(longest if isinstance(link, SharedLink) else 1.0)  # others may wait for what they handed over
             await link.close()
+        await self.holder.close()
         await self.reversals.stop()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.commit_budget_s):
@@ -200,7 +215,8 @@ class Switch:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         with suppress(*database.UNKNOWN, asyncpg.PostgresError):
-            await self.recovery.end()
+            async with self.writers.acquire() as connection:
+                await end(connection, self.lease.epoch)
         await self._close_pools()
         logs.info("stopped")
 
@@ -208,6 +224,13 @@ class Switch:
         for pool in (self.writers, self.readers, self.owed):
             with suppress(*database.UNKNOWN):
                 await asyncio.wait_for(pool.close(), 2)
+
+    async def _keep_lease(self) -> None:
+        """Without its lease a worker is none: it admits nothing, hangs up, and its process ends (serve)."""
+        await self.lease.keep(self._writer)
+        self.draining = True
+        for link in self.links.values():
+            await link.close()
 
     async def _writer(self) -> Connection:
         return await database.connect(self.url, "switch_writer")
@@ -258,25 +281,47 @@ class Switch:
         old, line = self.links.get(acquirer.acquirer_id), next(iter(acquirer.lines), None)
         if line is None:
             return True
-        wanted = LinkSettings(host=line[0], port=line[1], window=acquirer.max_in_flight)
-        if old is not None and (old.settings.host, old.settings.port, old.settings.window) != (wanted.host, wanted.port, wanted.window):
-            del self.links[acquirer.acquirer_id]
-            self._later(self._retire(old, acquirer.answer_timeout_s))
-            old = None
-        if old is None:
-            old = self.links[acquirer.acquirer_id] = self._link(acquirer, wanted)
-            old.start()
+        wanted, limit = LinkSettings(host=line[0], port=line[1], window=acquirer.max_in_flight), acquirer.max_links
+        if old is None or old.settings != wanted or isinstance(old, SharedLink) != (limit > 0):
+            former, old = old, await self._link(acquirer, wanted)
+            self.links[acquirer.acquirer_id] = old
+            if isinstance(former, SharedLink) or (former is not None and limit):  # the host takes only so many: one after the other
+                self._later(self._retire(former, acquirer.answer_timeout_s, old))
+            else:
+                old.start()
+                if former is not None:
+                    self._later(self._retire(former, acquirer.answer_timeout_s))
+        elif isinstance(old, SharedLink):
+            old.limit_to(limit)
+        known = self.directory.acquirers.get(acquirer.acquirer_id)
+        if known is not None and known.sign_on_at != acquirer.sign_on_at:
+            await old.sign_on()
         if acquirer.status == "active":
             await old.up()
         elif old.state not in ("down", "draining"):
             self._later(old.drain(acquirer.answer_timeout_s) if acquirer.status == "draining" else old.down())
         return True
 
-    def _link(self, acquirer: Acquirer, settings: LinkSettings) -> AcquirerLink:
-        return AcquirerLink(str(acquirer.acquirer_id), acquirer.name, acquirer.dialect, settings,
-                            next_stan=lambda: self.numbers.stan(acquirer.acquirer_id), on_unmatched=self.evidence.take,
-                            on_cut_over=lambda month_day: self._later(self._cut_over(acquirer.acquirer_id, month_day)),
-                            on_state=lambda _, state: logs.info("line", acquirer=acquirer.name, state=state))
+    async def _link(self, acquirer: Acquirer, settings: LinkSettings) -> Link:
+        """A line of this worker's own, or one that workers share when the acquirer takes only so many."""
+        acquirer_id = acquirer.acquirer_id
+
+        def own(may_write: Callable[[], bool] = self.may_send) -> AcquirerLink:
+            return AcquirerLink(str(acquirer_id), acquirer.name, acquirer.dialect, settings,
+                                next_stan=lambda: self.numbers.stan(acquirer_id), on_unmatched=self.evidence.take,
+                                on_cut_over=lambda month_day: self._later(self._cut_over(acquirer_id, month_day)),
+                                on_state=lambda _, state: logs.info("line", acquirer=acquirer.name, state=state), may_write=may_write)
+
+        if not acquirer.max_links:
+            return own()
+        await self.holder.open()
+        return SharedLink(str(acquirer_id), acquirer.name, acquirer.dialect, settings, slots=self.slots, limit=acquirer.max_links, make=own,
+                          may_send=self.may_send, on_unmatched=self.evidence.take)
+
+    def _held(self, acquirer_id: str) -> AcquirerLink | None:
+        """Our own line of an acquirer that shares, if we hold one: what the holder's end hands requests to."""
+        link = self.links.get(UUID(acquirer_id))
+        return link.own if isinstance(link, SharedLink) else None
 
     async def _lease_numbers(self, acquirer: Acquirer) -> None:
         """The first blocks, so that the first sale need not be shed."""
@@ -286,9 +331,11 @@ class Switch:
                     for _ in range(FIRST_BLOCKS):
                         await self.numbers.lease(connection, acquirer.acquirer_id, business_date)
 
-    async def _retire(self, link: AcquirerLink, seconds: float) -> None:
+    async def _retire(self, link: Link, seconds: float, successor: Link | None = None) -> None:
         await link.drain(seconds)
         await link.close()
+        if successor is not None:
+            successor.start()
 
     async def _cut_over(self, acquirer_id: UUID, month_day: str) -> None:
         """The host opened a new business day (0800/201, DE15). The year is the one that puts the day nearest to the open one."""

@@ -13,17 +13,20 @@ import asyncpg
 
 from switch import database, inquiries, logs
 from switch.api.onboard import shown
-from switch.demo import demo, serve
+from switch.demo import demo
 from switch.errors import PROBLEMS, Problem, SettingsError, StartError
 from switch.ids import read
 from switch.merchants import IssuedKey
 from switch.merchants.onboarding import Onboarding
 from switch.merchants.reversal_terms import ReversalTerms
+from switch.parent import serve
 from switch.payments.timers import Limits
 from switch.postgres import EmbeddedPostgres, PostgresError
 from switch.serve import database as database_of
 from switch.serve import run, stop_event
-from switch.settings import Settings, load
+from switch.settings import WORKERS_MAX, Settings, load
+from switch.worker import COMMAND as WORKER
+from switch.worker import work
 
 
 def say(line: str) -> None:
@@ -37,13 +40,20 @@ def _milliseconds(seconds: str) -> int:
         raise argparse.ArgumentTypeError("it must be a number of seconds, such as 30") from None
 
 
+def _workers(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= WORKERS_MAX):
+        raise argparse.ArgumentTypeError(f"it must be a whole number from 1 to {WORKERS_MAX}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("switch", description="A payment transaction switch. Settings are SWITCH_* variables.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     shown = verbs.add_parser("demo", help="everything on this machine, with one authorization to see")
     shown.add_argument("--acquirer", metavar="HOST:PORT", help="use this host instead of the stub")
     shown.add_argument("--once", action="store_true", help="end after the sample, with 0 or 1")
-    verbs.add_parser("serve", help="one worker")
+    served = verbs.add_parser("serve", help="serves until it is told to stop")
+    served.add_argument("--workers", type=_workers, metavar="N", help="processes that serve; default: SWITCH_WORKERS, else 1")
     verbs.add_parser("migrate", help="bring the schema to this release's revision")
     verbs.add_parser("postgres", help="the embedded PostgreSQL alone, in the foreground")
     verbs.add_parser("stub", help="the acquirer stub; options as of python -m acquirer_stubs")
@@ -211,7 +221,8 @@ def _address(text: str) -> tuple[str, int]:
 
 def _dispatch(options: argparse.Namespace, settings: Settings) -> int:
     commands: dict[str, Callable[[], Awaitable[int]]] = {
-        "serve": lambda: serve(settings, say), "migrate": lambda: _migrate(settings), "postgres": lambda: _postgres(settings),
+        "serve": lambda: serve(settings, say, options.workers or settings.workers),
+        "migrate": lambda: _migrate(settings), "postgres": lambda: _postgres(settings),
         "demo": lambda: demo(settings, say, _address(options.acquirer) if options.acquirer else None, options.once),
         **{verb: lambda: _write_directory(options, settings) for verb in ("onboard", "acquirer", "route")},
     }
@@ -225,10 +236,12 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     if words[:1] == ["stub"]:  # becomes the stub: its options, its signals and its exit code
         os.execv(sys.executable, [sys.executable, "-m", "acquirer_stubs", *words[1:]])
-    options = _parser().parse_args(words)
+    options = None if words[:1] == [WORKER] else _parser().parse_args(words)
     try:
         settings = load()
         logs.configure(sys.stderr, settings.log_level)
+        if options is None:  # a child of `serve`: nothing that a person starts
+            return run(lambda: work(settings))
         return _dispatch(options, settings)
     except (SettingsError, StartError, PostgresError) as error:
         print(f"switch: {error}", file=sys.stderr)

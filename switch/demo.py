@@ -19,7 +19,7 @@ from switch.database import Pool
 from switch.errors import StartError
 from switch.merchants.onboarding import Onboarding
 from switch.payments.timers import Limits
-from switch.serve import SAY, base_url, home_lock, listen, make_home, serving, stop_event
+from switch.serve import SAY, base_url, home_lock, listen, run_lock, serving, stop_event
 from switch.serve import database as database_of
 from switch.settings import Settings
 
@@ -151,7 +151,7 @@ async def demo(settings: Settings, say: SAY, acquirer: tuple[str, int] | None, o
     """Runs until SIGINT or SIGTERM; `once` ends after the sample. Returns the exit code: 0, or 1 when the sample was not approved."""
     stop = stop_event()
     handover = settings.home / "demo.json"
-    async with home_lock(settings):
+    async with home_lock(settings), run_lock(settings):
         handover.unlink(missing_ok=True)
         listening = listen(settings)
         say(f"home: {settings.home}")
@@ -187,17 +187,3 @@ async def _host(settings: Settings, acquirer: tuple[str, int] | None) -> AsyncIt
         return
     async with stub(settings) as (host, port, control):
         yield host, port, control
-
-
-async def serve(settings: Settings, say: SAY) -> int:
-    """`switch serve`: one worker, until SIGINT or SIGTERM. Prints one JSON line when it admits."""
-    stop, listening = stop_event(), listen(settings)
-    make_home(settings)
-    async with database_of(settings, lambda line: logs.info("postgres", detail=line)) as (url, alone):
-        switch = Switch(settings, url, alone=alone)
-        await switch.start()
-        async with serving(switch, listening, settings):
-            say(json.dumps({"base_url": base_url(listening), "pid": os.getpid()}))
-            await stop.wait()
-    return 0
-

@@ -10,7 +10,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from datetime import date
+from datetime import date, datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -94,6 +94,8 @@ class Acquirer(NamedTuple):
     reversals: ReversalTerms = PLAIN_TERMS
     terms: Mapping[tuple[str, str], Terms] = MappingProxyType({})  # by MCC and brand, "*" for any; usually empty
     min_in_flight: int = 16
+    max_links: int = 0  # lines over all workers; 0 = each worker its own
+    sign_on_at: datetime | None = None  # when an operator last asked for a sign-on
 
     def terms_of(self, mcc: str, brand: str) -> Terms | None:
         """The most particular terms that hold; the MCC goes before the brand."""
@@ -269,7 +271,8 @@ def _acquirer(row: asyncpg.Record) -> Acquirer | None:
                     row["institution_code"], ZoneInfo(row["time_zone"]), row["answer_timeout_ms"] / 1000, row["reversal_grace_ms"] / 1000,
                     row["max_in_flight"], tuple(zip(row["hosts"] or (), row["ports"] or (), strict=True)), row["business_date"],
                     reversal_terms(row, load_dialect(row["dialect"])),
-                    {(mcc, brand): Terms(*basis_points) for mcc, brand, *basis_points in row["terms"]}, row["min_in_flight"])
+                    {(mcc, brand): Terms(*basis_points) for mcc, brand, *basis_points in row["terms"]}, row["min_in_flight"],
+                    row["max_links"], row["sign_on_at"])
 
 
 def reversal_terms(row: asyncpg.Record, dialect: Dialect) -> ReversalTerms:

@@ -22,6 +22,7 @@ class Log:
 
     def __init__(self, stream: TextIO | None = None, level: str = "info") -> None:
         self.stream, self.level = stream or sys.stderr, LEVELS.index(level)
+        self.worker: int | None = None  # of several: named in each line
         self.refused_fields = 0
         self.lost_lines = 0
 
@@ -30,6 +31,8 @@ class Log:
             return
         now = time.time()
         line = {"at": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z", "level": level, "event": event}
+        if self.worker is not None:
+            fields = {"worker": self.worker, **fields}
         for name, value in fields.items():
             if name not in FIELDS:
                 self.refused_fields += 1

@@ -1,6 +1,9 @@
 """What is counted, in Prometheus' form. Children are looked up once and kept: a label lookup costs more than the count."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 registry = CollectorRegistry()
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -33,3 +36,53 @@ directory_version = Gauge("switch_directory_version", "Version of the directory 
 
 def exposition() -> bytes:
     return generate_latest(registry)
+
+
+# Gauges that each worker reads from the same database, or from the same directory; every other gauge is a part of the whole.
+SHARED = frozenset({"switch_reversals_open", "switch_in_doubt", "switch_directory_version"})
+
+Counts = dict[tuple[str, tuple[tuple[str, str], ...]], float]  # by sample and labels
+
+
+class Sums:
+    """The sum over workers. What dead ones counted stays in it, so that a counter never falls."""
+
+    def __init__(self) -> None:
+        self.past: dict[str, Counts] = {}
+
+    def keep(self, exposition: str) -> None:
+        """Takes the last words of a worker that has ended."""
+        for family in text_string_to_metric_families(exposition):
+            if family.type in ("counter", "histogram"):
+                _add(self.past.setdefault(family.name, {}), family)
+
+    def exposition(self, expositions: list[str]) -> bytes:
+        """All workers as one: counters and histograms summed with the past, gauges summed, of a shared one the highest."""
+        sums = {name: dict(counts) for name, counts in self.past.items()}
+        for exposed in expositions:
+            for family in text_string_to_metric_families(exposed):
+                _add(sums.setdefault(family.name, {}), family)
+        together = CollectorRegistry()
+        together.register(_Summed(sums))
+        return generate_latest(together)
+
+
+def _add(counts: Counts, family: Metric) -> None:
+    for sample in family.samples:
+        key = sample.name, tuple(sorted(sample.labels.items()))
+        before = counts.get(key, 0.0)
+        counts[key] = max(before, sample.value) if family.name in SHARED else before + sample.value
+
+
+class _Summed:
+    """What prometheus_client asks for figures; when a series was made is no figure of a sum."""
+
+    def __init__(self, sums: dict[str, Counts]) -> None:
+        self.sums = sums
+
+    def collect(self) -> Iterator[Metric]:
+        for family in registry.collect():
+            shown = Metric(family.name, family.documentation, family.type)
+            for (name, labels), value in self.sums.get(family.name, {}).items():
+                shown.add_sample(name, dict(labels), value)
+            yield shown

@@ -1,4 +1,4 @@
-"""One process that serves: the embedded PostgreSQL if wanted, the switch, uvicorn, signals, the drain."""
+"""What a process that serves is made of: signals, locks, the embedded PostgreSQL if wanted, the socket, uvicorn, the drain."""
 
 import asyncio
 import fcntl
@@ -7,21 +7,27 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 import uvicorn
 import uvloop
 
 from switch import logs
 from switch.api.edge import EdgeLimits, edge_protocol
-from switch.app import Switch
+from switch.app import ASGI, Switch
 from switch.errors import StartError
 from switch.postgres import EmbeddedPostgres, PostgresError
 from switch.settings import Settings
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
+ACCEPT_AT_ONCE, OTHERS_TURN_S, ACCEPT_AGAIN_S = 4, 0.001, 0.2
+RUN_LOCK_S = 10.0  # a killed parent's workers are dead long before
+CONNECTIONS_OF_A_WORKER = 30  # to PostgreSQL, at most
 SAY = Callable[[str], None]
 
 
@@ -31,6 +37,51 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+class SharingServer(Server):
+    """For a socket that several processes accept from: a few connections, then the others' turn. The loop's own server would take a whole
+    burst at once, and with it all the work of its terminals.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.servers = []
+        self.accepting: set[asyncio.Task[object]] = set()
+        for listening in sockets or []:
+            self._listen(listening)
+        self.started = True
+
+    def _listen(self, listening: socket.socket) -> None:
+        if not self.should_exit:
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        loop, pause = asyncio.get_running_loop(), OTHERS_TURN_S
+        for _ in range(ACCEPT_AT_ONCE):
+            try:
+                connection, _ = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):  # another process was faster; the client has gone
+                break
+            except OSError as error:  # no file descriptor left: the others may have some
+                logs.error("accept_failed", error=type(error).__name__)
+                pause = ACCEPT_AGAIN_S
+                break
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task: asyncio.Task[object] = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+            self.accepting.add(task)
+            task.add_done_callback(self.accepting.discard)
+        loop.remove_reader(listening)
+        loop.call_later(pause, self._listen, listening)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(config=self.config, server_state=self.server_state,  # type: ignore[call-arg]
+                                               app_state=self.lifespan.state)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listening in sockets or []:
+            asyncio.get_running_loop().remove_reader(listening)
+        await super().shutdown(sockets)
 
 
 class Libraries(logging.Handler):
@@ -59,6 +110,18 @@ def stop_event() -> asyncio.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     return stop
+
+
+async def first(*waits: Coroutine[Any, Any, object], timeout: float | None = None) -> int | None:
+    """The place of the one that is done first, None after `timeout`; the others are cancelled."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        return next((place for place, task in enumerate(tasks) if task.done()), None)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def make_home(settings: Settings) -> None:
@@ -91,12 +154,45 @@ async def home_lock(settings: Settings) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def database(settings: Settings, say: SAY) -> AsyncIterator[tuple[str, bool]]:
+async def run_lock(settings: Settings) -> AsyncIterator[int]:
+    """One `serve` per home folder. The lock lives until the last process that inherited it has ended: whoever holds it knows that the
+    workers of an earlier run are dead. Raises StartError when it runs, or its workers do not end within RUN_LOCK_S.
+    """
+    folder = settings.home / "run"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartError(f"{folder} cannot be used: {error.strerror}; set SWITCH_HOME to a folder of ours") from None
+    try:
+        until = time.monotonic() + RUN_LOCK_S
+        while not _locked(handle):
+            holder = os.pread(handle, 20, 0).decode(errors="replace").strip() or "unknown"
+            if time.monotonic() > until or Path(f"/proc/{holder}").exists():
+                raise StartError(f"another switch (pid {holder}), or a worker of it, uses {settings.home}; stop it, or set SWITCH_HOME to another")
+            await asyncio.sleep(0.05)
+        os.ftruncate(handle, os.pwrite(handle, f"{os.getpid()}\n".encode(), 0))
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@asynccontextmanager
+async def database(settings: Settings, say: SAY, workers: int = 1) -> AsyncIterator[tuple[str, bool]]:
     """The database's URL, and whether it is ours alone: the embedded PostgreSQL unless SWITCH_DATABASE_URL names one."""
     if settings.database_url is not None:
         yield settings.database_url, False
         return
-    embedded = EmbeddedPostgres(settings.home, binaries=settings.postgres_bin, progress=say)
+    embedded = EmbeddedPostgres(settings.home, binaries=settings.postgres_bin, progress=say,
+                                settings={"max_connections": str(max(100, 20 + CONNECTIONS_OF_A_WORKER * workers))})
     try:
         url = await embedded.start()
     except PostgresError as error:
@@ -120,15 +216,19 @@ async def _kept(embedded: EmbeddedPostgres) -> None:
 
 def listen(settings: Settings) -> socket.socket:
     """Raises StartError when the port is taken or the address is not ours."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return listen_on(settings.host, settings.port, "SWITCH_PORT")
+
+
+def listen_on(host: str, port: int, setting: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((settings.host, settings.port))
+        listening.bind((host, port))
     except OSError as error:
         listening.close()
-        raise StartError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; "
-                         "set SWITCH_PORT to another (0 = any)") from None
+        raise StartError(f"cannot listen on {host} port {port}: {error.strerror}; "
+                         f"set {setting} to another (0 = any)") from None
     listening.listen(BACKLOG)
     listening.setblocking(False)
     return listening
@@ -141,21 +241,30 @@ def base_url(listening: socket.socket) -> str:
 
 
 @asynccontextmanager
-async def serving(switch: Switch, listening: socket.socket, settings: Settings) -> AsyncIterator[None]:
-    """Serves while the body runs, then drains: walks end first, connections after."""
+async def http(application: ASGI, listening: socket.socket, connections: int, shared: bool = False) -> AsyncIterator[None]:
+    """Answers HTTP while the body runs. `shared`: other processes accept from the same socket."""
     config = uvicorn.Config(
-        switch.application(), http=edge_protocol(EdgeLimits(connections=settings.max_connections)), lifespan="off", access_log=False,
+        application, http=edge_protocol(EdgeLimits(connections=connections)), lifespan="off", access_log=False,
         log_config=None, log_level="critical", timeout_keep_alive=KEEP_ALIVE_S, backlog=BACKLOG, server_header=False, ws="none", proxy_headers=False)
-    server = Server(config)
+    server = SharingServer(config) if shared else Server(config)
     task = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         while not server.started and not task.done():
             await asyncio.sleep(0.005)
         yield
     finally:
-        logs.info("draining")
-        switch.draining = True
-        await switch.stop()
         server.should_exit = True
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(task, 3)
+
+
+@asynccontextmanager
+async def serving(switch: Switch, listening: socket.socket, settings: Settings, shared: bool = False) -> AsyncIterator[None]:
+    """Serves while the body runs, then drains: walks end first, connections after."""
+    async with http(switch.application(), listening, settings.max_connections, shared):
+        try:
+            yield
+        finally:
+            logs.info("draining")
+            switch.draining = True
+            await switch.stop()

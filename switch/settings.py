@@ -8,6 +8,8 @@ from pathlib import Path
 from switch.errors import SettingsError
 from switch.logs import LEVELS
 
+WORKERS_MAX = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -22,6 +24,8 @@ class Settings:
     commit_budget_s: float  # how long an intent or outcome may take to become durable
     sign_on_wait_s: float  # how long a start waits for a line before it serves without
     http_deadline_s: float  # an answer leaves within this time of the request, whatever happens
+    workers: int  # processes that serve
+    admin_port: int  # health and metrics over all workers; 0 = any free one
     undelivered_after_s: float  # an approval that could not be delivered and that nobody asks for in this time raises an alert
 
 
@@ -31,6 +35,7 @@ VARIABLES = {
     "SWITCH_POSTGRES_BIN": "folder with initdb and postgres", "SWITCH_LOG_LEVEL": " ".join(LEVELS),
     "SWITCH_MAX_CONNECTIONS": "HTTP connections", "SWITCH_COMMIT_BUDGET": "seconds", "SWITCH_SIGN_ON_WAIT": "seconds",
     "SWITCH_HTTP_DEADLINE": "seconds", "SWITCH_UNDELIVERED_AFTER": "seconds",
+    "SWITCH_WORKERS": "processes that serve", "SWITCH_ADMIN_PORT": "port of health and metrics over all workers, 0 for any",
 }
 
 
@@ -87,6 +92,8 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         commit_budget_s=_number(environment, "SWITCH_COMMIT_BUDGET", 3, 0.1, 60, faults),
         sign_on_wait_s=_number(environment, "SWITCH_SIGN_ON_WAIT", 5, 0, 600, faults),
         http_deadline_s=_number(environment, "SWITCH_HTTP_DEADLINE", 35, 1, 600, faults),
+        workers=_whole(environment, "SWITCH_WORKERS", 1, 1, WORKERS_MAX, faults),
+        admin_port=_whole(environment, "SWITCH_ADMIN_PORT", 0, 0, 65535, faults),
         undelivered_after_s=_number(environment, "SWITCH_UNDELIVERED_AFTER", 900, 0.1, 86_400, faults),
     )
     if faults:

@@ -37,7 +37,8 @@ TEST_PANS = frozenset({
     "6212345678901265", "6212345678900000003", "0000000000000000",
 })
 PURE = ("messages/*", "switch/payments/transaction.py", "switch/payments/duties.py", "switch/payments/routing.py", "switch/payments/translation.py",
-        "switch/payments/verbs.py", "switch/payments/admission.py", "switch/payments/timers.py", "switch/links/protocol.py")
+        "switch/payments/verbs.py", "switch/payments/admission.py", "switch/payments/timers.py", "switch/links/protocol.py",
+        "switch/links/handover.py")
 IMPURE_MODULES = frozenset({"asyncio", "asyncpg", "fastapi", "os", "random", "socket", "time", "secrets", "threading", "subprocess"})
 IMPURE_CALLS = re.compile(r"\b(datetime\.now|datetime\.utcnow|date\.today|uuid[147]|token_bytes|token_hex|urandom|monotonic|perf_counter)$")
 # Each outside library has one door; asyncpg's errors and types are known where statements are run.
@@ -46,8 +47,8 @@ DOORS = {
     "cryptography": ("switch/security/*",),
     "sqlalchemy": ("switch/database.py", "migrations/*"),
     "alembic": ("switch/database.py", "migrations/*"),
-    "asyncpg": ("switch/database.py", "switch/directory.py", "switch/alerts.py", "switch/app.py", "switch/cli.py", "switch/api/operator.py",
-                "switch/api/resolving.py", "switch/api/unmatched.py", "switch/links/numbering.py", "switch/merchants/onboarding.py",
+    "asyncpg": ("switch/database.py", "switch/directory.py", "switch/alerts.py", "switch/app.py", "switch/cli.py", "switch/parent.py", "switch/api/operator.py",
+                "switch/api/resolving.py", "switch/api/unmatched.py", "switch/links/numbering.py", "switch/links/slots.py", "switch/merchants/onboarding.py",
                 "switch/merchants/approvals.py", "switch/payments/*", "loadtests/bench.py", "loadtests/reversals.py", "loadtests/services.py",
                 "loadtests/overload.py"),
     "fastapi": ("switch/api/*",),

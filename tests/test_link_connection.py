@@ -142,12 +142,13 @@ async def approving(host, reader, writer):
 class Watch:
     """A link and everything it reported."""
 
-    def __init__(self, port, **settings):
+    def __init__(self, port, may_write=lambda: True, **settings):
         stans = iter(f"{n:06d}" for n in range(900001, 999999))
         self.unmatched, self.cut_overs, self.states = [], [], []
         self.link = AcquirerLink(
             "acq", "test host", DIALECT, LinkSettings("127.0.0.1", port, **{**FAST, **settings}), next_stan=lambda: next(stans),
             on_unmatched=self.unmatched.append, on_cut_over=self.cut_overs.append, on_state=lambda _, state: self.states.append(state),
+            may_write=may_write,
         )  # fmt: skip
 
     def request(self, n, within=2.0, send_within=1.0):
@@ -675,3 +676,56 @@ async def test_the_socket_sends_at_once_and_is_watched_by_the_kernel():
         sock = watch.link._connection._transport.get_extra_info("socket")
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
+
+
+# a process that stands still
+
+
+@both_loops
+async def test_what_a_stand_still_made_late_does_not_leave_and_what_may_still_leave_does():
+    host = Host(approving)
+    async with line(host) as watch:
+        late, good = watch.request(1, send_within=0.05), watch.request(2, send_within=2.0)
+        sleep(0.1)  # after the request, before the turn's write
+        assert (await late, isinstance(await good, Reply)) == (Bounced("too_late"), True)
+        assert [message[11] for message in host.received] == ["000002"]
+        assert (watch.link.snapshot()["sent"], watch.link.snapshot()["pending"]) == (1, 0)
+
+
+@both_loops
+async def test_without_its_lease_nothing_leaves_and_a_line_that_must_speak_hangs_up():
+    host, leased = Host(approving), True
+    async with line(host, echo_idle=0.3, may_write=lambda: leased) as watch:
+        assert isinstance(await watch.request(1), Reply)
+        waiting = watch.request(2)
+        leased = False
+        assert await waiting == Bounced("lease_lost")
+        assert await watch.request(3) == Bounced("lease_lost")
+        assert watch.link.state == "up"
+        await until(lambda: watch.link.snapshot()["last_error"] == "lease lost")
+        assert [message[11] for message in host.received] == ["000001"], "not even an echo"
+        leased = True
+        await until(watch.link.usable)
+        assert isinstance(await watch.request(4), Reply)
+
+
+@both_loops
+async def test_what_waits_for_the_host_to_read_does_not_leave_without_the_lease():
+    leased, reading, received = True, asyncio.Event(), []
+
+    async def slow(host, reader, writer):
+        await reading.wait()
+        while True:
+            received.append((await read(reader))[11])
+
+    async with line(Host(slow), rcvbuf=2048, window=6000, write_deadline=5.0, may_write=lambda: leased) as watch:
+        asked = [watch.request(1)]
+        while watch.link._connection._protocol._paused_since is None:
+            asked += [watch.request(len(asked) + 1 + n, send_within=1.0, within=1.5) for n in range(50)]
+            await asyncio.sleep(0)
+        queued = [watch.request(5000 + n, send_within=1.0, within=1.5) for n in range(5)]
+        leased = False
+        reading.set()
+        assert [await each for each in queued] == [Bounced("too_late")] * 5
+        await asyncio.wait(asked)
+        assert "005000" not in received and received

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -14,9 +15,11 @@ import pytest_asyncio
 
 from messages.dialect import load
 from messages.dialect import match_key as key_of_match
+from switch import database
 from switch.ids import show
 from switch.payments import recovery
 from switch.payments.journal import INTENT_COLUMNS
+from switch.payments.recovery import LEASE_TRUSTED_S, Lease, claim
 from switch.security.pan import Pan
 from tests import rows
 from tests.flows import ANSWER_TIMEOUT_MS, ROUTE, Shop, body_of, eventually, new_key, open_shop
@@ -237,3 +240,78 @@ async def test_a_clean_stop_leaves_nothing_in_doubt(shop: Shop) -> None:
     assert worker["ended_at"] is not None and worker["given_back"]
     assert await shop.sql("SELECT 1 FROM transaction WHERE state = 'SENT' AND worker_epoch = $1 AND exchange = 'request'", epoch) == []
     await shop.start()
+
+
+async def lease(shop: Shop) -> Lease:
+    connection = await database.connect(shop.url, "switch_writer")
+    try:
+        return await claim(connection)
+    finally:
+        await connection.close()
+
+
+async def test_a_lease_is_trusted_for_six_of_its_ten_seconds_and_not_by_the_loops_clock(shop: Shop) -> None:
+    mine = await lease(shop)
+    mine.renewed_at = time.monotonic() - LEASE_TRUSTED_S + 0.2
+    assert mine.trusted()
+    time.sleep(0.25)  # the loop stands still, and its clock with it
+    assert not mine.trusted()
+
+
+async def test_a_lease_that_ran_out_is_ended_for_good_by_whoever_sweeps(shop: Shop) -> None:
+    mine = await lease(shop)
+    await shop.sql("UPDATE worker SET lease_until = now() - interval '1 ms' WHERE epoch = $1", mine.epoch)
+    await shop.switch.recovery.sweep()
+    (row,) = await shop.sql("SELECT ended_at FROM worker WHERE epoch = $1", mine.epoch)
+    assert row["ended_at"] is not None
+    async with asyncio.timeout(5):
+        await mine.keep(lambda: database.connect(shop.url, "switch_writer"))  # it wakes up, and returns
+    assert mine.lost.is_set() and not mine.trusted()
+    (again,) = await shop.sql("SELECT ended_at, lease_until < now() AS over FROM worker WHERE epoch = $1", mine.epoch)
+    assert again["ended_at"] == row["ended_at"] and again["over"]
+
+
+async def test_whoever_was_cut_off_from_the_database_lets_the_others_renew_first(shop: Shop) -> None:
+    other, ours = await lease(shop), shop.switch.lease
+    held, ours.restored_at = ours.restored_at, time.monotonic()
+    try:
+        await shop.sql("UPDATE worker SET lease_until = now() - interval '1 ms' WHERE epoch = $1", other.epoch)
+        await shop.switch.recovery.sweep()
+        assert (await shop.sql("SELECT ended_at FROM worker WHERE epoch = $1", other.epoch))[0]["ended_at"] is None
+    finally:
+        ours.restored_at = held
+    keeping = asyncio.create_task(other.keep(lambda: database.connect(shop.url, "switch_writer")))
+    await eventually(lambda: renewed(shop, other.epoch), "it could not renew")
+    keeping.cancel()
+    assert not other.lost.is_set()
+
+
+async def renewed(shop: Shop, epoch: int) -> bool:
+    return bool((await shop.sql("SELECT lease_until > now() AS renewed FROM worker WHERE epoch = $1", epoch))[0]["renewed"])
+
+
+async def test_a_worker_whose_lease_was_ended_admits_nothing_hangs_up_and_says_so(shop: Shop) -> None:
+    other = Shop(shop.url, shop.settings, shop.host, shop.dual, shop.keys, shop.ids)
+    await other.start(alone=False)
+    assert (await other.pay(6000)).status == 201 and other.switch.may_send()
+    await shop.sql("UPDATE worker SET ended_at = now() WHERE epoch = $1", other.switch.lease.epoch)
+    async with asyncio.timeout(5):
+        await other.switch.lease.lost.wait()
+    refused = await other.pay(6100)
+    assert (refused.status, refused.body["processed"]) == (503, False) and not other.switch.may_send()
+    await eventually(lambda: hung_up(other), "its lines stand")
+    assert (await other.ask("GET", "/readyz")).body["checks"]["lease"] is False
+    await other.stop()
+
+
+async def hung_up(shop: Shop) -> bool:
+    return all(link.state == "down" for link in shop.switch.links.values())
+
+
+async def test_with_every_lease_ended_at_the_start_of_one_that_is_alone_its_own_is_left(shop: Shop) -> None:
+    other = await lease(shop)
+    await shop.stop()
+    await shop.start(alone=True)
+    assert (await shop.sql("SELECT ended_at FROM worker WHERE epoch = $1", other.epoch))[0]["ended_at"] is not None
+    assert [row["epoch"] for row in await shop.sql("SELECT epoch FROM worker WHERE ended_at IS NULL")] == [shop.switch.lease.epoch]
+    assert (await shop.pay(6200)).status == 201

@@ -412,6 +412,7 @@ authorization_terms mcc brand
 bin_range           low high brand card_type pan_lengths
 business_day        state
 directory_change    kind key
+link_slot           address
 duty                kind state cause match_key last_code closed_by parked_reason
 idempotency         route
 merchant            name status mcc time_zone duplicate_policy undelivered

@@ -14,6 +14,7 @@ def test_without_any_variable_the_defaults_hold() -> None:
     assert (settings.host, settings.port, settings.database_url, settings.postgres_bin) == ("127.0.0.1", 8000, None, None)
     assert settings.keys_file == settings.home / "keys.json"
     assert (settings.log_level, settings.max_connections, settings.commit_budget_s, settings.sign_on_wait_s) == ("info", 2000, 3, 5)
+    assert (settings.workers, settings.admin_port) == (1, 0)
 
 
 def test_an_empty_variable_is_as_good_as_none() -> None:
@@ -25,15 +26,18 @@ def test_every_variable_sets_what_it_names(tmp_path: Path) -> None:
     settings = load({
         "SWITCH_HOME": str(tmp_path), "SWITCH_HOST": "::1", "SWITCH_PORT": "0", "SWITCH_DATABASE_URL": "postgres://db/switch",
         "SWITCH_KEYS_FILE": "elsewhere.json", "SWITCH_POSTGRES_BIN": str(tmp_path), "SWITCH_LOG_LEVEL": "debug", "SWITCH_MAX_CONNECTIONS": "10",
-        "SWITCH_COMMIT_BUDGET": "0.5", "SWITCH_SIGN_ON_WAIT": "0", "PATH": "/bin", "SWITCHBOARD": "not ours",
+        "SWITCH_COMMIT_BUDGET": "0.5", "SWITCH_SIGN_ON_WAIT": "0", "SWITCH_WORKERS": "4", "SWITCH_ADMIN_PORT": "9000", "PATH": "/bin", "SWITCHBOARD": "not ours",
     })
     assert (settings.home, settings.host, settings.port, settings.database_url) == (tmp_path, "::1", 0, "postgres://db/switch")
     assert (settings.keys_file, settings.postgres_bin, settings.log_level) == (Path("elsewhere.json"), tmp_path, "debug")
     assert (settings.max_connections, settings.commit_budget_s, settings.sign_on_wait_s) == (10, 0.5, 0)
+    assert (settings.workers, settings.admin_port) == (4, 9000)
 
 
 @pytest.mark.parametrize(("name", "value", "fault"), [
     *[("SWITCH_PORT", value, "must be a whole number from 0 to 65535") for value in ("65536", "-1", "http", "80.5", "1e3", "8_000", " 80", "0x50", "８０", "9" * 5000)],
+    *[("SWITCH_ADMIN_PORT", value, "must be a whole number from 0 to 65535") for value in ("65536", "-1", "metrics")],
+    *[("SWITCH_WORKERS", value, "must be a whole number from 1 to 64") for value in ("0", "65", "two", "1.0")],
     *[("SWITCH_MAX_CONNECTIONS", value, "must be a whole number from 10 to 100000") for value in ("9", "100001", "many", "20.0")],
     *[("SWITCH_COMMIT_BUDGET", value, "must be a number from 0.1 to 60") for value in ("0", "0.09", "61", "nan", "inf", "-inf", "3s")],
     *[("SWITCH_SIGN_ON_WAIT", value, "must be a number from 0 to 600") for value in ("-1", "601", "nan", "soon")],

@@ -18,7 +18,7 @@ from switch.callers import Caller, identify
 from switch.database import Pool
 from switch.directory import Directory
 from switch.errors import Problem
-from switch.links.acquirer import AcquirerLink
+from switch.links import Link
 from switch.merchants.approvals import Approvals
 from switch.merchants.onboarding import Onboarding
 from switch.payments.authorization import Authorizations
@@ -50,7 +50,7 @@ class Parts(Protocol):
     onboarding: Onboarding
     resolution: Resolution
     approvals: Approvals
-    links: dict[UUID, AcquirerLink]
+    links: dict[UUID, Link]
     writers: Pool
 
     def admit(self) -> None: ...
@@ -66,7 +66,7 @@ def application(parts: Parts) -> FastAPI:
     def caller_of(request: Request) -> Caller:
         return identify(parts.directory, request.headers.get("authorization"))
 
-    def links() -> Mapping[UUID, AcquirerLink]:
+    def links() -> Mapping[UUID, Link]:
         return parts.links
 
     @app.post("/v1/authorizations", tags=["terminals"], summary="Authorize a payment", status_code=201,

@@ -77,7 +77,8 @@ class TerminalRequest(Model):
 
 
 class AcquirerRequest(Model):
-    """`number_terminals` false: the acquirer gives the terminals' numbers itself."""
+    """`number_terminals` false: the acquirer gives the terminals' numbers itself. `max_links`: lines that it takes, over all workers;
+    0 = each worker has its own."""
 
     name: Annotated[str, Field(max_length=40)]
     dialect: Annotated[str, Field(max_length=40)]
@@ -90,6 +91,7 @@ class AcquirerRequest(Model):
     reversal_grace_ms: int = 5_000
     min_in_flight: int = 16
     max_in_flight: int = 2048
+    max_links: int = 0
     number_terminals: bool = True
     reversal_codes: Codes | None = None
     reversal_max_age_s: int | None = None
@@ -145,6 +147,7 @@ class AcquirerChange(Model):
     reversals_per_second: int | None = None
     reversals_at_once: int | None = None
     reversal_first: bool | None = None
+    max_links: int | None = None
 
 
 MODELS = (OrganisationRequest, MerchantRequest, StoreRequest, NumbersRequest, TerminalRequest, AcquirerRequest, RouteRequest, KeyRequest,

@@ -36,7 +36,7 @@ from switch.callers import Caller, require
 from switch.database import UNKNOWN, Pool
 from switch.errors import Problem
 from switch.ids import show
-from switch.links.acquirer import AcquirerLink
+from switch.links import Link
 from switch.merchants import Acquirer, Key, Merchant, Numbers, Organisation, Route, Store, Terminal
 from switch.merchants.onboarding import PAGE_MAX, Onboarding
 
@@ -46,7 +46,7 @@ RECORDS: Mapping[str, type[Any]] = {"organisation": Organisation, "merchant": Me
                                     "acquirer": Acquirer, "route": Route, "key": Key}
 KEY_ID = re.compile("[!-~]{8,40}")
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
-Links = Callable[[], Mapping[UUID, AcquirerLink]]
+Links = Callable[[], Mapping[UUID, Link]]
 
 _ID = "01980b53-7a10-7c3e-9f52-3b7a1c0de4f1"
 _AT = "2026-03-01T02:03:04.000000Z"
@@ -60,6 +60,7 @@ SENT: Mapping[str, dict[str, Any]] = {
     "terminal": {"store": f"sto_{_ID}", "name": "Till 1", "numbers": [_NUMBERS]},
     "acquirer": {"name": "harbour-bank", "dialect": "iso87_ascii", "message_mode": "single", "institution_code": "00010344",
                  "time_zone": "Asia/Shanghai", "answer_timeout_ms": 30_000, "reversal_grace_ms": 5_000, "min_in_flight": 16, "max_in_flight": 2048,
+                 "max_links": 0,
                  "host": "10.0.0.5", "port": 5000, "reversal_codes": {"21": "acknowledged"}, "reversal_max_age_s": 259_200,
                  "reversals_per_second": 1000, "reversals_at_once": 200, "reversal_first": False},
     "route": {"acquirer": f"acq_{_ID}", "merchant": f"mer_{_ID}", "brand": "unionpay", "priority": 100},
@@ -234,11 +235,14 @@ def _keys(routes: APIRouter, onboarding: Onboarding) -> None:
         return said(shown(await onboarding.revoke_key(str(_ident("key", ident)))))
 
 
-def _line(link: AcquirerLink) -> dict[str, Any]:
+def _line(link: Link) -> dict[str, Any]:
     snapshot = link.snapshot()
     acquirer_id = UUID(snapshot.pop("acquirer_id"))
     times = {name: stamp(snapshot[name]) for name in ("since", "last_answer_at")}
     return {"acquirer": show("acquirer", acquirer_id), **snapshot, **times}
+
+
+STATUS_OF = {"drain": "draining", "down": "down", "up": "active"}  # of the acquirer, which every worker follows
 
 
 def _links(routes: APIRouter, onboarding: Onboarding, links: Links) -> None:
@@ -247,20 +251,22 @@ def _links(routes: APIRouter, onboarding: Onboarding, links: Links) -> None:
         return said({"items": [_line(link) for link in links().values()], "next": None})
 
     @routes.post("/v1/links/{acquirer}/{verb}", tags=["operations"], responses=_answered("line"),
-                 summary="Drain, take down or up, or sign on this worker's line; the acquirer's status is for all workers")
+                 summary="Drain, take down or up, or sign on an acquirer's line, at every worker; answers when this one's is done")
     async def act(acquirer: str, verb: Literal["drain", "down", "up", "sign-on"]) -> Response:
         acquirer_id = identified("acquirer", acquirer)
         link = links().get(acquirer_id)
         if link is None:
             raise Problem("not_found")
+        if verb == "sign-on":  # all workers hear of it by the directory, this one too
+            await onboarding.change_acquirer(acquirer_id, sign_on=True)
+            return said(_line(link))
+        changed = await onboarding.change_acquirer(acquirer_id, status=STATUS_OF[verb])
         if verb == "drain":  # whoever waits for an answer may wait as long as its timer says
-            await link.drain((await onboarding.get(Acquirer, acquirer_id)).answer_timeout_ms / 1000)
+            await link.drain(changed.answer_timeout_ms / 1000)
         elif verb == "down":
             await link.down()
-        elif verb == "up":
-            await link.up()
         else:
-            await link.sign_on()
+            await link.up()
         return said(_line(link))
 
 

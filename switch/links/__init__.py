@@ -1,8 +1,9 @@
 """The acquirers' lines: one multiplexed TCP connection per acquirer. Here: what a line is told and what it gives back, as values."""
 
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Bounced:
-    """Never handed to write(), provably no byte left: line_down window_full too_late duplicate_key draining not_encodable."""
+    """Never handed to write(), provably no byte left: line_down window_full too_late lease_lost duplicate_key draining not_encodable."""
 
     reason: str
 
@@ -98,3 +99,23 @@ class Counters:
     late: int = 0
     undecodable: int = 0
     line_losses: int = 0
+
+
+class Link(Protocol):
+    """A way to one acquirer: a line of this worker's own (acquirer.py), or one that workers share (shared.py)."""
+
+    acquirer_id: str
+    name: str
+    settings: LinkSettings
+
+    @property
+    def state(self) -> str: ...
+    def start(self) -> None: ...
+    def usable(self) -> bool: ...
+    def request(self, message: Mapping[str, str], *, send_not_after: float, deadline: float) -> Awaitable[Reply | Bounced | Silence]: ...
+    async def drain(self, timeout: float) -> None: ...
+    async def down(self) -> None: ...
+    async def up(self) -> None: ...
+    async def sign_on(self) -> None: ...
+    async def close(self) -> None: ...
+    def snapshot(self) -> dict[str, Any]: ...

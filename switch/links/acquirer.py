@@ -20,7 +20,8 @@ class AcquirerLink:
     """The line to one acquirer. `state`: connecting signing_on up draining down (by the operator) disconnected.
 
     The callbacks run from the event loop soon after what they report, one by one and in order; one that raises harms no request.
-    `next_stan` numbers our own 0800; None means that no number is left at the moment.
+    `next_stan` numbers our own 0800; None means that no number is left at the moment. `may_write` is asked just before each write:
+    without it nothing leaves, requests are Bounced lease_lost.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class AcquirerLink:
         on_unmatched: Callable[[Unmatched], None],
         on_cut_over: Callable[[str], None],
         on_state: Callable[[str, str], None] | None = None,
+        may_write: Callable[[], bool] = lambda: True,
     ) -> None:
         self.acquirer_id, self.name, self.dialect, self.settings = acquirer_id, name, dialect, settings
         self.state, self.since = "disconnected", datetime.now(UTC)
@@ -41,7 +43,7 @@ class AcquirerLink:
         self._on_unmatched, self._on_cut_over, self._on_state = on_unmatched, on_cut_over, on_state
         self._protocol = LinkProtocol(acquirer_id, dialect, settings, next_stan=next_stan, draw=random.random)
         self._connection: LineConnection | None = None
-        self._wanted, self._connecting = True, False
+        self._wanted, self._connecting, self._may_write = True, False, may_write
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
@@ -141,7 +143,7 @@ class AcquirerLink:
 
     async def _connect(self) -> None:
         """One connection from the attempt to its end."""
-        connection = LineConnection(self._protocol, self._record, self._show_state)
+        connection = LineConnection(self._protocol, self._record, self._show_state, self._may_write)
         self._connecting = True
         self._show_state()
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import cast
@@ -26,14 +27,20 @@ Outcome = Reply | Bounced | Silence
 
 
 class LineConnection(asyncio.Protocol):
-    """One TCP connection of a line. `closed` is done when the socket is; `on_change` is called when the protocol's phase changed."""
+    """One TCP connection of a line. `closed` is done when the socket is; `on_change` is called when the protocol's phase changed.
 
-    def __init__(self, protocol: LinkProtocol, on_record: Callable[[Unmatched | CutOver], None], on_change: Callable[[], None]) -> None:
+    `may_write` is asked just before each write, since this process may have stood still between any two of its instructions.
+    """
+
+    def __init__(self, protocol: LinkProtocol, on_record: Callable[[Unmatched | CutOver], None], on_change: Callable[[], None],
+                 may_write: Callable[[], bool]) -> None:
+        self._may_write = may_write
         self._loop = asyncio.get_running_loop()
         self._protocol, self._on_record, self._on_change = protocol, on_record, on_change
         self._phase: str = protocol.phase
         self._ticker: asyncio.TimerHandle | None = None
         self._frames: list[bytes] = []
+        self._unwritten: list[tuple[Mapping[str, str], float]] = []  # the requests in them, with their send_not_after
         self._joined = 0  # bytes of them
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
@@ -46,6 +53,7 @@ class LineConnection(asyncio.Protocol):
             if not self._frames:
                 self._loop.call_soon(self._write_frames)
             self._frames.append(taken)
+            self._unwritten.append((message, send_not_after))
             self._joined += len(taken)
             if self._joined >= JOIN_MAX:
                 self._write_frames()
@@ -53,8 +61,19 @@ class LineConnection(asyncio.Protocol):
         return cast(Bounced | None, taken)
 
     def _write_frames(self) -> None:
-        frames, self._frames, self._joined = self._frames, [], 0
-        if frames and not self._transport.is_closing():  # else all of them have just been settled as lost
+        frames, unwritten = self._frames, self._unwritten
+        self._frames, self._unwritten, self._joined = [], [], 0
+        if not frames or self._transport.is_closing():  # all of them have just been settled as lost
+            return
+        now, leased = time.monotonic(), self._may_write()  # the loop's clock is as old as its turn
+        if not leased or now > min(instant for _, instant in unwritten):
+            late = [not leased or now > instant for _, instant in unwritten]
+            for (message, _), withdrawn in zip(unwritten, late, strict=True):
+                if withdrawn:
+                    self._protocol.withdraw(message, "too_late" if leased else "lease_lost")
+            frames = [payload for payload, withdrawn in zip(frames, late, strict=True) if not withdrawn]
+            self._flush()
+        if frames:
             self._transport.write(b"".join(frames))
 
     def sign_on(self) -> None:
@@ -97,7 +116,7 @@ class LineConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._protocol.resume()
-        while (payload := self._protocol.next_queued(self._loop.time(), datetime.now(UTC))) is not None:
+        while self._may_write() and (payload := self._protocol.next_queued(time.monotonic(), datetime.now(UTC))) is not None:
             self._transport.write(payload)
         self._flush()
 
@@ -110,8 +129,10 @@ class LineConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         output = self._protocol.take_output()
-        if output:
+        if output and self._may_write():
             self._transport.write(output)
+        elif output:  # what must be said and may not be: another worker may speak for us already
+            self._protocol.close("lease lost")
         for event in self._protocol.take_events():
             if type(event) is Settled:
                 self._settle(event)

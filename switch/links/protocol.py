@@ -119,6 +119,14 @@ class LinkProtocol:
         self.counters.sent += 1
         return payload
 
+    def withdraw(self, message: Mapping[str, str], reason: str) -> None:
+        """The frame that `request` gave was not handed to write() after all."""
+        exchange = self._exchanges.get(match_key(self.dialect, message))
+        if exchange is not None and exchange.end is None and exchange.request is message:
+            exchange.sent_at = None
+            self.counters.sent -= 1
+            self._end(exchange, "bounced", Bounced(reason))
+
     def sign_on(self, now: float, utc: datetime) -> None:
         """Send 0800/001 now; the line is not usable until it is answered. Nothing happens while one is waiting."""
         if self.phase in ("up", "signed_off"):
@@ -206,7 +214,6 @@ class LinkProtocol:
                 self._end(exchange, "line_lost", Silence("line_lost", exchange.sent_at))
         for table in (self._queue, self._due, self._network):
             table.clear()
-        self._paused_since = None
         self._events.append(LineClosed(reason))
 
     def take_events(self) -> list[Event]:

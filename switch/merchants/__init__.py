@@ -70,6 +70,7 @@ class Acquirer:
     reversal_grace_ms: int
     min_in_flight: int
     max_in_flight: int
+    max_links: int  # over all workers; 0 = each worker its own
     created_at: datetime
     host: str
     port: int

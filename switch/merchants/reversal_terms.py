@@ -1,4 +1,4 @@
-"""An acquirer's terms for reversals: what its codes mean to one, how old one may get, how fast they leave."""
+"""An acquirer's terms for reversals: what its codes mean to one, how old one may get, how fast they leave. And for its lines."""
 
 import json
 from typing import Any, TypedDict
@@ -16,11 +16,14 @@ class ReversalTerms(TypedDict, total=False):
     reversals_per_second: int | None  # of one worker
     reversals_at_once: int | None  # of one worker
     reversal_first: bool | None
+    max_links: int | None  # over all workers; 0 = each worker has its own
+    sign_on: bool | None  # True: every worker signs its line on again
 
 
 SET = """UPDATE acquirer SET reversal_codes = coalesce($2::jsonb, reversal_codes), reversal_max_age_s = coalesce($3, reversal_max_age_s),
 reversals_per_second = coalesce($4, reversals_per_second), reversals_at_once = coalesce($5, reversals_at_once),
-reversal_first = coalesce($6, reversal_first) WHERE acquirer_id = $1"""
+reversal_first = coalesce($6, reversal_first), max_links = coalesce($7, max_links),
+sign_on_at = CASE WHEN $8 THEN now() ELSE sign_on_at END WHERE acquirer_id = $1"""
 
 
 def check_terms(terms: ReversalTerms) -> None:
@@ -33,7 +36,8 @@ async def set_terms(connection: Connection, acquirer_id: UUID, terms: ReversalTe
     if any(value is not None for value in terms.values()):
         codes = terms.get("reversal_codes")
         await connection.execute(SET, acquirer_id, None if codes is None else json.dumps(codes), terms.get("reversal_max_age_s"),
-                                 terms.get("reversals_per_second"), terms.get("reversals_at_once"), terms.get("reversal_first"))
+                                 terms.get("reversals_per_second"), terms.get("reversals_at_once"), terms.get("reversal_first"),
+                                 terms.get("max_links"), terms.get("sign_on"))
 
 
 def read_terms(values: dict[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ RULES: Mapping[str, Rule] = {
     "reversal_max_age_s": _number(1, 2_592_000), "reversals_per_second": _number(1, 10_000), "reversals_at_once": _number(1, 2_000),
     "reversal_first": (lambda value: isinstance(value, bool), "true or false"),
     "reversal_grace_ms": _number(0, 120_000), "max_in_flight": _number(1, 100_000), "min_in_flight": _number(1, 100_000),
+    "max_links": _number(0, 1000), "sign_on": (lambda value: isinstance(value, bool), "true or false"),
     "undelivered": _one_of("alert", "reverse"),
     "card_acceptor_terminal": _text("[!-~][ -~]{0,7}", "1 to 8 printable ASCII characters, the first no space"),
     "card_acceptor": _text("[!-~][ -~]{0,14}", "1 to 15 printable ASCII characters, the first no space"),

@@ -17,7 +17,7 @@ from switch.database import UNKNOWN
 from switch.directory import Acquirer, Directory, Merchant, Store, Terminal
 from switch.errors import Problem
 from switch.ids import show, uuid7
-from switch.links.acquirer import AcquirerLink, Bounced, Reply, Silence
+from switch.links import Bounced, Link, Reply, Silence
 from switch.links.numbering import Numbers
 from switch.payments import routing, translation
 from switch.payments.admission import AUTHORIZATION, QUERY, Admission, Permit
@@ -65,7 +65,7 @@ class Door(NamedTuple):
 class Authorizations:
     """Walks authorizations of this worker. Joined in app.py."""
 
-    def __init__(self, directory: Directory, vault: Vault, journal: Journal, numbers: Numbers, links: Mapping[UUID, AcquirerLink],
+    def __init__(self, directory: Directory, vault: Vault, journal: Journal, numbers: Numbers, links: Mapping[UUID, Link],
                  desk: Desk, books: History, alarm: alerts.Alerts, admission: Admission, *, worker_epoch: int, commit_budget_s: float,
                  cleared: Callable[[UUID, Acquirer, float], Awaitable[bool]]) -> None:
         """`cleared(terminal, acquirer, seconds)`: sends what the terminal still owes; whether nothing is left (Reversals.clear)."""
@@ -106,7 +106,7 @@ class Authorizations:
             permit.leave(self.desk.loop.time())  # whatever ended it; after its answer this changes nothing
 
     async def _sell(self, order: Order, seller: Seller, key: Key, fingerprint: bytes, door: Door, route: str, brand: str, acquirer: Acquirer,
-                    link: AcquirerLink, permit: Permit) -> Told:
+                    link: Link, permit: Permit) -> Told:
         transaction = self.transaction(order, seller, key[2], acquirer, brand, door)
         message = translation.request(order, transaction, acquirer, seller.merchant, seller.store)
         transaction.match_key = match_key(acquirer.dialect, message)
@@ -126,7 +126,7 @@ class Authorizations:
         written = await self.journal.outcome(outcome, http_deadline - HTTP_MARGIN_S)  # AWAIT 3: durable before the answer
         return await self.told(transaction, written)
 
-    def _usable(self, order: Order, seller: Seller, brand: str, door: Door) -> tuple[Acquirer, AcquirerLink, Permit]:
+    def _usable(self, order: Order, seller: Seller, brand: str, door: Door) -> tuple[Acquirer, Link, Permit]:
         """The first acquirer that may and can take it, with a place on the way to it. Raises Problem before anything is written."""
         alternatives = self.alternatives(seller.terminal, brand)
         if not alternatives:

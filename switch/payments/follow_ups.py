@@ -18,7 +18,7 @@ from switch.database import UNKNOWN
 from switch.directory import Acquirer
 from switch.errors import Problem
 from switch.ids import show, uuid7
-from switch.links.acquirer import AcquirerLink
+from switch.links import Link
 from switch.payments import duties, translation, verbs
 from switch.payments.admission import AUTHORIZATION, CAPTURE, VOID, Permit
 from switch.payments.authorization import Authorizations, Door, leave
@@ -101,7 +101,7 @@ class FollowUps:
             if permit is not None:
                 permit.leave(self.desk.loop.time())
 
-    def _way(self, type_: str, merchant_id: UUID, acquirer: Acquirer, exchange: str, door: Door) -> tuple[AcquirerLink | None, Permit | None]:
+    def _way(self, type_: str, merchant_id: UUID, acquirer: Acquirer, exchange: str, door: Door) -> tuple[Link | None, Permit | None]:
         """The line for the first copy and a place on it. An advice is taken without; a request is refused before anything is written."""
         link = self._link(acquirer, exchange, door)
         if link is None:
@@ -111,7 +111,7 @@ class FollowUps:
             raise self.authorizations.shed("acquirer")
         return (link, permit) if permit is not None else (None, None)
 
-    def _link(self, acquirer: Acquirer, exchange: str, door: Door) -> AcquirerLink | None:
+    def _link(self, acquirer: Acquirer, exchange: str, door: Door) -> Link | None:
         """The line for the first copy. An advice is taken without one; a request is refused before anything is written."""
         link = self.authorizations.links.get(acquirer.acquirer_id)
         if link is not None and acquirer.status == "active" and link.usable():
@@ -157,7 +157,7 @@ class FollowUps:
             await self.authorizations.alarm.raise_("unreadable_card", show("transaction", original.transaction_id))
             raise Problem("internal") from None
 
-    async def _advised(self, intent: FollowUp, acquirer: Acquirer, link: AcquirerLink, permit: Permit, message: dict[str, str],
+    async def _advised(self, intent: FollowUp, acquirer: Acquirer, link: Link, permit: Permit, message: dict[str, str],
                        deadline: float) -> Told:
         """The first copy of an advice. Whatever becomes of it is written as for its repeats, which go on when it was not answered."""
         row, duty = intent.transaction, intent.duty

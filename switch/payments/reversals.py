@@ -15,7 +15,7 @@ from switch.database import OUTCOME_PLANS, UNKNOWN, Connection
 from switch.directory import Acquirer, Directory
 from switch.errors import Problem
 from switch.ids import show
-from switch.links.acquirer import AcquirerLink, Bounced, Reply, Silence
+from switch.links import Bounced, Link, Reply, Silence
 from switch.payments import duties, translation
 from switch.payments.duties import Close, Decision, Owed, Pace, Park
 from switch.payments.fulfilment import UNANSWERED, Answered, Ended, run_ended
@@ -95,7 +95,7 @@ class Reversals:
     """The worker that fulfils duties. Any number of workers may run; a row is taken by one at a time. Each acquirer has a pace of its own."""
 
     def __init__(self, connect: Callable[[dict[str, str]], Awaitable[Connection]], directory: Directory, history: History, vault: Vault,
-                 links: Mapping[UUID, AcquirerLink], alarm: alerts.Alerts, may_send: Callable[[], bool]) -> None:
+                 links: Mapping[UUID, Link], alarm: alerts.Alerts, may_send: Callable[[], bool]) -> None:
         """`connect(settings)`: a writer's connection. `may_send`: whether this worker's own lease is good."""
         self.connect, self.directory, self.history, self.vault, self.links, self.alarm = connect, directory, history, vault, links, alarm
         self.may_send = may_send

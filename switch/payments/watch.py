@@ -12,7 +12,7 @@ from switch import alerts, logs
 from switch.database import UNKNOWN, Pool
 from switch.directory import Directory
 from switch.ids import show
-from switch.links.acquirer import AcquirerLink
+from switch.links import Link
 from switch.payments.admission import Admission
 
 LOOK_S = 5.0
@@ -22,7 +22,8 @@ OLD_REVERSALS = """SELECT a.acquirer_id FROM unnest($1::uuid[]) a (acquirer_id) 
 WHERE d.acquirer_id = a.acquirer_id AND d.state = 'open' AND d.kind = 'reversal' AND d.created_at < now() - $2::interval)"""
 OLD_DOUBTS = """SELECT a.acquirer_id FROM unnest($1::uuid[]) a (acquirer_id) WHERE EXISTS (SELECT FROM transaction t
 WHERE t.acquirer_id = a.acquirer_id AND t.state = 'SENT' AND t.exchange = 'request' AND t.respond_by < now() - $2::interval)"""
-LOST_WORKERS = """SELECT epoch FROM worker WHERE ended_at IS NULL AND lease_until < now() - $1::interval
+# Whoever gave its lease back ended it at that moment: no other end is of the same instant.
+LOST_WORKERS = """SELECT epoch FROM worker WHERE (ended_at IS NULL AND lease_until < now() - $1::interval OR ended_at <> lease_until)
 AND lease_until > now() - interval '1 day'"""
 
 Standing = tuple[str, str]  # kind, object
@@ -41,7 +42,7 @@ class After(NamedTuple):
 class Watch:
     """One worker's look at its lines and gates, and at the books."""
 
-    def __init__(self, pool: Pool, alarm: alerts.Alerts, directory: Directory, links: Mapping[UUID, AcquirerLink], admission: Admission,
+    def __init__(self, pool: Pool, alarm: alerts.Alerts, directory: Directory, links: Mapping[UUID, Link], admission: Admission,
                  epoch: int, after: After = After()) -> None:
         self.pool, self.alarm, self.directory, self.links, self.admission = pool, alarm, directory, links, admission
         self.epoch, self.after = epoch, after
@@ -78,7 +79,7 @@ class Watch:
         """Lines that should be up and were not at any look for long: a line that only flaps comes up in between."""
         for acquirer_id, link in self.links.items():
             acquirer = self.directory.acquirers.get(acquirer_id)
-            if acquirer is None or acquirer.status != "active" or link.state in ("up", "down", "draining"):
+            if acquirer is None or acquirer.status != "active" or link.state in ("up", "down", "draining", "handed_over"):
                 self.not_up_since.pop(acquirer_id, None)
             elif now - self.not_up_since.setdefault(acquirer_id, now) >= self.after.line_down:
                 yield "line_down", show("acquirer", acquirer_id)
