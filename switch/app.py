@@ -19,6 +19,7 @@ from switch.api.terminal import AuthorizationEndpoint
 from switch.database import Connection
 from switch.directory import Acquirer, Directory
 from switch.errors import Problem, StartError
+from switch.failpoints import failpoint
 from switch.ids import read, show
 from switch.links.acquirer import AcquirerLink, LinkSettings
 from switch.links.numbering import Numbers
@@ -186,6 +187,7 @@ class Switch:
         left = await self.desk.drain(longest + self.settings.commit_budget_s + DRAIN_MARGIN_S)
         if left:
             logs.warning("drained_with_walks_left", count=left)
+        failpoint("drain.mid")
         for link in self.links.values():
             await link.drain(1.0)
             await link.close()

@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from switch import database, inquiries, logs
+from switch import database, failpoints, inquiries, logs
 from switch.api.onboard import shown
 from switch.demo import demo, serve
 from switch.errors import PROBLEMS, Problem, SettingsError, StartError
@@ -229,6 +229,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load()
         logs.configure(sys.stderr, settings.log_level)
+        if failpoints.ARMED:
+            logs.error("failpoints_armed", detail="this process is under test and may kill itself", where=os.environ["SWITCH_FAILPOINT"])
         return _dispatch(options, settings)
     except (SettingsError, StartError, PostgresError) as error:
         print(f"switch: {error}", file=sys.stderr)

@@ -10,6 +10,7 @@ import asyncpg
 from switch import logs, metrics
 from switch.database import UNKNOWN, Pool
 from switch.errors import Problem
+from switch.failpoints import failpoint
 from switch.payments.authorization import Authorizations
 from switch.payments.history import History
 from switch.payments.journal import Written
@@ -53,6 +54,7 @@ class Recovery:
         while True:
             try:
                 if await self.pool.fetchval(RENEW, self.epoch, timedelta(seconds=LEASE_S)):
+                    failpoint("lease.renewed")
                     self.renewed_at = asyncio.get_running_loop().time()
             except (*UNKNOWN, asyncpg.PostgresError) as error:
                 logs.warning("lease_not_renewed", error=type(error).__name__)
@@ -74,6 +76,7 @@ class Recovery:
         for row in await self.pool.fetch(ABANDONED, self.epoch, timedelta(seconds=LATE_S), SWEEP_MAX):
             transaction = await self.history.transaction(row[0])
             if transaction is not None and transaction.state == SENT:
+                failpoint("recover.row_taken")
                 done += await self.authorizations.undo(transaction, Event.CRASH) is Written.OURS
         if done:
             logs.info("recovered", count=done)
