@@ -206,7 +206,7 @@ def until(reached: Callable[[], bool], seconds: float, pause_s: float = 0.1) -> 
     """Whether it came true in time; faults on the way to it do not count."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, ValueError, IndexError):
             if reached():
                 return True
         time.sleep(pause_s)
