@@ -350,7 +350,7 @@ def judged(rig: Rig, made: dict[str, list[int]], found: list[str], seed: int, se
     leaked = leaks.scan(rig.folder, rig.url, answers)
     codes = [server.stop() for server in rig.servers]
     different = found + rig.faults + compared.differences + [f"a drain ended with {code}" for code in codes if code]
-    different += [f"a traceback in {each.name}" for each in rig.kept if "Traceback" in each.said]
+    different += [f"a traceback in {each.name}: ...{each.said[each.said.rindex('Traceback'):][-900:]}" for each in rig.kept if "Traceback" in each.said]
     causes = {row["cause"]: row["count"] for row in sql(rig.url, CAUSES)}
     weather_made: Counter[str] = sum((line.made for line in rig.lines.values()), Counter())
     return {
@@ -386,6 +386,7 @@ def main() -> int:
     parser.add_argument("--tills", type=int, default=12)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # and so everything is ended
     folder = Path(tempfile.mkdtemp(prefix="nemesis-"))
     told = run(folder, options.kills, options.seconds, options.tills, options.seed, lambda line: print(line, flush=True))
     if told["differences"]:

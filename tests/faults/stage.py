@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import sys
+import threading
 import time
 import urllib.request
 import uuid
@@ -102,6 +103,7 @@ class Kept:
     def __init__(self, name: str, start: Callable[[], Process]) -> None:
         self.name, self.start, self.lives = name, start, [start()]
         self.stopping = False
+        self.one_at_a_time = threading.Lock()
 
     @property
     def process(self) -> Process:
@@ -109,24 +111,28 @@ class Kept:
 
     def kill(self) -> None:
         """kill -9, and the next life."""
-        self.process.kill()
+        with self.one_at_a_time:
+            self.process.kill()
         self.revive()
 
     def revive(self) -> None:
         """A new life if the last one has ended."""
-        if not self.process.running and not self.stopping:
-            self.lives.append(self.start())
+        with self.one_at_a_time:
+            if not self.process.running and not self.stopping:
+                self.lives.append(self.start())
 
     def stop(self) -> int:
         """Its exit code after SIGTERM."""
-        self.stopping = True
+        with self.one_at_a_time:
+            self.stopping = True
         with suppress(ProcessLookupError):
             self.process.popen.send_signal(signal.SIGCONT)
         return self.process.stop(seconds=60.0)
 
     def end(self) -> None:
         """Whatever still runs is killed, every life by its own pid."""
-        self.stopping = True
+        with self.one_at_a_time:
+            self.stopping = True
         for each in self.lives:
             if each.running:
                 each.kill()

@@ -198,6 +198,7 @@ def main() -> int:
     parser = argparse.ArgumentParser("python -m tests.faults.sweep", description=__doc__)
     parser.add_argument("--all", action="store_true", help="every occurrence of every name, not each name once")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # and so everything is ended
     folder = Path(tempfile.mkdtemp(prefix="sweep-"))
     keeper, url = postgres(folder)
     try:

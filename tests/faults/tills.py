@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from loadtests.terminal import Receipt, Terminal
+from loadtests.terminal import Journal, Receipt, Terminal
 
 ANSWER_S, PATIENCE_S = 12.0, 40.0  # in proportion to the fault runs' timers, as the guide's 45 s and 90 s are to 30 s
 
@@ -87,7 +87,14 @@ class Till(Terminal):
     def power_on(self) -> None:
         """A new start on the same journal. The power stays on meanwhile."""
         self.journal.file.close()
-        self.journal = type(self.journal)(self.path)
+        for last in (False,) * 20 + (True,):
+            try:
+                self.journal = Journal(self.path)
+                break
+            except BlockingIOError:  # a child of another thread, not yet exec'ed, holds a copy of the closed file for a moment
+                if last:
+                    raise
+                time.sleep(0.05)
         kept, self.power = self.power, 0.0
         try:
             self.resume()
