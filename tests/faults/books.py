@@ -15,9 +15,10 @@ from tests.faults.tills import Till
 
 CURRENCY = {"CNY": "156"}
 STANDS = ("APPROVED", "CONFIRMED")
+OPEN = ("SENT", "REVERSING", "PARKED")
 ROWS = """
 SELECT t.transaction_id, t.caller, t.idempotency_key, t.type, t.exchange, t.original_id, t.state, t.version, t.outcome, t.amount, t.currency,
-  t.authorised, t.captured, t.refunded, t.approved_amount, t.approval_code, t.card_last4, t.rrn, t.stan, t.transmitted_at, t.mti,
+  t.authorised, t.captured, t.refunded, t.voided, t.capture_reserved, t.refund_reserved, t.void_reserved, t.approved_amount, t.approval_code, t.card_last4, t.rrn, t.stan, t.transmitted_at, t.mti,
   t.card_acceptor_terminal, t.worker_epoch, a.name AS acquirer, d.kind AS duty, d.state AS duty_state, d.closed_by, d.last_code, d.cause
 FROM transaction t JOIN acquirer a USING (acquirer_id) LEFT JOIN duty d USING (transaction_id)
 """
@@ -96,6 +97,7 @@ def compare(url: str, books: dict[str, Path], tills: Iterable[Till]) -> Found:
         _row(found, row, hosts[row["acquirer"]].get(row["rrn"], Effect()))
         if row["state"] in STANDS and row["idempotency_key"] is not None and row["idempotency_key"] not in told:
             found.differences.append(f"{row['idempotency_key']} stands and no till knows it")
+    _families(found, rows, hosts)
     known = {(row["acquirer"], row["rrn"]) for row in rows}
     found.differences += [f"{acquirer} received {rrn}, which was never written down"
                           for acquirer, effects in hosts.items() for rrn in effects if (acquirer, rrn) not in known]
@@ -114,6 +116,10 @@ def _receipt(found: Found, till: Till, receipt: Receipt, row: asyncpg.Record | N
     if not receipt.sold:
         if row["state"] in STANDS:
             found.differences.append(f"{receipt.key} was told as {receipt.status} and stands as {row['state']}")
+        return
+    if row["original_id"] is not None:  # a follow-up: the till knows what it asked for, the row and the host's book are compared below
+        if row["state"] not in STANDS or receipt.id != f"txn_{row['transaction_id']}" or receipt.amount not in (0, row["approved_amount"]):
+            found.differences.append(f"{receipt.key} was told as {receipt.status} with {receipt.amount}, and is {row['state']} with {row['approved_amount']}")
         return
     originals = [fields for fields in effect.received if fields["0"] in ("0100", "0200")]
     pairs: dict[str, tuple[object, object]] = {
@@ -142,6 +148,32 @@ def _answers(found: Found, till: Till) -> None:
             found.differences.append(f"{key} got {len(finals)} different final answers")
 
 
+def _families(found: Found, rows: list[asyncpg.Record], hosts: dict[str, dict[str, Effect]]) -> None:
+    """A payment with all that followed it: its amounts are the sums of what stands, nothing stays reserved, and a void leaves nothing."""
+    followers: defaultdict[Any, list[asyncpg.Record]] = defaultdict(list)
+    for row in rows:
+        if row["original_id"] is not None:
+            followers[row["original_id"]].append(row)
+            found.counts[f"{row['type']} {row['state']}"] += 1
+    for row in rows:
+        family = followers[row["transaction_id"]]
+        if row["original_id"] is not None or row["state"] not in STANDS or any(each["state"] in OPEN for each in family):
+            continue
+        name = f"{row['acquirer']} {row['rrn']}"
+        standing = Counter({kind: sum(each["approved_amount"] for each in family if each["type"] == kind and each["state"] in STANDS)
+                            for kind in ("capture", "tip", "refund", "increment")})
+        if row["capture_reserved"] or row["refund_reserved"] or row["void_reserved"]:
+            found.differences.append(f"{name}: something is reserved and nothing open")
+        if row["refunded"] != standing["refund"]:
+            found.differences.append(f"{name}: refunded is {row['refunded']}, its refunds are {standing['refund']}")
+        if row["voided"]:
+            left = sum(effect.net + effect.held for each in (row, *family) if (effect := hosts[each["acquirer"]].get(each["rrn"])) is not None)
+            if left:
+                found.differences.append(f"{name} is voided, and {left} stand at the host")
+        elif row["captured"] != standing["capture"] + standing["tip"] + (row["approved_amount"] if row["acquirer"] == "single" else 0):
+            found.differences.append(f"{name}: captured is {row['captured']}, its captures are {dict(standing)}")
+
+
 def _row(found: Found, row: asyncpg.Record, effect: Effect) -> None:
     """A row against its host's book: the net effect, the numbers, and the order on the wire."""
     name, state = f"{row['acquirer']} {row['rrn']}", row["state"]
@@ -149,8 +181,8 @@ def _row(found: Found, row: asyncpg.Record, effect: Effect) -> None:
     if state == "PARKED":
         found.parked.append(name)
     else:
-        due = row["approved_amount"] if state in STANDS else 0
-        if (effect.net + effect.held) != due:
+        due = (-row["approved_amount"] if row["type"] == "refund" else row["approved_amount"]) if state in STANDS else 0
+        if (row["type"] != "void" or state not in STANDS) and (effect.net + effect.held) != due:
             found.differences.append(f"{name} is {state} with {due} here and {effect.net + effect.held} at the host")
     if state in ("REVERSING", "REVERSED") and row["duty"] != "reversal":
         found.differences.append(f"{name} is {state} without a reversal")

@@ -92,7 +92,7 @@ class Rig:
         for number in range(tills):
             mode = ACQUIRERS[number % 2]
             self.tills.append(Till(bases, keys.terminals[mode][number // 2], self.folder / f"till-{number}.journal", leaks.card(number),
-                                   random.Random(seed * 1000 + number), power=0.01, doubled=0.05))
+                                   random.Random(seed * 1000 + number), power=0.01, doubled=0.05, dual=mode == "dual"))
         self.thread(self._keep)
 
     def thread(self, job: Callable[[], object]) -> threading.Thread:
@@ -126,7 +126,7 @@ class Rig:
         while self.selling.is_set():
             number += 1
             amount = 10_000 + till.draw.randrange(5000) * 100 + till.draw.choice(ENDINGS)
-            till.sell(amount, terminal_trace=f"{number % 1_000_000:06d}")
+            follow_ups(till, amount, f"{number % 1_000_000:06d}")
             time.sleep(till.draw.random() * 0.1)
 
     def in_flight(self, port: int | None = None, acquirer: str | None = None) -> int:
@@ -172,6 +172,20 @@ class Rig:
             for pid in processes.family(processes.postmaster(self.home)):
                 signalled(pid, signal.SIGCONT)
         self.keeper.stop(seconds=60)
+
+
+def follow_ups(till: Till, amount: int, trace: str) -> None:
+    """A sale, and sometimes what follows one: any verb, whether or not it is possible there."""
+    chance, dual = till.draw.random(), till.dual
+    if chance < 0.1 and dual:
+        held = till.sell(amount, terminal_trace=trace, type="preauthorization")
+        till.follow_up(held, "increments", amount=500)
+        till.follow_up(held, "captures", amount=amount // 4)
+        till.follow_up(held, till.draw.choice(("captures", "voids", "refunds")))
+        return
+    sold = till.sell(amount, terminal_trace=trace)
+    if chance < 0.25:
+        till.follow_up(sold, "voids") if chance < 0.15 else till.follow_up(sold, "refunds", amount=amount // 3)
 
 
 def let_go(strace: "subprocess.Popen[bytes]") -> None:

@@ -100,10 +100,10 @@ def scenario(tills: list[Till], stubs: dict[str, Stub]) -> None:
 
     together([
         lambda: (tills[0].resume(), tills[0].sell(5100), tills[0].sell(5151)),  # what the dead worker left; approved; declined
-        lambda: tills[1].sell(SILENT),
+        lambda: (tills[1].sell(SILENT), tills[1].follow_up(tills[1].sell(6100), "refunds", amount=1100)),
         lambda: cancelled(tills[2]),
-        lambda: (tills[3].sell(4400), tills[3].sell(4455)),
-        lambda: tills[4].sell(SILENT),
+        lambda: (tills[3].sell(4400), tills[3].sell(4455), tills[3].follow_up(tills[3].sell(7000, type="preauthorization"), "captures", amount=3000)),
+        lambda: (tills[4].sell(SILENT), tills[4].follow_up(tills[4].sell(8100), "voids")),
     ])
     for till in tills:
         assert until(till.closed, 60), f"a till cannot close {till.unfinished}"

@@ -24,10 +24,10 @@ class Till(Terminal):
     """`bases` are the addresses of the switch's workers, any of which may be asked. `cut`: where the power goes, drawn per exchange."""
 
     def __init__(self, bases: list[str], key: str, journal: Path, card: dict[str, Any], draw: random.Random, *, power: float = 0.0,
-                 doubled: float = 0.0, haste: float = 1.0) -> None:
+                 doubled: float = 0.0, haste: float = 1.0, dual: bool = False) -> None:
         super().__init__(bases[0], key, journal, answer_timeout=ANSWER_S, patience=PATIENCE_S, sleep=lambda seconds: time.sleep(seconds * haste))
         self.bases, self.card, self.draw, self.power, self.doubled = bases, card, draw, power, doubled
-        self.path = journal
+        self.path, self.dual = journal, dual
         self.answers: defaultdict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)  # every answer to a POST of a key
         self.in_flight = 0
         self.power_after_answer = False  # once: the next final answer is lost with the power
@@ -80,6 +80,16 @@ class Till(Terminal):
         """One payment; after a power cut what the journal has open is closed, as after any start. None while that is not acknowledged."""
         try:
             return self.pay({"type": "purchase", "amount": amount, "currency": "CNY", "card": self.card, **changed})
+        except PowerCut:
+            self.power_on()
+            return None
+
+    def follow_up(self, sold: Receipt | None, verb: str, **body: Any) -> Receipt | None:
+        """A follow-up of what was sold, if it was."""
+        if sold is None or not sold.sold or sold.id is None:
+            return None
+        try:
+            return self.follow(verb, sold.id, body)
         except PowerCut:
             self.power_on()
             return None
