@@ -77,6 +77,13 @@ class Switch:
         """Ready to admit when it returns. Raises StartError with one line."""
         if faults := timers.worker_faults(self.limits, timers.Lease(LEASE_S, LEASE_TRUSTED_S, RENEW_S)):
             raise StartError("\n".join(faults))
+        try:
+            await self._start()
+        except (*database.UNKNOWN, asyncpg.PostgresError) as error:
+            raise StartError(f"the database went away during the start ({type(error).__name__}); start again when it answers") from None
+
+    async def _start(self) -> None:
+        """The parts, in the order of need."""
         await database.migrate(self.url, lambda line: logs.info("migrating", detail=line))
         try:
             self.vault = Vault(Keyring.create(self.settings.keys_file))

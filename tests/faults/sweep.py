@@ -27,7 +27,7 @@ from tests.processes import CARD
 TIMERS = Timers(answer_ms=1000, grace_ms=200)
 SILENT, CANCELLED = 2600, 3300  # amounts whose message the host never answers; whose till loses power with the answer in hand
 REST_S, SWEPT_S = 40.0, 1.3  # until every reversal is answered; longer than recovery's own pause
-AT_ONCE = 4
+AT_ONCE = 6
 KILLED = -signal.SIGKILL
 LEFT = "left-by-a-dead-worker-1"
 
