@@ -1,4 +1,4 @@
-"""The leak scan at the end of a fault run: database files and their log, a dump, logs, books, journals, metrics and error answers."""
+"""The leak scan at the end of a fault run: database files and their log, tables, a dump, logs, books, journals, metrics and error answers."""
 
 import asyncio
 import http.client
@@ -7,30 +7,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import asyncpg
+from tests import leak_scan
+from tests.leak_scan import PANS
 
-from tests import test_leaks
-from tests.test_leaks import PANS
-
-TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
+SEEN_AT_LEAST = {"table": 10_000, "dump": 10_000, "run": 4_000_000, "text": 5_000}  # bytes; less, and the scan shows nothing
 
 
 def card(number: int) -> dict[str, Any]:
     """A canary card with everything that may never be kept."""
-    return test_leaks.card(PANS[number % len(PANS)])
-
-
-def dump(url: str) -> bytes:
-    """Every row of every table, as text."""
-    async def read() -> bytes:
-        connection = await asyncpg.connect(url)
-        try:
-            tables = [row[0] for row in await connection.fetch(TABLES)]
-            return "\n".join([str(row[0]) for table in tables for row in await connection.fetch(f'SELECT t::text FROM "{table}" t')]).encode()
-        finally:
-            await connection.close()
-
-    return asyncio.run(read())
+    return leak_scan.card(PANS[number % len(PANS)])
 
 
 def answers(base: str, key: str, operator: str) -> list[bytes]:
@@ -59,11 +44,8 @@ def ask(base: str, method: str, path: str, key: str, body: object = None, idempo
 
 def scan(folder: Path, url: str, heard: list[bytes]) -> list[str]:
     """Where a canary lies, and in which form. `folder` holds the cluster, logs, books and journals of the run."""
-    found, rows = [], dump(url)
-    assert PANS[0][:8].encode() + b"****" in rows, "no canary was used: this scan shows nothing"
-    for name, content in (("a row", rows), *((f"answer {number}", each) for number, each in enumerate(heard))):
-        found += [f"{name}: {form}" for form in test_leaks.leaks(content)]
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            found += [f"{path.relative_to(folder)}: {form}" for form in test_leaks.leaks(path.read_bytes().rstrip(b"\0"))]
-    return found
+    texts = {path.name: path.read_text("utf-8", "replace") for path in (*folder.glob("*.err"), *folder.glob("*.out"), *folder.glob("*.jsonl"))}
+    texts |= {f"answer {number}": each.decode("utf-8", "surrogateescape") for number, each in enumerate(heard)}
+    found = asyncio.run(leak_scan.everything(url, {"run": folder}, texts))
+    scarce = [f"only {found.looked.get(kind, 0)} bytes of {kind} were looked at" for kind, least in SEEN_AT_LEAST.items() if found.looked.get(kind, 0) < least]
+    return found.found + scarce

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -172,12 +172,13 @@ def bounded(cases: Iterable[Case]) -> list[Case]:
     return [Case(name, (count + 1) // 2) for name, count in Counter(case.name for case in cases).items()]
 
 
-def sweep(cluster_url: str, folder: Path, everything: bool, say: Callable[[str], object] = print) -> tuple[list[Result], set[str]]:
+def sweep(cluster_url: str, folder: Path, everything: bool, say: Callable[[str], object] = print,
+          only: Sequence[str] = NAMES) -> tuple[list[Result], set[str]]:
     """All results, and the names that the clean run passed."""
     folder.mkdir(exist_ok=True)
     template = prepare(cluster_url, folder / "template")
     clean, cases = run(template, folder / "clean", None)
-    chosen = cases if everything else bounded(cases)
+    chosen = [case for case in (cases if everything else bounded(cases)) if case.name in only]
     say(f"clean run {clean.seconds:.1f} s, {len(cases)} places passed, {len(chosen)} to be killed at")
 
     def one(case: Case) -> Result:
@@ -197,12 +198,13 @@ def sweep(cluster_url: str, folder: Path, everything: bool, say: Callable[[str],
 def main() -> int:
     parser = argparse.ArgumentParser("python -m tests.faults.sweep", description=__doc__)
     parser.add_argument("--all", action="store_true", help="every occurrence of every name, not each name once")
+    parser.add_argument("--only", action="append", metavar="NAME", choices=NAMES, help="this failpoint alone; may be repeated")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # and so everything is ended
     folder = Path(tempfile.mkdtemp(prefix="sweep-"))
     keeper, url = postgres(folder)
     try:
-        results, names = sweep(url, folder, options.all, lambda line: print(line, flush=True))
+        results, names = sweep(url, folder, options.all, lambda line: print(line, flush=True), options.only or NAMES)
     finally:
         keeper.stop(seconds=60)
     different = {str(result.case): result.differences for result in results if result.differences}
