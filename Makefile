@@ -8,7 +8,7 @@ READY := .venv/.ready
 LOCKED := requirements/run.txt requirements/dev.txt requirements/load.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help setup run test ablations check bench load lock
+.PHONY: help setup run test ablations check bench load faults kills lock
 
 help:
 	@echo "make setup   make .venv from the locked requirements (the other targets do it by themselves)"
@@ -18,6 +18,8 @@ help:
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   CPU per authorization against the baseline, memory, added time"
 	@echo "make load    Locust: steady, ramp, spike; then the three books are compared"
+	@echo "make faults  40 kills and other faults of real processes; then the three books are compared (at most 10 minutes)"
+	@echo "make kills   200 of them (at most 25 minutes)"
 	@echo "make lock    refresh requirements/*.txt from requirements/*.in"
 
 setup: $(READY)
@@ -61,6 +63,12 @@ bench: $(READY)
 
 load: $(READY)
 	@exec $(BIN)/python -m loadtests.load $(ARGS)
+
+faults: $(READY)
+	@exec $(BIN)/python -m tests.faults.nemesis --kills 40 --seconds 380 $(ARGS)
+
+kills: $(READY)
+	@exec $(BIN)/python -m tests.faults.nemesis --kills 200 --seconds 1200 $(ARGS)
 
 # The files name no host: a lock with an address in it is refused.
 lock: $(READY)

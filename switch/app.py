@@ -19,6 +19,7 @@ from switch.api.terminal import AuthorizationEndpoint
 from switch.database import Connection
 from switch.directory import Acquirer, Directory
 from switch.errors import Problem, StartError
+from switch.failpoints import failpoint
 from switch.ids import read, show
 from switch.links import Link, LinkSettings
 from switch.links.acquirer import AcquirerLink
@@ -87,6 +88,13 @@ class Switch:
         """Ready to admit when it returns. Raises StartError with one line."""
         if faults := timers.worker_faults(self.limits, timers.Lease(LEASE_S, LEASE_TRUSTED_S, RENEW_S)):
             raise StartError("\n".join(faults))
+        try:
+            await self._start()
+        except (*database.UNKNOWN, asyncpg.PostgresError) as error:
+            raise StartError(f"the database went away during the start ({type(error).__name__}); start again when it answers") from None
+
+    async def _start(self) -> None:
+        """The parts, in the order of need."""
         await database.migrate(self.url, lambda line: logs.info("migrating", detail=line))
         self.vault = open_vault(self.settings)
         self.writers = await database.pool(self.url, "switch_writer", WRITERS)
@@ -200,6 +208,7 @@ class Switch:
         left = await self.desk.drain(longest + self.settings.commit_budget_s + DRAIN_MARGIN_S)
         if left:
             logs.warning("drained_with_walks_left", count=left)
+        failpoint("drain.mid")
         for link in self.links.values():
             await link.drain(longest if isinstance(link, SharedLink) else 1.0)  # others may wait for what they handed over
             await link.close()

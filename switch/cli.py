@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from switch import database, inquiries, logs
+from switch import database, failpoints, inquiries, logs
 from switch.api.onboard import shown
 from switch.demo import demo
 from switch.errors import PROBLEMS, Problem, SettingsError, StartError
@@ -240,6 +240,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load()
         logs.configure(sys.stderr, settings.log_level)
+        if failpoints.ARMED:
+            logs.error("failpoints_armed", detail="this process is under test and may kill itself", where=os.environ["SWITCH_FAILPOINT"])
         if options is None:  # a child of `serve`: nothing that a person starts
             return run(lambda: work(settings))
         return _dispatch(options, settings)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from switch import failpoints
 from switch.errors import SettingsError
 from switch.logs import LEVELS
 
@@ -36,6 +37,7 @@ VARIABLES = {
     "SWITCH_MAX_CONNECTIONS": "HTTP connections", "SWITCH_COMMIT_BUDGET": "seconds", "SWITCH_SIGN_ON_WAIT": "seconds",
     "SWITCH_HTTP_DEADLINE": "seconds", "SWITCH_UNDELIVERED_AFTER": "seconds",
     "SWITCH_WORKERS": "processes that serve", "SWITCH_ADMIN_PORT": "port of health and metrics over all workers, 0 for any",
+    "SWITCH_TESTING": "1 in a test", "SWITCH_FAILPOINT": "name:occurrence:action",
 }
 
 
@@ -96,6 +98,10 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         admin_port=_whole(environment, "SWITCH_ADMIN_PORT", 0, 0, 65535, faults),
         undelivered_after_s=_number(environment, "SWITCH_UNDELIVERED_AFTER", 900, 0.1, 86_400, faults),
     )
+    if environment.get("SWITCH_TESTING", "") not in ("", "1"):
+        faults.append("SWITCH_TESTING must be 1, in a test, and is not set otherwise")
+    if fault := failpoints.plan(environment).fault:
+        faults.append(fault)
     if faults:
         raise SettingsError("\n".join(faults))
     return settings

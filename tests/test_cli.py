@@ -16,6 +16,7 @@ from switch.cli import main
 from switch.database import head
 from tests import processes
 from tests.processes import SWITCH, Demo, Ended, Process, ask, environment, run
+from tests.proxy import Proxy
 
 
 async def empty_database(cluster_url: str) -> str:
@@ -237,6 +238,21 @@ async def test_the_stub_as_a_command_takes_its_own_options_and_signals(tmp_path:
     finally:
         stub.stop()
     assert stub.popen.returncode == 0 and not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("met", [b"schema_version", b"INSERT INTO worker", b"directory_terminal"])
+async def test_a_database_that_goes_away_during_the_start_is_one_line_too(tmp_path: Path, database_url: str, met: bytes) -> None:
+    proxy = Proxy(database_url)
+    await proxy.start()
+    try:
+        proxy.arm("before", lambda kind, body: kind == b"P" and met in body)  # the statement never arrives, and the connection ends
+        done = await asyncio.to_thread(run, tmp_path / "home", "serve", SWITCH_DATABASE_URL=proxy.url)
+        assert proxy.fired.is_set()
+    finally:
+        await proxy.stop()
+    told = [line for line in done.err.splitlines() if not line.startswith("{")]
+    assert (done.code, done.out) == (2, "") and told == [
+        "switch: the database went away during the start (ConnectionDoesNotExistError); start again when it answers"]
 
 
 async def test_postgres_alone_serves_until_it_is_told_to_stop_and_keeps_its_data_for_the_next_start(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from switch.api.strict import parse as parse_json
 from switch.callers import TerminalCaller, identify, selling
 from switch.directory import Directory
 from switch.errors import Problem
+from switch.failpoints import failpoint, failpoint_written
 from switch.money import AMOUNT_MAX, CURRENCIES
 from switch.payments.authorization import ROUTE, Authorizations, Door
 from switch.payments.desk import Told
@@ -300,6 +301,7 @@ class AuthorizationEndpoint:
             response = problems.rendered(error)
             status, body = response.status_code, bytes(response.body)
             headers = [header for header in response.raw_headers if header[0] != b"content-length"]
+        failpoint("reply.before")
         metrics.authorization_seconds.observe(self.now() - door_at)
         whole, lost = scope.get("extensions", {}).get(WHOLE_ANSWER), False
         if whole is None or not whole.write(status, headers, body):
@@ -308,6 +310,7 @@ class AuthorizationEndpoint:
             lost = whole is not None and whole.lost()
         if told is not None and (lost or told.replayed) and told.transaction.state == APPROVED:
             (self.undelivered.lost if lost else self.undelivered.heard)(told.transaction)
+        failpoint_written("reply.after")
 
     async def _answer(self, scope: Scope, receive: Receive, door_at: float) -> tuple[int, bytes, Told]:
         received_at = datetime.now(UTC)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import cast
 
 from messages.dialect import match_key
+from switch.failpoints import failpoint, failpoint_written
 from switch.links import Bounced, CutOver, LineClosed, Reply, Settled, Silence, Unmatched
 from switch.links.protocol import LinkProtocol
 
@@ -48,6 +49,7 @@ class LineConnection(asyncio.Protocol):
         """Write the request, or queue it, or say why not. `answer` gets the outcome of one that was accepted."""
         if self._transport.is_closing():
             return Bounced("line_down")
+        failpoint("send.before")
         taken = self._protocol.request(message, answer, self._loop.time(), datetime.now(UTC), send_not_after, deadline)
         if type(taken) is bytes:  # what one turn of the loop brings leaves in one system call
             if not self._frames:
@@ -75,6 +77,7 @@ class LineConnection(asyncio.Protocol):
             self._flush()
         if frames:
             self._transport.write(b"".join(frames))
+            failpoint_written("send.after")
 
     def sign_on(self) -> None:
         self._protocol.sign_on(self._loop.time(), datetime.now(UTC))
@@ -98,6 +101,7 @@ class LineConnection(asyncio.Protocol):
         self._ticker = self._loop.call_later(TICK, self._tick)
 
     def data_received(self, data: bytes) -> None:
+        failpoint("resp.read")
         self._protocol.receive(data, self._loop.time(), datetime.now(UTC))
         self._flush()
 

@@ -16,6 +16,7 @@ from switch import alerts, logs, metrics
 from switch.database import UNKNOWN
 from switch.directory import Acquirer, Directory, Merchant, Store, Terminal
 from switch.errors import Problem
+from switch.failpoints import failpoint
 from switch.ids import show, uuid7
 from switch.links import Bounced, Link, Reply, Silence
 from switch.links.numbering import Numbers
@@ -115,6 +116,7 @@ class Authorizations:
         deadline = door.at + acquirer.answer_timeout_s
         http_deadline = deadline + self.commit_budget_s + HTTP_MARGIN_S
 
+        failpoint("claim.before")
         claim = await self.journal.intent(  # AWAIT 1: durable before the first byte leaves
             Intent(transaction, route, fingerprint, seller.merchant.duplicate_policy == "refuse"), door.at + self.commit_budget_s)
         if claim is not Claim.OURS:

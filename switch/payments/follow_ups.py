@@ -17,6 +17,7 @@ from switch import logs, metrics
 from switch.database import UNKNOWN
 from switch.directory import Acquirer
 from switch.errors import Problem
+from switch.failpoints import failpoint
 from switch.ids import show, uuid7
 from switch.links import Link
 from switch.payments import duties, translation, verbs
@@ -83,6 +84,7 @@ class FollowUps:
             row, message = await self._row(wanted, original, exchange, amount, key, acquirer, door)
             intent = FollowUp(row, wanted.route, fingerprint, acquirer.business_date, wanted.final,
                               duty=advice_duty(row, door.received_at, acquirer, link is not None), sent=link is not None)
+            failpoint("claim.before")
             claim = await self.reservations.intent(intent, door.at + self.authorizations.commit_budget_s)  # AWAIT 1: reserved, durable, then sent
             if claim is Claim.DUPLICATE:
                 return await self.desk.stored(key, wanted.route, fingerprint, http_deadline)

@@ -12,6 +12,7 @@ import asyncpg
 from switch import logs, metrics
 from switch.database import UNKNOWN, Connection, Pool
 from switch.errors import Problem
+from switch.failpoints import failpoint
 from switch.payments.authorization import Authorizations
 from switch.payments.history import History
 from switch.payments.journal import Written
@@ -90,6 +91,7 @@ class Lease:
                         connection = connection or await connect()
                         if not await connection.fetchval(RENEW, self.epoch, timedelta(seconds=LEASE_S)):
                             break
+                    failpoint("lease.renewed")
                     if not self.trusted():
                         self.restored_at = asked_at
                     self.renewed_at = asked_at
@@ -130,6 +132,7 @@ class Recovery:
         for row in await self.pool.fetch(ABANDONED, self.epoch, timedelta(seconds=LATE_S), SWEEP_MAX):
             transaction = await self.history.transaction(row[0])
             if transaction is not None and transaction.state == SENT:
+                failpoint("recover.row_taken")
                 done += await self.authorizations.undo(transaction, Event.CRASH) is Written.OURS
         if done:
             logs.info("recovered", count=done)

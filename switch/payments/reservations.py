@@ -14,6 +14,7 @@ from uuid import UUID
 import asyncpg
 
 from switch.database import INTENT_PLANS, Connection
+from switch.failpoints import failpoint
 from switch.payments import verbs
 from switch.payments.journal import INTENT_COLUMNS, TICK_S, Claim, Duty, intent_values
 from switch.payments.lane import Lane
@@ -74,7 +75,10 @@ async def run(connection: Connection, follow_ups: Sequence[FollowUp], doubtful: 
     """A verdict each, in order; what was accepted is durable. A limit that only the database saw is a Refusal too."""
     try:
         async with connection.transaction():
-            return await _judge_and_write(connection, follow_ups)
+            verdicts = await _judge_and_write(connection, follow_ups)
+            failpoint("t1.before_commit")
+        failpoint("t1.after_commit")
+        return verdicts
     except asyncpg.CheckViolationError as error:
         code = verbs.CODE_OF.get(error.constraint_name or "")
         if len(follow_ups) > 1 or code is None:

@@ -14,6 +14,7 @@ from switch import alerts, logs, metrics
 from switch.database import OUTCOME_PLANS, UNKNOWN, Connection
 from switch.directory import Acquirer, Directory
 from switch.errors import Problem
+from switch.failpoints import failpoint
 from switch.ids import show
 from switch.links import Bounced, Link, Reply, Silence
 from switch.payments import duties, translation
@@ -248,6 +249,7 @@ class Reversals:
             return _of(taken, transaction, duties.unbuilt(taken.owed(transaction, acquirer), datetime.now(UTC), random.random()))
         if link is not None and self.may_send():
             result = await link.request(message, send_not_after=send_not_after, deadline=self.loop.time() + acquirer.answer_timeout_s)
+            failpoint("rev.sent")
         metrics.reversals.labels("sent" if not isinstance(result, Bounced) else "bounced").inc()
         return self._decided(taken, transaction, acquirer, result)
 
