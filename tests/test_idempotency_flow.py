@@ -86,6 +86,16 @@ async def test_the_same_key_with_another_body_is_refused_and_has_no_effect(shop:
     same(first, await shop.pay(6000, key))
 
 
+async def test_the_rightful_body_is_answered_while_another_one_is_being_refused(shop: Shop) -> None:
+    """What is at work under a key need not be what the key belongs to."""
+    key = new_key()
+    first = await shop.pay(6000, key)
+    for _ in range(10):
+        other, again = await asyncio.gather(shop.pay(6001, key), shop.pay(6000, key))
+        assert (other.status, other.body["code"]) == (422, "idempotency_key_reused")
+        same(first, again)
+
+
 async def test_another_body_is_refused_while_the_first_runs(shop: Shop) -> None:
     key = new_key()
     await shop.host.order("delay", ANSWER_TIMEOUT_MS / 2000)

@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
@@ -263,3 +264,115 @@ async def compared(shop: Shop, each: Left) -> None:
 
     await eventually(agreed, f"{each} is not what the host holds", 15)
     assert len([message for message in await host.received(rows[0]["rrn"]) if message["0"] in ("0100", "0200")]) == 1
+
+
+# What follows a hold.
+
+OPEN_HOLDS = [(), ("capture",), ("capture", "refund"), ("increment", "capture"), ("capture", "void"), ("void",), ("capture_more_than_there_is",)]
+
+
+class Followed(RuleBasedStateMachine):
+    """A preauthorization with its captures, increments, voids and refunds; several captures or refunds at once share what is left."""
+
+    shop: Shop
+    loop: asyncio.AbstractEventLoop
+    left: list["Followed"]
+    seen: Counter[str]
+
+    @initialize(till=st.sampled_from(["till", "dual"]), hundreds=st.integers(50, 90), begins=st.sampled_from(OPEN_HOLDS))
+    def hold(self, till: str, hundreds: int, begins: tuple[str, ...]) -> None:
+        self.till, self.held, self.captured, self.refunded, self.voided = till, hundreds * 100, 0, 0, False
+        self.replayed: list[tuple[str, Any, str, Answer]] = []
+        (answer,) = self.together(self.shop.pay(self.held, key=till, type="preauthorization"))
+        assert (answer.status, answer.body["payment_status"]) == (201, "authorized"), answer.raw
+        self.id = answer.body["id"]
+        for step in begins:
+            getattr(self, step)() if step in ("void", "capture_more_than_there_is") else getattr(self, f"{step}s")(1, 10)
+
+    def together(self, *calls: Awaitable[Answer]) -> list[Answer]:
+        async def all_of() -> list[Answer]:
+            return await asyncio.gather(*calls)
+
+        return asyncio.run_coroutine_threadsafe(all_of(), self.loop).result(ANSWER_S)
+
+    def ask(self, verb: str, body: dict[str, Any], key: str) -> Awaitable[Answer]:
+        path = "/v1/refunds" if verb == "refunds" else f"{ROUTE}/{self.id}/{verb}"
+        return self.shop.ask("POST", path, body | ({"authorization": self.id} if verb == "refunds" else {}), self.till, Idempotency_Key=key)
+
+    def follow(self, verb: str, body: dict[str, Any], allowed: int, count: int = 1) -> int:
+        """Sends the same `count` times at once, each under its own key: exactly `allowed` of them may be done."""
+        keys = [new_key() for _ in range(count)]
+        answers = self.together(*(self.ask(verb, body, key) for key in keys))
+        done = [(verb, body, key, answer) for key, answer in zip(keys, answers, strict=True) if answer.status == 201]
+        assert {answer.status for answer in answers} <= {201, 409}, [answer.raw for answer in answers]
+        assert len(done) == min(allowed, count), (verb, body, allowed, [answer.raw for answer in answers])
+        assert all(answer.body["status"] == "approved" and answer.body["original"] == self.id for *_, answer in done)
+        self.replayed += done
+        self.seen[f"{verb} {'done' if done else 'refused'}"] += 1
+        return len(done)
+
+    @rule(count=st.integers(1, 4), hundreds=st.integers(5, 40))
+    def captures(self, count: int, hundreds: int) -> None:
+        amount = 100 * hundreds
+        allowed = 0 if self.voided else (self.held - self.captured) // amount
+        self.captured += amount * self.follow("captures", {"amount": amount}, allowed, count)
+
+    @rule()
+    def capture_more_than_there_is(self) -> None:
+        self.follow("captures", {"amount": self.held - self.captured + 100}, 0)
+
+    @rule(count=st.integers(1, 1), hundreds=st.integers(1, 20))
+    def increments(self, count: int, hundreds: int) -> None:
+        self.held += 100 * hundreds * self.follow("increments", {"amount": 100 * hundreds}, int(not self.voided and not self.captured), count)
+
+    @rule(count=st.integers(1, 4), hundreds=st.integers(2, 30))
+    def refunds(self, count: int, hundreds: int) -> None:
+        amount = 100 * hundreds
+        allowed = 0 if self.voided else (self.captured - self.refunded) // amount
+        self.refunded += amount * self.follow("refunds", {"amount": amount}, allowed, count)
+
+    @rule()
+    def void(self) -> None:
+        if self.follow("voids", {}, int(not self.voided and not self.refunded)):
+            self.voided, self.captured = True, 0
+
+    @rule(which=st.integers(0, 1 << 16))
+    def say_one_again(self, which: int) -> None:
+        if self.replayed:
+            verb, body, key, first = self.replayed[which % len(self.replayed)]
+            again, other = self.together(self.ask(verb, body, key), self.ask(verb, body | {"reference": "other"}, key))
+            assert (again.status, again.raw, again.headers.get("idempotent-replayed")) == (201, first.raw, "true")
+            assert (other.status, other.body["code"]) == (422, "idempotency_key_reused")
+            self.seen["replay"] += 1
+
+    @invariant()
+    def the_amounts_are_the_models(self) -> None:
+        if hasattr(self, "id"):
+            amounts = asyncio.run_coroutine_threadsafe(self.shop.get(self.id), self.loop).result(ANSWER_S)["amounts"]
+            assert (amounts["captured"], amounts["refunded"]) == (self.captured, self.refunded), amounts
+            assert self.voided or amounts["authorised"] == self.held, amounts
+            assert amounts["refunded"] <= amounts["captured"] <= amounts["capturable"]
+
+    def teardown(self) -> None:
+        if hasattr(self, "id"):
+            self.left.append(self)
+
+
+def followed(shop: Shop, loop: asyncio.AbstractEventLoop) -> tuple[list[Followed], Counter[str]]:
+    kept = {"shop": shop, "loop": loop, "left": [], "seen": Counter()}
+    run_state_machine_as_test(type("FollowedHolds", (Followed,), kept), settings=settings(
+        max_examples=60, stateful_step_count=8, deadline=None, database=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck)))
+    return kept["left"], kept["seen"]
+
+
+@pytest.mark.filterwarnings("ignore:Do not use the .random. module inside strategies")
+async def test_follow_ups_take_give_back_and_undo_as_the_model_says_and_the_books_agree(shop: Shop) -> None:
+    left, seen = await asyncio.to_thread(followed, shop, asyncio.get_running_loop())
+    assert [kind for kind in ("captures done", "captures refused", "increments done", "increments refused", "refunds done", "refunds refused", "voids done",
+                              "voids refused", "replay") if seen[kind] < 3] == [], seen
+    assert len(left) >= 60
+    for each in left:
+        rows = await shop.sql("SELECT rrn FROM transaction WHERE transaction_id = $1 OR original_id = $1", UUID(each.id[4:]))
+        posted = sum([(await shop.host_of(each.till).effect(row["rrn"]))[0] for row in rows])
+        assert posted == each.captured - each.refunded, (each.id, posted)
+        assert len(rows) == 1 + len(each.replayed)

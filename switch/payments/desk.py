@@ -5,6 +5,7 @@ From its first write on a walk belongs to a task of the switch: a client that ha
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -47,7 +48,7 @@ class Desk:
         self.loop = asyncio.get_running_loop()
 
     async def submit(self, key: Key, route: str, fingerprint: bytes, walk: Callable[[], Awaitable[Told]]) -> Told:
-        """The answer for a key: `walk` runs once; whoever comes meanwhile with the same body waits for it.
+        """The answer for a key: `walk` runs once; whoever comes meanwhile waits for it.
 
         Raises Problem: idempotency_key_reused (other body or route), in_progress (too many wait already), draining, and what `walk` raises.
         """
@@ -60,10 +61,12 @@ class Desk:
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
             return await self._told(running)
-        if running.fingerprint != fingerprint or running.route != route:
-            raise Problem("idempotency_key_reused")
         if len(running.waiting) > WAITERS_MAX:
             raise Problem("in_progress", retry_after=1)
+        if running.fingerprint != fingerprint or running.route != route:
+            with suppress(Problem):  # whose key it is stands in the books alone: the one at work may be the wrong one
+                await self._told(running)
+            return await self.stored(key, route, fingerprint, self.loop.time())
         return Told((await self._told(running)).transaction, True)
 
     async def _told(self, running: Walk) -> Told:
