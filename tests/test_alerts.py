@@ -121,7 +121,7 @@ async def test_a_payment_without_an_outcome_long_past_its_time_is_called(shop: S
 
 async def test_a_worker_that_died_is_called_once_by_whoever_sees_it_first(shop: Shop) -> None:
     (lost,) = await shop.sql("INSERT INTO worker (host, pid, lease_until) VALUES ('gone', 1, now() - interval '6 seconds') RETURNING epoch")
-    (ended,) = await shop.sql("""INSERT INTO worker (host, pid, lease_until, ended_at) VALUES ('ended', 2, now() - interval '6 seconds', now())
+    (ended,) = await shop.sql("""INSERT INTO worker (host, pid, lease_until, ended_at) VALUES ('ended', 2, now() - interval '6 seconds', now() - interval '6 seconds')
                                  RETURNING epoch""")
     before = raised("worker_lost")
     for watch in (watch_of(shop), watch_of(shop)):
@@ -129,7 +129,11 @@ async def test_a_worker_that_died_is_called_once_by_whoever_sees_it_first(shop: 
         await watch.look(now())
     assert await count_of(shop, ("worker_lost", f"worker {lost['epoch']}")) == 1
     assert await row_of(shop, "worker_lost", f"worker {ended['epoch']}") is None
-    assert raised("worker_lost") == before + 1
+    (fenced,) = await shop.sql("""INSERT INTO worker (host, pid, lease_until, ended_at) VALUES ('ended by another', 3, now() + interval '9 seconds', now())
+                                  RETURNING epoch""")
+    await watch_of(shop).look(now())
+    assert await count_of(shop, ("worker_lost", f"worker {fenced['epoch']}")) == 1
+    assert raised("worker_lost") == before + 2
     await shop.sql("UPDATE worker SET ended_at = now() WHERE epoch = $1", lost["epoch"])
 
 
