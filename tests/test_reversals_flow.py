@@ -205,7 +205,7 @@ async def test_a_reversal_never_leaves_before_its_grace(shop: Shop) -> None:
 
 
 async def test_each_acquirer_has_its_own_pace(shop: Shop) -> None:
-    await terms(shop, "reversals_per_second = 10", "single")
+    await terms(shop, "reversals_per_second = 10, min_in_flight = 64", "single")
     loop = asyncio.get_running_loop()
     shown = await asyncio.gather(*(owed(shop) for _ in range(16)))
     started = loop.time()
