@@ -95,6 +95,9 @@ class Connection:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
+        if self.in_transaction:  # a savepoint, whose failure fails the whole
+            yield
+            return
         self.in_transaction = True
         try:
             yield

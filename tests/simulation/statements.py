@@ -265,11 +265,19 @@ def again(session: Session, *columns: Rows) -> Rows:
     return moved
 
 
-@statement(fulfilment.PARK_REVERSALS, fulfilment.PARK_ADVICES)
-def park(session: Session, *columns: Rows) -> Rows:
+@statement(fulfilment.PARK_REVERSALS)
+def park_reversals(session: Session, *columns: Rows) -> Rows:
+    return _park(session, "reversal", columns)
+
+
+@statement(fulfilment.PARK_ADVICES)
+def park_advices(session: Session, *columns: Rows) -> Rows:
+    return _park(session, "advice", columns)
+
+
+def _park(session: Session, kind: str, columns: tuple[Rows, ...]) -> Rows:
     moved = []
     for key, leased_until, reason, code, object_, _ in zip(*columns, strict=True):
-        kind = session.get("duty", key)["kind"]
         row = _mine(session, key, kind, leased_until)
         if row is None or (kind == "reversal" and not _move(session, key, ("REVERSING",), state="PARKED")):
             continue
