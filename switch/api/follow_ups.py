@@ -1,7 +1,6 @@
 """What follows an authorization: captures, increments, voids, tips, reversals and refunds, with their models."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -32,6 +31,7 @@ from switch.api.terminal import (
     request_deadline,
 )
 from switch.callers import Caller, following_up, selling
+from switch.clock import clock
 from switch.directory import Directory
 from switch.errors import Problem
 from switch.ids import read
@@ -125,7 +125,7 @@ class Asked(NamedTuple):
 
 async def asked(parts: Parts, request: Request, caller: Caller, model: type[Model], at: float) -> Asked:
     """Raises Problem: forbidden, idempotency_key_*, content_*, json_*, invalid, deadline_too_short, and what `admit` raises."""
-    received_at = datetime.now(UTC)
+    received_at = clock.now()
     headers = one_of_each(request.scope["headers"])
     owner = following_up(parts.directory, caller)
     key = idempotency_key(headers.get(b"idempotency-key"))

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -17,6 +17,7 @@ from switch.api.edge import WHOLE_ANSWER
 from switch.api.strict import StrictError
 from switch.api.strict import parse as parse_json
 from switch.callers import TerminalCaller, identify, selling
+from switch.clock import clock
 from switch.directory import Directory
 from switch.errors import Problem
 from switch.failpoints import failpoint, failpoint_written
@@ -313,7 +314,7 @@ class AuthorizationEndpoint:
         failpoint_written("reply.after")
 
     async def _answer(self, scope: Scope, receive: Receive, door_at: float) -> tuple[int, bytes, Told]:
-        received_at = datetime.now(UTC)
+        received_at = clock.now()
         headers = one_of_each(scope["headers"])
         caller = identify(self.directory, headers.get(b"authorization"))
         seller = selling(self.directory, caller)

@@ -4,10 +4,10 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import cast
 
 from messages.dialect import match_key
+from switch.clock import clock
 from switch.failpoints import failpoint, failpoint_written
 from switch.links import Bounced, CutOver, LineClosed, Reply, Settled, Silence, Unmatched
 from switch.links.protocol import LinkProtocol
@@ -50,7 +50,7 @@ class LineConnection(asyncio.Protocol):
         if self._transport.is_closing():
             return Bounced("line_down")
         failpoint("send.before")
-        taken = self._protocol.request(message, answer, self._loop.time(), datetime.now(UTC), send_not_after, deadline)
+        taken = self._protocol.request(message, answer, self._loop.time(), clock.now(), send_not_after, deadline)
         if type(taken) is bytes:  # what one turn of the loop brings leaves in one system call
             if not self._frames:
                 self._loop.call_soon(self._write_frames)
@@ -80,7 +80,7 @@ class LineConnection(asyncio.Protocol):
             failpoint_written("send.after")
 
     def sign_on(self) -> None:
-        self._protocol.sign_on(self._loop.time(), datetime.now(UTC))
+        self._protocol.sign_on(self._loop.time(), clock.now())
         self._flush()
 
     def close(self, reason: str, *, orderly: bool = False) -> None:
@@ -96,13 +96,13 @@ class LineConnection(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         for level, option, value in SOCKET_OPTIONS:
             sock.setsockopt(level, option, value)
-        self._protocol.connected(self._loop.time(), datetime.now(UTC))
+        self._protocol.connected(self._loop.time(), clock.now())
         self._flush()
         self._ticker = self._loop.call_later(TICK, self._tick)
 
     def data_received(self, data: bytes) -> None:
         failpoint("resp.read")
-        self._protocol.receive(data, self._loop.time(), datetime.now(UTC))
+        self._protocol.receive(data, self._loop.time(), clock.now())
         self._flush()
 
     def eof_received(self) -> None:
@@ -120,7 +120,7 @@ class LineConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._protocol.resume()
-        while self._may_write() and (payload := self._protocol.next_queued(time.monotonic(), datetime.now(UTC))) is not None:
+        while self._may_write() and (payload := self._protocol.next_queued(time.monotonic(), clock.now())) is not None:
             self._transport.write(payload)
         self._flush()
 
@@ -128,7 +128,7 @@ class LineConnection(asyncio.Protocol):
 
     def _tick(self) -> None:
         self._ticker = self._loop.call_later(TICK, self._tick)
-        self._protocol.tick(self._loop.time(), datetime.now(UTC))
+        self._protocol.tick(self._loop.time(), clock.now())
         self._flush()
 
     def _flush(self) -> None:

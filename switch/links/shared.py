@@ -14,6 +14,7 @@ from uuid import UUID
 
 from messages.dialect import Dialect, match_key
 from switch import logs
+from switch.clock import clock
 from switch.links import Bounced, Counters, LinkSettings, Reply, Silence, Unmatched
 from switch.links.acquirer import AcquirerLink
 from switch.links.connection import Outcome
@@ -58,7 +59,7 @@ class Errand(asyncio.Protocol):
             answer.set_result(Bounced("not_encodable"))
             return
         guard = self.loop.call_at(deadline + GUARD_S, self.give_up, self.number)
-        self.asked[self.number] = answer, datetime.now(UTC), guard
+        self.asked[self.number] = answer, clock.now(), guard
         self.counters.sent += 1
         self.transport.write(content)
 

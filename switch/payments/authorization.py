@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -13,6 +13,7 @@ import asyncpg
 
 from messages.dialect import match_key
 from switch import alerts, logs, metrics
+from switch.clock import clock
 from switch.database import UNKNOWN
 from switch.directory import Acquirer, Directory, Merchant, Store, Terminal
 from switch.errors import Problem
@@ -22,6 +23,7 @@ from switch.links import Bounced, Link, Reply, Silence
 from switch.links.numbering import Numbers
 from switch.payments import routing, translation
 from switch.payments.admission import AUTHORIZATION, QUERY, Admission, Permit
+from switch.payments.confirmation import FIRST_VERSION, told_again
 from switch.payments.desk import Desk, Key, Told
 from switch.payments.duties import first_attempt_at
 from switch.payments.history import History
@@ -40,7 +42,6 @@ NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost"}
 EVENT_OF_SILENCE = {"timeout": Event.SILENCE, "line_lost": Event.LINE_LOST}
 ROUTE = "authorizations"
 PRIORITY = {"balance_inquiry": QUERY, "account_verification": QUERY}
-
 TOLD = {state: metrics.authorizations.labels(status) for state, status in STATUS.items()}
 
 
@@ -100,7 +101,8 @@ class Authorizations:
         try:
             if acquirer.reversals.first and not await self._reversals_first(seller.terminal, acquirer, door):
                 if await self.desk.history.key(*key) is not None:  # not a new sale
-                    return await self.desk.stored(key, route, fingerprint, door.at + acquirer.answer_timeout_s)
+                    return await told_again(self.desk, self.journal, self.commit_budget_s, key, route, fingerprint,
+                                            door.at + acquirer.answer_timeout_s)
                 raise Problem("reversal_pending", retry_after=2, extra={"processed": False})
             return await self._sell(order, seller, key, fingerprint, door, route, brand, acquirer, link, permit)
         finally:
@@ -206,7 +208,7 @@ class Authorizations:
 
     async def _not_ours(self, claim: Claim, transaction: Transaction, key: Key, route: str, fingerprint: bytes, deadline: float) -> Told:
         if claim is Claim.DUPLICATE:
-            return await self.desk.stored(key, route, fingerprint, deadline)
+            return await told_again(self.desk, self.journal, self.commit_budget_s, key, route, fingerprint, deadline)
         if claim is Claim.POSSIBLE_DUPLICATE:
             assert transaction.possible_duplicate_of is not None
             raise Problem("possible_duplicate", extra={"possible_duplicate_of": show("transaction", transaction.possible_duplicate_of)})
@@ -228,7 +230,7 @@ class Authorizations:
     async def advance(self, transaction: Transaction, acquirer: Acquirer, event: Event, verdict: Verdict | None = None,
                       closed_by: str | None = None) -> Outcome:
         """Moves the row in memory by one event and returns the journal's step. Raises IllegalEvent."""
-        now, from_state = datetime.now(UTC), transaction.state
+        now, from_state = clock.now(), transaction.state
         next_step = step(from_state, event, transaction.exchange, closed_by)
         transaction.state = next_step.state
         transaction.version += 1
@@ -291,9 +293,8 @@ class Authorizations:
 
     def settle_unsure(self, outcome: Outcome) -> None:
         """The terminal was told "pending" for this outcome: once the database is back, whatever stands is undone."""
-        if outcome.transaction.exchange != "request":
-            return
-        self._later(self._settle(outcome.transaction.transaction_id, 0))
+        if outcome.transaction.exchange == "request" and outcome.from_state != outcome.transaction.state:  # a confirmation changes nothing
+            self._later(self._settle(outcome.transaction.transaction_id, 0, unconfirmed=outcome.transaction.version))
 
     def settle_late(self, intent: Intent) -> None:
         """This intent's walk has ended with 503 and will send nothing: if the row became durable after all, it was not sent."""
@@ -308,8 +309,8 @@ class Authorizations:
         self.desk.tasks.add(task)
         task.add_done_callback(self.desk.tasks.discard)
 
-    async def _settle(self, transaction_id: UUID, looks: int, sent: Event = Event.CRASH) -> None:
-        """Undoes what stands. `looks`: how often an absent row is looked for again; `sent`: the event of one that is SENT."""
+    async def _settle(self, transaction_id: UUID, looks: int, sent: Event = Event.CRASH, unconfirmed: int = FIRST_VERSION) -> None:
+        """Undoes what stands and has no later version than `unconfirmed`. `looks`: for an absent row; `sent`: the event of one that is SENT."""
         pause = 0.2
         while True:
             await asyncio.sleep(pause)
@@ -319,7 +320,7 @@ class Authorizations:
                 if stored is None and looks > 0:
                     looks -= 1
                     continue
-                if stored is None or stored.state not in (SENT, APPROVED):
+                if stored is None or stored.state not in (SENT, APPROVED) or (stored.state == APPROVED and stored.version > unconfirmed):
                     if stored is not None and stored.state in (REVERSING, REVERSED):
                         await self.undo_captures(stored)
                     return

@@ -6,11 +6,11 @@ From its first write on a walk belongs to a task of the switch: a client that ha
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from switch import logs, metrics
+from switch.clock import clock
 from switch.errors import Problem
 from switch.payments.history import History
 from switch.payments.transaction import APPROVED, SENT, Transaction
@@ -135,7 +135,7 @@ def stands(transaction: Transaction) -> bool:
 
 def _repeated(transaction: Transaction) -> bool:
     """An advice whose first answer is overdue: it is repeated until it is answered, and nobody waits for that."""
-    return transaction.exchange == "advice" and datetime.now(UTC) > transaction.respond_by
+    return transaction.exchange == "advice" and clock.now() > transaction.respond_by
 
 
 def _where(error: BaseException) -> str:

@@ -23,6 +23,7 @@ from switch.links import Link
 from switch.payments import duties, translation, verbs
 from switch.payments.admission import AUTHORIZATION, CAPTURE, VOID, Permit
 from switch.payments.authorization import Authorizations, Door, leave
+from switch.payments.confirmation import told_again
 from switch.payments.desk import Key, Told
 from switch.payments.journal import Claim, Duty
 from switch.payments.reservations import FollowUp, Reservations
@@ -72,7 +73,7 @@ class FollowUps:
         deadline = door.at + acquirer.answer_timeout_s
         http_deadline = deadline + self.authorizations.commit_budget_s + HTTP_MARGIN_S
         if await self.history.key(*key) is not None:
-            return await self.desk.stored(key, wanted.route, fingerprint, http_deadline)
+            return await self._told_again(key, wanted.route, fingerprint, http_deadline)
         if exchange is None:
             raise Problem("not_supported", f"The acquirer of this authorization has no {wanted.type}.")
         amount = verbs.amount_of(wanted.type, original, wanted.amount)
@@ -87,7 +88,7 @@ class FollowUps:
             failpoint("claim.before")
             claim = await self.reservations.intent(intent, door.at + self.authorizations.commit_budget_s)  # AWAIT 1: reserved, durable, then sent
             if claim is Claim.DUPLICATE:
-                return await self.desk.stored(key, wanted.route, fingerprint, http_deadline)
+                return await self._told_again(key, wanted.route, fingerprint, http_deadline)
             if claim is not Claim.OURS:
                 raise problem(claim) if isinstance(claim, Refusal) else unavailable(exchange)
             if link is None or permit is None:
@@ -102,6 +103,9 @@ class FollowUps:
         finally:
             if permit is not None:
                 permit.leave(self.desk.loop.time())
+
+    async def _told_again(self, key: Key, route: str, fingerprint: bytes, deadline: float) -> Told:
+        return await told_again(self.desk, self.authorizations.journal, self.authorizations.commit_budget_s, key, route, fingerprint, deadline)
 
     def _way(self, type_: str, merchant_id: UUID, acquirer: Acquirer, exchange: str, door: Door) -> tuple[Link | None, Permit | None]:
         """The line for the first copy and a place on it. An advice is taken without; a request is refused before anything is written."""

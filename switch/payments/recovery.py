@@ -10,6 +10,7 @@ from datetime import timedelta
 import asyncpg
 
 from switch import logs, metrics
+from switch.clock import clock
 from switch.database import UNKNOWN, Connection, Pool
 from switch.errors import Problem
 from switch.failpoints import failpoint
@@ -25,6 +26,7 @@ SWEEP_S = 1.0
 SWEEP_MAX = 200
 LATE_S = 10  # past respond_by, whoever owns it: no walk lives that long
 
+CLOCK = "SELECT clock_timestamp()"  # by itself: the answer to a write comes after its commit, which may take long
 CLAIM = "INSERT INTO worker (host, pid, lease_until) VALUES ($1, $2, now() + $3) RETURNING epoch"
 RENEW = "UPDATE worker SET lease_until = now() + $2 WHERE epoch = $1 AND ended_at IS NULL RETURNING 1"
 END = "UPDATE worker SET lease_until = now(), ended_at = now() WHERE epoch = $1 AND ended_at IS NULL"
@@ -63,7 +65,13 @@ async def claim(connection: Connection) -> "Lease":
     """A lease of our own, with an epoch that nobody had."""
     asked_at = time.monotonic()
     epoch: int = await connection.fetchval(CLAIM, socket.gethostname(), os.getpid(), timedelta(seconds=LEASE_S))
+    await ask_the_time(connection)
     return Lease(epoch, asked_at)
+
+
+async def ask_the_time(connection: Connection) -> None:
+    asked_at = time.monotonic()
+    clock.told(await connection.fetchval(CLOCK), asked_at)
 
 
 class Lease:
@@ -91,6 +99,7 @@ class Lease:
                         connection = connection or await connect()
                         if not await connection.fetchval(RENEW, self.epoch, timedelta(seconds=LEASE_S)):
                             break
+                        await ask_the_time(connection)
                     failpoint("lease.renewed")
                     if not self.trusted():
                         self.restored_at = asked_at

@@ -7,12 +7,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import fields
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
 
+from switch.clock import clock
 from switch.database import INTENT_PLANS, Connection
 from switch.failpoints import failpoint
 from switch.payments import verbs
@@ -132,7 +133,7 @@ def _refused(follow_up: FollowUp, originals: dict[UUID, Transaction], followers:
     if row.original_id is None:
         return None
     original, so_far = originals[row.original_id], followers[row.original_id]
-    refused = verbs.refusal(row.type, original, so_far, row.amount, follow_up.open_day, datetime.now(UTC))
+    refused = verbs.refusal(row.type, original, so_far, row.amount, follow_up.open_day, clock.now())
     if refused is None:
         added = Follower(row.transaction_id, row.type, SENT, row.amount, False, row.business_date, row.received_at)
         so_far.append(added)

@@ -4,13 +4,14 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
 
 from switch import alerts, logs, metrics
+from switch.clock import clock
 from switch.database import OUTCOME_PLANS, UNKNOWN, Connection
 from switch.directory import Acquirer, Directory
 from switch.errors import Problem
@@ -246,7 +247,7 @@ class Reversals:
             message = self._message(taken, transaction, original, acquirer)
         except UNBUILDABLE as error:
             await self._unbuilt(taken, error)
-            return _of(taken, transaction, duties.unbuilt(taken.owed(transaction, acquirer), datetime.now(UTC), random.random()))
+            return _of(taken, transaction, duties.unbuilt(taken.owed(transaction, acquirer), clock.now(), random.random()))
         if link is not None and self.may_send():
             result = await link.request(message, send_not_after=send_not_after, deadline=self.loop.time() + acquirer.answer_timeout_s)
             failpoint("rev.sent")
@@ -255,7 +256,7 @@ class Reversals:
 
     def _decided(self, taken: Taken, transaction: Transaction, acquirer: Acquirer, result: Reply | Bounced | Silence) -> Ended:
         """What the rules say of one transmission."""
-        owed, draw, now, max_age_s = taken.owed(transaction, acquirer), random.random(), datetime.now(UTC), acquirer.reversals.max_age_s
+        owed, draw, now, max_age_s = taken.owed(transaction, acquirer), random.random(), clock.now(), acquirer.reversals.max_age_s
         if isinstance(result, Bounced):
             poison = result.reason == "not_encodable"
             return _of(taken, transaction, duties.unbuilt(owed, now, draw) if poison else duties.bounced(owed, max_age_s, now, draw))

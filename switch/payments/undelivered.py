@@ -6,13 +6,14 @@ not matter. Who never asks within the time raises an alert, and the merchant's s
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
 
 from switch import alerts, logs, metrics
+from switch.clock import clock
 from switch.database import UNKNOWN, Pool
 from switch.errors import Problem
 from switch.ids import show
@@ -60,12 +61,12 @@ class Undelivered:
     def lost(self, transaction: Transaction) -> None:
         """The answer that says approved could not be given. Never waits."""
         metrics.undelivered.inc()
-        self._mark(transaction, datetime.now(UTC), None)
+        self._mark(transaction, clock.now(), None)
 
     def heard(self, transaction: Transaction, by: str = "terminal") -> None:
         """Whoever asked again was told: only a terminal's asking counts. Never waits."""
         if transaction.state == APPROVED and by == "terminal":
-            self._mark(transaction, None, datetime.now(UTC))
+            self._mark(transaction, None, clock.now())
 
     def _mark(self, transaction: Transaction, lost_at: datetime | None, heard_at: datetime | None) -> None:
         known = self.marks.get(transaction.transaction_id)

@@ -1,0 +1,157 @@
+"""What the switch stands on, exchanged for a simulated one while runs last: clocks, chance, database, logs, and periods made fit for it."""
+
+import datetime as real_datetime
+import importlib
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from switch import app, clock, database, logs
+from switch.payments import transaction
+from switch.security.vault import Keyring, Vault
+from tests.simulation.loop import NODE
+from tests.simulation.server import Pool
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+KEYRING = Keyring("k1", "t1", {"k1": bytes(31) + b"k", "t1": bytes(31) + b"t"})
+VAULT = Vault(KEYRING)
+# Polling costs the simulation its speed and finds nothing; small number spaces wrap within a run.
+PERIODS: dict[tuple[str, str], Any] = {
+    ("switch.links.connection", "TICK"): 0.5, ("switch.payments.journal", "TICK_S"): 0.5, ("switch.payments.reversals", "POLL_S"): 0.8,
+    ("switch.payments.duties", "PAUSE_MAX_S"): 4.0, ("switch.payments.duties", "NOT_FOUND_SETTLE_S"): 6.0,
+    ("switch.payments.reservations", "TICK_S"): 0.5, ("switch.payments.undelivered", "LOOK_S"): 20.0, ("switch.payments.watch", "LOOK_S"): 20.0,
+    ("switch.payments.recovery", "SWEEP_S"): 1.5, ("switch.links.numbering", "STAN_BLOCK"): 20, ("switch.links.numbering", "STANS_READY"): 30, ("switch.links.numbering", "STAN_MAX"): 300,
+    ("switch.links.numbering", "RRN_BLOCK"): 200, ("switch.links.numbering", "RRNS_READY"): 100, ("switch.app", "FIRST_BLOCKS"): 3,
+}
+
+
+class Here:
+    """The run that is on."""
+
+    world: "World"
+
+
+class Datetime(real_datetime.datetime):
+    @classmethod
+    def now(cls, tz: Any = None) -> Any:
+        return Here.world.wall().astimezone(tz)
+
+
+class Clock(ModuleType):
+    """`time`, virtual where the switch asks it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def time(self) -> float:
+        return float(Here.world.wall().timestamp())
+
+    def time_ns(self) -> int:
+        return int(self.time() * 1000) * 1_000_000
+
+    def monotonic(self) -> float:
+        return Here.world.loop.now
+
+    perf_counter = monotonic
+
+
+class System(ModuleType):
+    """`os` with drawn random bytes."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def urandom(self, count: int) -> bytes:
+        return Here.world.chance.randbytes(count)
+
+
+class Chance(ModuleType):
+    """`random` of the run's seed."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(Here.world.chance, name)
+
+
+class Log:
+    """What the switch logs goes into the trace; a fault of our own is a finding."""
+
+    lost_lines = 0
+
+    def write(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        Here.world.logged(level, event, fields)
+
+
+def counted(state: str, event: Any, *rest: Any, **named: Any) -> Any:
+    """The life's step; who asks what of it is counted."""
+    Here.world.pairs[state, event.value] += 1
+    return STEP(state, event, *rest, **named)
+
+
+class OwnClock:
+    """The clock that each process has of its own."""
+
+    def __getattr__(self, name: str) -> Any:
+        node = NODE.get()
+        return getattr(node.own.setdefault("clock", clock.Clock()) if node is not None else clock.clock, name)
+
+
+STEP = transaction.step
+INSTEAD = {id(real_datetime.datetime): Datetime, id(time): Clock("time"), id(os): System("os"), id(random): Chance("random"), id(STEP): counted,
+           id(clock.clock): OwnClock()}
+
+
+async def _nothing(*_: Any) -> None:
+    pass
+
+
+async def _connect(url: str, role: str, **settings: str) -> Any:
+    return await Here.world.server.connect()
+
+
+async def _pool(url: str, role: str, size: int, **settings: str) -> Any:
+    pool = Pool(Here.world.server, size)
+    async with pool.acquire():  # asyncpg connects once at the start
+        pass
+    return pool
+
+
+@contextmanager
+def exchanged() -> Iterator[None]:
+    """The switch of this process stands on the simulated ground until the end of the block."""
+    places: list[tuple[Any, str, Any]] = []
+
+    def exchange(module: Any, name: str, value: Any) -> None:
+        places.append((module, name, getattr(module, name)))
+        setattr(module, name, value)
+
+    for module in [module for name, module in sorted(sys.modules.items()) if name.startswith("switch.")]:
+        for name, value in list(vars(module).items()):
+            if id(value) in INSTEAD and not (module is transaction and name == "step") and not (module is clock and name == "clock"):
+                exchange(module, name, INSTEAD[id(value)])
+    for (module_name, name), value in PERIODS.items():
+        if hasattr(importlib.import_module(module_name), name):
+            exchange(importlib.import_module(module_name), name, value)
+    exchange(logs, "log", Log())
+    for name in ("_gauge", "_pulse"):
+        if hasattr(app.Switch, name):
+            exchange(app.Switch, name, _nothing)
+    exchange(database, "migrate", _nothing)
+    exchange(database, "connect", _connect)
+    exchange(database, "pool", _pool)
+    exchange(app, "gc", SimpleNamespace(collect=int, freeze=int, set_threshold=lambda *_: None))
+    exchange(app, "Keyring", SimpleNamespace(create=lambda path: KEYRING))
+    exchange(app, "Vault", lambda keyring: VAULT)
+    try:
+        yield
+    finally:
+        for place in reversed(places):
+            setattr(*place)
+
+
