@@ -10,13 +10,14 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 NAMES = (
     "claim.before", "t1.before_commit", "t1.after_commit", "send.before", "send.after", "resp.read", "t2.before_commit", "t2.after_commit",
     "reply.before", "reply.after", "rev.queued", "rev.sent", "rev.acked_uncommitted", "recover.row_taken", "lease.renewed", "drain.mid",
 )
+HELD_S = 0.05
 ORDER = re.compile(r"(?P<name>[a-z0-9_.]+):(?P<occurrence>[1-9][0-9]{0,5}):(?P<action>kill|stop|raise|sleep=(?P<seconds>[0-9]{1,3}(\.[0-9]{1,3})?))")
 
 
@@ -98,3 +99,17 @@ def _after_this_turn(name: str) -> None:
 
 
 failpoint_written: Callable[[str], None] = _after_this_turn if ARMED else _nothing
+
+
+async def _nothing_held(_name: str) -> None:
+    """Before every commit of a process that is not under test."""
+
+
+async def _held(name: str) -> None:
+    """Before a commit: whatever does not wait for it goes on for a while, and only then the place is passed."""
+    if any(order.name == name for order in PLAN.orders):
+        await asyncio.sleep(HELD_S)
+    failpoint(name)
+
+
+failpoint_held: Callable[[str], Awaitable[None]] = _held if ARMED else _nothing_held

@@ -26,10 +26,12 @@ def test_without_the_setting_every_failpoint_is_one_empty_function() -> None:
     assert not failpoints.ARMED
     assert failpoints.failpoint is failpoints.failpoint_written
     assert len(list(dis.get_instructions(failpoints.failpoint))) <= 3
+    with pytest.raises(StopIteration):
+        failpoints.failpoint_held("t1.before_commit").__await__().send(None)  # never gives the loop away
 
 
 def test_every_name_stands_in_the_switch_and_no_other() -> None:
-    placed = {name for path in (ROOT / "switch").rglob("*.py") for name in re.findall(r"failpoint(?:_written)?\(\"([^\"]+)\"\)", path.read_text())}
+    placed = {name for path in (ROOT / "switch").rglob("*.py") for name in re.findall(r"failpoint(?:_written|_held)?\(\"([^\"]+)\"\)", path.read_text())}
     assert placed == set(NAMES)
 
 

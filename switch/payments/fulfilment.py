@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from switch.database import Connection
-from switch.failpoints import failpoint
+from switch.failpoints import failpoint_held
 from switch.ids import show, uuid7
 from switch.payments.duties import Again, Close, Decision, Park
 from switch.payments.journal import LOCK_FIRST
@@ -148,7 +148,7 @@ async def run_ended(connection: Connection, batch: Sequence[Ended], doubtful: bo
 
     A row that did not move was another worker's, or closed already: what stands in the books is obeyed.
     """
-    failpoint("rev.acked_uncommitted")
+    await failpoint_held("rev.acked_uncommitted")
     rows: dict[str, list[tuple[Any, ...]]] = {}
     for ended in batch:
         statement, row = _written(ended)

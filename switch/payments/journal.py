@@ -14,7 +14,7 @@ from uuid import UUID
 
 from switch import metrics
 from switch.database import INTENT_PLANS, OUTCOME_PLANS, Connection
-from switch.failpoints import failpoint
+from switch.failpoints import failpoint, failpoint_held
 from switch.payments.lane import Lane
 from switch.payments.transaction import Transaction
 
@@ -116,7 +116,7 @@ KNOWN_KEYS = """SELECT 1 FROM idempotency WHERE merchant_id = $1 AND caller = $2
 
 async def run_intents(connection: Connection, intents: Sequence[Intent], doubtful: bool) -> list[Claim]:
     """Claims keys and writes the rows; sets `intent_at` and `possible_duplicate_of` on those that are ours."""
-    failpoint("t1.before_commit")
+    await failpoint_held("t1.before_commit")
     rows = await connection.fetch(INTENTS, [(*intent_values(intent.transaction), intent.route, intent.fingerprint, intent.refuse_duplicate)
                                             for intent in intents])
     failpoint("t1.after_commit")
@@ -190,13 +190,13 @@ async def run_outcomes(connection: Connection, outcomes: Sequence[Outcome], doub
     """Moves the rows; duties, events and captures of those that moved ride in the same commit."""
     steps = [(*outcome_values(outcome.transaction), outcome.from_state) for outcome in outcomes]
     if all(outcome.duty is None and outcome.created is None and outcome.event is None for outcome in outcomes):
-        failpoint("t2.before_commit")
+        await failpoint_held("t2.before_commit")
         moved = {row[0] for row in await connection.fetch(OUTCOMES, steps)}
     else:
         async with connection.transaction():
             moved = {row[0] for row in await connection.fetch(OUTCOMES, steps)}
             await _ride_along(connection, [outcome for outcome in outcomes if outcome.transaction.transaction_id in moved])
-            failpoint("t2.before_commit")
+            await failpoint_held("t2.before_commit")
         failpoint("rev.queued")
     failpoint("t2.after_commit")
     if doubtful and len(moved) < len(outcomes):

@@ -15,7 +15,7 @@ import asyncpg
 
 from switch.clock import clock
 from switch.database import INTENT_PLANS, Connection
-from switch.failpoints import failpoint
+from switch.failpoints import failpoint, failpoint_held
 from switch.payments import verbs
 from switch.payments.journal import INTENT_COLUMNS, TICK_S, Claim, Duty, intent_values
 from switch.payments.lane import Lane
@@ -77,7 +77,7 @@ async def run(connection: Connection, follow_ups: Sequence[FollowUp], doubtful: 
     try:
         async with connection.transaction():
             verdicts = await _judge_and_write(connection, follow_ups)
-            failpoint("t1.before_commit")
+            await failpoint_held("t1.before_commit")
         failpoint("t1.after_commit")
         return verdicts
     except asyncpg.CheckViolationError as error:
