@@ -12,7 +12,7 @@ HIGHEST = {
     "commit_lost_applied": 0.06, "commit_lost_not_applied": 0.06, "commit_lost_applied_later": 0.04, "statement_slow": 0.1,
     "database_outage": 0.015, "database_cut_off": 0.03, "cut_off_at_answer": 0.2,
     "crash": 0.02, "crash_at_answer": 0.004, "pause": 0.03, "pause_at_answer": 0.006, "clock_jump": 0.03, "restart": 0.01,
-    "request_lost": 0.06, "answer_lost": 0.08, "power_loss": 0.04, "asked_twice": 0.1, "cancels_at_once": 0.03, "changed_mind": 0.06,
+    "request_lost": 0.06, "answer_lost": 0.08, "connection_broken": 0.06, "power_loss": 0.04, "asked_twice": 0.1, "cancels_at_once": 0.03, "changed_mind": 0.06,
 }
 KINDS = tuple(HIGHEST)
 

@@ -137,6 +137,8 @@ class Connection:
         elif world.faults.hit("commit_lost_applied"):
             world.later(delay, self._apply, work, inside, None)
             world.later(delay, self.cut)
+            if self.node is not None and world.faults.hit("cut_off_at_answer", 0.3):
+                world.later(delay, world.cut_off, self.node, world.chance.uniform(2, 9))
         elif world.faults.hit("commit_lost_applied_later"):  # the old backend is still at it when the client has given up
             world.later(delay + world.chance.choice((0.05, 0.5, 3.0)) * world.chance.random(), self._apply, work, inside, None)
             world.later(delay, self.cut)

@@ -127,7 +127,10 @@ class Terminal:
         if call == "pay" and faults.hit("cancels_at_once"):  # the customer walks away: the cancellation may meet the request on its way
             await asyncio.wait([answer], timeout=world.chance.choice((0.01, 0.05, 1.0)) * world.chance.random())
             raise ChangedMind
-        await asyncio.wait([answer], timeout=ANSWER_TIMEOUT_S)
+        broken = faults.hit("connection_broken")
+        await asyncio.wait([answer], timeout=world.chance.uniform(0.02, 2.0) if broken else ANSWER_TIMEOUT_S)
+        if broken and not answer.done():
+            return "broken", 0
         if not answer.done():
             return "timeout", 0
         outcome: Any = answer.result()

@@ -1,0 +1,62 @@
+"""An approval whose worker does not know that its commit stood: undone, unless somebody was told it meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from switch.ids import read
+from switch.payments.journal import Outcome
+from switch.payments.transaction import SENT
+from tests.flows import Shop, body_of, new_key, open_shop
+
+
+@pytest_asyncio.fixture(scope="module")
+async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
+    async with open_shop(database_url, tmp_path_factory.mktemp("confirmation")) as opened:
+        yield opened
+
+
+async def doubted(shop: Shop, shown_id: str) -> None:
+    """What the worker does that told "pending": its own outcome, as it had written it."""
+    identity = read("transaction", shown_id)
+    assert identity is not None
+    row = await shop.switch.history.transaction(identity)
+    assert row is not None
+    row.version = 2
+    shop.switch.authorizations.settle_unsure(Outcome(row, SENT))
+
+
+async def test_what_nobody_was_told_is_undone(shop: Shop) -> None:
+    sale = (await shop.pay(6100)).body
+    await doubted(shop, sale["id"])
+    await shop.until(sale["id"], "reversed")
+
+
+async def test_what_was_told_again_stands(shop: Shop) -> None:
+    key, body = new_key(), body_of(6200)
+    first = await shop.post(body, key)
+    again = await shop.post(body, key)
+    assert (first.status, again.status, again.raw) == (201, 201, first.raw)
+    await doubted(shop, first.body["id"])
+    await asyncio.sleep(1)  # the first look comes after 0.2 s
+    assert (await shop.row(first.body["id"]))["state"] == "APPROVED"
+
+
+async def test_a_second_replay_writes_nothing(shop: Shop) -> None:
+    key, body = new_key(), body_of(6300)
+    sale = await shop.post(body, key)
+    versions = []
+    for _ in range(3):
+        await shop.post(body, key)
+        versions.append((await shop.row(sale.body["id"]))["version"])
+    assert versions == [3, 3, 3]
+
+
+async def test_what_is_undone_already_is_not_told_as_approved(shop: Shop) -> None:
+    key, body = new_key(), body_of(6400)
+    sale = (await shop.post(body, key)).body
+    await doubted(shop, sale["id"])
+    await shop.until(sale["id"], "reversed")
+    assert (await shop.post(body, key)).status == 202
