@@ -18,8 +18,8 @@ help:
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   CPU per authorization against the baseline, memory, added time"
 	@echo "make load    Locust: steady, ramp, spike; then the three books are compared"
-	@echo "make faults  40 kills and other faults of real processes; then the three books are compared (at most 10 minutes)"
-	@echo "make kills   200 of them (at most 25 minutes)"
+	@echo "make faults  48 kills and other faults of real processes; then the three books are compared (at most 10 minutes)"
+	@echo "make kills   204 of them (at most 25 minutes)"
 	@echo "make lock    refresh requirements/*.txt from requirements/*.in"
 
 setup: $(READY)
@@ -65,10 +65,10 @@ load: $(READY)
 	@exec $(BIN)/python -m loadtests.load $(ARGS)
 
 faults: $(READY)
-	@exec $(BIN)/python -m tests.faults.nemesis --kills 40 --seconds 380 $(ARGS)
+	@exec $(BIN)/python -m tests.faults.nemesis --kills 48 --seconds 400 $(ARGS)
 
 kills: $(READY)
-	@exec $(BIN)/python -m tests.faults.nemesis --kills 200 --seconds 1200 $(ARGS)
+	@exec $(BIN)/python -m tests.faults.nemesis --kills 204 --seconds 1200 $(ARGS)
 
 # The files name no host: a lock with an address in it is refused.
 lock: $(READY)

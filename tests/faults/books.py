@@ -28,7 +28,7 @@ FORGOTTEN = """SELECT count(*) FROM transaction t WHERE t.exchange = 'request' A
 # Not yet at rest. A reversal whose original the host does not know is told so twice, a minute apart: the first time is rest enough.
 MOVING = """SELECT count(*) FROM transaction t LEFT JOIN duty d USING (transaction_id)
 WHERE t.state = 'SENT' OR d.state = 'open' AND d.last_code IS DISTINCT FROM '25'"""
-SNAPSHOT = """SELECT t.transaction_id, t.state, t.version, t.outcome, t.captured, t.approved_amount, d.kind, d.state, d.closed_by
+SNAPSHOT = """SELECT t.transaction_id, t.original_id, t.state, t.version, t.outcome, t.captured, t.approved_amount, d.kind, d.state, d.closed_by
 FROM transaction t LEFT JOIN duty d USING (transaction_id) ORDER BY 1"""
 
 
@@ -76,9 +76,10 @@ def snapshot(url: str) -> dict[Any, tuple[Any, ...]]:
 
 
 def moved(before: dict[Any, tuple[Any, ...]], after: dict[Any, tuple[Any, ...]]) -> list[str]:
-    """What changed meanwhile, but for a reversal that its second "not found" has closed."""
-    return [f"txn_{each} went on from {before.get(each)} to {row}" for each, row in after.items()
-            if row != before.get(each) and row[-1] != "not_found"]
+    """What changed meanwhile, but for a reversal that its second "not found" has closed, and the original that it is booked on."""
+    changed = {each: row for each, row in after.items() if row != before.get(each)}
+    late = {row[0] for row in changed.values() if row[-1] == "not_found"}
+    return [f"txn_{each} went on from {before.get(each)} to {row}" for each, row in changed.items() if row[-1] != "not_found" and each not in late]
 
 
 def compare(url: str, books: dict[str, Path], tills: Iterable[Till]) -> Found:

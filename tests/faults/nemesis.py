@@ -1,6 +1,6 @@
 """The nemesis: kills, stand-stills, bad lines, a bad host and a bad disk under load, then peace, and three books that must agree.
 
-`python -m tests.faults.nemesis [--kills 40] [--seconds 380] [--tills 12] [--seed N]`; the last line is one JSON object (docs/faults.md).
+`python -m tests.faults.nemesis [--kills 48] [--seconds 380] [--tills 12] [--seed N]`; the last line is one JSON object (docs/faults.md).
 """
 
 import argparse
@@ -84,7 +84,7 @@ class Rig:
         self.kept += self.stubs.values()
         keys: Keys = furnish(self.url, TIMERS, {name: line.port for name, line in self.lines.items()}, (tills + 1) // 2)
         self.operator = keys.operator
-        self.servers = [Server(self.folder, f"switch-{number}", self.url, SWITCH_COMMIT_BUDGET="1.5") for number in range(2)]
+        self.servers = [Server(self.folder, f"switch-{number}", self.url, workers=number + 1, SWITCH_COMMIT_BUDGET="1.5") for number in range(2)]
         self.kept += self.servers
         for server in self.servers:
             server.wait_ready()
@@ -151,7 +151,8 @@ class Rig:
         for line in self.lines.values():
             line.heal()
         for each in self.kept:
-            signalled(each.process.pid, signal.SIGCONT)
+            for pid in processes.family(each.process.pid):
+                signalled(pid, signal.SIGCONT)
         for stub in self.stubs.values():
             until(lambda stub=stub: bool(stub.call("DELETE", "/faults")), 20)
         for server in self.servers:
@@ -163,7 +164,8 @@ class Rig:
         for strace in self.straces:
             let_go(strace)
         for each in self.kept:
-            signalled(each.process.pid, signal.SIGCONT)
+            for pid in processes.family(each.process.pid):
+                signalled(pid, signal.SIGCONT)
         for thread in self.threads:
             thread.join(120)
         for each in (*self.kept, *self.lines.values(), *self.tills):
@@ -212,6 +214,15 @@ def kill_server(number: int, rig: Rig) -> int:
     return hit
 
 
+def kill_worker(rig: Rig) -> int:
+    """One child of the switch that has several; its parent starts another."""
+    server = rig.servers[1]
+    hit = rig.in_flight(port=server.port)
+    if found := server.workers():
+        signalled(rig.draw.choice(found), signal.SIGKILL)
+    return hit
+
+
 def kill_stub(name: str, rig: Rig) -> int:
     hit = rig.in_flight(acquirer=name)
     rig.stubs[name].kill()
@@ -227,7 +238,7 @@ def kill_postgres(rig: Rig) -> int:
 
 def a_switch(rig: Rig) -> tuple[list[int], int]:
     server = rig.draw.choice(rig.servers)
-    return [server.process.pid], rig.in_flight(port=server.port)
+    return [rig.draw.choice(server.workers() or [server.process.pid])], rig.in_flight(port=server.port)
 
 
 def a_stub(rig: Rig) -> tuple[list[int], int]:
@@ -284,7 +295,7 @@ def of_disk(injection: str, rig: Rig) -> int:
 
 
 def kills() -> list[Fault]:
-    return [*(Fault(f"kill.switch-{number}", partial(kill_server, number)) for number in range(2)),
+    return [*(Fault(f"kill.switch-{number}", partial(kill_server, number)) for number in range(2)), Fault("kill.worker", kill_worker),
             *(Fault(f"kill.stub-{name}", partial(kill_stub, name)) for name in ACQUIRERS), Fault("kill.postgres", kill_postgres)]
 
 
@@ -384,7 +395,7 @@ def run(folder: Path, count: int, seconds: float, tills: int, seed: int, say: Sa
     begun = time.monotonic()
     rig = Rig(folder, tills, seed)
     try:
-        say(f"seed {seed}: two switches, two stubs, PostgreSQL {processes.postmaster(rig.home)}, {tills} tills in {folder}")
+        say(f"seed {seed}: two switches, one of them with two workers, two stubs, PostgreSQL {processes.postmaster(rig.home)}, {tills} tills in {folder}")
         rig.sell()
         made = haunt(rig, count, seconds, say)
         found = settle(rig, say)
@@ -395,7 +406,7 @@ def run(folder: Path, count: int, seconds: float, tills: int, seed: int, say: Sa
 
 def main() -> int:
     parser = argparse.ArgumentParser("python -m tests.faults.nemesis", description=__doc__)
-    parser.add_argument("--kills", type=int, default=40)
+    parser.add_argument("--kills", type=int, default=48)
     parser.add_argument("--seconds", type=float, default=380.0, help="of faults; peace and comparing come on top")
     parser.add_argument("--tills", type=int, default=12)
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)

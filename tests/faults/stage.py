@@ -20,7 +20,7 @@ import asyncpg
 
 from switch import database
 from switch.merchants.onboarding import Onboarding
-from tests.processes import SWITCH, Process, environment, wait
+from tests.processes import SWITCH, Process, environment, family, wait
 
 ACQUIRERS = ("single", "dual")
 READY_S = 60.0
@@ -46,7 +46,14 @@ def free_port() -> int:
 def sql(url: str, statement: str, *arguments: object) -> list[asyncpg.Record]:
     """One statement on a connection of its own, from any thread."""
     async def run() -> list[asyncpg.Record]:
-        connection = await asyncpg.connect(url, timeout=10)
+        for tries_left in reversed(range(20)):
+            try:
+                connection = await asyncpg.connect(url, timeout=10)
+                break
+            except asyncpg.TooManyConnectionsError:
+                if not tries_left:
+                    raise
+                await asyncio.sleep(0.5)
         try:
             return list(await connection.fetch(statement, *arguments))
         finally:
@@ -170,26 +177,30 @@ class Stub(Kept):
 
 
 class Server(Kept):
-    """One `switch serve` on a port of its own. `failpoint` is for its first life alone."""
+    """One `switch serve` on a port of its own, with so many workers. `failpoint` is for its first life alone."""
 
-    def __init__(self, folder: Path, name: str, url: str, failpoint: str = "", **variables: str) -> None:
+    def __init__(self, folder: Path, name: str, url: str, failpoint: str = "", workers: int = 1, **variables: str) -> None:
         self.port = free_port()
         home = folder / f"home-{name}"
         home.mkdir(exist_ok=True)
         self.variables = environment(home, SWITCH_DATABASE_URL=url, SWITCH_PORT=str(self.port), SWITCH_KEYS_FILE=str(folder / "keys.json"),
                                      SWITCH_SIGN_ON_WAIT="3", **variables)
-        self.failpoint = failpoint
+        self.failpoint, self.many = failpoint, workers > 1
 
         def start() -> Process:
             armed = {"SWITCH_TESTING": "1", "SWITCH_FAILPOINT": self.failpoint} if self.failpoint else {}
             self.failpoint = ""
-            return Process(folder, f"switch-{name}", (*SWITCH, "serve"), self.variables | armed)
+            return Process(folder, f"switch-{name}", (*SWITCH, "serve", "--workers", str(workers)), self.variables | armed)
 
         super().__init__(name, start)
 
     @property
     def base(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def workers(self) -> list[int]:
+        """Pids of those who serve: the children of a parent, else the process itself."""
+        return family(self.process.pid)[1:] if self.many else [self.process.pid]
 
     def ready(self) -> bool:
         """Whether this life serves; the line that says so comes once it admits."""

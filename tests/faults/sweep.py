@@ -27,7 +27,7 @@ from tests.processes import CARD
 TIMERS = Timers(answer_ms=1000, grace_ms=200)
 SILENT, CANCELLED = 2600, 3300  # amounts whose message the host never answers; whose till loses power with the answer in hand
 REST_S, SWEPT_S = 40.0, 1.3  # until every reversal is answered; longer than recovery's own pause
-AT_ONCE = 6
+AT_ONCE = 4
 KILLED = -signal.SIGKILL
 LEFT = "left-by-a-dead-worker-1"
 
@@ -109,8 +109,11 @@ def scenario(tills: list[Till], stubs: dict[str, Stub]) -> None:
         assert until(till.closed, 60), f"a till cannot close {till.unfinished}"
 
 
-def run(template: Template, folder: Path, case: Case | None) -> tuple[Result, list[Case]]:
-    """One run, killed at `case`, or a clean one that records. Also returns what a clean run passed, each name and occurrence."""
+def run(template: Template, folder: Path, case: Case | None, patient: bool = True) -> tuple[Result, list[Case]]:
+    """One run, killed at `case`, or a clean one that records. Also returns what a clean run passed, each name and occurrence.
+
+    Not `patient`: the lease of who was killed is over at once, which saves its ten seconds.
+    """
     begun, record = time.monotonic(), folder / "passed"
     folder.mkdir()
     shutil.copy(template.folder / "keys.json", folder / "keys.json")
@@ -123,6 +126,8 @@ def run(template: Template, folder: Path, case: Case | None) -> tuple[Result, li
 
     def keep() -> None:
         while not over.wait(0.05):
+            if not server.process.running and not patient:
+                sql(url, LEASES_OVER)
             server.revive()
 
     keeper = threading.Thread(target=keep)
@@ -169,7 +174,7 @@ def finish(server: Server, url: str) -> list[str]:
 
 def bounded(cases: Iterable[Case]) -> list[Case]:
     """Each name once, half way through its occurrences: the first ones of a process are those of its start, and not every run has the last."""
-    return [Case(name, (count + 1) // 2) for name, count in Counter(case.name for case in cases).items()]
+    return [Case(name, max(1, count // 2)) for name, count in Counter(case.name for case in cases).items()]
 
 
 def sweep(cluster_url: str, folder: Path, everything: bool, say: Callable[[str], object] = print,
@@ -183,11 +188,13 @@ def sweep(cluster_url: str, folder: Path, everything: bool, say: Callable[[str],
 
     def one(case: Case) -> Result:
         try:
-            result = run(template, folder / f"case-{case.name}-{case.occurrence}", case)[0]
+            result = run(template, folder / f"case-{case.name}-{case.occurrence}", case, patient=everything)[0]
         except AssertionError as error:
             result = Result(case, True, [str(error)], 0.0)
         if result.reached and not result.differences:
             shutil.rmtree(folder / f"case-{case.name}-{case.occurrence}", ignore_errors=True)
+        if not everything and not result.reached and not result.differences and case.occurrence > 1:  # this run passed it less often than the clean one
+            return one(Case(case.name, 1))
         say(f"{case}: {'killed' if result.reached else 'not reached'}, {len(result.differences)} differences, {result.seconds:.1f} s")
         return result
 
