@@ -3,6 +3,8 @@
 import uuid
 from datetime import UTC, datetime, timedelta
 
+from asyncpg.pgproto.pgproto import UUID as DriverUUID  # the driver's own: a uuid.UUID that is made and shown 10 times as fast
+
 PREFIXES = {
     "organisation": "org_", "merchant": "mer_", "store": "sto_", "terminal": "trm_", "acquirer": "acq_", "route": "rte_",
     "transaction": "txn_", "alert": "alr_", "approval": "app_", "line": "lin_",
@@ -14,7 +16,8 @@ EPOCH, MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 def uuid7(at_ms: int, randomness: bytes) -> uuid.UUID:
     """An id that sorts by its time. `at_ms`: milliseconds since 1970 UTC; `randomness`: 10 bytes."""
     value = (at_ms & 0xFFFFFFFFFFFF) << 80 | int.from_bytes(randomness, "big")
-    return uuid.UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
+    made: uuid.UUID = DriverUUID((value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62).to_bytes(16, "big"))
+    return made
 
 
 def lowest(at: datetime) -> uuid.UUID:

@@ -47,7 +47,7 @@ DOORS = {
     "cryptography": ("switch/security/*",),
     "sqlalchemy": ("switch/database.py", "migrations/*"),
     "alembic": ("switch/database.py", "migrations/*"),
-    "asyncpg": ("switch/database.py", "switch/directory.py", "switch/alerts.py", "switch/app.py", "switch/cli.py", "switch/parent.py", "switch/api/operator.py",
+    "asyncpg": ("switch/database.py", "switch/ids.py", "switch/directory.py", "switch/alerts.py", "switch/app.py", "switch/cli.py", "switch/parent.py", "switch/api/operator.py",
                 "switch/api/resolving.py", "switch/api/unmatched.py", "switch/links/numbering.py", "switch/links/slots.py", "switch/merchants/onboarding.py",
                 "switch/merchants/approvals.py", "switch/payments/*", "loadtests/bench.py", "loadtests/reversals.py", "loadtests/services.py",
                 "loadtests/overload.py"),
