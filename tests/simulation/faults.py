@@ -7,7 +7,7 @@ from collections import Counter
 HIGHEST = {
     "line_loss": 0.15, "line_delay": 0.2, "line_duplicate": 0.2, "line_reorder": 0.3, "line_corrupt": 0.1, "line_garbage": 0.01,
     "line_cut": 0.03, "line_half_open": 0.01, "line_refused": 0.5,
-    "host_decline": 0.25, "host_doubt": 0.15, "host_partial": 0.15, "host_late": 0.2, "host_contradicts": 0.1, "host_down": 0.02,
+    "host_decline": 0.25, "host_doubt": 0.15, "host_partial": 0.15, "host_late": 0.2, "host_queue": 0.15, "host_contradicts": 0.1, "host_down": 0.02,
     "host_stray": 0.15, "reversal_refused": 0.4, "reversal_forgotten": 0.2, "advice_refused": 0.2,
     "commit_lost_applied": 0.06, "commit_lost_not_applied": 0.06, "commit_lost_applied_later": 0.04, "statement_slow": 0.1,
     "database_outage": 0.015, "database_cut_off": 0.03, "cut_off_at_answer": 0.2,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 Message = dict[str, str]
 DECLINES, DOUBTS = ("05", "51", "91", "14"), ("96", "68", "06", "Q9")
+QUEUE_MAX = 9.5  # seconds; with the longest delay of the line still before "not found" is believed
 ECHOED = ("2", "3", "4", "7", "11", "12", "13", "37", "41", "42", "49")
 
 
@@ -56,6 +57,16 @@ class Host:
             answer = {"0": answer["0"], "7": message["7"], "11": message["11"], "70": message["70"], "39": "00"}
             self._say(line, answer, 0.0)
             return
+        may_queue = not self.acknowledges_unknown or self.refuses_after_reversal  # else nobody could put it right
+        if kind != "4" and may_queue and self.world.faults.hit("host_queue"):  # it is booked later: a reversal that comes meanwhile finds nothing
+            self.world.later(self.world.chance.uniform(1, QUEUE_MAX), self._decide, line, message, answer)
+        else:
+            self._decide(line, message, answer)
+
+    def _decide(self, line: Line, message: Message, answer: Message) -> None:
+        if self.down:
+            return
+        kind = message["0"][1]
         answer |= self._reversal(message) if kind == "4" else self._original(message)
         faults, chance = self.world.faults, self.world.chance
         pause = chance.uniform(0.005, 0.05)
