@@ -52,20 +52,22 @@ REPEAT = {
     "503 processed:false": Step(Action.AGAIN),
     "5xx": Step(Action.AGAIN, unsure=True),
 }
+OUTCOMES = REPEAT | {
+    "201 approved": Step(Action.SOLD),
+    "201 declined": Step(Action.NOT_SOLD),
+    "201 not_sent": Step(Action.NOT_SOLD),
+    "202 pending": Step(Action.CANCEL, unsure=True),
+    "202 reversing": Step(Action.NOT_SOLD),
+    "202 reversed": Step(Action.NOT_SOLD),
+    "202 parked": Step(Action.NOT_SOLD),
+    "202 confirmed": Step(Action.OFFICE),
+    "409 in_progress": Step(Action.AGAIN, unsure=True),
+    "422 idempotency_key_reused": Step(Action.OFFICE),
+}
 TABLE: dict[str, dict[str, Step]] = {
-    "pay": REPEAT | {
-        "201 approved": Step(Action.SOLD),
-        "201 declined": Step(Action.NOT_SOLD),
-        "201 not_sent": Step(Action.NOT_SOLD),
-        "202 pending": Step(Action.CANCEL, unsure=True),
-        "202 reversing": Step(Action.NOT_SOLD),
-        "202 reversed": Step(Action.NOT_SOLD),
-        "202 parked": Step(Action.NOT_SOLD),
-        "202 confirmed": Step(Action.OFFICE),
-        "409 in_progress": Step(Action.AGAIN, unsure=True),
+    "pay": OUTCOMES | {
         "409 cancelled_by_terminal": Step(Action.NOT_SOLD),
         "409 possible_duplicate": Step(Action.REFUSED),
-        "422 idempotency_key_reused": Step(Action.OFFICE),
         "power_loss": Step(Action.ASK, unsure=True),
     },
     "ask": {
@@ -90,20 +92,10 @@ TABLE: dict[str, dict[str, Step]] = {
         "409 follow_up_open": Step(Action.AGAIN),
         "409": Step(Action.OFFICE),
     },
-    "follow": REPEAT | {
-        "201 approved": Step(Action.SOLD),
-        "201 declined": Step(Action.NOT_SOLD),
-        "201 not_sent": Step(Action.NOT_SOLD),
+    "follow": OUTCOMES | {
         "202 pending none": Step(Action.SOLD),
-        "202 pending": Step(Action.CANCEL, unsure=True),
-        "202 reversing": Step(Action.NOT_SOLD),
-        "202 reversed": Step(Action.NOT_SOLD),
-        "202 parked": Step(Action.NOT_SOLD),
-        "202 confirmed": Step(Action.OFFICE),
-        "409 in_progress": Step(Action.AGAIN, unsure=True),
         "409 follow_up_open": Step(Action.AGAIN),
         "409": Step(Action.NOT_SOLD),
-        "422 idempotency_key_reused": Step(Action.OFFICE),
         "power_loss": Step(Action.AGAIN, unsure=True),
     },
 }

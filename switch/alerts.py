@@ -58,7 +58,7 @@ class Alerts:
     async def raise_(self, kind: str, object_: str) -> None:
         """Raises an alert about an object (its shown id). The log line and the metric come at once; a row that cannot be written now is
         written when the database is back."""
-        _announce(kind, object_)
+        announce(kind, object_)
         try:
             await self.pool.execute(RAISE, _new_id(), kind, object_)
         except (*UNKNOWN, asyncpg.PostgresError) as error:
@@ -68,7 +68,7 @@ class Alerts:
     async def raise_once(self, kind: str, object_: str) -> None:
         """For what happens once and that several workers see: the first of them raises it. Raises what UNKNOWN lists."""
         if await self.pool.fetchval(RAISE_ONCE, _new_id(), kind, object_):
-            _announce(kind, object_)
+            announce(kind, object_)
 
     async def write_what_is_left(self) -> None:
         """Raises what UNKNOWN lists: then it is still left."""
@@ -77,7 +77,8 @@ class Alerts:
             del self.left[0]
 
 
-def _announce(kind: str, object_: str) -> None:
+def announce(kind: str, object_: str) -> None:
+    """The metric and the log line of an alert whose row is written, or rides in somebody's commit."""
     assert kind in KINDS, kind
     metrics.alerts.labels(kind).inc()
     logs.error("alert", alert=kind, detail=object_)

@@ -165,7 +165,7 @@ async def demo(settings: Settings, say: SAY, acquirer: tuple[str, int] | None, o
             await switch.start()
             base = base_url(listening)
             async with serving(switch, listening, settings):
-                if not await switch.lines_up(settings.sign_on_wait_s):
+                if not await switch.lines.up(settings.sign_on_wait_s):
                     say("the acquirer's line is not up yet; payments get 503 until it is")
                 _write(handover, {"base_url": base, "database_url": url, **keys, "stub_control_url": control})
                 say(f"serving on {base}; keys in {handover}")

@@ -82,3 +82,11 @@ def warning(event: str, **fields: Any) -> None:
 
 def error(event: str, **fields: Any) -> None:
     log.write("error", event, fields)
+
+
+def place(error: BaseException) -> str:
+    """Where an error happened, as file:line of its innermost frame: what a log may say of it, since its text may hold data."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return f"{traceback.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{traceback.tb_lineno}" if traceback is not None else "?"

@@ -9,7 +9,7 @@ import pytest_asyncio
 from switch.ids import read
 from switch.payments.journal import Outcome
 from switch.payments.transaction import SENT
-from tests.flows import Shop, body_of, new_key, open_shop
+from tests.flows import Shop, body_of, eventually, new_key, open_shop
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -25,7 +25,7 @@ async def doubted(shop: Shop, shown_id: str) -> None:
     row = await shop.switch.history.transaction(identity)
     assert row is not None
     row.version = 2
-    shop.switch.authorizations.settle_unsure(Outcome(row, SENT))
+    shop.switch.doubts.unsure(Outcome(row, SENT))
 
 
 async def test_what_nobody_was_told_is_undone(shop: Shop) -> None:
@@ -42,6 +42,19 @@ async def test_what_was_told_again_stands(shop: Shop) -> None:
     await doubted(shop, first.body["id"])
     await asyncio.sleep(1)  # the first look comes after 0.2 s
     assert (await shop.row(first.body["id"]))["state"] == "APPROVED"
+
+
+async def test_that_its_own_capture_was_declined_tells_nobody_anything(shop: Shop) -> None:
+    await shop.dual.order("code", "05", match={"0": "0220"})
+    sale = (await shop.pay(6500, key="dual")).body
+
+    async def given_back() -> bool:
+        return bool((await shop.row(sale["id"]))["captured"] == 0)
+
+    await eventually(given_back, "the capture is not declined")
+    assert (await shop.row(sale["id"]))["version"] == 3
+    await doubted(shop, sale["id"])
+    await shop.until(sale["id"], "reversed")
 
 
 async def test_a_second_replay_writes_nothing(shop: Shop) -> None:

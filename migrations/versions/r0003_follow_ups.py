@@ -49,7 +49,7 @@ COLUMNS = (
                AND (voided = 0 OR captured = 0 AND void_reserved = 0)),
         ADD CONSTRAINT follow_up_has_original CHECK (type NOT IN ('capture', 'increment', 'void', 'tip') OR original_id IS NOT NULL),
         ADD CONSTRAINT follow_up_has_key CHECK (original_id IS NULL OR idempotency_key IS NOT NULL OR type = 'capture')""",
-    # Authorizations by hand whose end was not looked at yet. It knows no column that a sale's outcome changes, which stays in place (HOT).
+    # Authorizations by hand whose end was not looked at yet.
     "CREATE INDEX transaction_release_at ON transaction (release_at) WHERE release_at IS NOT NULL",
     "DROP TRIGGER transaction_life ON transaction",
     f"""

@@ -55,11 +55,12 @@ class Reversal(Shape):
     since: str | None
 
 
-class ApprovedOrDeclined(Shape):
+class Outcome(Shape):
+    """What every final answer says."""
+
     id: str
     type: str
     status: Literal["approved", "declined", "not_sent"]
-    payment_status: PaymentStatus
     amount: int
     approved_amount: int
     currency: str
@@ -77,37 +78,19 @@ class ApprovedOrDeclined(Shape):
     possible_duplicate_of: str | None = None
     emv: str | None = None
     balances: list[Balance] | None = None
-    amounts: Amounts
     created_at: str
     server_time: str
 
 
-class FollowedUp(Shape):
+class ApprovedOrDeclined(Outcome):
+    payment_status: PaymentStatus
+    amounts: Amounts
+
+
+class FollowedUp(Outcome):
     """A follow-up with its outcome; GET the original for the amounts as they stand now."""
 
-    id: str
-    type: str
     original: str | None = None
-    status: Literal["approved", "declined", "not_sent"]
-    amount: int
-    approved_amount: int
-    currency: str
-    response_code: str | None
-    reason: str | None
-    advice: Advice | None
-    approval_code: str | None
-    rrn: str
-    stan: str
-    acquirer: str
-    acquirer_rrn: str | None
-    card: ShownCard
-    terminal_trace: str | None
-    reference: str | None
-    possible_duplicate_of: str | None = None
-    emv: str | None = None
-    balances: list[Balance] | None = None
-    created_at: str
-    server_time: str
 
 
 class Accepted(Shape):

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
@@ -23,19 +23,18 @@ from switch.links import Bounced, Link, Reply, Silence
 from switch.links.numbering import Numbers
 from switch.payments import routing, translation
 from switch.payments.admission import AUTHORIZATION, QUERY, Admission, Permit
-from switch.payments.confirmation import FIRST_VERSION, told_again
+from switch.payments.confirmation import told_again
 from switch.payments.desk import Desk, Key, Told
 from switch.payments.duties import first_attempt_at
 from switch.payments.history import History
 from switch.payments.journal import Claim, Duty, Intent, Journal, Outcome, Written
 from switch.payments.timers import HTTP_MARGIN_S, send_within
-from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, REVERSED, REVERSING, SENT, STATUS, Event, Transaction, step
+from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, SENT, STATUS, Event, Transaction, step
 from switch.payments.translation import Order, Verdict, de7, hash64, hhmmss, mmdd
 from switch.payments.verbs import tolerance
 from switch.security.vault import Vault
 
 CHOICES_MAX = 100_000
-LATE_LOOKS = 4  # for the row of an intent whose commit was in doubt
 REVERSAL_FIRST = 0.6  # of the time in which a sale may leave, so that it still does
 UNDO_TRIES = 5
 NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost"}
@@ -101,8 +100,7 @@ class Authorizations:
         try:
             if acquirer.reversals.first and not await self._reversals_first(seller.terminal, acquirer, door):
                 if await self.desk.history.key(*key) is not None:  # not a new sale
-                    return await told_again(self.desk, self.journal, self.commit_budget_s, key, route, fingerprint,
-                                            door.at + acquirer.answer_timeout_s)
+                    return await self.told_again(key, route, fingerprint, door.at + acquirer.answer_timeout_s)
                 raise Problem("reversal_pending", retry_after=2, extra={"processed": False})
             return await self._sell(order, seller, key, fingerprint, door, route, brand, acquirer, link, permit)
         finally:
@@ -208,7 +206,7 @@ class Authorizations:
 
     async def _not_ours(self, claim: Claim, transaction: Transaction, key: Key, route: str, fingerprint: bytes, deadline: float) -> Told:
         if claim is Claim.DUPLICATE:
-            return await told_again(self.desk, self.journal, self.commit_budget_s, key, route, fingerprint, deadline)
+            return await self.told_again(key, route, fingerprint, deadline)
         if claim is Claim.POSSIBLE_DUPLICATE:
             assert transaction.possible_duplicate_of is not None
             raise Problem("possible_duplicate", extra={"possible_duplicate_of": show("transaction", transaction.possible_duplicate_of)})
@@ -291,46 +289,9 @@ class Authorizations:
             raise Problem("internal")
         return Told(stored, False)
 
-    def settle_unsure(self, outcome: Outcome) -> None:
-        """The terminal was told "pending" for this outcome: once the database is back, whatever stands is undone."""
-        if outcome.transaction.exchange == "request" and outcome.from_state != outcome.transaction.state:  # a confirmation changes nothing
-            self._later(self._settle(outcome.transaction.transaction_id, 0, unconfirmed=outcome.transaction.version))
-
-    def settle_late(self, intent: Intent) -> None:
-        """This intent's walk has ended with 503 and will send nothing: if the row became durable after all, it was not sent."""
-        self.settle_absent(intent.transaction.transaction_id)
-
-    def settle_absent(self, transaction_id: UUID) -> None:
-        """Its walk sent nothing and sends nothing any more: if its row became durable after all, it was not sent."""
-        self._later(self._settle(transaction_id, LATE_LOOKS, Event.BOUNCE))
-
-    def _later(self, job: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(job)
-        self.desk.tasks.add(task)
-        task.add_done_callback(self.desk.tasks.discard)
-
-    async def _settle(self, transaction_id: UUID, looks: int, sent: Event = Event.CRASH, unconfirmed: int = FIRST_VERSION) -> None:
-        """Undoes what stands and has no later version than `unconfirmed`. `looks`: for an absent row; `sent`: the event of one that is SENT."""
-        pause = 0.2
-        while True:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 5.0)
-            try:
-                stored = await self.books.transaction(transaction_id)
-                if stored is None and looks > 0:
-                    looks -= 1
-                    continue
-                if stored is None or stored.state not in (SENT, APPROVED) or (stored.state == APPROVED and stored.version > unconfirmed):
-                    if stored is not None and stored.state in (REVERSING, REVERSED):
-                        await self.undo_captures(stored)
-                    return
-                written = await self.undo(stored, sent if stored.state == SENT else Event.UNDO)
-            except Problem:
-                continue
-            if written is Written.REFUSED:  # something was built on it meanwhile: it stands
-                logs.error("undo_refused", transaction_id=transaction_id, state=stored.state)
-            if written in (Written.OURS, Written.REFUSED):
-                return
+    async def told_again(self, key: Key, route: str, fingerprint: bytes, deadline: float) -> Told:
+        """The stored answer of a key, an approval confirmed first (confirmation.py)."""
+        return await told_again(self.desk, self.journal, self.commit_budget_s, key, route, fingerprint, deadline)
 
     async def undo(self, transaction: Transaction, event: Event, closed_by: str | None = None) -> Written:
         """Sends a stored transaction into REVERSING by a durable step; `closed_by`: how its last reversal was closed."""
@@ -365,9 +326,6 @@ def leave(permit: Permit, result: Reply | Bounced | Silence | None, now: float) 
         permit.leave(now, None, isinstance(result, Silence) and result.reason == "timeout")
 
 
-
-
-
 def read(transaction: Transaction, acquirer: Acquirer, message: Mapping[str, str]) -> tuple[Event, Verdict]:
     """The answer's event and verdict; what it says is put on the row as evidence."""
     verdict = translation.verdict(transaction, acquirer.dialect, message)
@@ -377,7 +335,6 @@ def read(transaction: Transaction, acquirer: Acquirer, message: Mapping[str, str
     if verdict.event in (Event.DOUBT, Event.PARTIAL_REFUSED):
         transaction.advice = "new_payment_allowed"
     return verdict.event, verdict
-
 
 
 def captures_later(transaction: Transaction, acquirer: Acquirer) -> bool:

@@ -1,7 +1,7 @@
 """An approval that is told again is confirmed first.
 
 The worker that wrote it may not know that its commit stood, tell "pending", and undo it once the database is back. Whoever else tells the
-approval moves its version before; from then on it is left standing (Authorizations.settle_unsure).
+approval moves its version before; from then on it is left standing (doubts.py).
 """
 
 import asyncio

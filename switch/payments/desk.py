@@ -88,7 +88,7 @@ class Desk:
         except Problem as problem:
             result = problem
         except Exception as error:  # the supervisor of a walk: recovery will find what it left
-            logs.error("walk_failed", error=type(error).__name__, where=_where(error))
+            logs.error("walk_failed", error=type(error).__name__, where=logs.place(error))
             result = Problem("internal")
         finally:
             del self.walks[key]
@@ -136,10 +136,3 @@ def stands(transaction: Transaction) -> bool:
 def _repeated(transaction: Transaction) -> bool:
     """An advice whose first answer is overdue: it is repeated until it is answered, and nobody waits for that."""
     return transaction.exchange == "advice" and clock.now() > transaction.respond_by
-
-
-def _where(error: BaseException) -> str:
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return f"{traceback.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{traceback.tb_lineno}" if traceback is not None else "?"

@@ -23,8 +23,8 @@ from switch.links import Link
 from switch.payments import duties, translation, verbs
 from switch.payments.admission import AUTHORIZATION, CAPTURE, VOID, Permit
 from switch.payments.authorization import Authorizations, Door, leave
-from switch.payments.confirmation import told_again
 from switch.payments.desk import Key, Told
+from switch.payments.doubts import Doubts
 from switch.payments.journal import Claim, Duty
 from switch.payments.reservations import FollowUp, Reservations
 from switch.payments.reversals import Reversals, Taken
@@ -55,8 +55,8 @@ class Wanted:
 class FollowUps:
     """Walks follow-ups of this worker. Joined in app.py."""
 
-    def __init__(self, authorizations: Authorizations, reservations: Reservations, reversals: Reversals) -> None:
-        self.authorizations, self.reservations, self.reversals = authorizations, reservations, reversals
+    def __init__(self, authorizations: Authorizations, doubts: Doubts, reservations: Reservations, reversals: Reversals) -> None:
+        self.authorizations, self.doubts, self.reservations, self.reversals = authorizations, doubts, reservations, reversals
         self.directory, self.vault, self.numbers = authorizations.directory, authorizations.vault, authorizations.numbers
         self.desk, self.history = authorizations.desk, authorizations.desk.history
 
@@ -73,7 +73,7 @@ class FollowUps:
         deadline = door.at + acquirer.answer_timeout_s
         http_deadline = deadline + self.authorizations.commit_budget_s + HTTP_MARGIN_S
         if await self.history.key(*key) is not None:
-            return await self._told_again(key, wanted.route, fingerprint, http_deadline)
+            return await self.authorizations.told_again(key, wanted.route, fingerprint, http_deadline)
         if exchange is None:
             raise Problem("not_supported", f"The acquirer of this authorization has no {wanted.type}.")
         amount = verbs.amount_of(wanted.type, original, wanted.amount)
@@ -88,7 +88,7 @@ class FollowUps:
             failpoint("claim.before")
             claim = await self.reservations.intent(intent, door.at + self.authorizations.commit_budget_s)  # AWAIT 1: reserved, durable, then sent
             if claim is Claim.DUPLICATE:
-                return await self._told_again(key, wanted.route, fingerprint, http_deadline)
+                return await self.authorizations.told_again(key, wanted.route, fingerprint, http_deadline)
             if claim is not Claim.OURS:
                 raise problem(claim) if isinstance(claim, Refusal) else unavailable(exchange)
             if link is None or permit is None:
@@ -103,9 +103,6 @@ class FollowUps:
         finally:
             if permit is not None:
                 permit.leave(self.desk.loop.time())
-
-    async def _told_again(self, key: Key, route: str, fingerprint: bytes, deadline: float) -> Told:
-        return await told_again(self.desk, self.authorizations.journal, self.authorizations.commit_budget_s, key, route, fingerprint, deadline)
 
     def _way(self, type_: str, merchant_id: UUID, acquirer: Acquirer, exchange: str, door: Door) -> tuple[Link | None, Permit | None]:
         """The line for the first copy and a place on it. An advice is taken without; a request is refused before anything is written."""
@@ -184,7 +181,7 @@ class FollowUps:
     def settle_late(self, follow_up: FollowUp) -> None:
         """This intent's walk has ended with 503. A request that became durable after all was never sent; an advice is said all the same."""
         if follow_up.transaction.exchange == "request":
-            self.authorizations.settle_absent(follow_up.transaction.transaction_id)
+            self.doubts.never_sent(follow_up.transaction.transaction_id)
 
 
 # Of an original's row, what is not its follow-up's: all that a row has only after its intent.

@@ -41,6 +41,9 @@ class Ended(NamedTuple):
     answered: Answered = UNANSWERED
 
 
+# An alert rides in the commit that causes it: nobody may die, or be in doubt of that commit, before a person is told.
+_AGAIN_TOLD = """
+    ON CONFLICT (kind, object) DO UPDATE SET last_at = now(), count = alert.count + 1, acknowledged_by = NULL, acknowledged_at = NULL"""
 # An acknowledgement ends a parked one too. "Not found" was counted before, and an approval that came meanwhile has taken that count away.
 CLOSE_REVERSALS = """
 WITH asked AS (
@@ -58,15 +61,20 @@ FROM moved m WHERE d.transaction_id = m.transaction_id AND d.kind = 'reversal' A
 # A cancellation may turn an advice into a reversal while the advice is on its way: what comes of the one never touches the other.
 CLOSE_ADVICES = """
 WITH asked AS (
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::text[])
-      AS a(transaction_id, closed_by, code, state, message, sent_at, reason, advice)
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::text[],
+      $8::timestamptz[], $9::text[], $10::text[])
+      AS a(transaction_id, closed_by, code, state, object, alert_id, message, sent_at, reason, advice)
 ), moved AS (
     UPDATE transaction t SET state = a.state, version = t.version + 1, outcome = a.state, outcome_at = now(), answered_at = now(),
       response_code = a.code, approved_amount = CASE WHEN a.state = 'APPROVED' THEN t.amount ELSE 0 END, answer_message = a.message,
       sent_at = coalesce(t.sent_at, a.sent_at), reason = a.reason, advice = a.advice, (authorised, capturable, captured) = (
         SELECT m, m, m FROM (SELECT CASE WHEN a.state = 'APPROVED' AND t.type = 'offline_sale' THEN t.amount ELSE 0 END) booked(m))
     FROM asked a WHERE t.transaction_id = a.transaction_id AND t.state = 'SENT' AND t.exchange = 'advice'
-    RETURNING t.transaction_id, a.closed_by, a.code
+    RETURNING t.transaction_id, t.type, a.closed_by, a.code, a.object, a.alert_id
+), told AS (
+    INSERT INTO alert (alert_id, kind, object)
+    SELECT alert_id, CASE type WHEN 'capture' THEN 'capture_declined' ELSE 'advice_declined' END, object FROM moved
+    WHERE closed_by = 'declined' ORDER BY object""" + _AGAIN_TOLD + """
 )
 UPDATE duty d SET state = 'done', closed_at = now(), closed_by = m.closed_by, last_code = m.code, leased_until = NULL
 FROM moved m WHERE d.transaction_id = m.transaction_id AND d.kind = 'advice' AND d.state IN ('open', 'parked') RETURNING d.transaction_id
@@ -82,15 +90,13 @@ FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::timestamp
 WHERE d.transaction_id = a.transaction_id AND d.state = 'open' AND d.kind = a.kind AND d.leased_until = a.leased_until
 RETURNING d.transaction_id
 """
-# The alert rides in the same commit: nobody may die between parking a duty and telling a person.
 _PARKED = """
 UPDATE duty d SET state = 'parked', parked_reason = m.reason, last_code = coalesce(m.code, d.last_code), leased_until = NULL,
   transmissions = CASE WHEN m.reason = 'unbuildable' THEN greatest(d.transmissions - 1, 0) ELSE d.transmissions END,
   faults = d.faults + (m.reason = 'unbuildable')::integer"""
 _TOLD = """
 ), told AS (
-    INSERT INTO alert (alert_id, kind, object) SELECT alert_id, '{alert}', object FROM moved ORDER BY object
-    ON CONFLICT (kind, object) DO UPDATE SET last_at = now(), count = alert.count + 1, acknowledged_by = NULL, acknowledged_at = NULL
+    INSERT INTO alert (alert_id, kind, object) SELECT alert_id, '{alert}', object FROM moved ORDER BY object""" + _AGAIN_TOLD + """
 ), noted AS (
     INSERT INTO transaction_event (merchant_id, transaction_id, kind, detail)
     SELECT merchant_id, transaction_id, '{alert}', jsonb_build_object('reason', reason, 'code', code) FROM moved
@@ -120,7 +126,7 @@ def _close_reversal(ended: Ended, close: Close) -> tuple[Any, ...]:
 
 
 def _close_advice(ended: Ended, close: Close) -> tuple[Any, ...]:
-    return ended.transaction_id, close.by, ended.code, ADVICE_STATE[close.by], *ended.answered
+    return ended.transaction_id, close.by, ended.code, ADVICE_STATE[close.by], *_alert(ended), *ended.answered
 
 
 def _again(ended: Ended, again: Again) -> tuple[Any, ...]:
@@ -128,8 +134,12 @@ def _again(ended: Ended, again: Again) -> tuple[Any, ...]:
 
 
 def _park(ended: Ended, park: Park) -> tuple[Any, ...]:
-    return (ended.transaction_id, ended.leased_until, park.reason, ended.code, show("transaction", ended.transaction_id),
-            uuid7(time.time_ns() // 1_000_000, os.urandom(10)))
+    return ended.transaction_id, ended.leased_until, park.reason, ended.code, *_alert(ended)
+
+
+def _alert(ended: Ended) -> tuple[str, UUID]:
+    """Its object, and the id of its row if there will be one."""
+    return show("transaction", ended.transaction_id), uuid7(time.time_ns() // 1_000_000, os.urandom(10))
 
 
 def _written(ended: Ended) -> tuple[str, tuple[Any, ...]]:

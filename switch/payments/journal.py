@@ -247,10 +247,9 @@ class Journal:
         self.intents = Lane("intent", lambda: connect(INTENT_PLANS), INTENTS_MAX, Claim.UNAVAILABLE, Claim.UNAVAILABLE, Claim.REFUSED, run_intents,
                             on_late, lambda intent: intent.transaction.transaction_id, twins)
         self.outcomes = Lane("outcome", lambda: connect(OUTCOME_PLANS), 1 << 30, Written.UNKNOWN, Written.UNKNOWN, Written.REFUSED, run_outcomes,
-                             on_unsure, lambda outcome: outcome.transaction.transaction_id, lambda outcome: (outcome.transaction.transaction_id,))
+                             on_unsure, lambda outcome: outcome.transaction.transaction_id)
         self.follow_ups = Lane("follow_up_outcome", lambda: connect(OUTCOME_PLANS), 1 << 30, Written.UNKNOWN, Written.UNKNOWN, Written.REFUSED,
-                               run_follow_up_outcomes, on_unsure, lambda outcome: outcome.transaction.transaction_id,
-                               lambda outcome: (outcome.transaction.transaction_id,))
+                               run_follow_up_outcomes, on_unsure, lambda outcome: outcome.transaction.transaction_id)
         self.lanes = (self.intents, self.outcomes, self.follow_ups)
         self.tasks: list[asyncio.Task[None]] = []
 

@@ -31,9 +31,10 @@ class Lane:
 
     def __init__(self, name: str, connect: Callable[[], Awaitable[Connection]], queue_max: int, late: Any, unsure: Any, refused: Any,
                  run: Callable[[Connection, Sequence[Any], bool], Awaitable[list[Any]]], on_unsure: Callable[[Any], None],
-                 identity: Callable[[Any], UUID], apart: Callable[[Any], tuple[Hashable, ...]]) -> None:
-        """`apart`: two values that share one of these are never in one batch, so that the second is judged after the first."""
-        self.name, self.connect, self.queue_max, self.run, self.identity, self.apart = name, connect, queue_max, run, identity, apart
+                 identity: Callable[[Any], UUID], apart: Callable[[Any], tuple[Hashable, ...]] | None = None) -> None:
+        """`apart`: two values that share one of these, or else their identity, are never in one batch: the second is judged after the first."""
+        self.name, self.connect, self.queue_max, self.run, self.identity = name, connect, queue_max, run, identity
+        self.apart = apart or (lambda value: (identity(value),))
         self.late, self.unsure, self.refused, self.on_unsure = late, unsure, refused, on_unsure
         self.queue: deque[Entry] = deque()
         self.batch: list[Entry] = []

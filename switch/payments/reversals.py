@@ -102,7 +102,7 @@ class Reversals:
         self.connect, self.directory, self.history, self.vault, self.links, self.alarm = connect, directory, history, vault, links, alarm
         self.may_send = may_send
         self.lane = Lane("duty", lambda: connect(OUTCOME_PLANS), 1 << 30, False, False, False, run_ended, lambda ended: None,
-                         lambda ended: ended.transaction_id, lambda ended: (ended.transaction_id,))
+                         lambda ended: ended.transaction_id)
         self.at_work: set[asyncio.Task[None]] = set()
         self.busy: dict[UUID, int] = {}  # per acquirer
         self.paces: dict[UUID, Pace] = {}
@@ -238,7 +238,7 @@ class Reversals:
 
     async def _write(self, taken: Taken, transaction: Transaction, ended: Ended) -> None:
         if await self.lane.submit(ended, float("inf")):
-            await self._tell(taken, transaction, ended)
+            self._tell(taken, transaction, ended)
 
     async def _exchange(self, taken: Taken, transaction: Transaction, original: Transaction | None, send_not_after: float) -> Ended:
         acquirer, link = self.directory.acquirers[taken.acquirer_id], self.links.get(taken.acquirer_id)
@@ -286,22 +286,16 @@ class Reversals:
         else:
             logs.error("duty_not_buildable", transaction_id=taken.transaction_id, error=type(error).__name__)
 
-    async def _tell(self, taken: Taken, transaction: Transaction, ended: Ended) -> None:
-        """What people hear of it, once it is durable."""
-        decision, transaction_id = ended.decision, taken.transaction_id
+    def _tell(self, taken: Taken, transaction: Transaction, ended: Ended) -> None:
+        """What people hear of it, once it is durable; the rows of alerts rode in its commit."""
+        decision = ended.decision
         if isinstance(decision, Park):
-            self._tell_parked(transaction_id, taken.kind, decision.reason)
+            _tell_parked(taken.transaction_id, taken.kind)
         elif isinstance(decision, Close) and taken.kind == "reversal":
             metrics.reversals.labels(decision.by).inc()
-            logs.info("reversed", transaction_id=transaction_id, reason=decision.by, attempt=taken.transmissions)
+            logs.info("reversed", transaction_id=taken.transaction_id, reason=decision.by, attempt=taken.transmissions)
         elif isinstance(decision, Close) and decision.event is Event.DECLINE:
-            await self.alarm.raise_("capture_declined" if transaction.type == "capture" else "advice_declined", show("transaction", transaction_id))
-
-    def _tell_parked(self, transaction_id: UUID, kind: str, reason: str) -> None:
-        alert = "reversal_parked" if kind == "reversal" else "advice_parked"  # its row rode in the commit
-        metrics.reversals.labels("parked").inc()
-        metrics.alerts.labels(alert).inc()
-        logs.error("alert", alert=alert, transaction_id=transaction_id, reason=reason)
+            alerts.announce("capture_declined" if transaction.type == "capture" else "advice_declined", show("transaction", taken.transaction_id))
 
     async def _look_around(self) -> None:
         """The gauges, and what is too old at an acquirer that cannot be reached."""
@@ -325,8 +319,13 @@ class Reversals:
         ended = [Ended(row[0], None, "reversal", row[1], Park("max_age"), None) for row in rows]
         for each, moved in zip(ended, await asyncio.gather(*(self.lane.submit(each, float("inf")) for each in ended)), strict=True):
             if moved:
-                self._tell_parked(each.transaction_id, "reversal", "max_age")
+                _tell_parked(each.transaction_id, "reversal")
 
 
 def _of(taken: Taken, transaction: Transaction, decision: Decision, code: str | None = None, answered: Answered = UNANSWERED) -> Ended:
     return Ended(taken.transaction_id, transaction.original_id, taken.kind, taken.leased_until, decision, code, answered)
+
+
+def _tell_parked(transaction_id: UUID, kind: str) -> None:
+    metrics.reversals.labels("parked").inc()
+    alerts.announce("reversal_parked" if kind == "reversal" else "advice_parked", show("transaction", transaction_id))

@@ -1,0 +1,26 @@
+"""Background jobs: none dies silently, and none is forgotten while it runs."""
+
+import asyncio
+from collections.abc import Awaitable
+
+from switch import logs
+
+
+async def supervised(job: Awaitable[None]) -> None:
+    """What a job did not expect is logged with its place, and the process goes on."""
+    try:
+        await job
+    except Exception as error:
+        logs.error("job_failed", error=type(error).__name__, where=logs.place(error))
+
+
+class Background:
+    """Jobs that somebody has begun and nobody waits for."""
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def later(self, job: Awaitable[None]) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(supervised(job))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)

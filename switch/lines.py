@@ -1,0 +1,178 @@
+"""The lines of this worker, kept in step with the acquirers of the directory: one link each, its numbers, its limits, its business day."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from uuid import UUID
+
+from switch import logs, metrics
+from switch.alerts import Alerts
+from switch.background import Background
+from switch.database import Connection, Pool
+from switch.directory import Acquirer, Directory
+from switch.ids import show
+from switch.links import Link, LinkSettings, Unmatched
+from switch.links.acquirer import AcquirerLink
+from switch.links.holder import Holder, address_of
+from switch.links.numbering import Numbers
+from switch.links.shared import SharedLink
+from switch.links.slots import Slots
+from switch.payments import timers
+from switch.payments.admission import Admission
+
+FIRST_BLOCKS = 5  # of numbers per acquirer at the start
+SIGN_OFF_S = 1.0
+CUT_OVER_DAYS_MAX = 7
+
+
+class Lines:
+    """`links` is filled and changed here, and read by everybody. `may_send`: whether this worker's lease is good; `on_unmatched` takes what
+    answers nothing; `open_day` opens an acquirer's business day."""
+
+    def __init__(self, links: dict[UUID, Link], directory: Directory, admission: Admission, numbers: Numbers, limits: timers.Limits, pool: Pool,
+                 alarm: Alerts, *, connect: Callable[[], Awaitable[Connection]], folder: Path, epoch: int, may_send: Callable[[], bool],
+                 on_unmatched: Callable[[Unmatched], None], open_day: Callable[[UUID, date], Awaitable[None]]) -> None:
+        self.links, self.directory, self.admission, self.numbers, self.limits = links, directory, admission, numbers, limits
+        self.pool, self.alarm, self.may_send, self.on_unmatched, self.open_day = pool, alarm, may_send, on_unmatched, open_day
+        self.slots = Slots(connect, epoch, address_of(folder, epoch))
+        self.holder = Holder(folder, epoch, self._held)
+        self.refused: dict[UUID, list[str]] = {}  # active acquirers whose records are not used, and why
+        self.background = Background()
+
+    async def up(self, seconds: float) -> bool:
+        """Waits until every line that should be up is; False after `seconds`."""
+        until = asyncio.get_running_loop().time() + seconds
+        while asyncio.get_running_loop().time() < until:
+            if all(link.usable() for link in self.links.values() if link.state != "down"):
+                return True
+            await asyncio.sleep(0.02)
+        return False
+
+    async def hang_up(self) -> None:
+        """All lines at once: what is in flight is unknown."""
+        for link in self.links.values():
+            await link.close()
+
+    async def stop(self, longest_s: float) -> None:
+        """Signs off and closes. `longest_s`: how long others may wait for what they have handed over."""
+        for link in self.links.values():
+            await link.drain(longest_s if isinstance(link, SharedLink) else SIGN_OFF_S)
+            await link.close()
+        await self.holder.close()
+
+    def gauge(self) -> None:
+        for link in self.links.values():
+            metrics.link_up.labels(link.name).set(link.state == "up")
+            metrics.link_pending.labels(link.name).set(link.snapshot()["pending"])
+            gate = self.admission.gates.get(UUID(link.acquirer_id))
+            if gate is not None:
+                metrics.admission_limit.labels(link.name).set(int(gate.limit))
+                metrics.admission_in_flight.labels(link.name).set(gate.in_flight)
+
+    async def acquirer_changed(self, acquirer: Acquirer) -> bool:
+        """Keeps one link per acquirer in step with its record, and its numbers ready. False: its timers do not nest, and it is not used."""
+        if not await self._nests(acquirer):
+            return False
+        await self._lease_numbers(acquirer)
+        self.admission.adjust(acquirer.acquirer_id, acquirer.min_in_flight, acquirer.max_in_flight, asyncio.get_running_loop().time())
+        line = next(iter(acquirer.lines), None)
+        if line is None:
+            return True
+        link = await self._in_step(acquirer, LinkSettings(host=line[0], port=line[1], window=acquirer.max_in_flight))
+        known = self.directory.acquirers.get(acquirer.acquirer_id)
+        if known is not None and known.sign_on_at != acquirer.sign_on_at:
+            await link.sign_on()
+        if acquirer.status == "active":
+            await link.up()
+        elif link.state not in ("down", "draining"):
+            self.background.later(link.drain(acquirer.answer_timeout_s) if acquirer.status == "draining" else link.down())
+        return True
+
+    async def _nests(self, acquirer: Acquirer) -> bool:
+        faults = timers.acquirer_faults(acquirer.answer_timeout_s, acquirer.reversal_grace_s, self.limits)
+        if not faults:
+            self.refused.pop(acquirer.acquirer_id, None)
+            return True
+        for _, fault in faults:
+            logs.error("acquirer_not_used", acquirer=acquirer.name, detail=fault)
+        if acquirer.status == "active":
+            self.refused[acquirer.acquirer_id] = [f"acquirer {acquirer.name}: {fault}" for _, fault in faults]
+            await self.alarm.raise_("acquirer_not_used", show("acquirer", acquirer.acquirer_id))
+        return False
+
+    def refusals(self) -> Iterator[str]:
+        """One line per fault of an active acquirer that is not used."""
+        for faults in self.refused.values():
+            yield from faults
+
+    async def _in_step(self, acquirer: Acquirer, wanted: LinkSettings) -> Link:
+        """The acquirer's link; a new one when its address, window or way of sharing has changed."""
+        old, limit = self.links.get(acquirer.acquirer_id), acquirer.max_links
+        if old is not None and old.settings == wanted and isinstance(old, SharedLink) == (limit > 0):
+            if isinstance(old, SharedLink):
+                old.limit_to(limit)
+            return old
+        link = self.links[acquirer.acquirer_id] = await self._link(acquirer, wanted)
+        if old is not None and (isinstance(old, SharedLink) or limit):  # the host takes only so many: one after the other
+            self.background.later(self._retire(old, acquirer.answer_timeout_s, link))
+        else:
+            link.start()
+            if old is not None:
+                self.background.later(self._retire(old, acquirer.answer_timeout_s))
+        return link
+
+    async def _link(self, acquirer: Acquirer, settings: LinkSettings) -> Link:
+        """A line of this worker's own, or one that workers share when the acquirer takes only so many."""
+        acquirer_id = acquirer.acquirer_id
+
+        def own(may_write: Callable[[], bool] = self.may_send) -> AcquirerLink:
+            return AcquirerLink(str(acquirer_id), acquirer.name, acquirer.dialect, settings,
+                                next_stan=lambda: self.numbers.stan(acquirer_id), on_unmatched=self.on_unmatched,
+                                on_cut_over=lambda month_day: self.background.later(self._cut_over(acquirer_id, month_day)),
+                                on_state=lambda _, state: logs.info("line", acquirer=acquirer.name, state=state), may_write=may_write)
+
+        if not acquirer.max_links:
+            return own()
+        await self.holder.open()
+        return SharedLink(str(acquirer_id), acquirer.name, acquirer.dialect, settings, slots=self.slots, limit=acquirer.max_links, make=own,
+                          may_send=self.may_send, on_unmatched=self.on_unmatched)
+
+    def _held(self, acquirer_id: str) -> AcquirerLink | None:
+        """Our own line of an acquirer that shares, if we hold one: what the holder's end hands requests to."""
+        link = self.links.get(UUID(acquirer_id))
+        return link.own if isinstance(link, SharedLink) else None
+
+    async def _lease_numbers(self, acquirer: Acquirer) -> None:
+        """The first blocks, so that the first sale need not be shed."""
+        for business_date in (None, acquirer.business_date):
+            if (acquirer.acquirer_id, business_date) not in self.numbers.left:
+                async with self.pool.acquire() as connection:
+                    for _ in range(FIRST_BLOCKS):
+                        await self.numbers.lease(connection, acquirer.acquirer_id, business_date)
+
+    async def _retire(self, link: Link, seconds: float, successor: Link | None = None) -> None:
+        await link.drain(seconds)
+        await link.close()
+        if successor is not None:
+            successor.start()
+
+    async def _cut_over(self, acquirer_id: UUID, month_day: str) -> None:
+        """The host opened a new business day (0800/201, DE15)."""
+        today = self.directory.acquirers[acquirer_id].business_date
+        opened = day_meant(today, month_day)
+        if opened is not None and 0 < (opened - today).days <= CUT_OVER_DAYS_MAX:
+            await self.open_day(acquirer_id, opened)
+            logs.info("cut_over", acquirer_id=acquirer_id, detail=opened)
+        else:
+            logs.warning("cut_over_refused", acquirer_id=acquirer_id, detail="not a day within a week after the open one")
+
+
+def day_meant(today: date, month_day: str) -> date | None:
+    """The day of an MMDD: its year is the one that puts it nearest to the open day. None: no such day."""
+    candidates = []
+    for shift in (-1, 0, 1):
+        with suppress(ValueError):
+            candidates.append(date(today.year + shift, int(month_day[:2]), int(month_day[2:])))
+    return min(candidates, key=lambda candidate: abs((candidate - today).days), default=None)
