@@ -13,6 +13,7 @@ import asyncpg
 from switch import database, logs, metrics
 from switch.alerts import Alerts
 from switch.api.application import application
+from switch.api.edge import StraightWay
 from switch.api.resolving import RESOLVE
 from switch.api.terminal import AuthorizationEndpoint
 from switch.background import supervised
@@ -143,8 +144,8 @@ class Switch:
         gc.freeze()  # the records and code of the start are not walked again
         gc.set_threshold(GC_THRESHOLD, 20, 50)
 
-    def application(self) -> ASGI:
-        """The HTTP application: the hot route in front, everything else behind it."""
+    def application(self) -> tuple[ASGI, StraightWay]:
+        """The HTTP application: the hot route in front, everything else behind it; and the straight way to the hot route."""
         hot = AuthorizationEndpoint(self.directory, self.authorizations, self.vault, self.undelivered, self.admit)
         rest = application(self)
 
@@ -154,7 +155,7 @@ class Switch:
             else:
                 await rest(scope, receive, send)
 
-        return front
+        return front, StraightWay(HOT_PATH, hot.start)
 
     def admit(self) -> None:
         """Raises Problem before any write: draining, or records that may be stale."""

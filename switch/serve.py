@@ -17,7 +17,7 @@ import uvicorn
 import uvloop
 
 from switch import logs
-from switch.api.edge import EdgeLimits, edge_protocol
+from switch.api.edge import EdgeLimits, StraightWay, edge_protocol
 from switch.app import ASGI, Switch
 from switch.errors import StartError
 from switch.postgres import EmbeddedPostgres, PostgresError
@@ -241,10 +241,11 @@ def base_url(listening: socket.socket) -> str:
 
 
 @asynccontextmanager
-async def http(application: ASGI, listening: socket.socket, connections: int, shared: bool = False) -> AsyncIterator[None]:
+async def http(application: ASGI, listening: socket.socket, connections: int, shared: bool = False,
+               straight: StraightWay | None = None) -> AsyncIterator[None]:
     """Answers HTTP while the body runs. `shared`: other processes accept from the same socket."""
     config = uvicorn.Config(
-        application, http=edge_protocol(EdgeLimits(connections=connections)), lifespan="off", access_log=False,
+        application, http=edge_protocol(EdgeLimits(connections=connections), straight), lifespan="off", access_log=False,
         log_config=None, log_level="critical", timeout_keep_alive=KEEP_ALIVE_S, backlog=BACKLOG, server_header=False, ws="none", proxy_headers=False)
     server = SharingServer(config) if shared else Server(config)
     task = asyncio.create_task(server.serve(sockets=[listening]))
@@ -261,7 +262,8 @@ async def http(application: ASGI, listening: socket.socket, connections: int, sh
 @asynccontextmanager
 async def serving(switch: Switch, listening: socket.socket, settings: Settings, shared: bool = False) -> AsyncIterator[None]:
     """Serves while the body runs, then drains: walks end first, connections after."""
-    async with http(switch.application(), listening, settings.max_connections, shared):
+    application, straight = switch.application()
+    async with http(application, listening, settings.max_connections, shared, straight):
         try:
             yield
         finally:

@@ -19,7 +19,7 @@ import pytest
 import uvicorn
 import uvloop
 
-from switch.api.edge import EdgeLimits, edge_protocol
+from switch.api.edge import EdgeLimits, StraightWay, WholeAnswer, edge_protocol
 
 LIMITS = EdgeLimits(request_seconds=0.3, write_seconds=0.3, linger_seconds=0.2, linger_bytes=1 << 20)
 HEAD = b"POST /echo HTTP/1.1\r\nHost: a\r\n"
@@ -33,6 +33,8 @@ class App:
     """Answers with what it received. Keeps what it saw."""
 
     def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.straight = 0
         self.paths: list[str] = []
         self.disconnected = 0
         self.finished = 0
@@ -74,6 +76,22 @@ class App:
         names = sorted(name.decode() for name, _ in scope["headers"])
         await self.answer(send, json.dumps({"query": scope["query_string"].decode(), "bytes": count, "headers": names}).encode())
 
+    def start(self, headers: list[tuple[bytes, bytes]], body: bytes, whole: WholeAnswer) -> None:
+        """The echo, straight."""
+        task = asyncio.get_running_loop().create_task(self._straight(headers, body, whole))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _straight(self, headers: list[tuple[bytes, bytes]], body: bytes, whole: WholeAnswer) -> None:
+        self.straight += 1
+        self.paths.append("/echo")
+        names = sorted(name.decode() for name, _ in headers)
+        query = whole.cycle.scope["query_string"].decode()
+        answer = json.dumps({"query": query, "bytes": len(body), "headers": names}).encode()
+        if not whole.write(200, [], answer):
+            await self.answer(whole.cycle.send, answer)
+        self.finished += 1
+
     @staticmethod
     async def answer(send: Any, body: bytes) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
@@ -81,14 +99,14 @@ class App:
 
 
 class Served:
-    def __init__(self, limits: EdgeLimits, send_buffer: int = 0) -> None:
+    def __init__(self, limits: EdgeLimits, send_buffer: int = 0, straight: bool = False) -> None:
         self.app = App()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         if send_buffer:
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         self.address = self.listener.getsockname()
-        config = uvicorn.Config(self.app, http=edge_protocol(limits), ws="none", lifespan="off", interface="asgi3", log_config=None,
-                                timeout_keep_alive=1)
+        config = uvicorn.Config(self.app, http=edge_protocol(limits, StraightWay("/echo", self.app.start) if straight else None), ws="none",
+                                lifespan="off", interface="asgi3", log_config=None, timeout_keep_alive=1)
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=lambda: uvloop.run(self.server.serve([self.listener])), daemon=True)
         self.thread.start()
@@ -166,8 +184,8 @@ def answers(received: bytes) -> list[Answer]:
 
 
 @contextmanager
-def serving(limits: EdgeLimits, send_buffer: int = 0) -> Iterator[Served]:
-    served = Served(limits, send_buffer)
+def serving(limits: EdgeLimits, send_buffer: int = 0, straight: bool = False) -> Iterator[Served]:
+    served = Served(limits, send_buffer, straight)
     try:
         yield served
         with served.connect() as client:
@@ -179,9 +197,9 @@ def serving(limits: EdgeLimits, send_buffer: int = 0) -> Iterator[Served]:
         served.listener.close()
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Served]:
-    with serving(LIMITS) as served:
+@pytest.fixture(scope="module", params=[False, True], ids=["asgi", "straight"])
+def shared(request: pytest.FixtureRequest) -> Iterator[Served]:
+    with serving(LIMITS, straight=request.param) as served:
         yield served
 
 
@@ -442,11 +460,12 @@ def flood(edge: Served, start: bytes, piece: bytes, seconds: float = 2.0) -> tup
 @pytest.mark.parametrize("chunk", [1, 8 * KB], ids=["1 byte", "8 kB"])
 def test_an_endless_chunked_body_is_cut_and_memory_stays_flat(edge: Served, chunk: int) -> None:
     piece = (b"%x\r\n" % chunk + bytes(chunk) + b"\r\n") * (32 * KB // chunk)
+    begun = len(edge.app.paths)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     sent, _ = flood(edge, CHUNKED, piece)
     assert sent < 24 * KB * KB
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 * KB
-    until(lambda: edge.app.disconnected == 1)
+    until(lambda: edge.app.disconnected == len(edge.app.paths) - begun)  # straight, nobody has heard of it yet
 
 
 def test_endless_trailers_do_not_grow_memory_and_end_at_the_deadline(edge: Served) -> None:
@@ -647,3 +666,50 @@ def test_a_client_that_goes_away_in_every_part_leaves_nothing_behind(edge: Serve
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             client.sendall(whole[:cut])
     until(lambda: edge.connections == 0)
+
+
+# The straight way
+
+
+@pytest.fixture
+def straight() -> Iterator[Served]:
+    with serving(LIMITS, straight=True) as served:
+        yield served
+
+
+WHOLE = HEAD + b"Content-Length: 5\r\n\r\nhello"
+
+
+def test_a_whole_request_goes_straight_and_a_split_one_the_usual_way(straight: Served) -> None:
+    with straight.connect() as client:
+        client.sendall(WHOLE)
+        whole = answer_from(client)
+        assert straight.app.straight == 1
+        client.sendall(WHOLE[:-2])
+        time.sleep(0.05)
+        client.sendall(WHOLE[-2:])
+        split = answer_from(client)
+    assert straight.app.straight == 1
+    assert (whole.status, whole.body) == (split.status, split.body) == (200, whole.body)
+
+
+def test_pipelined_requests_are_answered_in_turn_whichever_way_they_go(straight: Served) -> None:
+    other = b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    last = HEAD + b"Content-Length: 3\r\nConnection: close\r\n\r\nbye"
+    found = straight.ask(WHOLE + other + WHOLE + last)
+    assert [answer.body if answer.body == b"slow" else answer.json["bytes"] for answer in found] == [5, b"slow", 5, 3]
+    assert straight.app.straight == 3
+
+
+def test_a_body_that_is_too_large_never_starts_anything(straight: Served) -> None:
+    found = straight.ask(HEAD + b"Content-Length: 70000\r\n\r\n" + bytes(70_000))
+    assert [answer.status for answer in found] == [413]
+    assert straight.app.paths == []
+
+
+def test_a_client_that_hangs_up_at_once_does_not_stop_its_request(straight: Served) -> None:
+    with straight.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.sendall(WHOLE)
+    until(lambda: straight.app.finished == straight.app.straight == 1)
+    until(lambda: straight.connections == 0 and not straight.app.tasks)

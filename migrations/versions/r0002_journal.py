@@ -29,6 +29,10 @@ STATEMENTS = (
         RAISE EXCEPTION 'transaction: it must begin as SENT, version 1, without an outcome; numbers are digits; currency and PAN have their form'
             USING ERRCODE = '23514';
     END $$""",
+    # Nor is there one in the domain of each claim's key.
+    "ALTER DOMAIN idempotency_key DROP CONSTRAINT idempotency_key_check",
+    """ALTER DOMAIN idempotency_key ADD CONSTRAINT idempotency_key_check CHECK (octet_length(VALUE) BETWEEN 16 AND 64
+       AND translate(VALUE, 'abcdefghijklmnopqrstuvwxyz0123456789-_ABCDEFGHIJKLMNOPQRSTUVWXYZ', '') = '')""",
     # A trigger's condition is parsed by each statement and evaluated for each row: what no statement of ours sets has a trigger of its own,
     # which a statement that does not name its columns never meets. What is left of transaction_life comes with the next revision.
     f"""

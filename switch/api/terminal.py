@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from messages.tlv import TlvError
 from switch import logs, metrics
 from switch.api import answers, problems
-from switch.api.edge import WHOLE_ANSWER
+from switch.api.edge import WHOLE_ANSWER, WholeAnswer
 from switch.api.strict import StrictError
 from switch.api.strict import parse as parse_json
 from switch.callers import TerminalCaller, identify, selling
@@ -286,13 +286,28 @@ class AuthorizationEndpoint:
     def __init__(self, directory: Directory, authorizations: Authorizations, vault: Vault, undelivered: Undelivered,
                  admit: Callable[[], None]) -> None:
         self.directory, self.authorizations, self.vault, self.undelivered, self.admit = directory, authorizations, vault, undelivered, admit
-        self.now = asyncio.get_running_loop().time
+        self.loop = asyncio.get_running_loop()
+        self.now = self.loop.time
+
+    def start(self, headers: list[tuple[bytes, bytes]], body: bytes, whole: WholeAnswer) -> None:
+        """A request that is whole (edge.StraightWay). Its task is the switch's own: the walk may run in it."""
+        self.authorizations.desk.keep(self.loop.create_task(self._straight(headers, body, whole)))
+
+    async def _straight(self, headers: list[tuple[bytes, bytes]], body: bytes, whole: WholeAnswer) -> None:
+        try:
+            await self._serve(headers, body, whole, whole.cycle.send)  # type: ignore[arg-type]
+        except Exception as error:  # nobody else would hear of it: the client sees its connection end, and asks again
+            logs.error("request_failed", error=type(error).__name__, path="/v1/authorizations", where=logs.place(error))
+            whole.cycle.transport.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._serve(scope["headers"], receive, scope.get("extensions", {}).get(WHOLE_ANSWER), send)
+
+    async def _serve(self, sent: list[tuple[bytes, bytes]], body_from: bytes | Receive, whole: WholeAnswer | None, send: Send) -> None:
         door_at = self.now()
         headers, told = ANSWER_HEADERS, None
         try:
-            status, body, told = await self._answer(scope, receive, door_at)
+            status, body, told = await self._answer(sent, body_from, door_at)
             if told.replayed:
                 headers = REPLAY_HEADERS
         except Exception as error:
@@ -304,7 +319,7 @@ class AuthorizationEndpoint:
             headers = [header for header in response.raw_headers if header[0] != b"content-length"]
         failpoint("reply.before")
         metrics.authorization_seconds.observe(self.now() - door_at)
-        whole, lost = scope.get("extensions", {}).get(WHOLE_ANSWER), False
+        lost = False
         if whole is None or not whole.write(status, headers, body):
             await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"content-length", b"%d" % len(body))]})
             await send({"type": "http.response.body", "body": body})
@@ -313,22 +328,23 @@ class AuthorizationEndpoint:
             (self.undelivered.lost if lost else self.undelivered.heard)(told.transaction)
         failpoint_written("reply.after")
 
-    async def _answer(self, scope: Scope, receive: Receive, door_at: float) -> tuple[int, bytes, Told]:
+    async def _answer(self, sent: list[tuple[bytes, bytes]], body_from: bytes | Receive, door_at: float) -> tuple[int, bytes, Told]:
+        """`body_from`: the whole body, of a request in a task of our own, or where it comes from."""
         received_at = clock.now()
-        headers = one_of_each(scope["headers"])
+        headers, whole = one_of_each(sent), isinstance(body_from, bytes)
         caller = identify(self.directory, headers.get(b"authorization"))
         seller = selling(self.directory, caller)
         key = idempotency_key(headers.get(b"idempotency-key"))
         self.authorizations.look(seller, key)
         check_content(headers)
         deadline_s = request_deadline(headers.get(b"request-deadline"))
-        request, value = model_of(AuthorizationRequest, await read_body(headers, receive))
+        request, value = model_of(AuthorizationRequest, body_from if isinstance(body_from, bytes) else await read_body(headers, body_from))
         order = order_of(request)
         if order.pan.reveal() in key.replace("-", "").replace("_", ""):
             raise Problem("idempotency_key_malformed", "The key must not hold the card number: keys are stored in clear.")
         check_clock(order, seller, received_at)
         self.admit()
         fingerprint = self.vault.fingerprint(ROUTE.encode() + canonical(value))
-        told = await self.authorizations.authorize(order, seller, key, fingerprint, Door(door_at, received_at, deadline_s))
+        told = await self.authorizations.authorize(order, seller, key, fingerprint, Door(door_at, received_at, deadline_s), own_task=whole)
         status, body = answers.first(told.transaction)
         return status, body, told

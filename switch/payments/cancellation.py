@@ -39,8 +39,7 @@ class Cancellations:
         """
         desk = self.authorizations.desk
         work = asyncio.ensure_future(self._cancel(merchant_id, caller, key))
-        desk.tasks.add(work)
-        work.add_done_callback(desk.tasks.discard)
+        desk.keep(work)
         done, _ = await asyncio.wait([work], timeout=self.authorizations.commit_budget_s + MARGIN_S)
         if done:
             return work.result()

@@ -34,7 +34,7 @@ Result = asyncio.Future["Told | Problem"]
 class Walk(NamedTuple):
     route: str
     fingerprint: bytes
-    waiting: list[Result]  # whoever asked first, then the duplicates; each has a future of its own, so that one may hang up alone
+    waiting: list[Result]  # the duplicates; each has a future of its own, so that one may hang up alone
 
 
 class Desk:
@@ -53,15 +53,32 @@ class Desk:
         Raises Problem: idempotency_key_reused (other body or route), in_progress (too many wait already), draining, and what `walk` raises.
         """
         running = self.walks.get(key)
-        if running is None:
-            if self.draining:
-                raise Problem("draining", retry_after=5, extra={"processed": False})
-            running = self.walks[key] = Walk(route, fingerprint, [])
-            task = self.loop.create_task(self._run(key, running, walk))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
-            return await self._told(running)
-        if len(running.waiting) > WAITERS_MAX:
+        if running is not None:
+            return await self._second(running, key, route, fingerprint)
+        task = self.loop.create_task(self._run(key, self._enter(key, route, fingerprint), walk))
+        self.keep(task)
+        return _given(await asyncio.shield(task))
+
+    async def walk(self, key: Key, route: str, fingerprint: bytes, walk: Callable[[], Awaitable[Told]]) -> Told:
+        """Like `submit`, for a caller whose task nobody cancels: the walk runs in it."""
+        running = self.walks.get(key)
+        if running is not None:
+            return await self._second(running, key, route, fingerprint)
+        return _given(await self._run(key, self._enter(key, route, fingerprint), walk))
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """The drain waits for it."""
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def _enter(self, key: Key, route: str, fingerprint: bytes) -> Walk:
+        if self.draining:
+            raise Problem("draining", retry_after=5, extra={"processed": False})
+        running = self.walks[key] = Walk(route, fingerprint, [])
+        return running
+
+    async def _second(self, running: Walk, key: Key, route: str, fingerprint: bytes) -> Told:
+        if len(running.waiting) >= WAITERS_MAX:
             raise Problem("in_progress", retry_after=1)
         if running.fingerprint != fingerprint or running.route != route:
             with suppress(Problem):  # whose key it is stands in the books alone: the one at work may be the wrong one
@@ -77,11 +94,9 @@ class Desk:
         except asyncio.CancelledError:
             running.waiting.remove(waiter)
             raise
-        if isinstance(result, Problem):
-            raise Problem(result.code, result.detail, errors=result.errors, retry_after=result.retry_after, extra=result.extra)
-        return result
+        return _given(result)
 
-    async def _run(self, key: Key, running: Walk, walk: Callable[[], Awaitable[Told]]) -> None:
+    async def _run(self, key: Key, running: Walk, walk: Callable[[], Awaitable[Told]]) -> "Told | Problem":
         result: Told | Problem
         try:
             result = await walk()
@@ -95,6 +110,7 @@ class Desk:
         for waiter in running.waiting:
             if not waiter.done():
                 waiter.set_result(result)
+        return result
 
     async def stored(self, key: Key, route: str, fingerprint: bytes, deadline: float) -> Told:
         """The answer of a key that is already in the books. One that another worker still walks is waited for until `deadline`.
@@ -126,6 +142,12 @@ class Desk:
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=timeout)
         return len(self.tasks)
+
+
+def _given(result: Told | Problem) -> Told:
+    if isinstance(result, Problem):  # several may be told of it: each raises its own
+        raise Problem(result.code, result.detail, errors=result.errors, retry_after=result.retry_after, extra=result.extra)
+    return result
 
 
 def stands(transaction: Transaction) -> bool:

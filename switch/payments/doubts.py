@@ -36,8 +36,7 @@ class Doubts:
 
     def _later(self, job: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(job)
-        self.desk.tasks.add(task)
-        task.add_done_callback(self.desk.tasks.discard)
+        self.desk.keep(task)
 
     async def _settle(self, transaction_id: UUID, looks: int, sent: Event, unconfirmed: int) -> None:
         """Undoes what stands and was confirmed by nobody. `looks`: for an absent row; `sent`: the event of one that is SENT;
