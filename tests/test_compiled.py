@@ -20,6 +20,8 @@ from messages.compiled import Table, bitmap_at, reader_source, unknown, writer_s
 from messages.dialect import build, load
 from messages.dialects import iso87_ascii
 from messages.fields import CONTENT
+from tests.codec_bench import RATIO_MAX, compare
+from tests.test_codec import ACCEPTED, REFUSED
 
 DIALECT = load("iso87_ascii")
 TABLE = compiled(DIALECT).table
@@ -284,6 +286,45 @@ def test_each_code_of_text_length_and_pad_is_as_the_reference_has_it(host: dict[
         assert not strict(host, damaged, expected)
 
 
+@pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
+@pytest.mark.parametrize(("number", "wrong"), [("37", "é"), ("37", "²"), ("41", "é"), ("44", "é"), ("22", "²"), ("2", "²"), ("35", "²")])
+def test_a_character_outside_ascii_is_never_read(host: dict[str, dict[str, Any]], number: str, wrong: str) -> None:
+    field = host[number]
+    if field["data_enc"] in ("b", "ascii"):
+        number, field = "41", host["41"]
+    right = "0" * (8 if field["len_type"] else field["max_len"])
+    message = {"0": "0100", number: right}
+    codec = warm(Table(host, TYPES))
+    wire = bytes(iso8583.encode({"t": "0100", number: right}, host)[0])
+    assert read(codec, wire) == message
+    code = field["data_enc"]
+    assert codec.decode(wire[:-1] + wrong.encode("latin-1" if code == "ascii" else code)) is None
+    assert written(codec, {**message, number: right[:-1] + wrong}) is None
+
+
+def test_two_halves_of_a_byte_in_two_fields_are_not_one_byte() -> None:
+    table = Table({**TABLE.spec, "56": TABLE.spec["55"], **dict.fromkeys(("58", "59"), {**TABLE.spec["55"], "data_enc": "b", "len_enc": "bcd", "len_type": 2})},
+                  {**TABLE.types, "56": "b", "58": "b", "59": "b"})
+    for first, second in (("55", "56"), ("58", "59")):
+        codec = warm(table)
+        assert written(codec, {"0": "0100", first: "ABCD", second: "ABCD"}) is not None
+        assert codec.encode({"0": "0100", first: "ABC", second: "ABC"}) is None
+    codec = warm(table)
+    assert read(codec, written(codec, {"0": "0100", "55": "ABCD", "56": "ABCD"}) or b"") is not None
+    assert codec.decode(b"01000000000000000300003ABC003ABC") is None
+
+
+@pytest.mark.parametrize(("host", "right", "wrong"), [("BCD, padded left with 0", b"\x01\x23", b"\x11\x23"), ("BCD, padded right with F", b"\x12\x3f", b"\x12\x30")])
+def test_half_a_byte_of_padding_is_what_the_table_says(host: str, right: bytes, wrong: bytes) -> None:
+    codec, head = warm(Table(HOSTS[host], TYPES)), bytes.fromhex("0100" + "0000040000000000")
+    assert read(codec, head + right) == {"0": "0100", "22": "123"}
+    assert codec.decode(head + wrong) is None
+    variable = warm(Table(HOSTS[host], TYPES))
+    head = bytes.fromhex("0100" + "4000000000000000" + "03")
+    assert read(variable, head + right) == {"0": "0100", "2": "123"}
+    assert variable.decode(head + wrong) is None
+
+
 def content(host: dict[str, dict[str, Any]], number: str, value: str) -> bool:
     return re.fullmatch(CONTENT[TYPES[number]].replace("{n}", "*"), value) is not None
 
@@ -311,6 +352,31 @@ def test_a_published_message_is_read_and_written_as_by_the_reference(vector: dic
     assert read(codec, wire) == expected
     document = {("t" if number == "0" else number): value for number, value in expected.items()}
     assert written(codec, expected) == bytes(iso8583.encode(document, host)[0])
+
+
+@pytest.mark.parametrize(("wire", "field", "position", "reason"), REFUSED.values(), ids=REFUSED)
+def test_what_the_reference_refuses_a_compiled_function_does_not_read(wire: bytes, field: str, position: int, reason: str) -> None:
+    codec = warm(TABLE)
+    assert read(codec, wire) is None
+    for _ in range(SIGHTINGS):  # through the door, when the bitmap has its function
+        with pytest.raises(DecodeError, match=re.escape(reason)) as caught:
+            decode(DIALECT, wire)
+    assert (caught.value.field, caught.value.position) == (field, position)
+
+
+@pytest.mark.parametrize(("wire", "message"), ACCEPTED.values(), ids=ACCEPTED)
+def test_what_the_reference_accepts_a_compiled_function_reads(wire: bytes, message: dict[str, str]) -> None:
+    assert read(warm(TABLE), wire) == message
+
+
+@pytest.mark.parametrize("data", [None, "0800", 8, bytearray(b"0800"), memoryview(b"0800" + b"0" * 16), b"", b"08", [b"0800"]])
+def test_what_is_no_bytes_is_left_to_the_reference(data: Any) -> None:
+    assert read(warm(TABLE), data) is None
+
+
+def test_a_pair_takes_a_fifth_of_the_reference_s_time_at_most() -> None:
+    tries = (compare(rounds=5) for _ in range(5))  # another process may have the core for one of them
+    assert any(result["ratio"] <= RATIO_MAX for result in tries)
 
 
 LENGTHS = ["+5", " 5", "5 ", "1_", "-0", "-1", "AB", "²2", "\u0665\u0665", "\n5", "0x", "99", "20"]
