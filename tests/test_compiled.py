@@ -303,7 +303,8 @@ def test_a_character_outside_ascii_is_never_read(host: dict[str, dict[str, Any]]
 
 
 def test_two_halves_of_a_byte_in_two_fields_are_not_one_byte() -> None:
-    table = Table({**TABLE.spec, "56": TABLE.spec["55"], **dict.fromkeys(("58", "59"), {**TABLE.spec["55"], "data_enc": "b", "len_enc": "bcd", "len_type": 2})},
+    raw = {**TABLE.spec["55"], "data_enc": "b", "len_enc": "bcd", "len_type": 2}
+    table = Table({**TABLE.spec, "56": TABLE.spec["55"], "58": raw, "59": raw},
                   {**TABLE.types, "56": "b", "58": "b", "59": "b"})
     for first, second in (("55", "56"), ("58", "59")):
         codec = warm(table)
