@@ -1,4 +1,4 @@
-"""Bytes to fields and back: pyiso8583 does the walk, this wrapper the strictness it lacks.
+"""Bytes to fields and back: compiled functions for what is well-formed, else pyiso8583 with the strictness it lacks.
 
 A message is a dict from field number to text: "0" is the MTI, "2" to "128" the data elements, binary ones as upper-case hex.
 """
@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, NoReturn
 
 import iso8583
 
+from messages.bitmaps import Compiled
+from messages.compiled import Spec, Table
 from messages.dialect import Dialect
 from messages.fields import BITMAP, MTI, Check, check
 from messages.masking import by_length
-from messages.straight import Straight
 
-Spec = Mapping[str, Mapping[str, Any]]
 # Fields of an undecodable message that are shown. The rest is not, even masked: after a wrong length the digits of a card
 # number slide into the fields behind it.
 SHOWN_WHEN_BROKEN = frozenset({"0", "11", "39", "70"})
@@ -50,7 +50,7 @@ def encode(dialect: Dialect, message: Mapping[str, str]) -> bytes:
 
     Hex text may come in any case and leaves in upper case. The argument is not changed (pyiso8583 would).
     """
-    return _straight(dialect).encode(message) or reference_encode(dialect, message)
+    return compiled(dialect).encode(message) or reference_encode(dialect, message)
 
 
 def reference_encode(dialect: Dialect, message: Mapping[str, str]) -> bytes:
@@ -80,8 +80,7 @@ def decode(dialect: Dialect, data: bytes) -> dict[str, str]:
     Refused: content against the field's type, lengths that are not digits, unknown bits, a third bitmap, bitmaps not in upper-case
     hex, bytes left over. Accepted: hex text in lower case (folded to upper), empty variable fields, a second bitmap without bits.
     """
-    straight = _straight(dialect).decode(data)
-    return straight if straight is not None else reference_decode(dialect, data)
+    return compiled(dialect).decode(data) or reference_decode(dialect, data)
 
 
 def reference_decode(dialect: Dialect, data: bytes) -> dict[str, str]:
@@ -126,8 +125,16 @@ class _Plan(NamedTuple):
 
 
 @cache
-def _straight(dialect: Dialect) -> Straight:
-    return Straight(dialect)
+def compiled(dialect: Dialect) -> Compiled:
+    """The compiled functions of a dialect, made as they are needed."""
+    return Compiled(Table(_plan(dialect).spec, {field.number: field.type for field in dialect.fields.values()}), _named(dialect))
+
+
+def _named(dialect: Dialect) -> list[frozenset[str]]:
+    """The sets of fields that the message table names: requests, the answers that must be, and network messages."""
+    matched, network = frozenset(dialect.match["*"]) | {*dialect.agree, "39"}, frozenset(dialect.match.get("8", ())) | {"70"}
+    answers = [matched, matched | {"38"}, network, network | {"39"}]
+    return [*answers, *(frozenset((*dialect.request_fields, *rule.fixed, *rule.required)) for rule in dialect.messages.values())]
 
 
 @cache

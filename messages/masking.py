@@ -19,8 +19,11 @@ def mask_pan(digits: str) -> str:
 
 def mask(dialect: Dialect, message: Mapping[str, str]) -> dict[str, str]:
     """The message as it may be printed and stored, in its own order. Never raises for text values, however wrong they are."""
-    shown = dialect.shown
-    return {number: value if number in shown or number == "0" else _hidden(dialect, number, value) for number, value in message.items()}
+    masked, shown = dict(message), dialect.shown
+    for number in message:
+        if number not in shown and number != "0":
+            masked[number] = _hidden(dialect, number, masked[number])
+    return masked
 
 
 def _hidden(dialect: Dialect, number: str, value: str) -> str:

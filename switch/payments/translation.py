@@ -166,7 +166,7 @@ def masked(dialect: Dialect, message: Mapping[str, str], stored_emv: str | None 
     """The message as it may be stored, as JSON; `stored_emv` is what may be kept of its DE55, where that is known already."""
     if stored_emv is None:
         return orjson.dumps(mask(dialect, message)).decode()
-    shown = mask(dialect, {number: value for number, value in message.items() if number != "55"})
+    shown = mask(dialect, {**message, "55": ""})
     shown["55"] = stored_emv
     return orjson.dumps(shown).decode()
 
