@@ -27,6 +27,10 @@ from switch.links import Link
 from switch.links.numbering import Numbers
 from switch.merchants.approvals import Approvals
 from switch.merchants.onboarding import Onboarding
+from switch.notices.delivery import Sender
+from switch.notices.endpoints import Endpoints
+from switch.notices.post import Post, Resolver
+from switch.notices.sweep import Sweep
 from switch.payments import timers
 from switch.payments.admission import Admission
 from switch.payments.authorization import Authorizations
@@ -48,8 +52,8 @@ from switch.payments.watch import Watch
 from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
 
-# Connections: of writes that may wait (operators, cancellations, evidence), of reads, and of what is owed, which waits for neither.
-WRITERS, READERS, OWED = 4, 6, 4
+# Connections: of writes that may wait (operators, cancellations, evidence), of reads, of what is owed, which waits for neither, and of webhooks.
+WRITERS, READERS, OWED, NOTICES = 4, 6, 4, 3
 DRAIN_MARGIN_S = 5.0
 READY_PROBE_S = 1.0
 PULSE_S = 0.05
@@ -96,6 +100,7 @@ class Switch:
         self.writers = await database.pool(self.url, "switch_writer", WRITERS)
         self.readers = await database.pool(self.url, "switch_reader", READERS)
         self.owed = await database.pool(self.url, "switch_writer", OWED)
+        self.notices = await database.pool(self.url, "switch_writer", NOTICES)
         self.alarm, self.books = Alerts(self.owed), History(self.owed)
         self.history = History(self.readers)
         self.desk = Desk(self.history)
@@ -122,6 +127,10 @@ class Switch:
         self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
         self.onboarding = Onboarding(self.writers, self.limits)
+        self.resolver = Resolver()
+        post = Post(self.resolver, self.settings.webhooks_anywhere)
+        self.webhooks, self.sweep = Endpoints(self.writers, self.vault, post), Sweep(self.notices)
+        self.sender = Sender(self.notices, self.vault, post)
         self.resolution = Resolution(self.writers)
         self.approvals = Approvals(self.writers, {RESOLVE: self._resolve})
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
@@ -138,7 +147,7 @@ class Switch:
         await self.reservations.start()
         self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
                   self.evidence.work(), self.reversals.work(), self.expiry.work(), self._gauge(), self._pulse(), self.undelivered.work(),
-                  self.watch.work())
+                  self.watch.work(), self.sweep.work(), self.sender.work())
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
@@ -200,6 +209,8 @@ class Switch:
         failpoint("drain.mid")
         await self.lines.stop(longest)
         await self.reversals.stop()
+        await self.sender.stop()
+        self.resolver.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.commit_budget_s):
                 await self.reservations.stop()
@@ -216,7 +227,7 @@ class Switch:
         logs.info("stopped")
 
     async def _close_pools(self) -> None:
-        for pool in (self.writers, self.readers, self.owed):
+        for pool in (self.writers, self.readers, self.owed, self.notices):
             with suppress(*database.UNKNOWN):
                 await asyncio.wait_for(pool.close(), 2)
 

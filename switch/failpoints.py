@@ -16,6 +16,7 @@ from typing import NamedTuple
 NAMES = (
     "claim.before", "t1.before_commit", "t1.after_commit", "send.before", "send.after", "resp.read", "t2.before_commit", "t2.after_commit",
     "reply.before", "reply.after", "rev.queued", "rev.sent", "rev.acked_uncommitted", "recover.row_taken", "lease.renewed", "drain.mid",
+    "webhook.sent",
 )
 HELD_S = 0.05
 ORDER = re.compile(r"(?P<name>[a-z0-9_.]+):(?P<occurrence>[1-9][0-9]{0,5}):(?P<action>kill|stop|raise|sleep=(?P<seconds>[0-9]{1,3}(\.[0-9]{1,3})?))")

@@ -1,4 +1,4 @@
-"""The commands that ask a running switch over HTTP with an operator's key: links, story, unmatched, reversals, approvals."""
+"""The commands that ask a running switch over HTTP with an operator's key: links, story, unmatched, webhooks, reversals, approvals."""
 
 import argparse
 import http.client
@@ -32,6 +32,7 @@ def parsers(verbs: Any) -> None:
     unmatched.add_argument("--acquirer", help="acq_...; default: all")
     unmatched.add_argument("--since", help="RFC 3339; default: a day ago")
     unmatched.add_argument("--until", help="RFC 3339; default: now")
+    _asking(verbs.add_parser("webhooks", help="endpoints of merchants that fail, or were disabled because they did"))
     kinds = verbs.add_parser("reversals", help="what is owed: list, send again, resolve by hand").add_subparsers(dest="kind", required=True)
     listed = _asking(kinds.add_parser("list"))
     listed.add_argument("--state", choices=("open", "parked"))
@@ -81,6 +82,8 @@ def _question(options: argparse.Namespace) -> Question:
             asked = {"acquirer": options.acquirer, "from": options.since, "to": options.until}
             query = "&".join(f"{name}={_quoted(value)}" for name, value in asked.items() if value)
             return Question("GET", f"/v1/unmatched-answers/summary?{query}", None, _each(_unmatched))
+        case "webhooks", _:
+            return Question("GET", "/v1/webhooks?failing=true&limit=200", None, _each(_webhook))
         case "reversals", "list":
             wanted = [f"{name}={_quoted(value)}" for name in ("state", "acquirer") if (value := getattr(options, name)) is not None]
             return Question("GET", "/v1/reversals?" + "&".join(["limit=200", *wanted]), None, _each(_reversal))
@@ -135,6 +138,11 @@ def _line(line: Any) -> str:
 
 def _unmatched(line: Any) -> str:
     return f"{line['count']:>8}  {line['reason']:<12} field {line['field'] or '-':<4} {line['first_at']} to {line['last_at']}  {line['acquirer']}"
+
+
+def _webhook(row: Any) -> str:
+    why = f"disabled {row['disabled_at']} ({row['disabled_reason']})" if row["disabled_at"] else f"failing since {row['failing_since']}"
+    return f"{row['id']}  {why}  last {row['last_status'] or row['last_fault'] or '-'}  {row['url']}  {row['merchant']}"
 
 
 def _reversal(row: Any) -> str:

@@ -38,7 +38,7 @@ TEST_PANS = frozenset({
 })
 PURE = ("messages/*", "switch/payments/transaction.py", "switch/payments/duties.py", "switch/payments/routing.py", "switch/payments/translation.py",
         "switch/payments/verbs.py", "switch/payments/admission.py", "switch/payments/timers.py", "switch/links/protocol.py",
-        "switch/links/handover.py")
+        "switch/links/handover.py", "switch/notices/webhooks.py", "switch/notices/addresses.py")
 IMPURE_MODULES = frozenset({"asyncio", "asyncpg", "fastapi", "os", "random", "socket", "time", "secrets", "threading", "subprocess"})
 IMPURE_CALLS = re.compile(r"\b(datetime\.now|datetime\.utcnow|date\.today|uuid[147]|token_bytes|token_hex|urandom|monotonic|perf_counter)$")
 # Each outside library has one door; asyncpg's errors and types are known where statements are run.
@@ -49,7 +49,7 @@ DOORS = {
     "alembic": ("switch/database.py", "migrations/*"),
     "asyncpg": ("switch/database.py", "switch/ids.py", "switch/directory.py", "switch/alerts.py", "switch/app.py", "switch/cli.py", "switch/parent.py", "switch/api/operator.py",
                 "switch/api/resolving.py", "switch/api/unmatched.py", "switch/links/numbering.py", "switch/links/slots.py", "switch/merchants/onboarding.py",
-                "switch/merchants/approvals.py", "switch/payments/*", "loadtests/bench.py", "loadtests/reversals.py", "loadtests/services.py",
+                "switch/merchants/approvals.py", "switch/payments/*", "switch/notices/*", "switch/api/webhooks.py", "loadtests/bench.py", "loadtests/reversals.py", "loadtests/services.py",
                 "loadtests/overload.py"),
     "fastapi": ("switch/api/*",),
     "starlette": ("switch/api/*",),
@@ -57,6 +57,7 @@ DOORS = {
     "pydantic": ("switch/api/*",),
     "pydantic_core": ("switch/api/*",),
     "uvicorn": ("switch/serve.py", "switch/api/edge.py"),
+    "h11": ("switch/notices/post.py",),
     "httptools": ("switch/api/edge.py",),
     "uvloop": ("switch/serve.py", "acquirer_stubs/__main__.py", "loadtests/bench.py", "loadtests/reversals.py"),
     "prometheus_client": ("switch/metrics.py",),

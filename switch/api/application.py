@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from switch import metrics
-from switch.api import follow_ups, merchant, offline, operator, problems, resolving, terms
+from switch.api import follow_ups, merchant, offline, operator, problems, resolving, terms, webhooks
 from switch.api.documented import complete, documented
 from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails, refused
 from switch.api.terminal import AuthorizationRequest, CancellationRequest
@@ -21,6 +21,7 @@ from switch.errors import Problem
 from switch.links import Link
 from switch.merchants.approvals import Approvals
 from switch.merchants.onboarding import Onboarding
+from switch.notices.endpoints import Endpoints
 from switch.payments.authorization import Authorizations
 from switch.payments.cancellation import Cancellations
 from switch.payments.follow_ups import FollowUps
@@ -50,6 +51,7 @@ class Parts(Protocol):
     onboarding: Onboarding
     resolution: Resolution
     approvals: Approvals
+    webhooks: Endpoints
     links: dict[UUID, Link]
     writers: Pool
 
@@ -87,6 +89,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(terms.router(lambda: parts.writers, caller_of))
     app.include_router(operator.router(caller_of, parts.onboarding, links, parts.writers))
     app.include_router(resolving.router(caller_of, parts.resolution, parts.approvals))
+    app.include_router(webhooks.router(parts, caller_of))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -108,7 +111,7 @@ def application(parts: Parts) -> FastAPI:
         return HTMLResponse(page(app.openapi()), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
-                   *operator.MODELS, *resolving.MODELS])
+                   *operator.MODELS, *resolving.MODELS, *webhooks.MODELS])
     return app
 
 
