@@ -49,7 +49,7 @@ WHERE t.merchant_id = $1 AND t.transaction_id > $2 AND t.transaction_id <= $3 AN
 ON CONFLICT DO NOTHING
 """
 _SHOWN = """t.merchant_id, t.transaction_id, t.type, t.original_id, t.outcome, t.state, t.amount, t.approved_amount, t.currency, t.masked_pan,
-t.brand, t.response_code, t.reason, t.approval_code, t.rrn, t.stan, t.store_id, t.terminal_id, t.reference, t.terminal_trace, t.business_date, t.received_at,
+t.brand, t.response_code, t.reason, t.approval_code, t.rrn, t.stan, t.store_id, t.terminal_id, t.reference, t.terminal_trace, t.business_date,
 t.outcome_at"""
 DECIDED = f"""
 SELECT {_SHOWN} FROM history_transaction t WHERE t.merchant_id = $1 AND t.transaction_id > $2 AND t.outcome IS NOT NULL
