@@ -30,6 +30,7 @@ from switch.merchants.onboarding import Onboarding
 from switch.notices.delivery import Sender
 from switch.notices.endpoints import Endpoints
 from switch.notices.post import Post, Resolver
+from switch.notices.subscribed import Subscribed
 from switch.notices.sweep import Sweep
 from switch.payments import timers
 from switch.payments.admission import Admission
@@ -129,8 +130,9 @@ class Switch:
         self.onboarding = Onboarding(self.writers, self.limits)
         self.resolver = Resolver()
         post = Post(self.resolver, self.settings.webhooks_anywhere)
-        self.webhooks, self.sweep = Endpoints(self.writers, self.vault, post), Sweep(self.notices)
-        self.sender = Sender(self.notices, self.vault, post)
+        self.subscribed = Subscribed(self.notices)
+        self.webhooks, self.sweep = Endpoints(self.writers, self.vault, post, self.subscribed), Sweep(self.notices, self.subscribed)
+        self.sender = Sender(self.notices, self.vault, post, self.subscribed)
         self.resolution = Resolution(self.writers)
         self.approvals = Approvals(self.writers, {RESOLVE: self._resolve})
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
@@ -147,7 +149,7 @@ class Switch:
         await self.reservations.start()
         self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
                   self.evidence.work(), self.reversals.work(), self.expiry.work(), self._gauge(), self._pulse(), self.undelivered.work(),
-                  self.watch.work(), self.sweep.work(), self.sender.work())
+                  self.watch.work(), self.subscribed.work(), self.sweep.work(), self.sender.work())
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again

@@ -21,11 +21,13 @@ from switch.ids import show
 from switch.notices import webhooks
 from switch.notices.events import new_id
 from switch.notices.post import Post
+from switch.notices.subscribed import Subscribed
 from switch.notices.webhooks import Result, Verdict
 from switch.security.vault import Vault, VaultError
 
 POLL_S = 0.25
 PLACES = 200  # deliveries on their way from one worker
+PLACES_FAILING = 100  # of them to endpoints that fail: many that hang must not hold up those that answer
 STOP_S = 3.0
 GAUGE_S = 5.0
 COUNT_MAX = 10_000
@@ -35,7 +37,7 @@ ENDPOINTS_MAX = 100
 # Those that answer come before those that fail.
 LOCK = """
 SELECT w.endpoint_id FROM webhook_endpoint w
-WHERE w.state = 'enabled' AND (w.resume_at IS NULL OR w.resume_at <= now()) AND EXISTS (
+WHERE w.state = 'enabled' AND (w.resume_at IS NULL OR w.resume_at <= now()) AND ($2 OR w.failing_since IS NULL) AND EXISTS (
     SELECT FROM webhook_delivery d WHERE d.endpoint_id = w.endpoint_id AND d.state = 'due' AND d.next_attempt_at <= now()
       AND (d.leased_until IS NULL OR d.leased_until <= now()))
 ORDER BY w.failing_since IS NOT NULL, w.taken_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
@@ -105,9 +107,9 @@ class Taken(NamedTuple):
 class Sender:
     """Any number of workers may run; a delivery is taken by one at a time."""
 
-    def __init__(self, pool: Pool, vault: Vault, post: Post) -> None:
-        self.pool, self.vault, self.post = pool, vault, post
-        self.at_work: set[asyncio.Task[None]] = set()
+    def __init__(self, pool: Pool, vault: Vault, post: Post, subscribed: Subscribed) -> None:
+        self.pool, self.vault, self.post, self.subscribed = pool, vault, post, subscribed
+        self.at_work: dict[asyncio.Task[None], bool] = {}  # whether it goes to an endpoint that fails
         self.gauged_at = float("-inf")
 
     async def work(self) -> None:
@@ -115,6 +117,10 @@ class Sender:
         loop = asyncio.get_running_loop()
         while True:
             more = 0
+            if not self.subscribed.some.is_set():
+                metrics.webhooks_due.set(0)
+                metrics.webhooks_failing.set(0)
+                await self.subscribed.some.wait()
             try:
                 more = await self.turn()
                 if loop.time() - self.gauged_at >= GAUGE_S:
@@ -138,18 +144,19 @@ class Sender:
         free = PLACES - len(self.at_work)
         if free <= 0:
             return 0
+        failing_too = sum(self.at_work.values()) < PLACES_FAILING
         async with self.pool.acquire() as connection, connection.transaction():
-            endpoints = [row[0] for row in await connection.fetch(LOCK, min(free, ENDPOINTS_MAX))]
+            endpoints = [row[0] for row in await connection.fetch(LOCK, min(free, ENDPOINTS_MAX), failing_too)]
             rows = await connection.fetch(TAKE, endpoints, free, timedelta(seconds=webhooks.LEASE_S)) if endpoints else []
-        for row in rows:
-            task = asyncio.get_running_loop().create_task(self._deliver(Taken(*row)))
-            self.at_work.add(task)
+        for taken in (Taken(*row) for row in rows):
+            task = asyncio.get_running_loop().create_task(self._deliver(taken))
+            self.at_work[task] = taken.failing_since is not None
             task.add_done_callback(self._ended)
         return len(rows)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         """A fault of our own in one delivery ends neither the worker nor the delivery, whose lease ends by itself."""
-        self.at_work.discard(task)
+        del self.at_work[task]
         if not task.cancelled() and (error := task.exception()) is not None:
             logs.error("webhook_interrupted", error=type(error).__name__, where=logs.place(error))
 

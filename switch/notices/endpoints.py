@@ -16,6 +16,7 @@ from switch.notices import webhooks
 from switch.notices.addresses import Refused
 from switch.notices.events import body_of, new_id
 from switch.notices.post import Post
+from switch.notices.subscribed import Subscribed
 from switch.security.vault import Vault
 
 PER_MERCHANT_MAX = 20
@@ -64,8 +65,8 @@ WHERE merchant_id = $1 AND endpoint_id = $2 AND event_id = $3 AND (leased_until 
 class Endpoints:
     """Raises Problem: not_found, invalid, conflict, not_ready (the database is away). `merchant_id` None: an operator asks, for all."""
 
-    def __init__(self, pool: Pool, vault: Vault, post: Post) -> None:
-        self.pool, self.vault, self.post = pool, vault, post
+    def __init__(self, pool: Pool, vault: Vault, post: Post, subscribed: Subscribed) -> None:
+        self.pool, self.vault, self.post, self.subscribed = pool, vault, post, subscribed
 
     async def create(self, merchant_id: UUID, url: str, types: Sequence[str], description: str) -> tuple[asyncpg.Record, str]:
         """The endpoint and its secret, which is shown this once."""
@@ -82,6 +83,7 @@ class Endpoints:
         except UNKNOWN:
             raise Problem("not_ready") from None
         assert row is not None
+        self.subscribed.some.set()
         return row, webhooks.shown_secret(secret)
 
     async def page(self, merchant_id: UUID | None, after: UUID | None, failing: bool, limit: int) -> list[asyncpg.Record]:
@@ -111,6 +113,8 @@ class Endpoints:
         except UNKNOWN:
             raise Problem("not_ready") from None
         assert row is not None
+        if enabled:
+            self.subscribed.some.set()
         return row
 
     async def rotate(self, merchant_id: UUID, endpoint_id: UUID) -> tuple[asyncpg.Record, str]:

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -46,6 +46,11 @@ CLOSED: Mapping[str, str] = MappingProxyType({"REVERSED": "transaction.reversed"
 def decided(type_: str, outcome: str) -> str:
     """The event of a transaction's outcome, which never changes once it is written."""
     return APPROVED[type_] if outcome == "APPROVED" else DECIDED[outcome]
+
+
+def outcomes(wanted: Collection[str]) -> list[tuple[str, str]]:
+    """(type of transaction, outcome) of which at least one of the events `wanted`, or `*`, tells."""
+    return [(type_, outcome) for type_ in APPROVED for outcome in ("APPROVED", *DECIDED) if "*" in wanted or decided(type_, outcome) in wanted]
 
 
 # From one attempt to the next: ten attempts in about three days.
