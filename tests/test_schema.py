@@ -427,6 +427,10 @@ transaction         idempotency_key currency entry_mode masked_pan brand pan_tok
 transaction         match_key reason advice answer_emv balances request_message answer_message terminal_trace reference
 transaction_event   kind detail
 unmatched_answer    reason field message
+webhook_attempt     fault answer
+webhook_delivery    state last_fault
+webhook_endpoint    url description types state disabled_reason secret_sealed secret_key old_secret_sealed old_secret_key last_fault
+webhook_event       type object body
 worker              host
 """
 HARMLESS = {"uuid", "integer", "bigint", "boolean", "date", "timestamp with time zone", "smallint"}

@@ -23,7 +23,8 @@ from tests.processes import CARD
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module inside strategies")
 EXAMPLES = {GenerationMode.POSITIVE: 10, GenerationMode.NEGATIVE: 6}
 ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "operator", "till"), "onboarding": ("operator", "operator", "till"),
-         "operations": ("operator", "operator", "merchant.one"), "problems": ("till",), "follow-ups": ("till", "till", "dual", "merchant.one")}
+         "operations": ("operator", "operator", "merchant.one"), "problems": ("till",), "follow-ups": ("till", "till", "dual", "merchant.one"),
+         "webhooks": ("merchant.one", "merchant.one", "operator", "till")}
 # What needs a state that no drawn request brings about: an alert, a parked reversal, somebody's request for approval, terms with room for a tip.
 NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{ident}/retry", "POST /v1/reversals/{ident}/resolve", "POST /v1/approvals/{ident}",
                   "POST /v1/approvals/{ident}/refuse", "POST /v1/authorizations/{authorization}/tips", "POST /v1/advices"}
@@ -31,7 +32,7 @@ NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{id
 
 @pytest_asyncio.fixture(scope="module")
 async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
-    async with open_shop(database_url, tmp_path_factory.mktemp("schemathesis")) as opened:
+    async with open_shop(database_url, tmp_path_factory.mktemp("schemathesis"), SWITCH_WEBHOOK_TARGETS="any") as opened:
         yield opened
 
 
@@ -42,6 +43,11 @@ async def known(shop: Shop) -> dict[str, Any]:
         answer = await shop.ask("POST", f"/v1/{path}", body, "operator")
         assert answer.status == 201, answer.raw
         return answer.body["id"]
+
+    async def hook() -> tuple[str, str]:
+        """An endpoint at which nobody listens, and a delivery to it."""
+        endpoint = (await shop.ask("POST", "/v1/webhooks", {"url": NOWHERE, "types": ["webhook.test"]}, "merchant.one")).body["id"]
+        return endpoint, (await shop.ask("POST", f"/v1/webhooks/{endpoint}/test", {}, "merchant.one")).body["id"]
 
     organisation = await made("organisations", name="Spare")
     merchant = await made("merchants", organisation=organisation, name="Spare", mcc="5812")
@@ -55,15 +61,17 @@ async def known(shop: Shop) -> dict[str, Any]:
     return {"organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
             "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
             "routes": await made("routes", acquirer=acquirer, merchant=merchant), "keys": await made("keys", role="terminal", terminal=terminal),
-            "sales": sales, "held": held, "idempotency_keys": keys}
+            "hooks": [await hook() for _ in range(6)], "sales": sales, "held": held, "idempotency_keys": keys}
 
 
+NOWHERE = "http://127.0.0.1:9/"
 NUMBERS = {"card_acceptor_terminal": "S0000001", "card_acceptor": "SPARE0000000001"}
 
 
 def helped(case: Any, known: dict[str, Any], random: Random) -> None:
     """Real ids and sound values in places where text that is drawn at random would never get past the first check."""
     kind = case.operation.path.split("/")[2] if case.operation.path.startswith("/v1/") else ""
+    hook, event = random.choice(known["hooks"][:2] if case.method == "DELETE" else known["hooks"][2:])
     for name in case.path_parameters or {}:
         if name in ("authorization", "transaction"):
             case.path_parameters[name] = random.choice(known["held" if case.method == "POST" and not case.operation.path.endswith("/reversals") else "sales"])
@@ -71,6 +79,8 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
             case.path_parameters[name] = known[kind]
         elif name in ("acquirer", "merchant"):
             case.path_parameters[name] = known[name]
+        elif name in ("webhook", "event"):
+            case.path_parameters[name] = hook if name == "webhook" else event
         elif name == "code":
             case.path_parameters[name] = random.choice(["invalid", "not_found"])
     if "idempotency_key" in (case.query or {}):
@@ -105,6 +115,8 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
             return random.choice([of_person, {"role": "terminal", "terminal": known["terminal"], "merchant": None, "person": None}])
         case "/v1/terminals":
             return {"numbers": None}
+        case "/v1/webhooks" | "/v1/webhooks/{webhook}":
+            return {"types": ["*"], "description": "spare"} | ({"enabled": True} if "{" in path else {})
         case "/v1/merchants/{ident}" | "/v1/terminals/{ident}":
             return {"status": "suspended"}
         case "/v1/acquirers/{ident}":
@@ -139,6 +151,8 @@ def tried(operation: Any, mode: GenerationMode, shop: Shop, known: dict[str, Any
         case.headers["Authorization"] = f"Bearer {shop.keys[random.choice(ROLES[tag])]}"
         if isinstance(case.body, dict) and isinstance(case.body.get("host"), str):
             case.body["host"] = "127.0.0.1"  # nothing of this may leave the machine
+        if isinstance(case.body, dict) and isinstance(case.body.get("url"), str) and 8 <= len(case.body["url"]) <= 500:
+            case.body["url"] = NOWHERE
         response = case.call(base_url=shop.base, session=session)
         statuses.add(response.status_code)
         case.validate_response(response, checks=held)

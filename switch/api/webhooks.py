@@ -12,6 +12,7 @@ from starlette.responses import Response
 from switch.api.answers import stamp
 from switch.api.documented import documented
 from switch.api.onboard import body_of, identified, said
+from switch.api.resolving import holds_card_number
 from switch.api.shapes import Shape, refused, shaped
 from switch.api.terminal import Model
 from switch.callers import Caller, require
@@ -32,6 +33,8 @@ def _known(types: list[str]) -> list[str]:
 def _printable(text: str) -> str:
     if not text.isprintable():
         raise PydanticCustomError("description", "Printable characters")
+    if holds_card_number(text):
+        raise PydanticCustomError("card_number", "It must not hold a card number")
     return text
 
 

@@ -75,10 +75,10 @@ class Post:
             return Result(None, "unresolved")
         except ssl.SSLError:
             return Result(None, "tls_failed")
-        except h11.RemoteProtocolError:
+        except (h11.RemoteProtocolError, EOFError):
             return Result(None, "not_http")
-        except (OSError, EOFError) as error:
-            return Result(None, "connection_lost" if writer is not None else "not_connected" if not isinstance(error, EOFError) else "not_http")
+        except OSError:
+            return Result(None, "not_connected" if writer is None else "connection_lost")
         finally:
             if writer is not None:
                 writer.transport.abort()  # no wait for a side that does not close
