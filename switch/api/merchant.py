@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from switch.api import answers, story
 from switch.api.documented import documented
-from switch.api.onboard import said
+from switch.api.onboard import Dated, said
 from switch.api.shapes import Burnt, PaymentStatus, Status, Story, TransactionNow, TransactionPage, refused, shaped
 from switch.api.terminal import CancellationRequest, check_content, idempotency_key, model_of, one_of_each, read_body
 from switch.callers import Caller, selling
@@ -115,7 +115,7 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
                 responses=shaped(200, "One page", TransactionPage) | refused(404))
     async def transactions(
         request: Request,
-        since: Annotated[datetime | None, Query(alias="from")] = None, until: Annotated[datetime | None, Query(alias="to")] = None,
+        since: Annotated[Dated | None, Query(alias="from")] = None, until: Annotated[Dated | None, Query(alias="to")] = None,
         status: Status | None = None, payment_status: PaymentStatus | None = None,
         type_: Annotated[Type | None, Query(alias="type")] = None,
         store: str | None = None, terminal: str | None = None, acquirer: str | None = None,
