@@ -37,10 +37,10 @@ ENDPOINTS_MAX = 100
 # Those that answer come before those that fail.
 LOCK = """
 SELECT w.endpoint_id FROM webhook_endpoint w
-WHERE w.state = 'enabled' AND (w.resume_at IS NULL OR w.resume_at <= now()) AND ($2 OR w.failing_since IS NULL) AND EXISTS (
+WHERE w.state = 'enabled' AND (w.resume_at IS NULL OR w.resume_at <= now()) AND (w.failing_since IS NOT NULL) = $2 AND EXISTS (
     SELECT FROM webhook_delivery d WHERE d.endpoint_id = w.endpoint_id AND d.state = 'due' AND d.next_attempt_at <= now()
       AND (d.leased_until IS NULL OR d.leased_until <= now()))
-ORDER BY w.failing_since IS NOT NULL, w.taken_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
+ORDER BY w.taken_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
 """
 # Of each endpoint as many as its pace allows since the last taking and as may be at once; one that fails gets one.
 TAKE = """
@@ -144,9 +144,11 @@ class Sender:
         free = PLACES - len(self.at_work)
         if free <= 0:
             return 0
-        failing_too = sum(self.at_work.values()) < PLACES_FAILING
+        failing = PLACES_FAILING - sum(self.at_work.values())
         async with self.pool.acquire() as connection, connection.transaction():
-            endpoints = [row[0] for row in await connection.fetch(LOCK, min(free, ENDPOINTS_MAX), failing_too)]
+            endpoints = [row[0] for row in await connection.fetch(LOCK, min(free, ENDPOINTS_MAX), False)]
+            if (room := min(free - len(endpoints), failing)) > 0:
+                endpoints += [row[0] for row in await connection.fetch(LOCK, room, True)]
             rows = await connection.fetch(TAKE, endpoints, free, timedelta(seconds=webhooks.LEASE_S)) if endpoints else []
         for taken in (Taken(*row) for row in rows):
             task = asyncio.get_running_loop().create_task(self._deliver(taken))
