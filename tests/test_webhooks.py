@@ -18,6 +18,7 @@ from switch.notices import delivery, endpoints, post, sweep, webhooks
 from switch.notices.events import body_of
 from switch.notices.webhooks import APPROVED, BUSY, DECIDED, GIVE_UP_AFTER, SCHEDULE, TYPES, Result, decided, headers, outcomes, signature, verdict
 from switch.payments.transaction import STATUS
+from switch.security.vault import Keyring, Vault, VaultError
 
 # The vector that the standard's own libraries test with.
 SECRET, MESSAGE, AT, BODY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}'
@@ -40,6 +41,17 @@ def test_whatever_is_signed_changes_the_signature(other: Any) -> None:
 
 def test_while_a_secret_is_rotated_both_sign_and_the_newest_first() -> None:
     assert headers([b"new", KEY], MESSAGE, AT, BODY)["webhook-signature"].split(" ") == [signature(b"new", MESSAGE, AT, BODY), SIGNED]
+
+
+def test_a_sealed_secret_opens_for_its_own_endpoint_alone() -> None:
+    vault = Vault(Keyring("k1", "t1", {"k1": bytes(31) + b"k", "t1": bytes(31) + b"t"}))
+    key_id, sealed = vault.seal_secret(KEY, UUID(int=1).bytes)
+    assert vault.open_secret(key_id, sealed, UUID(int=1).bytes) == KEY and KEY not in sealed
+    for other in (UUID(int=2).bytes, b""):
+        with pytest.raises(VaultError, match="seal_broken"):
+            vault.open_secret(key_id, sealed, other)
+    with pytest.raises(VaultError, match="seal_truncated"):
+        vault.open_secret(key_id, sealed[:20], UUID(int=1).bytes)
 
 
 def test_ten_attempts_over_three_days_each_pause_longer_than_the_one_before() -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
@@ -15,6 +16,7 @@ import pytest_asyncio
 from switch.notices import delivery
 from tests.conftest import create_database
 from tests.flows import Shop, eventually, open_shop
+from tests.processes import run
 from tests.receivers import Receiver, hangs, receiver, says
 from tests.test_webhooks import genuine
 
@@ -79,7 +81,7 @@ def kinds(at: Receiver) -> Counter[tuple[str, str]]:
     return Counter((got.body["type"], got.body["data"]["id"]) for got in at.got)
 
 
-async def test_sales_are_told_signed_and_told_again_after_a_failure_until_the_receiver_is_gone(shop: Shop) -> None:
+async def test_sales_are_told_signed_and_told_again_after_a_failure_until_the_receiver_is_gone(shop: Shop, tmp_path: Path) -> None:
     async with receiver() as till:
         till.script.append(says(500, b"4111 1111 1111 1111 hey"))
         endpoint = await hook(shop, till)
@@ -98,6 +100,8 @@ async def test_sales_are_told_signed_and_told_again_after_a_failure_until_the_re
         assert {item["state"] for item in await endpoint.ended(3)} == {"delivered", "failed"}
         assert (await endpoint.ask("GET"))["disabled_reason"] == "gone"
         assert [row["object"] for row in await shop.sql("SELECT object FROM alert WHERE kind = 'webhook_disabled'")] == [endpoint.id]
+        listed = await asyncio.to_thread(run, tmp_path / "home", "webhooks", "--url", shop.base, "--key", shop.keys["operator"])
+        assert listed.code == 0 and listed.out.startswith(f"{endpoint.id}  disabled ") and f"(gone)  last 410  {till.url}" in listed.out, listed
         count = len(till.got)
         await shop.pay(10000)
         await asyncio.sleep(3)
@@ -198,7 +202,7 @@ async def test_two_workers_send_nothing_twice_and_keep_to_what_an_endpoint_takes
     await shop.start(alone=False)
     async with receiver() as till:
         async def slow(writer: asyncio.StreamWriter) -> None:
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1 + 0.15 * (len(till.got) % 4))  # so that places become free one by one
             await says(200)(writer)
 
         till.usual = slow
@@ -207,6 +211,27 @@ async def test_two_workers_send_nothing_twice_and_keep_to_what_an_endpoint_takes
         await endpoint.ended(30)
         assert Counter(till.ids()) == Counter(events)
         assert 1 < till.open_most <= 4
+
+
+async def test_an_endpoint_gets_no_more_in_a_second_than_its_pace(shop: Shop) -> None:
+    async with receiver() as till:
+        times: list[float] = []
+
+        async def quick(writer: asyncio.StreamWriter) -> None:
+            times.append(asyncio.get_running_loop().time())
+            await says(200)(writer)
+
+        till.usual = quick
+        endpoint = await hook(shop, till, "webhook.test")
+        first = await endpoint.test()
+        await endpoint.ended(1)
+        await shop.sql("UPDATE webhook_endpoint SET per_second = 10 WHERE url = $1", till.url)
+        await shop.sql("INSERT INTO webhook_event SELECT merchant_id, gen_random_uuid(), type, n::text, happened_at, body FROM webhook_event, generate_series(1, 39) n "
+                       "WHERE event_id = $1", UUID(first[4:]))
+        await shop.sql("INSERT INTO webhook_delivery (merchant_id, endpoint_id, event_id) SELECT e.merchant_id, $1, e.event_id FROM webhook_event e WHERE e.object <> $2",
+                       UUID(endpoint.id[4:]), first)
+        await came(till, 40)
+        assert times[-1] - times[1] > (39 - 10) / 10 * 0.9, "a second's worth at once, the rest at its pace"
 
 
 async def test_receivers_that_hang_do_not_hold_up_one_that_answers(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
