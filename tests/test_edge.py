@@ -440,6 +440,23 @@ def test_a_body_of_64_kb_passes_and_one_byte_more_does_not(edge: Served, framing
             assert found[0].json["bytes"] == size
 
 
+@pytest.mark.parametrize("framing", ["declared", "chunked"])
+def test_only_an_estimate_may_have_four_megabytes(edge: Served, framing: str) -> None:
+    for path, size, taken in ((b"/v1/fees/estimates", 4 << 20, True), (b"/v1/fees/estimates?x=1", 1 << 20, True), (b"/v1/fees/estimates", (4 << 20) + 1, False),
+                              (b"/v1/fees/estimates/", 64 * KB + 1, False), (b"/v1/fees/estimatesx", 64 * KB + 1, False)):
+        head, body = HEAD.replace(b"/echo", path, 1) + b"Connection: close\r\n", bytes(size)
+        assert path in head
+        if framing == "declared":
+            request = head + b"Content-Length: %d\r\n\r\n" % size + body
+        else:
+            request = head + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % size + body + b"\r\n0\r\n\r\n"
+        found = edge.ask(request)
+        if taken:
+            assert found[0].json["bytes"] == size
+        else:
+            refused(found, 413, "body_too_large")
+
+
 def flood(edge: Served, start: bytes, piece: bytes, seconds: float = 2.0) -> tuple[int, bytes]:
     """Sends without end. Gives the bytes sent and what the server said."""
     sent, end = 0, time.monotonic() + seconds

@@ -403,6 +403,7 @@ async def test_what_is_evidence_is_only_added_to(connections: dict[str, SQL]) ->
 # Every column that could hold free text or bytes. A new one needs a reason here why no track, security code or PIN block gets into it.
 FREE = """
 acquirer            name dialect message_mode status institution_code time_zone reversal_codes
+acquirer_cost       terms created_by
 acquirer_line       host
 acquirer_terminal   card_acceptor_terminal card_acceptor
 alert               kind object acknowledged_by
@@ -417,6 +418,7 @@ duty                kind state cause match_key last_code closed_by parked_reason
 idempotency         route
 merchant            name status mcc time_zone duplicate_policy undelivered
 merchant_loss       currency
+merchant_tariff     terms created_by
 number_block        name
 organisation        name
 route               brand

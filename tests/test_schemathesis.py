@@ -52,12 +52,15 @@ async def known(shop: Shop) -> dict[str, Any]:
     sales = [(await shop.pay(5000 + at, key, till)).body["id"] for at, key in enumerate(keys) for till in ("till", "dual")]
     held = [(await shop.pay(9000 + 100 * at, key="till", type="preauthorization")).body["id"] for at in range(12)]
     await shop.ask("PATCH", f"/v1/merchants/{merchant}", {"status": "suspended"}, "operator")
+    await made(f"merchants/{shop.shown('merchant.one')}/tariffs", effective_from="2026-01-01", terms=TERMS)
     return {"organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
             "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
             "routes": await made("routes", acquirer=acquirer, merchant=merchant), "keys": await made("keys", role="terminal", terminal=terminal),
             "sales": sales, "held": held, "idempotency_keys": keys}
 
 
+TERMS = {"name": "Flat", "currency": "*", "rules": [{"name": "All", "price": {"basis_points": 60}}]}
+COSTS = {"name": "Bank", "currency": "*", "rules": [{"name": "All", "interchange": {"basis_points": 35}}]}
 NUMBERS = {"card_acceptor_terminal": "S0000001", "card_acceptor": "SPARE0000000001"}
 
 
@@ -107,6 +110,11 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
             return {"numbers": None}
         case "/v1/merchants/{ident}" | "/v1/terminals/{ident}":
             return {"status": "suspended"}
+        case "/v1/merchants/{merchant}/tariffs" | "/v1/acquirers/{acquirer}/costs":
+            since = f"20{random.randrange(40, 99)}-{random.randrange(1, 13):02d}-{random.randrange(1, 29):02d}"
+            return {"terms": TERMS if "tariffs" in path else COSTS, "effective_from": since, "replaces": None}
+        case "/v1/fees/estimates":
+            return {"transactions": [{"amount": random.randrange(1, 9999), "currency": "CNY"}], "month_to_date": {"CNY": 5}, "merchant": None}
         case "/v1/acquirers/{ident}":
             return {"status": random.choice(["down", None])}
     return {}
