@@ -210,9 +210,9 @@ async def test_ten_thousand_transactions_are_one_estimate_that_equals_the_bill_a
             await asyncio.sleep(0.005)
             longest = max(longest, loop.time() - before)
 
-    beat = asyncio.create_task(pulse())
+    beat, began = asyncio.create_task(pulse()), asyncio.get_running_loop().time()
     first, second = await asyncio.gather(*(shop.ask("POST", ESTIMATES, {"transactions": asked}, "merchant.one") for _ in range(2)))
-    ended = True
+    took, ended = asyncio.get_running_loop().time() - began, True
     await beat
     assert sorted((first.status, second.status)) == [200, 503], "one of a merchant at once"
     answer: Answer = first if first.status == 200 else second
@@ -224,7 +224,7 @@ async def test_ten_thousand_transactions_are_one_estimate_that_equals_the_bill_a
     assert {each["id"]: each["fee"] for each in answer.body["transactions"]} == by_id
     assert (answer.body["totals"][0]["fees"], answer.body["totals"][0]["net"]) == (settled.totals["CNY"].fees, settled.totals["CNY"].net)
     assert answer.body["month_to_date"] == {"CNY": sum(each["amount"] for each in asked)}
-    assert longest < 1.0, "the loop stood still"
+    assert longest < took / 4, "the loop stood still"
 
 
 async def test_a_body_of_more_than_four_megabytes_is_refused(shop: Shop) -> None:
