@@ -144,7 +144,7 @@ CUT_OVER = (
         CHECK ((state = 'done') = (ended_at IS NOT NULL))
     )""",
     # A transaction of a closed day that had no outcome when the day was taken, or that moved since. settled_on: the business date at whose
-    # cut-over it was looked at and found final.
+    # cut-over it was looked at and found final. change: another one at each move, so that nobody marks a move that he has not seen.
     """
     CREATE TABLE late_change (
         merchant_id uuid NOT NULL,
@@ -153,6 +153,7 @@ CUT_OVER = (
         for_date date NOT NULL,
         noticed_at timestamptz NOT NULL DEFAULT now(),
         settled_on date,
+        change bigint GENERATED ALWAYS AS IDENTITY,
         PRIMARY KEY (merchant_id, transaction_id)
     )""",
     "CREATE INDEX late_change_waiting ON late_change (acquirer_id) WHERE settled_on IS NULL",
@@ -181,6 +182,7 @@ SETTLEMENTS = (
         net bigint NOT NULL,
         reserve_held bigint NOT NULL DEFAULT 0 CHECK (reserve_held >= 0),
         reserve_release_on date,
+        reserve_released_at timestamptz,
         due_on date NOT NULL,
         payout_id uuid,
         extras jsonb NOT NULL DEFAULT '[]',
@@ -195,7 +197,7 @@ SETTLEMENTS = (
     )""",
     "CREATE UNIQUE INDEX settlement_by_id ON settlement (settlement_id)",
     "CREATE INDEX settlement_waiting ON settlement (acquirer_id, business_date, settlement_id) WHERE state <> 'stated'",
-    "CREATE INDEX settlement_reserve ON settlement (reserve_release_on) WHERE reserve_held > 0",
+    "CREATE INDEX settlement_reserve ON settlement (reserve_release_on) WHERE reserve_held > 0 AND reserve_released_at IS NULL",
     # One line per transaction and settlement. A transaction settles once, in the settlement of its own day; later differences are adjustments,
     # each naming that day.
     """
@@ -232,7 +234,7 @@ SETTLEMENTS = (
         reference text,
         captured_at timestamptz NOT NULL,
         PRIMARY KEY (merchant_id, transaction_id, business_date),
-        FOREIGN KEY (merchant_id, settlement_id) REFERENCES settlement,
+        FOREIGN KEY (merchant_id, settlement_id) REFERENCES settlement DEFERRABLE INITIALLY DEFERRED,
         CONSTRAINT line_names_its_day CHECK (CASE kind WHEN 'adjustment' THEN for_date < business_date ELSE for_date = business_date END),
         CONSTRAINT line_sign CHECK (CASE kind WHEN 'sale' THEN gross > 0 WHEN 'refund' THEN gross < 0 ELSE true END)
     )""",
@@ -279,7 +281,7 @@ CLOSED_DAYS = (
         INSERT INTO late_change (merchant_id, transaction_id, acquirer_id, for_date)
         SELECT NEW.merchant_id, NEW.transaction_id, NEW.acquirer_id, NEW.business_date FROM business_day d
         WHERE d.acquirer_id = NEW.acquirer_id AND d.business_date = NEW.business_date AND d.state = 'closed'
-        ON CONFLICT (merchant_id, transaction_id) DO UPDATE SET settled_on = NULL, noticed_at = now();
+        ON CONFLICT (merchant_id, transaction_id) DO UPDATE SET settled_on = NULL, noticed_at = now(), change = DEFAULT;
         RETURN NULL;
     END $$""",
     """
@@ -305,8 +307,8 @@ ROLES = (
     "GRANT UPDATE (released_by, released_at) ON merchant_hold TO switch_writer",
     "GRANT UPDATE (epoch, ended_at) ON cutover TO switch_writer",
     "GRANT UPDATE (state, ended_at, detail) ON cutover_step TO switch_writer",
-    "GRANT UPDATE (settled_on, noticed_at) ON late_change TO switch_writer",
-    "GRANT UPDATE (state, posted_at, stated_at, payout_id) ON settlement TO switch_writer",
+    "GRANT UPDATE (settled_on) ON late_change TO switch_writer",
+    "GRANT UPDATE (state, posted_at, stated_at, payout_id, reserve_released_at) ON settlement TO switch_writer",
 )
 
 

@@ -76,7 +76,8 @@ ACCOUNTS = """SELECT a.account_id, a.kind, a.currency, a.merchant_id, a.acquirer
 JOIN (SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::uuid[], $4::uuid[]) AS o(kind, currency, merchant_id, acquirer_id)) o
   ON a.kind = o.kind AND a.currency = o.currency AND a.merchant_id IS NOT DISTINCT FROM o.merchant_id
   AND a.acquirer_id IS NOT DISTINCT FROM o.acquirer_id"""
-POST = """INSERT INTO transfer (transfer_id, debit_account, credit_account, amount, currency, cause, object, business_date, posting_key, note, corrects)
+POST = """INSERT INTO transfer (transfer_id, debit_account, credit_account, amount, currency, cause, object, business_date, posting_key, note,
+  corrects)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::date[], $9::text[], $10::text[],
   $11::uuid[])
 ON CONFLICT (posting_key) DO NOTHING RETURNING posting_key"""
@@ -133,8 +134,8 @@ def _new_id() -> UUID:
 
 BALANCES = """
 SELECT a.kind, a.currency, a.merchant_id, a.acquirer_id,
-  coalesce((SELECT sum(t.amount) FROM transfer t WHERE t.credit_account = a.account_id AND ($3::timestamptz IS NULL OR t.posted_at <= $3)), 0)::bigint
-  - coalesce((SELECT sum(t.amount) FROM transfer t WHERE t.debit_account = a.account_id AND ($3::timestamptz IS NULL OR t.posted_at <= $3)), 0)::bigint
+  coalesce((SELECT sum(t.amount) FROM transfer t WHERE t.credit_account = a.account_id AND t.posted_at <= coalesce($3, 'infinity')), 0)::bigint
+  - coalesce((SELECT sum(t.amount) FROM transfer t WHERE t.debit_account = a.account_id AND t.posted_at <= coalesce($3, 'infinity')), 0)::bigint
 FROM account a WHERE ($1::uuid IS NULL OR a.merchant_id = $1) AND ($2::text[] IS NULL OR a.kind = ANY($2))
 """
 
