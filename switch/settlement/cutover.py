@@ -115,14 +115,15 @@ async def run(connect: Connect, acquirer_id: UUID, business_date: date | None = 
     """
     writer = await connect()
     try:
-        runner = Runner(connect, writer, await _day(writer, acquirer_id, business_date), pricing or FlatTariffs(), told)
+        runner = Runner(connect, writer, await day_to_run(writer, acquirer_id, business_date), pricing or FlatTariffs(), told)
         runner.grace_s, runner.wait_s, runner.confirm_s = grace_s, wait_s, confirm_s
         return await runner.run()
     finally:
         await writer.close()
 
 
-async def _day(connection: Connection, acquirer_id: UUID, business_date: date | None) -> Day:
+async def day_to_run(connection: Connection, acquirer_id: UUID, business_date: date | None) -> Day:
+    """The day that is asked for, by default the oldest that is not finished. Raises Problem: not_found, conflict."""
     oldest = await connection.fetchval(DUE, acquirer_id)
     day = oldest if business_date is None else business_date
     known = await connection.fetchrow(KNOWN_DAY, acquirer_id, day)

@@ -37,7 +37,7 @@ GROSS = f"""CASE WHEN t.state NOT IN ('APPROVED', 'CONFIRMED') THEN 0
 _COLUMNS = """t.merchant_id, t.currency, coalesce(t.outcome_at, t.received_at) AS captured_at, t.transaction_id, t.type, t.business_date AS for_date,
   coalesce(o.business_date, t.business_date) AS authorised_on, t.original_id, t.store_id, t.terminal_id, t.brand, t.entry_mode, t.mcc, t.masked_pan,
   t.card_last4, t.rrn, t.stan, t.acquirer_rrn, t.approval_code, t.reference"""
-_ORIGINAL = "LEFT JOIN history_transaction o ON o.transaction_id = t.original_id AND t.type IN ('capture', 'tip')"
+ORIGINAL = "LEFT JOIN history_transaction o ON o.transaction_id = t.original_id AND t.type IN ('capture', 'tip')"
 # Whoever waits in late_change, with its original and all that follows the same one: an outcome of one may change what the others are worth.
 FAMILY = """
 SELECT merchant_id, transaction_id FROM late_change WHERE acquirer_id = $1 AND settled_on IS NULL
@@ -52,12 +52,12 @@ WITH kin AS ({FAMILY}), late AS (
 SELECT * FROM (
     SELECT {_COLUMNS}, {GROSS} AS gross, 0::bigint AS settled, 0::bigint AS fee, 0::bigint AS interchange, 0::bigint AS scheme_fee,
       0::bigint AS acquirer_fee
-    FROM history_transaction t {_ORIGINAL}
+    FROM history_transaction t {ORIGINAL}
     WHERE t.acquirer_id = $1 AND t.business_date = $2 AND t.type IN ('purchase', 'cash_advance', 'offline_sale', 'capture', 'tip', 'refund')
       AND t.state IN ('APPROVED', 'CONFIRMED')
     UNION ALL
     SELECT {_COLUMNS}, {GROSS}, s.gross, s.fee, s.interchange, s.scheme_fee, s.acquirer_fee
-    FROM late JOIN history_transaction t USING (merchant_id, transaction_id) {_ORIGINAL}
+    FROM late JOIN history_transaction t USING (merchant_id, transaction_id) {ORIGINAL}
     CROSS JOIN LATERAL (SELECT coalesce(sum(l.gross), 0)::bigint AS gross, coalesce(sum(l.fee), 0)::bigint AS fee,
       coalesce(sum(l.interchange), 0)::bigint AS interchange, coalesce(sum(l.scheme_fee), 0)::bigint AS scheme_fee,
       coalesce(sum(l.acquirer_fee), 0)::bigint AS acquirer_fee
