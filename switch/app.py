@@ -47,6 +47,8 @@ from switch.payments.undelivered import Undelivered
 from switch.payments.watch import Watch
 from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
+from switch.settlement.closing import Closing
+from switch.settlement.settlements import Settlements
 
 # Connections: of writes that may wait (operators, cancellations, evidence), of reads, and of what is owed, which waits for neither.
 WRITERS, READERS, OWED = 4, 6, 4
@@ -125,6 +127,7 @@ class Switch:
         self.onboarding = Onboarding(self.writers, self.limits)
         self.resolution = Resolution(self.writers)
         self.approvals = Approvals(self.writers, {RESOLVE: self._resolve})
+        self.settlements, self.closing = Settlements(self.readers), Closing(self._writer)
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
                            folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
                            open_day=self.onboarding.open_business_day)
@@ -207,6 +210,7 @@ class Switch:
                 await self.journal.stop()
         with suppress(*database.UNKNOWN, asyncpg.PostgresError):
             await asyncio.wait_for(self.undelivered.write(), 2)
+        await self.closing.stop()
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)

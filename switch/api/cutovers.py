@@ -1,14 +1,15 @@
 """What operators do about business days: begin a cut-over, and see how it stands."""
 
 from collections.abc import Callable
-from datetime import date
+from datetime import datetime
 from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import Field
 from starlette.responses import Response
 
 from switch import logs
+from switch.api.answers import stamp
+from switch.api.days import Day, DayText, day_of
 from switch.api.documented import documented
 from switch.api.onboard import body_of, identified, said
 from switch.api.shapes import Shape, refused, shaped
@@ -18,13 +19,11 @@ from switch.ids import show
 from switch.settlement.closing import Closing
 
 PAGE_MAX = 200
-BusinessDate = Annotated[str, Field(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
-
 
 class CutoverRequest(Model):
     """`business_date`: by default the oldest that is not finished."""
 
-    business_date: BusinessDate | None = None
+    business_date: Day | None = None
 
 
 class Step(Shape):
@@ -61,6 +60,16 @@ class Begun(Shape):
 MODELS = (CutoverRequest,)
 
 
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    return {**{name: row[name].isoformat() for name in ("business_date", "next_date")},
+            **{name: stamp(row[name]) for name in ("started_at", "ended_at")}, "steps": [_step(step) for step in row["steps"]]}
+
+
+def _step(step: dict[str, Any]) -> dict[str, Any]:
+    times = {name: None if step[name] is None else stamp(datetime.fromisoformat(step[name])) for name in ("started_at", "ended_at")}
+    return {**step, **times}
+
+
 class Parts(Protocol):
     """What these routes need of the switch."""
 
@@ -81,16 +90,16 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
                  responses=shaped(202, "It runs, or has ended; GET shows how it stands", Begun) | refused(400, 409, 413, 415))
     async def begin(request: Request, acquirer: str) -> Response:
         acquirer_id, wanted = identified("acquirer", acquirer), await body_of(request, CutoverRequest)
-        day = await parts.closing.begin(acquirer_id, None if wanted.business_date is None else _date(wanted.business_date))
+        day = await parts.closing.begin(acquirer_id, wanted.business_date)
         return said({"acquirer": show("acquirer", acquirer_id), "business_date": day.isoformat()}, 202)
 
     @routes.get("/v1/acquirers/{acquirer}/cutovers", summary="Cut-overs of an acquirer with their steps, the latest day first",
                 responses=shaped(200, "One page", CutoverPage))
-    async def page(acquirer: str, limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50, after: date | None = None,
-                   business_date: date | None = None) -> Response:
+    async def page(acquirer: str, limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50, after: DayText = None,
+                   business_date: DayText = None) -> Response:
         acquirer_id = identified("acquirer", acquirer)
-        rows = await parts.closing.stands(acquirer_id, business_date, after, limit + 1)
-        return said({"items": [{"acquirer": show("acquirer", acquirer_id), **row} for row in rows[:limit]],
-                     "next": rows[limit - 1]["business_date"] if len(rows) > limit else None})
+        rows = await parts.closing.stands(acquirer_id, day_of("business_date", business_date), day_of("after", after), limit + 1)
+        return said({"items": [{"acquirer": show("acquirer", acquirer_id), **_shown(row)} for row in rows[:limit]],
+                     "next": rows[limit - 1]["business_date"].isoformat() if len(rows) > limit else None})
 
     return routes

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from switch.api.answers import stamp
+from switch.api.days import DayText, day_of
 from switch.api.merchant import aware
 from switch.api.onboard import identified, said
 from switch.api.shapes import Shape, refused, shaped
@@ -158,15 +159,18 @@ def _shown_id(kind: str, identity: UUID | None) -> str | None:
 
 
 def _settlement(row: asyncpg.Record) -> dict[str, Any]:
-    plain = ("currency", "state", "sales_count", "sales", "refunds_count", "refunds", "adjustments_count", "adjustments", "fees", "tax", "net", "reserve_held")
-    return {"id": show("settlement", row["settlement_id"]), "merchant": show("merchant", row["merchant_id"]), "acquirer": show("acquirer", row["acquirer_id"]),
+    plain = ("currency", "state", "sales_count", "sales", "refunds_count", "refunds", "adjustments_count", "adjustments", "fees", "tax", "net",
+             "reserve_held")
+    return {"id": show("settlement", row["settlement_id"]), "merchant": show("merchant", row["merchant_id"]),
+            "acquirer": show("acquirer", row["acquirer_id"]),
             **{name: row[name] for name in plain}, "extra_fees": json.loads(row["extras"]), "business_date": row["business_date"].isoformat(),
-            "reserve_release_on": _day(row["reserve_release_on"]), "due_on": row["due_on"].isoformat(), "payout": _shown_id("payout", row["payout_id"]),
-            "stated_at": stamp(row["stated_at"])}
+            "reserve_release_on": _day(row["reserve_release_on"]), "due_on": row["due_on"].isoformat(),
+            "payout": _shown_id("payout", row["payout_id"]), "stated_at": stamp(row["stated_at"])}
 
 
 def _line(row: asyncpg.Record) -> dict[str, Any]:
-    plain = ("kind", "type", "gross", "fee", "currency", "rule", "brand", "card_type", "entry_mode", "card_last4", "rrn", "approval_code", "reference")
+    plain = ("kind", "type", "gross", "fee", "currency", "rule", "brand", "card_type", "entry_mode", "card_last4", "rrn", "approval_code",
+             "reference")
     return {"transaction": show("transaction", row["transaction_id"]), **{name: row[name] for name in plain}, "for_date": row["for_date"].isoformat(),
             "net": row["gross"] - row["fee"], "original": _shown_id("transaction", row["original_id"]), "store": show("store", row["store_id"]),
             "terminal": show("terminal", row["terminal_id"]), "captured_at": stamp(row["captured_at"])}
@@ -215,10 +219,11 @@ def _settlements(routes: APIRouter, parts: Parts, identify: Callable[[Request], 
     @routes.get("/v1/settlements", summary="Settlements, newest first; operators also see those that are not stated yet",
                 responses=shaped(200, "One page", SettlementPage))
     async def page(request: Request, limit: Limit = 50, after: str | None = None, merchant: str | None = None, acquirer: str | None = None,
-                   currency: Currency = None, since: Annotated[date | None, Query(alias="from")] = None,
-                   until: Annotated[date | None, Query(alias="to")] = None) -> Response:
+                   currency: Currency = None, since: Annotated[DayText, Query(alias="from")] = None,
+                   until: Annotated[DayText, Query(alias="to")] = None) -> Response:
         caller = identify(request)
-        wanted = Wanted(whose(caller, merchant), caller.role == "merchant", _id("acquirer", acquirer), currency, since, until, _id("settlement", after))
+        wanted = Wanted(whose(caller, merchant), caller.role == "merchant", _id("acquirer", acquirer), currency, day_of("from", since),
+                        day_of("to", until), _id("settlement", after))
         rows = await parts.settlements.page(wanted, limit + 1)
         more = len(rows) > limit
         return said({"items": [_settlement(row) for row in rows[:limit]],
@@ -234,12 +239,12 @@ def _settlements(routes: APIRouter, parts: Parts, identify: Callable[[Request], 
                 responses=shaped(200, "One page", LinePage))
     async def lines(request: Request, settlement: str, limit: Limit = 50, after: str | None = None, store: str | None = None,
                     terminal: str | None = None, brand: Brand = None,
-                    for_date: Annotated[date | None, Query(alias="date", description="The day that a line belongs to")] = None) -> Response:
+                    for_date: Annotated[DayText, Query(alias="date", description="The day that a line belongs to")] = None) -> Response:
         caller = identify(request)
         merchant_id, settlement_id = whose(caller, None), identified("settlement", settlement)
         rows = await parts.settlements.lines(
             settlement_id, merchant_id, caller.role == "merchant", limit + 1, store_id=_id("store", store), terminal_id=_id("terminal", terminal),
-            brand=brand, for_date=for_date, before=_id("transaction", after))
+            brand=brand, for_date=day_of("date", for_date), before=_id("transaction", after))
         more = len(rows) > limit
         return said({"items": [_line(row) for row in rows[:limit]],
                      "next": show("transaction", rows[limit - 1]["transaction_id"]) if more else None})
