@@ -108,8 +108,9 @@ class Till:
         return int(found[0]["sum"])
 
 
-async def open_till(url: str, basis_points: int = 100, day: date = DAY, **merchant: Any) -> Till:
-    owner = await asyncpg.connect(url)
+async def open_till(url: str, basis_points: int = 100, day: date = DAY, owner: asyncpg.Connection | None = None, **merchant: Any) -> Till:
+    """`owner`: a connection to be shared."""
+    owner = owner or await asyncpg.connect(url)
     organisation, merchant_id, acquirer_id = uuid4(), uuid4(), uuid4()
     await rows.insert(owner, "organisation", organisation_id=organisation, name="Settled")
     await rows.insert(owner, "merchant", merchant_id=merchant_id, organisation_id=organisation, name="Settled", mcc="5411", time_zone="UTC", **merchant)

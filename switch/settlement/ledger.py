@@ -136,9 +136,10 @@ def _new_ids(count: int) -> list[UUID]:
 
 BALANCES = """
 SELECT a.kind, a.currency, a.merchant_id, a.acquirer_id,
-  coalesce((SELECT sum(t.amount) FROM transfer t WHERE t.credit_account = a.account_id AND t.posted_at <= coalesce($3, timestamptz 'infinity')), 0)::int8
-  - coalesce((SELECT sum(t.amount) FROM transfer t WHERE t.debit_account = a.account_id AND t.posted_at <= coalesce($3, timestamptz 'infinity')), 0)::int8
-FROM account a WHERE ($1::uuid IS NULL OR a.merchant_id = $1) AND ($2::text[] IS NULL OR a.kind = ANY($2))
+  coalesce((SELECT sum(t.amount) FROM transfer t WHERE t.credit_account = a.account_id AND t.posted_at <= until), 0)::bigint
+  - coalesce((SELECT sum(t.amount) FROM transfer t WHERE t.debit_account = a.account_id AND t.posted_at <= until), 0)::bigint
+FROM account a CROSS JOIN coalesce($3, timestamptz 'infinity') AS until
+WHERE ($1::uuid IS NULL OR a.merchant_id = $1) AND ($2::text[] IS NULL OR a.kind = ANY($2))
 """
 
 
