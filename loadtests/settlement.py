@@ -60,7 +60,7 @@ FROM (SELECT n, ('00000000-0000-7000-9000-' || lpad(to_hex((n / 20 * 7919 + n % 
   timestamptz '{day} 00:00:00+00' + n * interval '80 ms' AS at FROM generate_series(1, $1::bigint) n) AS drawn
 """
 ID = """CREATE FUNCTION pg_temp.id(n bigint) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
-SELECT (lpad(to_hex(1795392000000 + n * 80), 12, '0') || '7000800' || lpad(to_hex(n), 13, '0'))::uuid $$"""
+SELECT (lpad(to_hex(1795392 * bigint '1000000' + n * 80), 12, '0') || '7000800' || lpad(to_hex(n), 13, '0'))::uuid $$"""
 BOOKS = """SELECT (SELECT count(*) FROM settlement_line) AS lines, (SELECT count(*) FROM settlement WHERE state = 'stated') AS settlements,
   (SELECT coalesce(sum(gross - fee), 0)::bigint FROM settlement_line) AS net_of_lines, (SELECT coalesce(sum(net), 0)::bigint FROM settlement) AS net,
   (SELECT coalesce(sum(e.amount), 0)::bigint FROM ledger_entry e JOIN account a USING (account_id) WHERE a.kind IN ('merchant', 'reserve')) AS owed,

@@ -61,7 +61,7 @@ async def known(shop: Shop) -> dict[str, Any]:
     return {"organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
             "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
             "routes": await made("routes", acquirer=acquirer, merchant=merchant), "keys": await made("keys", role="terminal", terminal=terminal),
-            "settlement": settlement, "sales": sales, "held": held, "idempotency_keys": keys}
+            "settlement": settlement, "seller": shop.shown("merchant.one"), "sales": sales, "held": held, "idempotency_keys": keys}
 
 
 NUMBERS = {"card_acceptor_terminal": "S0000001", "card_acceptor": "SPARE0000000001"}
@@ -83,8 +83,8 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
         case.query["idempotency_key"] = random.choice(known["idempotency_keys"])
     for name in ("after", "store", "terminal", "acquirer", "from", "to", "date", "business_date"):
         (case.query or {}).pop(name, None)
-    if "merchant" in (case.query or {}):
-        case.query["merchant"] = known["merchant"]
+    if kind == "balance":
+        case.query = {**(case.query or {}), "merchant": known["seller"]}
     if case.operation.path == "/v1/authorizations" and isinstance(case.body, dict):
         sell(case, case.body, random)
     elif case.operation.definition.raw["tags"][0] == "follow-ups":
