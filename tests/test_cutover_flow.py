@@ -11,6 +11,7 @@ from settled import DAY, ONE_DAY, Till, open_till
 
 from switch.errors import Problem
 from switch.settlement import cutover
+from switch.settlement.pricing import FlatTariffs, Settled, Taken
 
 
 @pytest_asyncio.fixture
@@ -307,3 +308,23 @@ async def test_an_acquirer_with_a_calendar_opens_its_next_business_day(till: Til
     await till.owner.execute("UPDATE acquirer SET calendar = 'weekdays' WHERE acquirer_id = $1", till.acquirer)
     await till.owner.execute("UPDATE business_day SET business_date = $2 WHERE acquirer_id = $1", till.acquirer, friday)
     assert (await till.cut()).next_date == friday + timedelta(days=3)
+
+
+async def test_whoever_prices_a_refund_is_told_what_was_settled_of_its_sale(till: Till) -> None:
+    held = await till.made("preauthorization", 5000, capture_method="manual", mti="0100")
+    for amount in (3000, 1000):
+        await till.follow(held, "capture", amount)
+    await till.follow(held, "refund", 500)
+    await till.cut()
+    await till.follow(held, "refund", 700)
+    seen: list[Taken] = []
+
+    class Asked(FlatTariffs):
+        async def of(self, *arguments: Any) -> Any:
+            flat = await super().of(*arguments)
+            prices = flat.prices
+            flat.prices = lambda taken: seen.extend(taken) or prices(taken)  # type: ignore[method-assign,assignment,func-returns-value]
+            return flat
+
+    await till.cut(pricing=Asked())
+    assert [(each.amount, each.sale, each.settled) for each in seen] == [(-700, held.transaction_id, Settled(4000, 40, 0, 0, 0, 500))]

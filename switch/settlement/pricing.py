@@ -9,8 +9,23 @@ from switch.database import Connection
 from switch.settlement.funding import half_even
 
 
+class Settled(NamedTuple):
+    """What was settled before of the sale behind a refund, and how much of it was refunded."""
+
+    amount: int
+    fee: int
+    interchange: int
+    scheme_fee: int
+    acquirer_fee: int
+    refunded: int
+
+
 class Taken(NamedTuple):
-    """A transaction to be priced. `amount`: minor units, negative for a refund; `authorised_on`: the business date whose tariff holds."""
+    """A transaction to be priced. `amount`: minor units, negative for a refund; `authorised_on`: the business date whose tariff holds.
+
+    `sale`: the transaction that it belongs to, itself or its original; `given_back`: that one has refunds, so its price is asked for again;
+    `settled`: of a refund, what the books of earlier days know of its sale.
+    """
 
     transaction_id: UUID
     type: str
@@ -25,6 +40,9 @@ class Taken(NamedTuple):
     mcc: str
     store_id: UUID
     terminal_id: UUID
+    sale: UUID | None
+    given_back: bool
+    settled: Settled | None = None
 
 
 class Price(NamedTuple):

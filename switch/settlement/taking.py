@@ -7,7 +7,7 @@ came later as an adjustment that names that day. Each commit holds whole merchan
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from switch.ids import uuid7
 from switch.settlement import funding
 from switch.settlement.business_days import calendar_of
 from switch.settlement.calendar import Calendar, due
-from switch.settlement.pricing import Price, Pricer, Pricing, Taken
+from switch.settlement.pricing import Price, Pricer, Pricing, Settled, Taken
 
 PIECE = 2_000  # lines priced and copied at once
 COMMIT = 20_000  # lines, or a little more: a commit ends with a merchant
@@ -36,7 +36,17 @@ GROSS = f"""CASE WHEN t.state NOT IN ('APPROVED', 'CONFIRMED') THEN 0
   WHEN {_SETTLED_AT_ONCE} AND t.voided = 0 THEN coalesce(t.approved_amount, t.amount) ELSE 0 END"""
 _COLUMNS = """t.merchant_id, t.currency, coalesce(t.outcome_at, t.received_at) AS captured_at, t.transaction_id, t.type, t.business_date AS for_date,
   coalesce(o.business_date, t.business_date) AS authorised_on, t.original_id, t.store_id, t.terminal_id, t.brand, t.entry_mode, t.mcc, t.masked_pan,
-  t.card_last4, t.rrn, t.stan, t.acquirer_rrn, t.approval_code, t.reference"""
+  t.card_last4, t.rrn, t.stan, t.acquirer_rrn, t.approval_code, t.reference, coalesce(o.refunded, t.refunded) > 0 AS given_back"""
+# What was settled before of the sales behind refunds: their own lines, and those of their captures, tips and earlier refunds.
+BEFORE = """
+SELECT f.original_id, coalesce(sum(l.gross) FILTER (WHERE l.type <> 'refund'), 0)::bigint,
+  coalesce(sum(l.fee) FILTER (WHERE l.type <> 'refund'), 0)::bigint,
+  coalesce(sum(l.interchange) FILTER (WHERE l.type <> 'refund'), 0)::bigint, coalesce(sum(l.scheme_fee) FILTER (WHERE l.type <> 'refund'), 0)::bigint,
+  coalesce(sum(l.acquirer_fee) FILTER (WHERE l.type <> 'refund'), 0)::bigint, coalesce(-sum(l.gross) FILTER (WHERE l.type = 'refund'), 0)::bigint
+FROM unnest($2::uuid[]) AS f(original_id)
+CROSS JOIN LATERAL (SELECT f.original_id AS transaction_id UNION ALL SELECT c.transaction_id FROM history_transaction c
+                    WHERE c.merchant_id = $1 AND c.original_id = f.original_id) AS kin
+JOIN settlement_line l ON l.merchant_id = $1 AND l.transaction_id = kin.transaction_id AND l.business_date < $3 GROUP BY f.original_id"""
 ORIGINAL = "LEFT JOIN history_transaction o ON o.transaction_id = t.original_id AND t.type IN ('capture', 'tip')"
 # Whoever waits in late_change, with its original and all that follows the same one: an outcome of one may change what the others are worth.
 FAMILY = """
@@ -194,7 +204,8 @@ class Batch:
     async def _piece(self, group: Group) -> None:
         """Prices what has gathered, in order, and copies it."""
         rows, settlement, business_date = group.rows, group.settlement, self.day.business_date
-        taken = [self._taken(row) for row in rows]
+        before = await self._before(group)
+        taken = [self._taken(row, before) for row in rows]
         prices = iter(group.pricer.prices([each for each in taken if each.amount]))
         records = []
         for row, each in zip(rows, taken, strict=True):
@@ -214,9 +225,18 @@ class Batch:
         self.lines += len(records)
         group.rows = []
 
-    def _taken(self, row: asyncpg.Record) -> Taken:
+    async def _before(self, group: Group) -> dict[UUID, Settled]:
+        sales = list({row["original_id"] for row in group.rows if row["type"] == "refund" and row["original_id"] is not None})
+        if not sales:
+            return {}
+        found = await self.writer.fetch(BEFORE, group.settlement.merchant_id, sales, self.day.business_date)
+        return {row[0]: Settled(*tuple(row)[1:]) for row in found}
+
+    def _taken(self, row: asyncpg.Record, before: Mapping[UUID, Settled]) -> Taken:
+        sale = row["original_id"] if row["type"] in ("capture", "tip", "refund") else row["transaction_id"]
         return Taken(row["transaction_id"], row["type"], row["gross"], row["currency"], row["authorised_on"], row["for_date"], row["captured_at"],
-                     row["brand"], self._card_type(row["masked_pan"]), row["entry_mode"], row["mcc"], row["store_id"], row["terminal_id"])
+                     row["brand"], self._card_type(row["masked_pan"]), row["entry_mode"], row["mcc"], row["store_id"], row["terminal_id"],
+                     sale, row["given_back"], before.get(sale) if row["type"] == "refund" else None)
 
     def _card_type(self, masked: str) -> str:
         """As the longest installed range says whose digits the masked number still shows."""
