@@ -1,4 +1,4 @@
-"""The command line: `switch demo | serve | migrate | postgres | stub | onboard | acquirer | route`, and what `inquiries` asks a running switch."""
+"""The command line: `switch demo | serve | migrate | postgres | stub | onboard | acquirer | route`, `pricing`, and what `inquiries` asks."""
 
 import argparse
 import asyncio
@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from switch import database, failpoints, inquiries, logs
+from switch import database, failpoints, inquiries, logs, pricing
 from switch.api.onboard import shown
 from switch.demo import demo
 from switch.errors import PROBLEMS, Problem, SettingsError, StartError
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("postgres", help="the embedded PostgreSQL alone, in the foreground")
     verbs.add_parser("stub", help="the acquirer stub; options as of python -m acquirer_stubs")
     _onboarding_parsers(verbs)
+    pricing.parsers(verbs)
     inquiries.parsers(verbs)
     return parser
 
@@ -228,6 +229,8 @@ def _dispatch(options: argparse.Namespace, settings: Settings) -> int:
     }
     if options.verb in commands:
         return run(commands[options.verb])
+    if options.verb in ("tariff", "fees"):
+        return pricing.work(options, settings, say)
     return inquiries.ask(options, settings, say)
 
 
