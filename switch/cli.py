@@ -1,6 +1,4 @@
-"""The command line: `switch demo | serve | migrate | postgres | stub | onboard | acquirer | route | cutover`, and what `inquiries` asks a
-running switch.
-"""
+"""The command line: `switch demo | serve | migrate | postgres | stub | onboard | acquirer | route`, and what the rooms below it add."""
 
 import argparse
 import asyncio
@@ -13,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from switch import cutovers, database, failpoints, inquiries, logs
+from switch import cutovers, database, failpoints, inquiries, logs, pricing
 from switch.api.onboard import shown
 from switch.demo import demo
 from switch.errors import PROBLEMS, Problem, SettingsError, StartError
@@ -61,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("stub", help="the acquirer stub; options as of python -m acquirer_stubs")
     _onboarding_parsers(verbs)
     cutovers.parsers(verbs)
+    pricing.parsers(verbs)
     inquiries.parsers(verbs)
     return parser
 
@@ -238,6 +237,8 @@ def _dispatch(options: argparse.Namespace, settings: Settings) -> int:
     }
     if options.verb in commands:
         return run(commands[options.verb])
+    if options.verb in ("tariff", "fees"):
+        return pricing.work(options, settings, say)
     return inquiries.ask(options, settings, say)
 
 

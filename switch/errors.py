@@ -33,7 +33,7 @@ PROBLEMS = MappingProxyType({
     "in_progress": Kind(409, "The first request with this key is still running", "Wait for Retry-After, then send the same key again."),
     "cancelled_by_terminal": Kind(409, "The terminal cancelled this key", "Make a new sale under a new key."),
     "possible_duplicate": Kind(409, "This looks like a sale that was already made", "Ask the cardholder; a new sale is accepted after 5 minutes."),
-    "body_too_large": Kind(413, "The body is too large", "Send at most 64 kB."),
+    "body_too_large": Kind(413, "The body is too large", "Send at most 64 kB; an estimate of fees may have 4 MB."),
     "content_type": Kind(415, "The body must be application/json", "Send `Content-Type: application/json` and no Content-Encoding."),
     "content_encoding": Kind(415, "The body must not be compressed", "Send the body without Content-Encoding."),
     "invalid": Kind(422, "A field is missing, unknown or wrong", "See `errors`: each names a field and the rule it broke."),

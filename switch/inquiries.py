@@ -23,33 +23,33 @@ class Question(NamedTuple):
 
 def parsers(verbs: Any) -> None:
     """Adds the commands to the command line."""
-    links = _asking(verbs.add_parser("links", help="the acquirers' lines, or a verb for one of them"))
+    links = asking(verbs.add_parser("links", help="the acquirers' lines, or a verb for one of them"))
     links.add_argument("action", nargs="?", choices=("drain", "down", "up", "sign-on"))
     links.add_argument("acquirer", nargs="?", help="acq_... of the line")
-    _asking(verbs.add_parser("story", help="everything that happened to a transaction")).add_argument("transaction", help="txn_...")
-    unmatched = _asking(verbs.add_parser("unmatched", help="answers of acquirers that matched no request: how many by acquirer, reason and "
+    asking(verbs.add_parser("story", help="everything that happened to a transaction")).add_argument("transaction", help="txn_...")
+    unmatched = asking(verbs.add_parser("unmatched", help="answers of acquirers that matched no request: how many by acquirer, reason and "
                                                            "differing field"))
     unmatched.add_argument("--acquirer", help="acq_...; default: all")
     unmatched.add_argument("--since", help="RFC 3339; default: a day ago")
     unmatched.add_argument("--until", help="RFC 3339; default: now")
     kinds = verbs.add_parser("reversals", help="what is owed: list, send again, resolve by hand").add_subparsers(dest="kind", required=True)
-    listed = _asking(kinds.add_parser("list"))
+    listed = asking(kinds.add_parser("list"))
     listed.add_argument("--state", choices=("open", "parked"))
     listed.add_argument("--acquirer", help="acq_...")
-    _asking(kinds.add_parser("retry", help="send it again now; a parked one is opened again")).add_argument("transaction", help="txn_...")
-    resolve = _asking(kinds.add_parser("resolve", help="ask a second person to end a parked one"))
+    asking(kinds.add_parser("retry", help="send it again now; a parked one is opened again")).add_argument("transaction", help="txn_...")
+    resolve = asking(kinds.add_parser("resolve", help="ask a second person to end a parked one"))
     resolve.add_argument("transaction", help="txn_...")
     resolve.add_argument("resolution", choices=("reversed", "confirmed"), help="reversed: nothing stands at the acquirer; confirmed: the sale does")
     resolve.add_argument("--reason", required=True, help="what you know and from whom; it stays in the story")
     resolve.add_argument("--approved-amount", type=int, metavar="MINOR_UNITS", help="of a confirmed one, when not the whole")
     kinds = verbs.add_parser("approvals", help="what waits for a second person").add_subparsers(dest="kind", required=True)
-    listed = _asking(kinds.add_parser("list"))
+    listed = asking(kinds.add_parser("list"))
     listed.add_argument("--state", default="waiting", choices=("waiting", "approved", "refused", "expired", "all"))
     for kind, text in (("approve", "do what another person asked for"), ("refuse", "refuse it, or take back what you asked for")):
-        _asking(kinds.add_parser(kind, help=text)).add_argument("approval", help="app_...")
+        asking(kinds.add_parser(kind, help=text)).add_argument("approval", help="app_...")
 
 
-def _asking(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def asking(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--url", help="the switch; default: the demo's")
     parser.add_argument("--key", help="an operator's key; default: the demo's")
     return parser
@@ -57,7 +57,11 @@ def _asking(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def ask(options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
     """Raises StartError: the switch cannot be reached, or refuses."""
-    question = _question(options)
+    return put(_question(options), options, settings, say)
+
+
+def put(question: Question, options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
+    """Asks and tells the answer. Raises StartError as `ask` does."""
     url, key = _reached(options, settings)
     try:
         status, body = call(url, question.method, question.path, key, question.body)
@@ -76,30 +80,30 @@ def ask(options: argparse.Namespace, settings: Settings, say: Callable[[str], No
 def _question(options: argparse.Namespace) -> Question:
     match options.verb, getattr(options, "kind", None):
         case "story", _:
-            return Question("GET", f"/v1/transactions/{_quoted(options.transaction)}/story", None, _story)
+            return Question("GET", f"/v1/transactions/{quoted(options.transaction)}/story", None, _story)
         case "unmatched", _:
             asked = {"acquirer": options.acquirer, "from": options.since, "to": options.until}
-            query = "&".join(f"{name}={_quoted(value)}" for name, value in asked.items() if value)
+            query = "&".join(f"{name}={quoted(value)}" for name, value in asked.items() if value)
             return Question("GET", f"/v1/unmatched-answers/summary?{query}", None, _each(_unmatched))
         case "reversals", "list":
-            wanted = [f"{name}={_quoted(value)}" for name in ("state", "acquirer") if (value := getattr(options, name)) is not None]
+            wanted = [f"{name}={quoted(value)}" for name in ("state", "acquirer") if (value := getattr(options, name)) is not None]
             return Question("GET", "/v1/reversals?" + "&".join(["limit=200", *wanted]), None, _each(_reversal))
         case "reversals", "retry":
-            return Question("POST", f"/v1/reversals/{_quoted(options.transaction)}/retry", {}, lambda body: iter([_reversal(body)]))
+            return Question("POST", f"/v1/reversals/{quoted(options.transaction)}/retry", {}, lambda body: iter([_reversal(body)]))
         case "reversals", _:
             more = {} if options.approved_amount is None else {"approved_amount": options.approved_amount}
-            return Question("POST", f"/v1/reversals/{_quoted(options.transaction)}/resolve",
+            return Question("POST", f"/v1/reversals/{quoted(options.transaction)}/resolve",
                             {"resolution": options.resolution, "reason": options.reason, **more}, _asked)
         case "approvals", "list":
             return Question("GET", f"/v1/approvals?limit=200&state={options.state}", None, _each(_approval))
         case "approvals", kind:
-            return Question("POST", f"/v1/approvals/{_quoted(options.approval)}{'/refuse' if kind == 'refuse' else ''}", {},
+            return Question("POST", f"/v1/approvals/{quoted(options.approval)}{'/refuse' if kind == 'refuse' else ''}", {},
                             lambda body: iter([_approval(body)]))
     if not options.action:
         return Question("GET", "/v1/links", None, _each(_line))
     if options.acquirer is None:
         raise StartError(f"links {options.action} needs the acq_... of the line; `switch links` shows them")
-    return Question("POST", f"/v1/links/{_quoted(options.acquirer)}/{options.action}", {}, lambda body: iter([_line(body)]))
+    return Question("POST", f"/v1/links/{quoted(options.acquirer)}/{options.action}", {}, lambda body: iter([_line(body)]))
 
 
 def _reached(options: argparse.Namespace, settings: Settings) -> tuple[str, str]:
@@ -114,7 +118,7 @@ def _reached(options: argparse.Namespace, settings: Settings) -> tuple[str, str]
     return url, key
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     return quote(text, safe="")
 
 

@@ -38,7 +38,9 @@ TEST_PANS = frozenset({
 })
 PURE = ("messages/*", "switch/payments/transaction.py", "switch/payments/duties.py", "switch/payments/routing.py", "switch/payments/translation.py",
         "switch/payments/verbs.py", "switch/payments/admission.py", "switch/payments/timers.py", "switch/links/protocol.py",
-        "switch/links/handover.py", "switch/settlement/calendar.py", "switch/settlement/funding.py")
+        "switch/links/handover.py", "switch/settlement/calendar.py", "switch/settlement/funding.py",
+        "switch/settlement/matching.py", "switch/settlement/fees.py", "switch/settlement/bills.py", "switch/settlement/terms.py",
+        "switch/settlement/wording.py")
 IMPURE_MODULES = frozenset({"asyncio", "asyncpg", "fastapi", "os", "random", "socket", "time", "secrets", "threading", "subprocess"})
 IMPURE_CALLS = re.compile(r"\b(datetime\.now|datetime\.utcnow|date\.today|uuid[147]|token_bytes|token_hex|urandom|monotonic|perf_counter)$")
 # Each outside library has one door; asyncpg's errors and types are known where statements are run.

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from switch import metrics
-from switch.api import cutovers, follow_ups, merchant, offline, operator, problems, resolving, settlements, terms
+from switch.api import cutovers, estimates, follow_ups, merchant, offline, operator, problems, resolving, settlements, tariffs, terms
 from switch.api.documented import complete, documented
 from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails, refused
 from switch.api.terminal import AuthorizationRequest, CancellationRequest
@@ -54,6 +54,7 @@ class Parts(Protocol):
     approvals: Approvals
     links: dict[UUID, Link]
     writers: Pool
+    readers: Pool
     settlements: Settlements
     closing: Closing
 
@@ -89,6 +90,8 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(follow_ups.router(parts, caller_of, asyncio.get_running_loop().time))
     app.include_router(offline.router(parts, caller_of, asyncio.get_running_loop().time))
     app.include_router(terms.router(lambda: parts.writers, caller_of))
+    app.include_router(tariffs.router(lambda: parts, caller_of))
+    app.include_router(estimates.router(lambda: parts, caller_of))
     app.include_router(operator.router(caller_of, parts.onboarding, links, parts.writers))
     app.include_router(resolving.router(caller_of, parts.resolution, parts.approvals))
     app.include_router(settlements.router(parts, caller_of))
@@ -114,7 +117,7 @@ def application(parts: Parts) -> FastAPI:
         return HTMLResponse(page(app.openapi()), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
-                   *operator.MODELS, *resolving.MODELS, *cutovers.MODELS])
+                   *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS])
     return app
 
 

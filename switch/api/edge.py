@@ -28,6 +28,7 @@ class EdgeLimits:
     head_bytes: int = 32 * 1024  # request line and headers
     headers: int = 100
     body_bytes: int = 64 * 1024
+    large_body_bytes: int = 4 << 20  # of the routes in LARGE_BODIES
     pipelined: int = 16  # requests waiting behind the one at work, per connection
     connections: int = 2000
     retry_after_seconds: int = 2
@@ -36,6 +37,7 @@ class EdgeLimits:
 BETWEEN, HEAD, BODY = range(3)  # where in a request the parser is; an enum would cost a microsecond per request
 
 
+LARGE_BODIES = frozenset({b"/v1/fees/estimates"})
 WHOLE_ANSWER = "switch.whole_answer"
 
 
@@ -113,6 +115,7 @@ class EdgeProtocol(HttpToolsProtocol):
     _head = 0  # bytes of this head in earlier segments
     _once: dict[bytes, bytes]  # what this head says in the headers of _ONCE
     _body = 0  # bytes of body so far, without chunk framing
+    _body_max = 0
     _discarded = 0
     _partial: RequestResponseCycle | None = None  # a request for the straight way that is not whole yet
 
@@ -182,7 +185,8 @@ class EdgeProtocol(HttpToolsProtocol):
         if (self._segment > limits.head_bytes or self._head + self._segment > limits.head_bytes) and self._head_size() > limits.head_bytes:
             self._stop("headers_too_large")
         # The parser has refused a Content-Length that is not a number or stands beside Transfer-Encoding (RFC 9112, 6.3).
-        if b"content-length" in once and int(once[b"content-length"]) > limits.body_bytes:
+        self._body_max = limits.large_body_bytes if self.url.partition(b"?")[0] in LARGE_BODIES else limits.body_bytes
+        if b"content-length" in once and int(once[b"content-length"]) > self._body_max:
             self._stop("body_too_large")
         if b"host" not in once and self.parser.get_http_version() != "1.0":
             self._stop("request_malformed")
@@ -219,7 +223,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
-        if self._body > self.limits.body_bytes:
+        if self._body > self._body_max:
             self._stop("body_too_large")
         HttpToolsProtocol.on_body(self, body)
 
