@@ -72,7 +72,9 @@ class Pricer(Protocol):
 
 
 class Pricing(Protocol):
-    async def of(self, connection: Connection, merchant_id: UUID, currency: str, business_date: date) -> Pricer: ...
+    """Asked inside the database transaction that writes the settlement, for merchants in the order of their ids."""
+
+    async def of(self, connection: Connection, acquirer_id: UUID, business_date: date, merchant_id: UUID, currency: str) -> Pricer: ...
 
 
 class FlatPricer:
@@ -102,5 +104,5 @@ RATES = "SELECT effective_from, basis_points FROM tariff WHERE merchant_id = $1 
 class FlatTariffs:
     """The tariffs of the table `tariff`."""
 
-    async def of(self, connection: Connection, merchant_id: UUID, currency: str, business_date: date) -> Pricer:
+    async def of(self, connection: Connection, acquirer_id: UUID, business_date: date, merchant_id: UUID, currency: str) -> Pricer:
         return FlatPricer([(row[0], row[1]) for row in await connection.fetch(RATES, merchant_id)])

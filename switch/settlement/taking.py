@@ -199,7 +199,7 @@ class Batch:
         if terms["calendar"] not in self.calendars:
             self.calendars[terms["calendar"]] = await calendar_of(self.writer, terms["calendar"], self.day.business_date)
         settlement = Settlement(merchant_id, uuid7(time.time_ns() // 1_000_000, os.urandom(10)), *self.day, currency)
-        return Group(settlement, await self.pricing.of(self.writer, merchant_id, currency, self.day.business_date), terms)
+        return Group(settlement, await self.pricing.of(self.writer, *self.day, merchant_id, currency), terms)
 
     async def _piece(self, group: Group) -> None:
         """Prices what has gathered, in order, and copies it."""
