@@ -96,10 +96,11 @@ LEDGER = (
     # Each transfer seen from its two accounts: `amount` is signed, credits are positive.
     """
     CREATE VIEW ledger_entry AS
-        SELECT credit_account AS account_id, debit_account AS other_account_id, amount, currency, transfer_id, cause, object, business_date, posted_at,
-          note, corrects FROM transfer
+        SELECT credit_account AS account_id, debit_account AS other_account_id, amount, currency, transfer_id, cause, object, business_date,
+          posted_at, note, corrects FROM transfer
         UNION ALL
-        SELECT debit_account, credit_account, -amount, currency, transfer_id, cause, object, business_date, posted_at, note, corrects FROM transfer""",
+        SELECT debit_account, credit_account, -amount, currency, transfer_id, cause, object, business_date, posted_at, note, corrects
+        FROM transfer""",
     # What is kept back from a merchant by a person: an amount (moved to its hold account), or all payouts (amount is null).
     """
     CREATE TABLE merchant_hold (

@@ -28,8 +28,11 @@ Kind = Literal["sale", "refund", "adjustment"]
 
 
 class ExtraFee(Shape):
+    """What belongs to no transaction: monthly fees, and tax that the fees contain (negative: it is shown as tax)."""
+
     name: str
     amount: int
+    monthly: bool
 
 
 class ShownSettlement(Shape):

@@ -56,11 +56,19 @@ class Price(NamedTuple):
     rule: str = ""
 
 
+class Extra(NamedTuple):
+    """A fee of a settlement that belongs to none of its transactions. `monthly`: charged once a month."""
+
+    name: str
+    amount: int
+    monthly: bool = False
+
+
 class Closing(NamedTuple):
-    """What belongs to the settlement and to none of its transactions. `extras`: name and amount, included in its fees."""
+    """`extras` are included in the fees of the settlement; `tax` comes on top of them."""
 
     tax: int = 0
-    extras: tuple[tuple[str, int], ...] = ()
+    extras: tuple[Extra, ...] = ()
 
 
 class Pricer(Protocol):

@@ -253,9 +253,9 @@ class Batch:
         await self._piece(group)
         settlement, terms, day = group.settlement, group.terms, self.day.business_date
         closing = group.pricer.close(settlement.fees)
-        settlement.fees += sum(amount for _, amount in closing.extras)
+        settlement.fees += sum(extra.amount for extra in closing.extras)
         settlement.tax = closing.tax
-        settlement.extras = json.dumps([{"name": name, "amount": amount} for name, amount in closing.extras])
+        settlement.extras = json.dumps([extra._asdict() for extra in closing.extras])
         settlement.net = settlement.sales - settlement.refunds + settlement.adjustments - settlement.fees - settlement.tax
         settlement.reserve_held = funding.reserved(settlement.sales, settlement.net, terms["reserve_basis_points"])
         if settlement.reserve_held:
