@@ -17,7 +17,7 @@ from switch.settlement.tariffs import costs_of, tariffs_of
 MONTH_TO_DATE = """SELECT coalesce(sum(sales), 0)::bigint FROM settlement
 WHERE merchant_id = $1 AND currency = $2 AND business_date BETWEEN date_trunc('month', $3::date)::date AND $3"""
 # Monthly fees come once, with the first settlement of the month; two acquirers' cut-overs at once wait for each other here.
-LOCK = "SELECT pg_advisory_xact_lock(3583013, hashtext($1::text))"
+LOCK = "SELECT pg_advisory_xact_lock(3583013, hashtext($1::uuid::text))"
 CHARGED = """SELECT EXISTS (SELECT FROM settlement WHERE merchant_id = $1 AND currency = $2 AND extras @> '[{"monthly": true}]'
 AND business_date BETWEEN date_trunc('month', $3::date)::date AND (date_trunc('month', $3::date) + interval '1 month - 1 day')::date)"""
 COUNTS = """SELECT (SELECT count(*) FROM directory_terminal WHERE merchant_id = $1 AND status = 'active') AS terminal,
@@ -44,9 +44,9 @@ class MeteredPricer:
     def _price(self, taken: Taken) -> pricing.Price:
         tariff, costs = self.tariffs.on(taken.authorised_on), self.costs.on(taken.authorised_on)
         refund = taken.amount < 0
-        sale = Sale(taken.transaction_id, taken.captured_at, abs(taken.amount), REFUND if refund else SALE, taken.currency, taken.brand, taken.card_type,
-                    "qr" if taken.entry_mode == "qr" else "card", taken.entry_mode, taken.mcc, taken.authorised_on, None, taken.sale,
-                    self._original(taken) if refund else None)
+        sale = Sale(taken.transaction_id, taken.captured_at, abs(taken.amount), REFUND if refund else SALE, taken.currency, taken.brand,
+                    taken.card_type, "qr" if taken.entry_mode == "qr" else "card", taken.entry_mode, taken.mcc, taken.authorised_on, None,
+                    taken.sale, self._original(taken) if refund else None)
         found = fees.price(tariff, costs, sale, self.volume)
         self._remember(taken, found)
         if tariff is not None and found.fee:
