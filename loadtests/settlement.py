@@ -23,7 +23,7 @@ from loadtests.processes import Processes, RunError
 from loadtests.services import ROOT, SWITCH, Cluster, environment
 
 DAY = date(2026, 11, 23)
-SECONDS_MAX, RSS_MB_MAX, LINEAR_MAX, MEMORY_MAX = 180.0, 400.0, 12.0, 1.2
+SECONDS_MAX, GENTLE_SECONDS_MAX, RSS_MB_MAX, LINEAR_MAX, MEMORY_MAX = 180.0, 900.0, 400.0, 12.0, 1.2
 MILLION, TENTH = 1_000_000, 100_000
 
 HOUSE = (
@@ -114,26 +114,28 @@ async def check(url: str, count: int) -> None:
         raise RunError(f"the books do not agree: {dict(row)}")
 
 
-async def measure(cluster: Cluster, processes: Processes, home: Path, count: int, merchants: int) -> dict[str, Any]:
+async def measure(cluster: Cluster, processes: Processes, home: Path, count: int, merchants: int, gentle: bool) -> dict[str, Any]:
     async with cluster.fresh() as url:
         variables = environment(home, SWITCH_DATABASE_URL=url)
         processes.run("migrate", [*SWITCH, "migrate"], variables)
         started = time.monotonic()
         await generate(url, count, merchants)
         say(f"{count} captured transactions of {merchants} merchants written in {time.monotonic() - started:.0f} s")
-        ran = await asyncio.to_thread(timed, [*SWITCH, "cutover", "run", "bench", DAY.isoformat()], variables, home)
+        command = [*SWITCH, "cutover", "run", "bench", DAY.isoformat(), *(["--gentle"] if gentle else [])]
+        ran = await asyncio.to_thread(timed, command, variables, home)
         await check(url, count)
         say(f"{count}: priced, posted and cut over in {ran.seconds:.1f} s with {ran.rss_mb:.0f} MB")
     return {"count": count, "merchants": merchants, "cutover_s": round(ran.seconds, 2), "cutover_rss_mb": round(ran.rss_mb, 1)}
 
 
-def faults(runs: list[dict[str, Any]]) -> list[str]:
+def faults(runs: list[dict[str, Any]], gentle: bool) -> list[str]:
     """Which limits were broken; those of a million hold for fewer in proportion of nothing, so they are asked of a million alone."""
     found = [f"{run['count']}: {run['cutover_rss_mb']} MB are more than {RSS_MB_MAX:g}" for run in runs if run["cutover_rss_mb"] > RSS_MB_MAX]
     by_count = {run["count"]: run for run in runs}
     large, small = by_count.get(MILLION), by_count.get(TENTH)
-    if large is not None and large["cutover_s"] > SECONDS_MAX:
-        found.append(f"{large['cutover_s']} s are more than {SECONDS_MAX:g}")
+    seconds = GENTLE_SECONDS_MAX if gentle else SECONDS_MAX
+    if large is not None and large["cutover_s"] > seconds:
+        found.append(f"{large['cutover_s']} s are more than {seconds:g}")
     if large is not None and small is not None:
         if large["cutover_s"] > LINEAR_MAX * small["cutover_s"]:
             found.append(f"ten times as many took {large['cutover_s'] / small['cutover_s']:.1f} times as long, more than {LINEAR_MAX:g}")
@@ -150,6 +152,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtests.settlement", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--count", type=int, action="append", help=f"transactions; may be repeated; default: {TENTH} and {MILLION}")
     parser.add_argument("--merchants", type=int, default=2000)
+    parser.add_argument("--gentle", action="store_true", help="the cut-over as it runs beside payments")
     options = parser.parse_args()
     reports = ROOT / "reports"
     reports.mkdir(exist_ok=True)
@@ -160,11 +163,11 @@ def main() -> int:
         cluster = Cluster(processes, home)
         await cluster.check()
         for count in options.count or (TENTH, MILLION):
-            runs.append(await measure(cluster, processes, home, count, options.merchants))
+            runs.append(await measure(cluster, processes, home, count, options.merchants, options.gentle))
 
     try:
         asyncio.run(all_runs())
-        failures += faults(runs)
+        failures += faults(runs, options.gentle)
     except (RunError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, subprocess.SubprocessError) as error:
         failures.append(str(error) or type(error).__name__)
     finally:

@@ -25,6 +25,8 @@ def parsers(verbs: Any) -> None:
         parser.add_argument("acquirer", help="name or acq_...")
         parser.add_argument("date", nargs="?", type=_date,
                             help="business date, YYYY-MM-DD; default: the oldest that is not finished (run), all (status)")
+        if kind == "run":
+            _run_options(parser)
 
 
 def _date(text: str) -> date:
@@ -32,6 +34,10 @@ def _date(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError("it must be a date such as 2026-11-23") from None
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--gentle", action="store_true", help="slower, so that payments beside it keep their answer times")
 
 
 async def work(options: argparse.Namespace, url: str, say: Callable[[str], None]) -> int:
@@ -50,7 +56,7 @@ async def work(options: argparse.Namespace, url: str, say: Callable[[str], None]
             return 0
     finally:
         await connection.close()
-    return _told(await cutover.run(connect, acquirer_id, options.date), acquirer_id, say)
+    return _told(await cutover.run(connect, acquirer_id, options.date, gentle=options.gentle), acquirer_id, say)
 
 
 def _tell(row: dict[str, Any], say: Callable[[str], None]) -> None:

@@ -45,7 +45,7 @@ class Closing:
 
     async def _run(self, acquirer_id: UUID, business_date: date) -> None:
         try:
-            done = await cutover.run(self.connect, acquirer_id, business_date)
+            done = await cutover.run(self.connect, acquirer_id, business_date, gentle=True)
         except Problem as problem:  # another runner works at it: as good as ours
             logs.info("cutover_not_run", acquirer_id=acquirer_id, detail=problem.detail)
             return

@@ -107,17 +107,17 @@ ON CONFLICT (merchant_id, transaction_id) DO UPDATE SET settled_on = NULL RETURN
 
 
 async def run(connect: Connect, acquirer_id: UUID, business_date: date | None = None, *, pricing: Pricing | None = None, told: Told = nobody_told,
-              grace_s: float = GRACE_S, wait_s: float | None = None, confirm_s: float = CONFIRM_S) -> Cutover:
+              grace_s: float = GRACE_S, wait_s: float | None = None, confirm_s: float = CONFIRM_S, gentle: bool = False) -> Cutover:
     """Runs the cut-over of a business date, by default the oldest that is not finished, to its end or to where it must wait.
 
     `connect` opens a writer's connection; two are used, and closed. `told` is called in the commit that states settlements. `wait_s`: how
-    long open transactions are waited for at most; by default the acquirer's answer timeout and a margin.
+    long open transactions are waited for at most; by default the acquirer's answer timeout and a margin. `gentle`: slower, beside payments.
     Raises Problem: not_found, conflict (an earlier day is not finished; another runner works).
     """
     writer = await connect()
     try:
         runner = Runner(connect, writer, await day_to_run(writer, acquirer_id, business_date), pricing or Metered(), told)
-        runner.grace_s, runner.wait_s, runner.confirm_s = grace_s, wait_s, confirm_s
+        runner.grace_s, runner.wait_s, runner.confirm_s, runner.gentle = grace_s, wait_s, confirm_s, gentle
         return await runner.run()
     finally:
         await writer.close()
@@ -148,6 +148,7 @@ class Runner:
     grace_s: float = GRACE_S
     wait_s: float | None = None
     confirm_s: float = CONFIRM_S
+    gentle: bool = False
 
     def __init__(self, connect: Connect, writer: Connection, day: Day, pricing: Pricing, told: Told) -> None:
         self.connect, self.writer, self.day, self.pricing, self.told = connect, writer, day, pricing, told
@@ -239,7 +240,7 @@ class Runner:
     async def _price(self, seconds: float) -> str:
         reader = await self.connect()
         try:
-            await Batch(reader, self.writer, self.day, self.pricing, self._progress).settle()
+            await Batch(reader, self.writer, self.day, self.pricing, self._progress, self.gentle).settle()
         finally:
             await reader.close()
         async with self._commit("price_end"):

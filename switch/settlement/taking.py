@@ -4,6 +4,7 @@ What a transaction is worth to its merchant (GROSS) is compared with what was se
 came later as an adjustment that names that day. Each commit holds whole merchants, so a restart goes on with those that have none.
 """
 
+import asyncio
 import json
 import os
 import time
@@ -24,6 +25,7 @@ from switch.settlement.calendar import Calendar, due
 from switch.settlement.pricing import Price, Pricer, Pricing, Settled, Taken
 
 PIECE = 2_000  # lines priced and copied at once
+GENTLE_PIECE, GENTLE_PAUSE_S = 200, 0.03  # where payments are made meanwhile: a few milliseconds of work, then the others' turn
 COMMIT = 20_000  # lines, or a little more: a commit ends with a merchant
 STATEMENT_S = 3600.0
 CARD_TYPES_KEPT = 10_000
@@ -148,7 +150,9 @@ class Group:
 class Batch:
     """One walk through a closed day. `progress` is told in every commit how many lines there are; it raises when the day is no longer ours."""
 
-    def __init__(self, reader: Connection, writer: Connection, day: Day, pricing: Pricing, progress: Callable[[int], Awaitable[None]]) -> None:
+    def __init__(self, reader: Connection, writer: Connection, day: Day, pricing: Pricing, progress: Callable[[int], Awaitable[None]],
+                 gentle: bool = False) -> None:
+        self.piece, self.pause_s = (GENTLE_PIECE, GENTLE_PAUSE_S) if gentle else (PIECE, 0.0)
         self.reader, self.writer, self.day, self.pricing, self.progress = reader, writer, day, pricing, progress
         self.calendars: dict[str, Calendar] = {}
         self.bins: list[tuple[str, str, str]] = []
@@ -178,7 +182,7 @@ class Batch:
                                 await transaction.start()
                         group = await self._begin(row)
                     group.rows.append(row)
-                    if len(group.rows) >= PIECE:
+                    if len(group.rows) >= self.piece:
                         await self._piece(group)
                 if group is not None:
                     await self._end(group)
@@ -189,7 +193,7 @@ class Batch:
         return self.written
 
     async def _rows(self) -> AsyncIterator[asyncpg.Record]:
-        async for row in self.reader.cursor(BATCH, *self.day, prefetch=PIECE, timeout=STATEMENT_S):
+        async for row in self.reader.cursor(BATCH, *self.day, prefetch=self.piece, timeout=STATEMENT_S):
             yield row
 
     async def _begin(self, row: asyncpg.Record) -> Group:
@@ -224,6 +228,8 @@ class Batch:
         await self.writer.copy_records_to_table("settlement_line", records=records, columns=LINE_COLUMNS, timeout=STATEMENT_S)
         self.lines += len(records)
         group.rows = []
+        if self.pause_s:
+            await asyncio.sleep(self.pause_s)
 
     async def _before(self, group: Group) -> dict[UUID, Settled]:
         sales = list({row["original_id"] for row in group.rows if row["type"] == "refund" and row["original_id"] is not None})
