@@ -8,7 +8,7 @@ READY := .venv/.ready
 LOCKED := requirements/run.txt requirements/dev.txt requirements/load.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help setup run test ablations check bench load faults kills lock
+.PHONY: help setup run test ablations check bench bench-settlement load faults kills lock
 
 help:
 	@echo "make setup   make .venv from the locked requirements (the other targets do it by themselves)"
@@ -17,6 +17,7 @@ help:
 	@echo "make ablations  takes each safeguard out of a copy: the test it names must go red"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   CPU per authorization against the baseline, memory, added time"
+	@echo "make bench-settlement  a million captured transactions priced, posted and cut over: seconds and memory"
 	@echo "make load    Locust: steady, ramp, spike; then the three books are compared"
 	@echo "make faults  48 kills and other faults of real processes; then the three books are compared (at most 10 minutes)"
 	@echo "make kills   204 of them (at most 25 minutes)"
@@ -60,6 +61,9 @@ check: $(READY)
 
 bench: $(READY)
 	@exec $(BIN)/python -m loadtests.bench $(ARGS)
+
+bench-settlement: $(READY)
+	@exec $(BIN)/python -m loadtests.settlement $(ARGS)
 
 load: $(READY)
 	@exec $(BIN)/python -m loadtests.load $(ARGS)

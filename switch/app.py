@@ -39,7 +39,7 @@ from switch.payments.follow_ups import FollowUps
 from switch.payments.history import History
 from switch.payments.journal import Journal
 from switch.payments.offline import OfflineSales
-from switch.payments.recovery import LEASE_S, LEASE_TRUSTED_S, RENEW_S, Recovery, claim, end, end_all
+from switch.payments.recovery import LEASE_S, LEASE_TRUSTED_S, RENEW_S, Recovery, claim, end, end_all, knows
 from switch.payments.reservations import Reservations
 from switch.payments.resolution import Resolution
 from switch.payments.reversals import Reversals
@@ -47,12 +47,15 @@ from switch.payments.undelivered import Undelivered
 from switch.payments.watch import Watch
 from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
+from switch.settlement.closing import Closing
+from switch.settlement.settlements import Settlements
 
 # Connections: of writes that may wait (operators, cancellations, evidence), of reads, and of what is owed, which waits for neither.
 WRITERS, READERS, OWED = 4, 6, 4
 DRAIN_MARGIN_S = 5.0
 READY_PROBE_S = 1.0
 PULSE_S = 0.05
+CONFIRM_S = 0.2
 GC_THRESHOLD = 50_000  # new objects per young collection: an authorization makes hundreds, nearly all die with it
 HOT_PATH = "/v1/authorizations"
 
@@ -124,6 +127,7 @@ class Switch:
         self.onboarding = Onboarding(self.writers, self.limits)
         self.resolution = Resolution(self.writers)
         self.approvals = Approvals(self.writers, {RESOLVE: self._resolve})
+        self.settlements, self.closing = Settlements(self.readers), Closing(self._writer)
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
                            folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
                            open_day=self.onboarding.open_business_day)
@@ -138,7 +142,7 @@ class Switch:
         await self.reservations.start()
         self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
                   self.evidence.work(), self.reversals.work(), self.expiry.work(), self._gauge(), self._pulse(), self.undelivered.work(),
-                  self.watch.work())
+                  self.watch.work(), self._confirm())
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
@@ -206,6 +210,7 @@ class Switch:
                 await self.journal.stop()
         with suppress(*database.UNKNOWN, asyncpg.PostgresError):
             await asyncio.wait_for(self.undelivered.write(), 2)
+        await self.closing.stop()
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -244,6 +249,19 @@ class Switch:
             self.lines.gauge()
             metrics.loop_lag.set(self.admission.lag)
             await asyncio.sleep(1)
+
+    async def _confirm(self) -> None:
+        """Says which directory version this worker uses, for those who wait until all use it."""
+        said = 0
+        while True:
+            version = self.directory.version
+            if version > said:
+                try:
+                    await knows(self.owed, self.lease.epoch, version)
+                    said = version
+                except (*database.UNKNOWN, asyncpg.PostgresError) as error:
+                    logs.warning("directory_not_confirmed", error=type(error).__name__)
+            await asyncio.sleep(CONFIRM_S)
 
     async def _pulse(self) -> None:
         """Measures by how much the loop is late: what waits in it waits so long before it is even looked at."""

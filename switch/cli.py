@@ -1,4 +1,4 @@
-"""The command line: `switch demo | serve | migrate | postgres | stub | onboard | acquirer | route`, `pricing`, and what `inquiries` asks."""
+"""The command line: `switch demo | serve | migrate | postgres | stub | onboard | acquirer | route`, and what the rooms below it add."""
 
 import argparse
 import asyncio
@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from switch import database, failpoints, inquiries, logs, pricing
+from switch import cutovers, database, failpoints, inquiries, logs, pricing
 from switch.api.onboard import shown
 from switch.demo import demo
 from switch.errors import PROBLEMS, Problem, SettingsError, StartError
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("postgres", help="the embedded PostgreSQL alone, in the foreground")
     verbs.add_parser("stub", help="the acquirer stub; options as of python -m acquirer_stubs")
     _onboarding_parsers(verbs)
+    cutovers.parsers(verbs)
     pricing.parsers(verbs)
     inquiries.parsers(verbs)
     return parser
@@ -192,6 +193,12 @@ async def _write_directory(options: argparse.Namespace, settings: Settings) -> i
     return 0
 
 
+async def _cut_over(options: argparse.Namespace, settings: Settings) -> int:
+    async with _database(settings) as url:
+        await database.migrate(url)
+        return await cutovers.work(options, url, say)
+
+
 async def _migrate(settings: Settings) -> int:
     async with _database(settings) as url:
         say(json.dumps({"schema": await database.migrate(url, lambda line: print(line, file=sys.stderr))}))
@@ -224,6 +231,7 @@ def _dispatch(options: argparse.Namespace, settings: Settings) -> int:
     commands: dict[str, Callable[[], Awaitable[int]]] = {
         "serve": lambda: serve(settings, say, options.workers or settings.workers),
         "migrate": lambda: _migrate(settings), "postgres": lambda: _postgres(settings),
+        "cutover": lambda: _cut_over(options, settings),
         "demo": lambda: demo(settings, say, _address(options.acquirer) if options.acquirer else None, options.once),
         **{verb: lambda: _write_directory(options, settings) for verb in ("onboard", "acquirer", "route")},
     }

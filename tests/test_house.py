@@ -38,7 +38,8 @@ TEST_PANS = frozenset({
 })
 PURE = ("messages/*", "switch/payments/transaction.py", "switch/payments/duties.py", "switch/payments/routing.py", "switch/payments/translation.py",
         "switch/payments/verbs.py", "switch/payments/admission.py", "switch/payments/timers.py", "switch/links/protocol.py",
-        "switch/links/handover.py", "switch/settlement/matching.py", "switch/settlement/fees.py", "switch/settlement/bills.py", "switch/settlement/terms.py",
+        "switch/links/handover.py", "switch/settlement/calendar.py", "switch/settlement/funding.py",
+        "switch/settlement/matching.py", "switch/settlement/fees.py", "switch/settlement/bills.py", "switch/settlement/terms.py",
         "switch/settlement/wording.py")
 IMPURE_MODULES = frozenset({"asyncio", "asyncpg", "fastapi", "os", "random", "socket", "time", "secrets", "threading", "subprocess"})
 IMPURE_CALLS = re.compile(r"\b(datetime\.now|datetime\.utcnow|date\.today|uuid[147]|token_bytes|token_hex|urandom|monotonic|perf_counter)$")
@@ -51,7 +52,8 @@ DOORS = {
     "asyncpg": ("switch/database.py", "switch/ids.py", "switch/directory.py", "switch/alerts.py", "switch/app.py", "switch/cli.py", "switch/parent.py", "switch/api/operator.py",
                 "switch/api/resolving.py", "switch/api/unmatched.py", "switch/links/numbering.py", "switch/links/slots.py", "switch/merchants/onboarding.py",
                 "switch/merchants/approvals.py", "switch/payments/*", "loadtests/bench.py", "loadtests/reversals.py", "loadtests/services.py",
-                "loadtests/overload.py", "switch/settlement/*"),
+                "loadtests/overload.py", "loadtests/settlement.py", "switch/settlement/*",
+                "switch/api/settlements.py"),
     "fastapi": ("switch/api/*",),
     "starlette": ("switch/api/*",),
     "orjson": ("switch/api/answers.py", "switch/api/terminal.py", "switch/payments/translation.py"),
@@ -375,8 +377,8 @@ def test_every_link_between_documents_leads_somewhere() -> None:
 
 
 def test_every_make_target_that_a_document_names_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", text_of("Makefile"), re.MULTILINE))
-    named = {word for path in tree() if path.endswith(".md") for word in re.findall(r"`make ([a-z]+)", text_of(path))}
+    targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.MULTILINE))
+    named = {word for path in tree() if path.endswith(".md") for word in re.findall(r"`make ([a-z-]+)", text_of(path))}
     assert named <= targets
     assert targets <= set(text_of("Makefile").split(".PHONY:")[1].split("\n")[0].split()), "make skips a target of a file's name"
 

@@ -16,6 +16,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import load_all_checks
 from schemathesis.specs.openapi import checks
 
+from switch.settlement import cutover
 from tests.flows import Shop, new_key, open_shop
 from tests.processes import CARD
 
@@ -23,7 +24,8 @@ from tests.processes import CARD
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module inside strategies")
 EXAMPLES = {GenerationMode.POSITIVE: 10, GenerationMode.NEGATIVE: 6}
 ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "operator", "till"), "onboarding": ("operator", "operator", "till"),
-         "operations": ("operator", "operator", "merchant.one"), "problems": ("till",), "follow-ups": ("till", "till", "dual", "merchant.one")}
+         "operations": ("operator", "operator", "merchant.one"), "problems": ("till",), "follow-ups": ("till", "till", "dual", "merchant.one"),
+         "settlement": ("operator", "operator", "merchant.one", "till")}
 # What needs a state that no drawn request brings about: an alert, a parked reversal, somebody's request for approval, terms with room for a tip.
 NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{ident}/retry", "POST /v1/reversals/{ident}/resolve", "POST /v1/approvals/{ident}",
                   "POST /v1/approvals/{ident}/refuse", "POST /v1/authorizations/{authorization}/tips", "POST /v1/advices"}
@@ -49,6 +51,10 @@ async def known(shop: Shop) -> dict[str, Any]:
     terminal, keys = await made("terminals", store=store, name="spare"), [new_key() for _ in range(4)]
     acquirer = await made("acquirers", name="spare", dialect="iso87_ascii", host="127.0.0.1", port=9, number_terminals=False)
     await shop.ask("PATCH", f"/v1/acquirers/{acquirer}", {"status": "down"}, "operator")
+    await shop.pay(5000)
+    await cutover.run(shop.switch._writer, shop.ids["acquirer.single"], grace_s=0.1)
+    await shop.caught_up()
+    settlement = (await shop.ask("GET", "/v1/settlements", key="merchant.one")).body["items"][0]["id"]
     sales = [(await shop.pay(5000 + at, key, till)).body["id"] for at, key in enumerate(keys) for till in ("till", "dual")]
     held = [(await shop.pay(9000 + 100 * at, key="till", type="preauthorization")).body["id"] for at in range(12)]
     await shop.ask("PATCH", f"/v1/merchants/{merchant}", {"status": "suspended"}, "operator")
@@ -56,7 +62,7 @@ async def known(shop: Shop) -> dict[str, Any]:
     return {"organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
             "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
             "routes": await made("routes", acquirer=acquirer, merchant=merchant), "keys": await made("keys", role="terminal", terminal=terminal),
-            "sales": sales, "held": held, "idempotency_keys": keys}
+            "settlement": settlement, "seller": shop.shown("merchant.one"), "sales": sales, "held": held, "idempotency_keys": keys}
 
 
 TERMS = {"name": "Flat", "currency": "*", "rules": [{"name": "All", "price": {"basis_points": 60}}]}
@@ -72,14 +78,16 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
             case.path_parameters[name] = random.choice(known["held" if case.method == "POST" and not case.operation.path.endswith("/reversals") else "sales"])
         elif name == "ident" and kind in known:
             case.path_parameters[name] = known[kind]
-        elif name in ("acquirer", "merchant"):
+        elif name in ("acquirer", "merchant", "settlement"):
             case.path_parameters[name] = known[name]
         elif name == "code":
             case.path_parameters[name] = random.choice(["invalid", "not_found"])
     if "idempotency_key" in (case.query or {}):
         case.query["idempotency_key"] = random.choice(known["idempotency_keys"])
-    for name in ("after", "store", "terminal", "acquirer"):
+    for name in ("after", "store", "terminal", "acquirer", "from", "to", "date", "business_date"):
         (case.query or {}).pop(name, None)
+    if kind == "balance":
+        case.query = {**(case.query or {}), "merchant": known["seller"]}
     if case.operation.path == "/v1/authorizations" and isinstance(case.body, dict):
         sell(case, case.body, random)
     elif case.operation.definition.raw["tags"][0] == "follow-ups":
@@ -106,6 +114,8 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
         case "/v1/keys":
             of_person = {"role": "operator", "terminal": None, "merchant": None, "person": "Some Body"}
             return random.choice([of_person, {"role": "terminal", "terminal": known["terminal"], "merchant": None, "person": None}])
+        case "/v1/acquirers/{acquirer}/cutovers":
+            return {"business_date": None}
         case "/v1/terminals":
             return {"numbers": None}
         case "/v1/merchants/{ident}" | "/v1/terminals/{ident}":

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from switch import metrics
-from switch.api import estimates, follow_ups, merchant, offline, operator, problems, resolving, tariffs, terms
+from switch.api import cutovers, estimates, follow_ups, merchant, offline, operator, problems, resolving, settlements, tariffs, terms
 from switch.api.documented import complete, documented
 from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails, refused
 from switch.api.terminal import AuthorizationRequest, CancellationRequest
@@ -29,6 +29,8 @@ from switch.payments.offline import OfflineSales
 from switch.payments.resolution import Resolution
 from switch.payments.undelivered import Undelivered
 from switch.security.vault import Vault
+from switch.settlement.closing import Closing
+from switch.settlement.settlements import Settlements
 
 EXAMPLE = {
     "type": "purchase", "amount": 10000, "currency": "CNY", "terminal_trace": "000017", "reference": "table 4",
@@ -53,6 +55,8 @@ class Parts(Protocol):
     links: dict[UUID, Link]
     writers: Pool
     readers: Pool
+    settlements: Settlements
+    closing: Closing
 
     def admit(self) -> None: ...
     async def readiness(self) -> tuple[bool, dict[str, Any]]: ...
@@ -90,6 +94,8 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(estimates.router(lambda: parts, caller_of))
     app.include_router(operator.router(caller_of, parts.onboarding, links, parts.writers))
     app.include_router(resolving.router(caller_of, parts.resolution, parts.approvals))
+    app.include_router(settlements.router(parts, caller_of))
+    app.include_router(cutovers.router(parts, caller_of))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -111,7 +117,7 @@ def application(parts: Parts) -> FastAPI:
         return HTMLResponse(page(app.openapi()), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
-                   *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS])
+                   *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS])
     return app
 
 

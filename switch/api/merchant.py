@@ -133,7 +133,7 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
             merchant_id=caller.merchant_id, store_id=_store(caller, _identified("store", store)), terminal_id=_identified("terminal", terminal),
             # an RRN is looked up in the acquirers' index, so all of them are named
             acquirer_ids=(acquirer_id,) if acquirer_id else tuple(parts.directory.acquirers) if rrn else None,
-            since=_aware(since), until=_aware(until), states=(STATE_OF[status],) if status else None, payment_status=payment_status, type=type_,
+            since=aware(since), until=aware(until), states=(STATE_OF[status],) if status else None, payment_status=payment_status, type=type_,
             rrn=rrn, stan=stan, approval_code=approval_code, reference=reference, last4=last4, token=bytes.fromhex(token) if token else None,
             amount_min=min_, amount_max=max_, before=_identified("transaction", after))
         rows = await parts.history.page(wanted, limit + 1)
@@ -153,7 +153,7 @@ def _store(caller: Caller, store_id: UUID | None) -> UUID | None:
     return caller.store_id
 
 
-def _aware(at: datetime | None) -> datetime | None:
+def aware(at: datetime | None) -> datetime | None:
     if at is None:
         return None
     aware = at if at.tzinfo is not None else at.replace(tzinfo=UTC)

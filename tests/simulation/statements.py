@@ -379,6 +379,12 @@ def renew(session: Session, epoch: int, lease: timedelta) -> Rows:
     return [(1,)]
 
 
+@statement(recovery.KNOWS)
+def knows(session: Session, epoch: int, version: int) -> Rows:
+    """Nothing that the books of a simulation look at."""
+    return []
+
+
 @statement(recovery.CLOCK)
 def time_of_day(session: Session) -> Rows:
     return [(session.now,)]
