@@ -116,7 +116,6 @@ class EdgeProtocol(HttpToolsProtocol):
     _head = 0  # bytes of this head in earlier segments
     _once: dict[bytes, bytes]  # what this head says in the headers of _ONCE
     _body = 0  # bytes of body so far, without chunk framing
-    _body_max = 0
     _uploading = False
     _step = 0  # bytes of body at which the clock of an upload starts anew
     _discarded = 0
@@ -188,10 +187,12 @@ class EdgeProtocol(HttpToolsProtocol):
         if (self._segment > limits.head_bytes or self._head + self._segment > limits.head_bytes) and self._head_size() > limits.head_bytes:
             self._stop("headers_too_large")
         # The parser has refused a Content-Length that is not a number or stands beside Transfer-Encoding (RFC 9112, 6.3).
-        self._uploading = self.parser.get_method() == b"POST" and self.url.partition(b"?")[0] in UPLOADS
-        self._body_max, self._step = limits.upload_bytes if self._uploading else limits.body_bytes, limits.upload_step
-        if b"content-length" in once and int(once[b"content-length"]) > self._body_max:
-            self._stop("body_too_large")
+        self._uploading = False
+        if b"content-length" not in once or int(once[b"content-length"]) > limits.body_bytes:
+            self._uploading = self.parser.get_method() == b"POST" and self.url.partition(b"?")[0] in UPLOADS
+            self._step = limits.upload_step
+            if int(once.get(b"content-length", b"0")) > (limits.upload_bytes if self._uploading else limits.body_bytes):
+                self._stop("body_too_large")
         if b"host" not in once and self.parser.get_http_version() != "1.0":
             self._stop("request_malformed")
         if b"transfer-encoding" in once and (once[b"transfer-encoding"].lower() != b"chunked" or self.parser.get_http_version() != "1.1"):
@@ -227,7 +228,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
-        if self._body > self._body_max:
+        if self._body > (self.limits.upload_bytes if self._uploading else self.limits.body_bytes):
             self._stop("body_too_large")
         if self._uploading and self._body >= self._step:
             self._step, self._read_by = self._body + self.limits.upload_step, 0.0
