@@ -431,6 +431,14 @@ number_block        name
 organisation        name
 route               brand
 schema_version      version_num
+clearing_file         document format institution name received_by dates sha256
+clearing_line         rrn stan terminal acceptor approval_code kind currency reference
+funding_entry         currency
+reconciliation_comment by what text
+reconciliation_exception kind subject rule rrn currency state owner resolution resolved_by approved_by
+reconciliation_finding kind rule rrn movement currency
+reconciliation_run    state cause matched found digest
+statement_entry       currency bank_reference text
 store               name city country time_zone
 terminal            name status
 transaction         idempotency_key currency entry_mode masked_pan brand pan_token_key pan_sealed pan_key card_sequence_number emv
