@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from random import Random
 from typing import Any
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
@@ -16,8 +17,9 @@ from schemathesis import GenerationMode
 from schemathesis.checks import load_all_checks
 from schemathesis.specs.openapi import checks
 
+from switch.ids import show
 from switch.settlement import cutover
-from tests.flows import Shop, new_key, open_shop
+from tests.flows import Shop, eventually, new_key, open_shop
 from tests.processes import CARD
 
 # The switch runs beside the strategies in this process and draws its own jitter: hypothesis takes that for a draw of ours.
@@ -28,7 +30,8 @@ ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "operator"
          "settlement": ("operator", "operator", "merchant.one", "till")}
 # What needs a state that no drawn request brings about: an alert, a parked reversal, somebody's request for approval, terms with room for a tip.
 NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{ident}/retry", "POST /v1/reversals/{ident}/resolve", "POST /v1/approvals/{ident}",
-                  "POST /v1/approvals/{ident}/refuse", "POST /v1/authorizations/{authorization}/tips", "POST /v1/advices"}
+                  "POST /v1/approvals/{ident}/refuse", "POST /v1/authorizations/{authorization}/tips", "POST /v1/advices", "GET /v1/jobs/{ident}", "POST /v1/jobs/{ident}/retry",
+                  "POST /v1/jobs/{ident}/cancel"}
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -58,10 +61,16 @@ async def known(shop: Shop) -> dict[str, Any]:
     sales = [(await shop.pay(5000 + at, key, till)).body["id"] for at, key in enumerate(keys) for till in ("till", "dual")]
     held = [(await shop.pay(9000 + 100 * at, key="till", type="preauthorization")).body["id"] for at in range(12)]
     await shop.ask("PATCH", f"/v1/merchants/{merchant}", {"status": "suspended"}, "operator")
+    export = (await shop.ask("POST", "/v1/exports", {"of": "settlement", "settlement": settlement, "format": "csv"}, "merchant.one")).body["id"]
+
+    async def written() -> bool:
+        return bool((await shop.ask("GET", f"/v1/exports/{export}", key="merchant.one")).body["state"] == "done")
+
+    await eventually(written, "the export is not written", 20)
     return {"organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
             "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
             "routes": await made("routes", acquirer=acquirer, merchant=merchant), "keys": await made("keys", role="terminal", terminal=terminal),
-            "settlement": settlement, "seller": shop.shown("merchant.one"), "sales": sales, "held": held, "idempotency_keys": keys}
+            "settlement": settlement, "seller": shop.shown("merchant.one"), "export": export, "sales": sales, "held": held, "idempotency_keys": keys}
 
 
 NUMBERS = {"card_acceptor_terminal": "S0000001", "card_acceptor": "SPARE0000000001"}
@@ -75,7 +84,7 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
             case.path_parameters[name] = random.choice(known["held" if case.method == "POST" and not case.operation.path.endswith("/reversals") else "sales"])
         elif name == "ident" and kind in known:
             case.path_parameters[name] = known[kind]
-        elif name in ("acquirer", "merchant", "settlement"):
+        elif name in ("acquirer", "merchant", "settlement", "export"):
             case.path_parameters[name] = known[name]
         elif name == "code":
             case.path_parameters[name] = random.choice(["invalid", "not_found"])
@@ -91,6 +100,9 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
         case.headers["Idempotency-Key"] = new_key()
         case.body = {name: random.randrange(1, 9) for name in ("amount", "tip_amount") if isinstance(case.body, dict) and name in case.body}
         case.body |= {"authorization": random.choice(known["sales"]), "amount": 1} if case.operation.path == "/v1/refunds" else {}
+    elif case.operation.path == "/v1/exports":
+        case.body = {"of": "transactions", "format": "csv", "status": "approved", "merchant": show("merchant", UUID(int=0))} if random.random() < 0.2 else {
+            "of": "settlement", "settlement": known["settlement"], "format": random.choice(["csv", "json", "xlsx"])}
     elif isinstance(case.body, dict):
         case.body |= {name: known[name] for name in ("organisation", "merchant", "store", "terminal", "acquirer") if case.body.get(name) is not None}
         case.body |= {name: value for name, value in sound(random).items() if case.body.get(name) is not None}

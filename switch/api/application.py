@@ -10,8 +10,9 @@ from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from switch import metrics
-from switch.api import cutovers, follow_ups, merchant, offline, operator, problems, resolving, settlements, terms
+from switch.api import cutovers, exports, follow_ups, jobs, merchant, offline, operator, problems, resolving, settlements, terms
 from switch.api.documented import complete, documented
+from switch.api.download import Places
 from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails, refused
 from switch.api.terminal import AuthorizationRequest, CancellationRequest
 from switch.callers import Caller, identify
@@ -30,6 +31,8 @@ from switch.payments.resolution import Resolution
 from switch.payments.undelivered import Undelivered
 from switch.security.vault import Vault
 from switch.settlement.closing import Closing
+from switch.settlement.exports import Connect, Exports
+from switch.settlement.paper import Press
 from switch.settlement.settlements import Settlements
 
 EXAMPLE = {
@@ -54,10 +57,14 @@ class Parts(Protocol):
     approvals: Approvals
     links: dict[UUID, Link]
     writers: Pool
+    exports: Exports
+    press: Press
+    places: Places
     settlements: Settlements
     closing: Closing
 
     def admit(self) -> None: ...
+    def reader(self) -> Connect: ...
     async def readiness(self) -> tuple[bool, dict[str, Any]]: ...
 
 
@@ -91,6 +98,8 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(terms.router(lambda: parts.writers, caller_of))
     app.include_router(operator.router(caller_of, parts.onboarding, links, parts.writers))
     app.include_router(resolving.router(caller_of, parts.resolution, parts.approvals))
+    app.include_router(jobs.router(caller_of, parts.writers))
+    app.include_router(exports.router(parts, caller_of))
     app.include_router(settlements.router(parts, caller_of))
     app.include_router(cutovers.router(parts, caller_of))
     app.include_router(problems.router)
@@ -114,7 +123,7 @@ def application(parts: Parts) -> FastAPI:
         return HTMLResponse(page(app.openapi()), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
-                   *operator.MODELS, *resolving.MODELS, *cutovers.MODELS])
+                   *operator.MODELS, *resolving.MODELS, *cutovers.MODELS, *exports.MODELS])
     return app
 
 
