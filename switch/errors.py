@@ -55,6 +55,7 @@ PROBLEMS = MappingProxyType({
     "amount_exceeds_refundable": Kind(409, "The amount is more than may be refunded", "See `amounts.left_to_refund`."),
     "follow_up_open": Kind(409, "Another step of it has no outcome yet", "Wait for Retry-After, then send the same request again."),
     "follow_up_exists": Kind(409, "Something was built on it", "Void or refund it instead."),
+    "no_pdf": Kind(501, "No PDF can be made here", "Ask for format=html and print that, or let the operator install the extra `reports`."),
     "no_route": Kind(503, "No acquirer serves this terminal", "Ask the operator: the terminal needs a route and an acquirer's terminal number."),
     "acquirer_unavailable": Kind(503, "The acquirer cannot be reached", "Nothing was sent. Try again after Retry-After under the same key."),
     "reversal_pending": Kind(503, "This terminal's last reversal is not done", "Nothing was sent. Try again after Retry-After under the same key."),

@@ -1,4 +1,4 @@
-"""The commands that ask a running switch over HTTP with an operator's key: links, story, unmatched, reversals, approvals, reconcile."""
+"""The commands that ask a running switch over HTTP with an operator's key."""
 
 import argparse
 import http.client
@@ -52,6 +52,13 @@ def parsers(verbs: Any) -> None:
 
     kinds = verbs.add_parser("reconcile", help="clearing files, bank statements, runs and exceptions").add_subparsers(dest="kind", required=True)
     _reconcile_parsers(kinds)
+    kinds = verbs.add_parser("jobs", help="background jobs: list, show, try again").add_subparsers(dest="kind", required=True)
+    listed = asking(kinds.add_parser("list"))
+    listed.add_argument("--state", choices=("queued", "running", "waiting", "done", "failed", "cancelled"))
+    listed.add_argument("--job-kind", metavar="KIND", help="such as export")
+    for kind, text in (("show", "one job, with its arguments and detail"), ("retry", "now, and with all its attempts"),
+                       ("cancel", "one that runs stops within seconds")):
+        asking(kinds.add_parser(kind, help=text)).add_argument("job", help="job_...")
 
 
 def _reconcile_parsers(kinds: Any) -> None:
@@ -129,6 +136,14 @@ def _question(options: argparse.Namespace) -> Question:
         case "approvals", kind:
             return Question("POST", f"/v1/approvals/{quoted(options.approval)}{'/refuse' if kind == 'refuse' else ''}", {},
                             lambda body: iter([_approval(body)]))
+        case "jobs", "list":
+            asked = {"limit": "200", "state": options.state, "kind": options.job_kind}
+            query = "&".join(f"{name}={quoted(value)}" for name, value in asked.items() if value)
+            return Question("GET", f"/v1/jobs?{query}", None, _each(_job))
+        case "jobs", "show":
+            return Question("GET", f"/v1/jobs/{quoted(options.job)}", None, _whole_job)
+        case "jobs", kind:
+            return Question("POST", f"/v1/jobs/{quoted(options.job)}/{kind}", {}, lambda body: iter([_job(body)]))
     if not options.action:
         return Question("GET", "/v1/links", None, _each(_line))
     if options.acquirer is None:
@@ -226,6 +241,20 @@ def _reversal(row: Any) -> str:
 def _approval(row: Any) -> str:
     decided = f"  {row['state']} by {row['decided_by']}" if row["decided_by"] else f"  {row['state']} until {row['expires_at']}"
     return f"{row['id']}  {row['kind']} {row['object']} {json.dumps(row['payload'])}  asked by {row['requested_by']}: {row['reason']}{decided}"
+
+
+def _job(row: Any) -> str:
+    done, total = row["progress"]["done"], row["progress"]["total"]
+    progress = "" if not done and total is None else f"  {done}" if total is None else f"  {done}/{total}"
+    return (f"{row['id']}  {row['kind']} {row['key']}  {row['state']}{progress}  {row['attempts']} attempts  asked by {row['asked_by']}"
+            + (f"  {row['error']}" if row["error"] else ""))
+
+
+def _whole_job(row: Any) -> Iterator[str]:
+    yield _job(row)
+    for name in ("merchant", "arguments", "detail", "cancel_asked_by", "created_at", "started_at", "not_before", "ended_at"):
+        if row[name]:
+            yield f"  {name.replace('_', ' ')}: {json.dumps(row[name], ensure_ascii=False) if isinstance(row[name], dict) else row[name]}"
 
 
 def _asked(row: Any) -> Iterator[str]:

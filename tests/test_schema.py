@@ -424,6 +424,7 @@ directory_change    kind key
 link_slot           address
 duty                kind state cause match_key last_code closed_by parked_reason
 idempotency         route
+job                 kind key arguments asked_by state detail error cancel_asked_by
 merchant            name status mcc time_zone duplicate_policy undelivered calendar
 merchant_loss       currency
 merchant_tariff     terms created_by

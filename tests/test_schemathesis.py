@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from random import Random
 from typing import Any
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
@@ -16,8 +17,9 @@ from schemathesis import GenerationMode
 from schemathesis.checks import load_all_checks
 from schemathesis.specs.openapi import checks
 
+from switch.ids import show
 from switch.settlement import cutover
-from tests.flows import Shop, new_key, open_shop
+from tests.flows import Shop, eventually, new_key, open_shop
 from tests.processes import CARD
 
 # The switch runs beside the strategies in this process and draws its own jitter: hypothesis takes that for a draw of ours.
@@ -31,7 +33,8 @@ NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{id
                   "POST /v1/approvals/{ident}/refuse", "POST /v1/authorizations/{authorization}/tips", "POST /v1/advices",
                   # A file that is whole, and an exception that it brings: tests/test_reconciliation_flow.py has them.
                   "POST /v1/clearing-files", "GET /v1/exceptions/{ident}", "POST /v1/exceptions/{ident}/comments", "POST /v1/exceptions/{ident}/assign",
-                  "POST /v1/exceptions/{ident}/resolve"}
+                  "POST /v1/exceptions/{ident}/resolve",
+                   "GET /v1/jobs/{ident}", "POST /v1/jobs/{ident}/retry", "POST /v1/jobs/{ident}/cancel"}
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -61,11 +64,17 @@ async def known(shop: Shop) -> dict[str, Any]:
     sales = [(await shop.pay(5000 + at, key, till)).body["id"] for at, key in enumerate(keys) for till in ("till", "dual")]
     held = [(await shop.pay(9000 + 100 * at, key="till", type="preauthorization")).body["id"] for at in range(12)]
     await shop.ask("PATCH", f"/v1/merchants/{merchant}", {"status": "suspended"}, "operator")
-    await made(f"merchants/{shop.shown('merchant.one')}/tariffs", effective_from="2026-01-01", terms=TERMS)
+    await made(f"merchants/{shop.shown('merchant.one')}/tariffs", effective_from="2039-01-01", terms=TERMS)
+    export = (await shop.ask("POST", "/v1/exports", {"of": "settlement", "settlement": settlement, "format": "csv"}, "merchant.one")).body["id"]
+
+    async def written() -> bool:
+        return bool((await shop.ask("GET", f"/v1/exports/{export}", key="merchant.one")).body["state"] == "done")
+
+    await eventually(written, "the export is not written", 20)
     return {"organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
             "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
             "routes": await made("routes", acquirer=acquirer, merchant=merchant), "keys": await made("keys", role="terminal", terminal=terminal),
-            "settlement": settlement, "seller": shop.shown("merchant.one"), "sales": sales, "held": held, "idempotency_keys": keys}
+            "settlement": settlement, "seller": shop.shown("merchant.one"), "export": export, "sales": sales, "held": held, "idempotency_keys": keys}
 
 
 TERMS = {"name": "Flat", "currency": "*", "rules": [{"name": "All", "price": {"basis_points": 60}}]}
@@ -81,10 +90,27 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
             case.path_parameters[name] = random.choice(known["held" if case.method == "POST" and not case.operation.path.endswith("/reversals") else "sales"])
         elif name == "ident" and kind in known:
             case.path_parameters[name] = known[kind]
-        elif name in ("acquirer", "merchant", "settlement"):
+        elif name in ("acquirer", "merchant", "settlement", "export"):
             case.path_parameters[name] = known[name]
         elif name == "code":
             case.path_parameters[name] = random.choice(["invalid", "not_found"])
+    asked_soundly(case, kind, known, random)
+    if case.operation.path == "/v1/authorizations" and isinstance(case.body, dict):
+        sell(case, case.body, random)
+    elif case.operation.definition.raw["tags"][0] == "follow-ups":
+        case.headers["Idempotency-Key"] = new_key()
+        case.body = {name: random.randrange(1, 9) for name in ("amount", "tip_amount") if isinstance(case.body, dict) and name in case.body}
+        case.body |= {"authorization": random.choice(known["sales"]), "amount": 1} if case.operation.path == "/v1/refunds" else {}
+    elif case.operation.path == "/v1/exports":
+        case.body = {"of": "transactions", "format": "csv", "status": "approved", "merchant": show("merchant", UUID(int=0))} if random.random() < 0.2 else {
+            "of": "settlement", "settlement": known["settlement"], "format": random.choice(["csv", "json", "xlsx"])}
+    elif isinstance(case.body, dict):
+        case.body |= {name: known[name] for name in ("organisation", "merchant", "store", "terminal", "acquirer") if case.body.get(name) is not None}
+        case.body |= {name: value for name, value in sound(random).items() if case.body.get(name) is not None}
+        case.body |= harmless(case.operation.path, known, random)
+
+
+def asked_soundly(case: Any, kind: str, known: dict[str, Any], random: Random) -> None:
     if "idempotency_key" in (case.query or {}):
         case.query["idempotency_key"] = random.choice(known["idempotency_keys"])
     for name in ("after", "store", "terminal", "acquirer", "from", "to", "date", "business_date"):
@@ -94,16 +120,6 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
         case.query["acquirer"] = known["acquirer"]
     if kind == "balance":
         case.query = {**(case.query or {}), "merchant": known["seller"]}
-    if case.operation.path == "/v1/authorizations" and isinstance(case.body, dict):
-        sell(case, case.body, random)
-    elif case.operation.definition.raw["tags"][0] == "follow-ups":
-        case.headers["Idempotency-Key"] = new_key()
-        case.body = {name: random.randrange(1, 9) for name in ("amount", "tip_amount") if isinstance(case.body, dict) and name in case.body}
-        case.body |= {"authorization": random.choice(known["sales"]), "amount": 1} if case.operation.path == "/v1/refunds" else {}
-    elif isinstance(case.body, dict):
-        case.body |= {name: known[name] for name in ("organisation", "merchant", "store", "terminal", "acquirer") if case.body.get(name) is not None}
-        case.body |= {name: value for name, value in sound(random).items() if case.body.get(name) is not None}
-        case.body |= harmless(case.operation.path, known, random)
 
 
 def sound(random: Random) -> dict[str, Any]:

@@ -7,7 +7,7 @@ our point of view: money that comes to us is positive.
 from alembic import op
 
 revision = "0012"
-down_revision = "0008"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 

@@ -13,7 +13,9 @@ from switch import metrics
 from switch.api import (
     cutovers,
     estimates,
+    exports,
     follow_ups,
+    jobs,
     merchant,
     offline,
     operator,
@@ -25,6 +27,7 @@ from switch.api import (
     terms,
 )
 from switch.api.documented import complete, documented
+from switch.api.download import Places
 from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails, refused
 from switch.api.terminal import AuthorizationRequest, CancellationRequest
 from switch.callers import Caller, identify
@@ -44,7 +47,9 @@ from switch.payments.undelivered import Undelivered
 from switch.security.vault import Vault
 from switch.settlement.closing import Closing
 from switch.settlement.exceptions import Exceptions
+from switch.settlement.exports import Connect, Exports
 from switch.settlement.intake import Intake
+from switch.settlement.paper import Press
 from switch.settlement.runs import Runs
 from switch.settlement.settlements import Settlements
 
@@ -74,10 +79,14 @@ class Parts(Protocol):
     links: dict[UUID, Link]
     writers: Pool
     readers: Pool
+    exports: Exports
+    press: Press
+    places: Places
     settlements: Settlements
     closing: Closing
 
     def admit(self) -> None: ...
+    def reader(self) -> Connect: ...
     async def readiness(self) -> tuple[bool, dict[str, Any]]: ...
 
 
@@ -114,6 +123,8 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(operator.router(caller_of, parts.onboarding, links, parts.writers))
     app.include_router(resolving.router(caller_of, parts.resolution, parts.approvals))
     app.include_router(reconciliation.router(parts, caller_of))
+    app.include_router(jobs.router(caller_of, parts.writers))
+    app.include_router(exports.router(parts, caller_of))
     app.include_router(settlements.router(parts, caller_of))
     app.include_router(cutovers.router(parts, caller_of))
     app.include_router(problems.router)
@@ -137,7 +148,8 @@ def application(parts: Parts) -> FastAPI:
         return HTMLResponse(page(app.openapi()), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
-                   *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS])
+                   *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
+                   *exports.MODELS])
     return app
 
 
