@@ -54,6 +54,8 @@ async def known(shop: Shop) -> dict[str, Any]:
     await shop.pay(5000)
     await cutover.run(shop.switch._writer, shop.ids["acquirer.single"], grace_s=0.1)
     await shop.caught_up()
+    await shop.ask("PUT", "/v1/calendars/spare", {"weekend": [7]}, "operator")
+    held_back = await shop.ask("POST", f"/v1/merchants/{merchant}/holds", {"currency": "CNY", "reason": "Spare and held"}, "operator")
     settlement = (await shop.ask("GET", "/v1/settlements", key="merchant.one")).body["items"][0]["id"]
     sales = [(await shop.pay(5000 + at, key, till)).body["id"] for at, key in enumerate(keys) for till in ("till", "dual")]
     held = [(await shop.pay(9000 + 100 * at, key="till", type="preauthorization")).body["id"] for at in range(12)]
@@ -61,7 +63,7 @@ async def known(shop: Shop) -> dict[str, Any]:
     return {"organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
             "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
             "routes": await made("routes", acquirer=acquirer, merchant=merchant), "keys": await made("keys", role="terminal", terminal=terminal),
-            "settlement": settlement, "seller": shop.shown("merchant.one"), "sales": sales, "held": held, "idempotency_keys": keys}
+            "settlement": settlement, "calendar": "spare", "hold": held_back.body["id"], "seller": shop.shown("merchant.one"), "sales": sales, "held": held, "idempotency_keys": keys}
 
 
 NUMBERS = {"card_acceptor_terminal": "S0000001", "card_acceptor": "SPARE0000000001"}
@@ -75,7 +77,7 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
             case.path_parameters[name] = random.choice(known["held" if case.method == "POST" and not case.operation.path.endswith("/reversals") else "sales"])
         elif name == "ident" and kind in known:
             case.path_parameters[name] = known[kind]
-        elif name in ("acquirer", "merchant", "settlement"):
+        elif name in ("acquirer", "merchant", "settlement", "hold", "calendar"):
             case.path_parameters[name] = known[name]
         elif name == "code":
             case.path_parameters[name] = random.choice(["invalid", "not_found"])
@@ -92,7 +94,7 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
         case.body = {name: random.randrange(1, 9) for name in ("amount", "tip_amount") if isinstance(case.body, dict) and name in case.body}
         case.body |= {"authorization": random.choice(known["sales"]), "amount": 1} if case.operation.path == "/v1/refunds" else {}
     elif isinstance(case.body, dict):
-        case.body |= {name: known[name] for name in ("organisation", "merchant", "store", "terminal", "acquirer") if case.body.get(name) is not None}
+        case.body |= {name: known[name] for name in ("organisation", "merchant", "store", "terminal", "acquirer", "calendar") if case.body.get(name) is not None}
         case.body |= {name: value for name, value in sound(random).items() if case.body.get(name) is not None}
         case.body |= harmless(case.operation.path, known, random)
 
@@ -100,7 +102,7 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
 def sound(random: Random) -> dict[str, Any]:
     return {"name": f"n{random.randrange(10**9)}", "mcc": "5812", "time_zone": "Asia/Shanghai", "country": "CN", "city": "Shanghai", "dialect": "iso87_ascii",
             "host": "127.0.0.1", "port": 9, "person": "Some Body", "institution_code": "12345678", "priority": 500, "brand": "visa", "answer_timeout_ms": 3000,
-            "reversal_grace_ms": 500, "max_in_flight": 100, "expires_at": "2040-01-01T00:00:00Z", **NUMBERS}
+            "reason": f"Because of {random.randrange(10**9)}", "reversal_grace_ms": 500, "max_in_flight": 100, "expires_at": "2040-01-01T00:00:00Z", **NUMBERS}
 
 
 def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]:
@@ -113,6 +115,8 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
             return random.choice([of_person, {"role": "terminal", "terminal": known["terminal"], "merchant": None, "person": None}])
         case "/v1/acquirers/{acquirer}/cutovers":
             return {"business_date": None}
+        case "/v1/calendars/{calendar}":
+            return {"exceptions": []}
         case "/v1/terminals":
             return {"numbers": None}
         case "/v1/merchants/{ident}" | "/v1/terminals/{ident}":

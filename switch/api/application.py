@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from switch import metrics
-from switch.api import cutovers, estimates, follow_ups, merchant, offline, operator, problems, resolving, settlements, tariffs, terms
+from switch.api import arrangements, cutovers, estimates, follow_ups, merchant, offline, operator, problems, resolving, settlements, tariffs, terms
 from switch.api.documented import complete, documented
 from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails, refused
 from switch.api.terminal import AuthorizationRequest, CancellationRequest
@@ -29,6 +29,7 @@ from switch.payments.offline import OfflineSales
 from switch.payments.resolution import Resolution
 from switch.payments.undelivered import Undelivered
 from switch.security.vault import Vault
+from switch.settlement.arrangements import Arrangements
 from switch.settlement.closing import Closing
 from switch.settlement.settlements import Settlements
 
@@ -57,6 +58,7 @@ class Parts(Protocol):
     readers: Pool
     settlements: Settlements
     closing: Closing
+    arrangements: Arrangements
 
     def admit(self) -> None: ...
     async def readiness(self) -> tuple[bool, dict[str, Any]]: ...
@@ -96,6 +98,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(resolving.router(caller_of, parts.resolution, parts.approvals))
     app.include_router(settlements.router(parts, caller_of))
     app.include_router(cutovers.router(parts, caller_of))
+    app.include_router(arrangements.router(parts, caller_of))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -117,7 +120,7 @@ def application(parts: Parts) -> FastAPI:
         return HTMLResponse(page(app.openapi()), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
-                   *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS])
+                   *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *arrangements.MODELS])
     return app
 
 

@@ -40,7 +40,7 @@ EXAMPLES: Mapping[str, dict[str, Any]] = {
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A reason is shown and stored in clear."""
     if not text.isprintable() or text != text.strip():
         raise PydanticCustomError("reason", "Printable characters, no space at either end")
@@ -53,7 +53,7 @@ class ResolveRequest(Model):
     """`reversed`: nothing stands at the acquirer. `confirmed`: the sale stands there, with `approved_amount` if it is not the whole."""
 
     resolution: Literal["reversed", "confirmed"]
-    reason: Annotated[str, Field(min_length=10, max_length=500), AfterValidator(_plain)]
+    reason: Annotated[str, Field(min_length=10, max_length=500), AfterValidator(plain)]
     approved_amount: Annotated[int, Field(ge=0)] | None = None
 
 
