@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from loadtests import settlement_files
 from loadtests.processes import Processes, RunError
 from loadtests.services import ROOT, SWITCH, Cluster, environment
 
@@ -126,7 +127,10 @@ async def measure(cluster: Cluster, processes: Processes, home: Path, count: int
         ran = await asyncio.to_thread(timed, command, variables, home)
         await check(url, count)
         say(f"{count}: priced, posted and cut over in {ran.seconds:.1f} s with {ran.rss_mb:.0f} MB")
-    return {"count": count, "merchants": merchants, "cutover_s": round(ran.seconds, 2), "cutover_cpu_s": round(ran.cpu_s, 2),
+        reconciled = await settlement_files.reconcile(url, home, "bench", variables, timed)
+        say(f"{count}: a file of {reconciled['clearing_mb']:.0f} MB reconciled in {reconciled['reconcile_s']:.1f} s with "
+            f"{reconciled['reconcile_rss_mb']:.0f} MB")
+    return {**reconciled, "count": count, "merchants": merchants, "cutover_s": round(ran.seconds, 2), "cutover_cpu_s": round(ran.cpu_s, 2),
             "cutover_rss_mb": round(ran.rss_mb, 1)}
 
 
@@ -135,6 +139,7 @@ def faults(runs: list[dict[str, Any]], gentle: bool) -> list[str]:
     found = [f"{run['count']}: {run['cutover_rss_mb']} MB are more than {RSS_MB_MAX:g}" for run in runs if run["cutover_rss_mb"] > RSS_MB_MAX]
     by_count = {run["count"]: run for run in runs}
     large, small = by_count.get(MILLION), by_count.get(TENTH)
+    found += settlement_files.faults(small, large)
     seconds = GENTLE_SECONDS_MAX if gentle else SECONDS_MAX
     if large is not None and large["cutover_s"] > seconds:
         found.append(f"{large['cutover_s']} s are more than {seconds:g}")

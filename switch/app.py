@@ -14,6 +14,7 @@ from switch import database, logs, metrics
 from switch.alerts import Alerts
 from switch.api.application import application
 from switch.api.edge import StraightWay
+from switch.api.reconciliation import RESOLVE as RESOLVE_EXCEPTION
 from switch.api.resolving import RESOLVE
 from switch.api.terminal import AuthorizationEndpoint
 from switch.background import supervised
@@ -49,6 +50,9 @@ from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
 from switch.settlement.arrangements import Arrangements
 from switch.settlement.closing import Closing
+from switch.settlement.exceptions import Exceptions
+from switch.settlement.intake import Intake
+from switch.settlement.runs import Runs
 from switch.settlement.settlements import Settlements
 
 # Connections: of writes that may wait (operators, cancellations, evidence), of reads, and of what is owed, which waits for neither.
@@ -127,7 +131,8 @@ class Switch:
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
         self.onboarding = Onboarding(self.writers, self.limits)
         self.resolution = Resolution(self.writers)
-        self.approvals = Approvals(self.writers, {RESOLVE: self._resolve})
+        self.intake, self.runs, self.exceptions = Intake(self._writer), Runs(self._writer), Exceptions(self.writers)
+        self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception})
         self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
                            folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
@@ -143,7 +148,7 @@ class Switch:
         await self.reservations.start()
         self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
                   self.evidence.work(), self.reversals.work(), self.expiry.work(), self._gauge(), self._pulse(), self.undelivered.work(),
-                  self.watch.work(), self._confirm())
+                  self.watch.work(), self._confirm(), self.runs.work(self.owed))
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
@@ -176,6 +181,11 @@ class Switch:
         identity = read("transaction", object_)
         assert identity is not None
         await self.resolution.resolve(connection, identity, payload, people)
+
+    async def _resolve_exception(self, connection: Connection, object_: str, payload: Mapping[str, Any], people: Mapping[str, str]) -> None:
+        identity = read("exception", object_)
+        assert identity is not None
+        await self.exceptions.approved(connection, identity, payload, people)
 
     def may_send(self) -> bool:
         """Whether this worker's lease is good: without it another may have taken over, and nothing of ours may leave."""

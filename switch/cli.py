@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from switch import cutovers, database, failpoints, inquiries, logs, pricing
+from switch import clearings, cutovers, database, failpoints, inquiries, logs, pricing
 from switch.api.onboard import shown
 from switch.demo import demo
 from switch.errors import PROBLEMS, Problem, SettingsError, StartError
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _onboarding_parsers(verbs)
     cutovers.parsers(verbs)
     pricing.parsers(verbs)
+    clearings.parsers(verbs)
     inquiries.parsers(verbs)
     return parser
 
@@ -193,10 +194,11 @@ async def _write_directory(options: argparse.Namespace, settings: Settings) -> i
     return 0
 
 
-async def _cut_over(options: argparse.Namespace, settings: Settings) -> int:
+async def _on_database(work: Callable[[argparse.Namespace, str, Callable[[str], None]], Awaitable[int]], options: argparse.Namespace,
+                       settings: Settings) -> int:
     async with _database(settings) as url:
         await database.migrate(url)
-        return await cutovers.work(options, url, say)
+        return await work(options, url, say)
 
 
 async def _migrate(settings: Settings) -> int:
@@ -231,7 +233,8 @@ def _dispatch(options: argparse.Namespace, settings: Settings) -> int:
     commands: dict[str, Callable[[], Awaitable[int]]] = {
         "serve": lambda: serve(settings, say, options.workers or settings.workers),
         "migrate": lambda: _migrate(settings), "postgres": lambda: _postgres(settings),
-        "cutover": lambda: _cut_over(options, settings),
+        "cutover": lambda: _on_database(cutovers.work, options, settings),
+        "clearing": lambda: _on_database(clearings.work, options, settings),
         "demo": lambda: demo(settings, say, _address(options.acquirer) if options.acquirer else None, options.once),
         **{verb: lambda: _write_directory(options, settings) for verb in ("onboard", "acquirer", "route")},
     }

@@ -37,6 +37,7 @@ PROBLEMS = MappingProxyType({
     "content_type": Kind(415, "The body must be application/json", "Send `Content-Type: application/json` and no Content-Encoding."),
     "content_encoding": Kind(415, "The body must not be compressed", "Send the body without Content-Encoding."),
     "invalid": Kind(422, "A field is missing, unknown or wrong", "See `errors`: each names a field and the rule it broke."),
+    "file_refused": Kind(422, "The file was refused whole", "See `errors` for line and reason; the sender must make the file anew."),
     "deadline_too_short": Kind(422, "The deadline is too short", "Allow the acquirer's time and the commit's: see `detail`."),
     "not_supported": Kind(422, "The acquirer does not offer that", "See `detail`; use another type or capture method."),
     "conflict": Kind(409, "The object is not in a state for that", "Read the object again and decide anew."),

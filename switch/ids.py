@@ -10,6 +10,7 @@ PREFIXES = {
     "transaction": "txn_", "alert": "alr_", "approval": "app_", "line": "lin_",
     "settlement": "set_", "transfer": "tfr_", "account": "acc_", "hold": "hld_", "payout": "pay_",
     "tariff": "tar_", "cost": "cst_",
+    "clearing_file": "clf_", "run": "rec_", "exception": "exc_",
 }
 
 EPOCH, MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)

@@ -1,9 +1,10 @@
-"""The commands that ask a running switch over HTTP with an operator's key: links, story, unmatched, reversals, approvals."""
+"""The commands that ask a running switch over HTTP with an operator's key: links, story, unmatched, reversals, approvals, reconcile."""
 
 import argparse
 import http.client
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -17,7 +18,7 @@ class Question(NamedTuple):
 
     method: str
     path: str
-    body: dict[str, Any] | None
+    body: dict[str, Any] | Path | None
     tell: Callable[[Any], Iterator[str]]
 
 
@@ -47,6 +48,33 @@ def parsers(verbs: Any) -> None:
     listed.add_argument("--state", default="waiting", choices=("waiting", "approved", "refused", "expired", "all"))
     for kind, text in (("approve", "do what another person asked for"), ("refuse", "refuse it, or take back what you asked for")):
         asking(kinds.add_parser(kind, help=text)).add_argument("approval", help="app_...")
+
+
+    kinds = verbs.add_parser("reconcile", help="clearing files, bank statements, runs and exceptions").add_subparsers(dest="kind", required=True)
+    _reconcile_parsers(kinds)
+
+
+def _reconcile_parsers(kinds: Any) -> None:
+    brought = asking(kinds.add_parser("file", help="bring in a clearing file, or a bank statement when no acquirer is said"))
+    brought.add_argument("path", type=Path)
+    brought.add_argument("--acquirer", help="acq_... whose clearing file it is")
+    again = asking(kinds.add_parser("run", help="reconcile a date again, or list the runs when none is said"))
+    again.add_argument("--acquirer", help="acq_...")
+    again.add_argument("--date", metavar="YYYY-MM-DD")
+    listed = asking(kinds.add_parser("exceptions", help="what does not agree"))
+    listed.add_argument("--acquirer", help="acq_...")
+    listed.add_argument("--date", metavar="YYYY-MM-DD")
+    listed.add_argument("--state", choices=("open", "claimed", "resolved", "withdrawn", "all"))
+    resolve = asking(kinds.add_parser("resolve", help="say where the difference of an exception goes"))
+    resolve.add_argument("exception", help="exc_...")
+    resolve.add_argument("resolution", choices=("write_off", "suspense", "adjust", "claim", "accept"))
+    resolve.add_argument("--reason", required=True)
+    assign = asking(kinds.add_parser("assign", help="give an exception to somebody"))
+    assign.add_argument("exception", help="exc_...")
+    assign.add_argument("owner")
+    comment = asking(kinds.add_parser("comment", help="say something about an exception"))
+    comment.add_argument("exception", help="exc_...")
+    comment.add_argument("text")
 
 
 def asking(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -94,6 +122,8 @@ def _question(options: argparse.Namespace) -> Question:
             more = {} if options.approved_amount is None else {"approved_amount": options.approved_amount}
             return Question("POST", f"/v1/reversals/{quoted(options.transaction)}/resolve",
                             {"resolution": options.resolution, "reason": options.reason, **more}, _asked)
+        case "reconcile", _:
+            return _reconcile(options)
         case "approvals", "list":
             return Question("GET", f"/v1/approvals?limit=200&state={options.state}", None, _each(_approval))
         case "approvals", kind:
@@ -104,6 +134,52 @@ def _question(options: argparse.Namespace) -> Question:
     if options.acquirer is None:
         raise StartError(f"links {options.action} needs the acq_... of the line; `switch links` shows them")
     return Question("POST", f"/v1/links/{quoted(options.acquirer)}/{options.action}", {}, lambda body: iter([_line(body)]))
+
+
+def _reconcile(options: argparse.Namespace) -> Question:
+    of = {"acquirer": getattr(options, "acquirer", None), "business_date": getattr(options, "date", None), "state": getattr(options, "state", None)}
+    query = "&".join(f"{name}={quoted(value)}" for name, value in of.items() if value)
+    match options.kind:
+        case "file":
+            if not options.path.is_file():
+                raise StartError("there is no such file")
+            document = "clearing" if options.acquirer else "statement"
+            return Question("POST", f"/v1/clearing-files?document={document}&name={quoted(options.path.name)}&{query}", options.path,
+                            lambda body: iter([_clearing_file(body)]))
+        case "run" if options.date:
+            if not options.acquirer:
+                raise StartError("reconcile run --date needs --acquirer acq_...")
+            return Question("POST", "/v1/reconciliations", {"acquirer": options.acquirer, "business_date": options.date},
+                            lambda body: iter([f"due: {body['business_date']} of {body['acquirer']}; `switch reconcile run` shows the result"]))
+        case "run":
+            return Question("GET", f"/v1/reconciliations?limit=50&{query}", None, _each(_reconciled))
+        case "exceptions":
+            return Question("GET", f"/v1/exceptions?limit=200&{query}", None, _each(_exception))
+        case "assign":
+            return Question("POST", f"/v1/exceptions/{quoted(options.exception)}/assign", {"owner": options.owner},
+                            lambda body: iter([_exception(body)]))
+        case "comment":
+            return Question("POST", f"/v1/exceptions/{quoted(options.exception)}/comments", {"text": options.text},
+                            lambda body: iter([f"{body['exception']}: it stands"]))
+    return Question("POST", f"/v1/exceptions/{quoted(options.exception)}/resolve", {"resolution": options.resolution, "reason": options.reason},
+                    lambda body: _asked(body) if body["id"].startswith("app_") else iter([_exception(body)]))
+
+
+def _clearing_file(file: Any) -> str:
+    return (f"{file['id']}  {file['format']} of {file['business_date']} number {file['number']}  {file['lines']} lines, total {file['total']}, "
+            f"fees {file['fees']}  received {file['received_at']} by {file['received_by']}")
+
+
+def _reconciled(row: Any) -> str:
+    found = ", ".join(f"{count} {kind}" for kind, count in row["found"].items()) or "nothing to look at"
+    return (f"{row['business_date']}  {row['state']:<5} {row['lines'] or 0} lines, {row['movements'] or 0} transactions: {found}  {row['id']}  "
+            f"{row['acquirer']}")
+
+
+def _exception(row: Any) -> str:
+    owner = f"  owner {row['owner']}" if row["owner"] else ""
+    return (f"{row['id']}  {row['business_date']}  {row['kind']:<14} {row['state']:<9} RRN {row['rrn'] or '-'}  expected {row['expected']} "
+            f"found {row['found']} difference {row['difference']} {row['currency']}{owner}  {row['transaction'] or ''}")
 
 
 def _reached(options: argparse.Namespace, settings: Settings) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """The fee engine: what a transaction costs, by hand-made figures, by an oracle of fractions, and by what must hold for any month."""
 
+import itertools
 import json
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 
 from switch.settlement import wording
 from switch.settlement.bills import Bill, bill
-from switch.settlement.fees import ROUNDINGS, Costs, Meter, Original, Priced, Sale, Tariff, in_order, price
+from switch.settlement.fees import ROUNDINGS, Costs, Meter, Original, Priced, Sale, in_order, price
 from switch.settlement.matching import KNOWN_MAX, Matcher
-from switch.settlement.terms import TermsError, costs_from, tariff_from
+from switch.settlement.terms import costs_from, tariff_from
 
 DAY = date(2026, 11, 23)
 AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -140,7 +141,7 @@ def test_a_refund_gives_back_what_the_tariff_says(policy: str, before: int, amou
 @given(fee=st.integers(0, 10**6), cuts=st.lists(st.integers(1, 9_999), max_size=8, unique=True))
 def test_partial_refunds_give_back_in_sum_the_whole_fee_and_never_more(fee: int, cuts: list[int]) -> None:
     borders = [0, *sorted(cuts), 10_000]
-    given_back = [-refunded("proportional", Original(10_000, fee, refunded=low), high - low).fee for low, high in zip(borders, borders[1:], strict=False)]
+    given_back = [-refunded("proportional", Original(10_000, fee, refunded=low), high - low).fee for low, high in itertools.pairwise(borders)]
     assert sum(given_back) == fee and min(given_back) >= 0
 
 

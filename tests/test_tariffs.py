@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from dataclasses import asdict
 from datetime import date, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,6 +19,7 @@ from switch.merchants import Acquirer, BinRange
 from switch.merchants.onboarding import Onboarding
 from switch.settlement.fees import price
 from switch.settlement.tariffs import COSTS, TARIFF, agree, costs_of, holding, in_force, page, prices, tariffs_of
+from tests import rows
 from tests.conftest import create_database
 from tests.test_fees import sale
 
@@ -110,34 +112,44 @@ async def test_what_is_agreed_can_be_neither_changed_nor_taken_away(pool: Pool, 
     await owner.close()
 
 
-async def test_a_day_that_is_closed_or_being_closed_keeps_its_prices(pool: Pool, onboarding: Onboarding) -> None:
-    merchant, acquirer, other = await a_merchant(onboarding), await an_acquirer(onboarding), await an_acquirer(onboarding)
+async def sold(url: str, merchant: UUID, acquirer: UUID, day: date) -> None:
+    """One sale of the merchant on that business date."""
+    row = rows.transaction(merchant_id=merchant, acquirer_id=acquirer, business_date=day)
+    owner = await asyncpg.connect(url)
+    await rows.insert(owner, "transaction", **{name: value for name, value in asdict(row).items() if value is not None})
+    await owner.close()
+
+
+async def test_a_day_that_is_closed_or_being_closed_keeps_its_prices(pool: Pool, onboarding: Onboarding, database_url: str) -> None:
+    merchant, idle, acquirer, other = await a_merchant(onboarding), await a_merchant(onboarding), await an_acquirer(onboarding), await an_acquirer(onboarding)
     today = (await onboarding.get(Acquirer, acquirer)).business_date
+    await sold(database_url, merchant, acquirer, today)
     await onboarding.open_business_day(acquirer, today + ONE_DAY)
     for kind, owner, terms in ((TARIFF, merchant, TERMS), (COSTS, acquirer, COST_TERMS)):
         for day in (today, today - ONE_DAY, date(2020, 1, 1)):
             problem = await refused(agree(pool, kind, owner, day, terms, "a"))
-            assert problem.code == "conflict" and str(today + ONE_DAY) in problem.detail
+            assert problem.code == "conflict" and f"{today + ONE_DAY}." in problem.detail
         await agree(pool, kind, owner, today + ONE_DAY, terms, "a")
-    await agree(pool, COSTS, other, today, COST_TERMS, "a")  # of an acquirer only its own days count
-    problem = await refused(onboarding.tariff(merchant, today, 38))
-    assert problem.code == "conflict"
-
+    assert (await refused(onboarding.tariff(merchant, today, 38))).code == "conflict"
+    await agree(pool, TARIFF, idle, today, TERMS, "a")  # who sold nothing on it
+    await agree(pool, COSTS, other, today, COST_TERMS, "a")  # whose day is open
 
 
 async def test_a_day_that_is_being_closed_waits_for_the_tariff_or_the_tariff_for_it(pool: Pool, onboarding: Onboarding, database_url: str) -> None:
     merchant, acquirer = await a_merchant(onboarding), await an_acquirer(onboarding)
     day = (await onboarding.get(Acquirer, acquirer)).business_date + 10 * ONE_DAY
     await onboarding.open_business_day(acquirer, day)
-    closing = await database.connect(database_url, "switch_writer")
-    async with closing.transaction():
-        await closing.execute("UPDATE business_day SET state = 'closing' WHERE acquirer_id = $1 AND business_date = $2", acquirer, day)
-        late = asyncio.create_task(refused(agree(pool, TARIFF, merchant, day, TERMS, "a")))
-        while not await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-            await asyncio.sleep(0.01)
-        assert not late.done()
-    assert (await late).code == "conflict"
-    await closing.close()
+    await sold(database_url, merchant, acquirer, day)
+    for kind, owner, terms in ((TARIFF, merchant, TERMS), (COSTS, acquirer, COST_TERMS)):
+        closing = await database.connect(database_url, "switch_writer")
+        async with closing.transaction():
+            await closing.execute("UPDATE business_day SET state = 'closing' WHERE acquirer_id = $1 AND business_date = $2", acquirer, day)
+            late = asyncio.create_task(refused(agree(pool, kind, owner, day, terms, "a")))
+            while not await pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") and not late.done():
+                await asyncio.sleep(0.01)
+            assert not late.done()
+        assert (await late).code == "conflict"
+        await closing.close()
 
 
 async def test_bad_terms_and_strangers_are_refused_and_nothing_is_written(pool: Pool, onboarding: Onboarding) -> None:

@@ -37,24 +37,23 @@ STATEMENTS = (
         RETURN NULL;
     END $$""",
     "CREATE TRIGGER tariff_as_terms AFTER INSERT ON tariff FOR EACH ROW EXECUTE FUNCTION take_flat_tariff()",
-    # A day that is being settled, or is settled, keeps its prices. The lock makes whoever ends a day wait for the tariff, or the tariff for him.
+    # A day that is being settled, or is settled, keeps its prices: those of an acquirer, and those of a merchant that sold on it. The lock makes
+    # whoever ends a day wait for the terms, or the terms for him.
     """
     CREATE FUNCTION refuse_closed_terms() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+        of_acquirer uuid := to_jsonb(NEW) ->> 'acquirer_id';
+        of_merchant uuid := to_jsonb(NEW) ->> 'merchant_id';
     BEGIN
-        IF TG_TABLE_NAME = 'acquirer_cost' THEN
-            PERFORM FROM business_day d WHERE d.acquirer_id = NEW.acquirer_id AND d.business_date >= NEW.effective_from FOR SHARE;
-            IF NOT EXISTS (SELECT FROM business_day d WHERE d.acquirer_id = NEW.acquirer_id AND d.business_date >= NEW.effective_from
-                           AND d.state <> 'open') THEN
-                RETURN NEW;
-            END IF;
-        ELSE
-            PERFORM FROM business_day d WHERE d.business_date >= NEW.effective_from FOR SHARE;
-            IF NOT EXISTS (SELECT FROM business_day d WHERE d.business_date >= NEW.effective_from AND d.state <> 'open') THEN
-                RETURN NEW;
-            END IF;
+        PERFORM FROM business_day d WHERE d.business_date >= NEW.effective_from AND d.acquirer_id = coalesce(of_acquirer, d.acquirer_id) FOR SHARE;
+        IF EXISTS (SELECT FROM business_day d WHERE d.business_date >= NEW.effective_from AND d.state <> 'open'
+                   AND d.acquirer_id = coalesce(of_acquirer, d.acquirer_id)
+                   AND (of_merchant IS NULL OR EXISTS (SELECT FROM transaction t WHERE t.merchant_id = of_merchant
+                                                       AND t.acquirer_id = d.acquirer_id AND t.business_date = d.business_date))) THEN
+            RAISE EXCEPTION '%: a business day from % on is closed', TG_TABLE_NAME, NEW.effective_from
+                USING ERRCODE = '23514', CONSTRAINT = 'terms_of_open_days';
         END IF;
-        RAISE EXCEPTION '%: a business day from % on is closed', TG_TABLE_NAME, NEW.effective_from
-            USING ERRCODE = '23514', CONSTRAINT = 'terms_of_open_days';
+        RETURN NEW;
     END $$""",
     """
     CREATE FUNCTION refuse_terms_change() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -10,7 +10,21 @@ from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from switch import metrics
-from switch.api import arrangements, cutovers, estimates, follow_ups, merchant, offline, operator, problems, resolving, settlements, tariffs, terms
+from switch.api import (
+    arrangements,
+    cutovers,
+    estimates,
+    follow_ups,
+    merchant,
+    offline,
+    operator,
+    problems,
+    reconciliation,
+    resolving,
+    settlements,
+    tariffs,
+    terms,
+)
 from switch.api.documented import complete, documented
 from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails, refused
 from switch.api.terminal import AuthorizationRequest, CancellationRequest
@@ -31,6 +45,9 @@ from switch.payments.undelivered import Undelivered
 from switch.security.vault import Vault
 from switch.settlement.arrangements import Arrangements
 from switch.settlement.closing import Closing
+from switch.settlement.exceptions import Exceptions
+from switch.settlement.intake import Intake
+from switch.settlement.runs import Runs
 from switch.settlement.settlements import Settlements
 
 EXAMPLE = {
@@ -53,6 +70,9 @@ class Parts(Protocol):
     onboarding: Onboarding
     resolution: Resolution
     approvals: Approvals
+    intake: Intake
+    runs: Runs
+    exceptions: Exceptions
     links: dict[UUID, Link]
     writers: Pool
     readers: Pool
@@ -96,6 +116,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(estimates.router(lambda: parts, caller_of))
     app.include_router(operator.router(caller_of, parts.onboarding, links, parts.writers))
     app.include_router(resolving.router(caller_of, parts.resolution, parts.approvals))
+    app.include_router(reconciliation.router(parts, caller_of))
     app.include_router(settlements.router(parts, caller_of))
     app.include_router(cutovers.router(parts, caller_of))
     app.include_router(arrangements.router(parts, caller_of))
@@ -120,7 +141,8 @@ def application(parts: Parts) -> FastAPI:
         return HTMLResponse(page(app.openapi()), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
-                   *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *arrangements.MODELS])
+                   *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
+                   *arrangements.MODELS])
     return app
 
 

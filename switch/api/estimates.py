@@ -4,18 +4,21 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Request
-from pydantic import Field
+from pydantic import Field, ValidationError
 from starlette.responses import Response
 
+from switch.api import problems
 from switch.api.documented import documented
 from switch.api.onboard import Ident, Instant, identified
 from switch.api.shapes import Shape, refused, shaped
+from switch.api.strict import StrictError
+from switch.api.strict import parse as parse_json
 from switch.api.tariffs import Day, Parts
-from switch.api.terminal import Model, check_content, model_of, one_of_each, read_body
+from switch.api.terminal import Model, check_content, one_of_each, read_body
 from switch.callers import Caller, require
 from switch.directory import Directory
 from switch.errors import Problem
@@ -178,9 +181,42 @@ def _refuse(faults: list[dict[str, str]]) -> None:
         raise Problem("invalid", "One or more fields are wrong; see errors.", errors=faults[:ERRORS_MAX])
 
 
+M = TypeVar("M", bound=Model)
+
+
+def _checked_model(model: type[M], value: Any, place: tuple[str | int, ...], faults: list[Any]) -> M | None:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_context=False, include_url=False)
+        faults += [{**fault, "loc": (*place, *fault["loc"])} for fault in found]
+        return None
+
+
+def _model(body: bytes) -> tuple[EstimateRequest, list[EstimatedTransaction]]:
+    """The request and its transactions, which are checked one by one, since one call would hold the interpreter. Raises Problem: json_*, invalid."""
+    try:
+        value = parse_json(body)
+    except StrictError as error:
+        raise Problem(error.code, error.detail) from None
+    given = value.get("transactions") if isinstance(value, dict) else None
+    in_turn = given if isinstance(given, list) and len(given) <= TRANSACTIONS_MAX else []
+    faults, checked = list[Any](), list[EstimatedTransaction]()
+    wanted = _checked_model(EstimateRequest, {**value, "transactions": []} if in_turn else value, (), faults)
+    for at, each in enumerate(in_turn):
+        transaction = _checked_model(EstimatedTransaction, each, ("transactions", at), faults)
+        if transaction is not None:
+            checked.append(transaction)
+        elif len(faults) >= ERRORS_MAX:
+            break
+    if wanted is None or faults:
+        raise Problem("invalid", "One or more fields are wrong; see errors.", errors=problems.field_errors(faults))
+    return wanted, checked
+
+
 def _asked(body: bytes, caller: Caller, directory: Directory, now: datetime) -> Asked:
     """Raises Problem: json_*, invalid, not_found, forbidden."""
-    wanted: EstimateRequest = model_of(EstimateRequest, body)[0]
+    wanted, transactions = _model(body)
     if caller.role == "operator":
         _refuse([] if wanted.merchant is not None else [_fault("merchant", "for which merchant: an operator says it")])
         merchant_id = identified("merchant", str(wanted.merchant))
@@ -192,8 +228,8 @@ def _asked(body: bytes, caller: Caller, directory: Directory, now: datetime) -> 
         raise Problem("not_found")
     merchant = directory.merchants[merchant_id]
     zone, faults, sales, seen = merchant.zone, list[dict[str, str]](), list[Sale](), set[UUID]()
-    routed = {None: None} | {each.brand: _routed(directory, merchant_id, each.brand) for each in wanted.transactions}
-    for at, each in enumerate(wanted.transactions):
+    routed = {None: None} | {each.brand: _routed(directory, merchant_id, each.brand) for each in transactions}
+    for at, each in enumerate(transactions):
         ident = UUID(int=at) if each.id is None else identified("transaction", each.id)
         if ident in seen:
             faults.append(_fault(f"transactions.{at}.id", "each transaction once"))
@@ -210,7 +246,7 @@ def _asked(body: bytes, caller: Caller, directory: Directory, now: datetime) -> 
     faults += [_fault("month_to_date", "ISO 4217 alpha codes with whole numbers of minor units")] if wanted.month_to_date.keys() - CURRENCIES else []
     _refuse(faults)
     counts = None if wanted.periodic is None else {"terminal": wanted.periodic.terminals, "store": wanted.periodic.stores}
-    return Asked(merchant_id, [each.id for each in wanted.transactions], sales, wanted.month_to_date, counts)
+    return Asked(merchant_id, [each.id for each in transactions], sales, wanted.month_to_date, counts)
 
 
 def _odd(at: int, each: EstimatedTransaction) -> list[dict[str, str]]:
@@ -261,13 +297,16 @@ def _totals(currency: str, of: Totals) -> dict[str, Any]:
 
 
 def _told(estimate: Bill, asked: Asked, costs: bool) -> bytes:
+    """The answer, written transaction by transaction: all in one call would hold the interpreter."""
     by_id = {priced.transaction_id: priced for priced in estimate.priced}
-    return json.dumps({
-        "transactions": [_shown(by_id[sale.transaction_id], sale, ident, costs) for ident, sale in zip(asked.ids, asked.sales, strict=True)],
+    transactions = ", ".join(json.dumps(_shown(by_id[sale.transaction_id], sale, ident, costs))
+                             for ident, sale in zip(asked.ids, asked.sales, strict=True))
+    rest = json.dumps({
         "fee_lines": [{"currency": each.currency, "rule": each.rule, "what": each.kind, "words": wording.summed(each), "count": each.times,
                        "amount": each.amount} for each in estimate.lines],
         "totals": [_totals(currency, of) for currency, of in sorted(estimate.totals.items())],
-        "month_to_date": dict(sorted(estimate.month_to_date.items()))}).encode()
+        "month_to_date": dict(sorted(estimate.month_to_date.items()))})
+    return f'{{"transactions": [{transactions}], {rest[1:]}'.encode()
 
 
 def router(parts: Callable[[], Parts], identify: Callable[[Request], Caller]) -> APIRouter:

@@ -29,11 +29,12 @@ class Kind(NamedTuple):
     ident: str  # without _id, as is `owner`
     owner: str
     read: Callable[[Any, Collection[str] | None], object]
-    closing: str  # which business days count for an owner
+    closing: str  # which business days d count for an owner
 
 
-TARIFF = Kind("merchant_tariff", "tariff", "merchant", lambda document, brands: tariff_from(document, brands=brands), "$1::uuid IS NOT NULL")
-COSTS = Kind("acquirer_cost", "cost", "acquirer", lambda document, brands: costs_from(document, brands=brands), "acquirer_id = $1")
+TARIFF = Kind("merchant_tariff", "tariff", "merchant", lambda document, brands: tariff_from(document, brands=brands), """EXISTS (
+  SELECT FROM history_transaction t WHERE t.merchant_id = $1 AND t.acquirer_id = d.acquirer_id AND t.business_date = d.business_date)""")
+COSTS = Kind("acquirer_cost", "cost", "acquirer", lambda document, brands: costs_from(document, brands=brands), "d.acquirer_id = $1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ async def _work(pool: Pool) -> AsyncIterator[Connection]:
 KNOWN = {kind: f"SELECT EXISTS (SELECT FROM directory_{kind.owner} WHERE {kind.owner}_id = $1)" for kind in (TARIFF, COSTS)}
 HOLDS = {kind: f"""SELECT {kind.ident}_id, version FROM {kind.table} WHERE {kind.owner}_id = $1 AND effective_from = $2
 ORDER BY version DESC LIMIT 1""" for kind in (TARIFF, COSTS)}
-OPEN_FROM = {kind: f"SELECT max(business_date) + 1 FROM directory_business_day WHERE state <> 'open' AND {kind.closing}" for kind in (TARIFF, COSTS)}
+OPEN_FROM = {kind: f"""SELECT max(d.business_date) + 1 FROM directory_business_day d WHERE d.state <> 'open' AND {kind.closing}"""
+             for kind in (TARIFF, COSTS)}
 AGREE = {kind: f"""INSERT INTO {kind.table} ({kind.ident}_id, {kind.owner}_id, effective_from, version, terms, created_by)
 VALUES ($1, $2, $3, $4, $5, $6) RETURNING {_columns(kind)}""" for kind in (TARIFF, COSTS)}
 BRANDS = "SELECT DISTINCT brand FROM directory_bin_range"
@@ -77,7 +79,7 @@ BRANDS = "SELECT DISTINCT brand FROM directory_bin_range"
 
 async def agree(pool: Pool, kind: Kind, owner_id: UUID, effective_from: date, terms: Any, by: str, *, replaces: UUID | None = None,
                 brands: Collection[str] = ()) -> Agreed:
-    """Terms from a date on, which no closed business day may follow. `replaces`: the terms of the same date that shall no longer hold.
+    """Terms from a business date on, later than every closed day that they would price. `replaces`: what holds from that date and shall no longer.
 
     Raises Problem: not_found, invalid (each place in the terms), already_exists, conflict, not_ready.
     """
