@@ -54,6 +54,7 @@ async def known(shop: Shop) -> dict[str, Any]:
     terminal, keys = await made("terminals", store=store, name="spare"), [new_key() for _ in range(4)]
     acquirer = await made("acquirers", name="spare", dialect="iso87_ascii", host="127.0.0.1", port=9, number_terminals=False)
     await shop.ask("PATCH", f"/v1/acquirers/{acquirer}", {"status": "down"}, "operator")
+    await made(f"merchants/{shop.shown('merchant.one')}/tariffs", effective_from="2026-01-01", terms=TERMS)
     await shop.pay(5000)
     await cutover.run(shop.switch._writer, shop.ids["acquirer.single"], grace_s=0.1)
     await shop.caught_up()
@@ -63,7 +64,6 @@ async def known(shop: Shop) -> dict[str, Any]:
     sales = [(await shop.pay(5000 + at, key, till)).body["id"] for at, key in enumerate(keys) for till in ("till", "dual")]
     held = [(await shop.pay(9000 + 100 * at, key="till", type="preauthorization")).body["id"] for at in range(12)]
     await shop.ask("PATCH", f"/v1/merchants/{merchant}", {"status": "suspended"}, "operator")
-    await made(f"merchants/{shop.shown('merchant.one')}/tariffs", effective_from="2026-01-01", terms=TERMS)
     return {"organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
             "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
             "routes": await made("routes", acquirer=acquirer, merchant=merchant), "keys": await made("keys", role="terminal", terminal=terminal),
