@@ -50,6 +50,7 @@ from switch.payments.watch import Watch
 from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
 from switch.settlement import cutover
+from switch.settlement.arrangements import Arrangements
 from switch.settlement.closing import Closing
 from switch.settlement.exceptions import Exceptions
 from switch.settlement.exports import Connect, Exports, Housekeeping
@@ -145,7 +146,7 @@ class Switch:
         self.resolution = Resolution(self.writers)
         self.intake, self.runs, self.exceptions = Intake(self._writer), Runs(self._writer), Exceptions(self.writers)
         self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception})
-        self.settlements, self.closing = Settlements(self.readers), Closing(self._writer)
+        self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
                            folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
                            open_day=self.onboarding.open_business_day)

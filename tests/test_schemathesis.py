@@ -57,14 +57,16 @@ async def known(shop: Shop) -> dict[str, Any]:
     terminal, keys = await made("terminals", store=store, name="spare"), [new_key() for _ in range(4)]
     acquirer = await made("acquirers", name="spare", dialect="iso87_ascii", host="127.0.0.1", port=9, number_terminals=False)
     await shop.ask("PATCH", f"/v1/acquirers/{acquirer}", {"status": "down"}, "operator")
+    await made(f"merchants/{shop.shown('merchant.one')}/tariffs", effective_from="2026-01-01", terms=TERMS)
     await shop.pay(5000)
     await cutover.run(shop.switch._writer, shop.ids["acquirer.single"], grace_s=0.1)
     await shop.caught_up()
+    await shop.ask("PUT", "/v1/calendars/spare", {"weekend": [7]}, "operator")
+    held_back = await shop.ask("POST", f"/v1/merchants/{merchant}/holds", {"currency": "CNY", "reason": "Spare and held"}, "operator")
     settlement = (await shop.ask("GET", "/v1/settlements", key="merchant.one")).body["items"][0]["id"]
     sales = [(await shop.pay(5000 + at, key, till)).body["id"] for at, key in enumerate(keys) for till in ("till", "dual")]
     held = [(await shop.pay(9000 + 100 * at, key="till", type="preauthorization")).body["id"] for at in range(12)]
     await shop.ask("PATCH", f"/v1/merchants/{merchant}", {"status": "suspended"}, "operator")
-    await made(f"merchants/{shop.shown('merchant.one')}/tariffs", effective_from="2039-01-01", terms=TERMS)
     export = (await shop.ask("POST", "/v1/exports", {"of": "settlement", "settlement": settlement, "format": "csv"}, "merchant.one")).body["id"]
 
     async def written() -> bool:
@@ -74,7 +76,8 @@ async def known(shop: Shop) -> dict[str, Any]:
     return {"organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
             "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
             "routes": await made("routes", acquirer=acquirer, merchant=merchant), "keys": await made("keys", role="terminal", terminal=terminal),
-            "settlement": settlement, "seller": shop.shown("merchant.one"), "export": export, "sales": sales, "held": held, "idempotency_keys": keys}
+            "settlement": settlement, "calendar": "spare", "hold": held_back.body["id"], "seller": shop.shown("merchant.one"), "export": export,
+            "sales": sales, "held": held, "idempotency_keys": keys}
 
 
 TERMS = {"name": "Flat", "currency": "*", "rules": [{"name": "All", "price": {"basis_points": 60}}]}
@@ -90,7 +93,7 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
             case.path_parameters[name] = random.choice(known["held" if case.method == "POST" and not case.operation.path.endswith("/reversals") else "sales"])
         elif name == "ident" and kind in known:
             case.path_parameters[name] = known[kind]
-        elif name in ("acquirer", "merchant", "settlement", "export"):
+        elif name in ("acquirer", "merchant", "settlement", "export", "hold", "calendar"):
             case.path_parameters[name] = known[name]
         elif name == "code":
             case.path_parameters[name] = random.choice(["invalid", "not_found"])
@@ -105,7 +108,7 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
         case.body = {"of": "transactions", "format": "csv", "status": "approved", "merchant": show("merchant", UUID(int=0))} if random.random() < 0.2 else {
             "of": "settlement", "settlement": known["settlement"], "format": random.choice(["csv", "json", "xlsx"])}
     elif isinstance(case.body, dict):
-        case.body |= {name: known[name] for name in ("organisation", "merchant", "store", "terminal", "acquirer") if case.body.get(name) is not None}
+        case.body |= {name: known[name] for name in ("organisation", "merchant", "store", "terminal", "acquirer", "calendar") if case.body.get(name) is not None}
         case.body |= {name: value for name, value in sound(random).items() if case.body.get(name) is not None}
         case.body |= harmless(case.operation.path, known, random)
 
@@ -125,7 +128,7 @@ def asked_soundly(case: Any, kind: str, known: dict[str, Any], random: Random) -
 def sound(random: Random) -> dict[str, Any]:
     return {"name": f"n{random.randrange(10**9)}", "mcc": "5812", "time_zone": "Asia/Shanghai", "country": "CN", "city": "Shanghai", "dialect": "iso87_ascii",
             "host": "127.0.0.1", "port": 9, "person": "Some Body", "institution_code": "12345678", "priority": 500, "brand": "visa", "answer_timeout_ms": 3000,
-            "reversal_grace_ms": 500, "max_in_flight": 100, "expires_at": "2040-01-01T00:00:00Z", **NUMBERS}
+            "reason": f"Because of {random.randrange(10**9)}", "reversal_grace_ms": 500, "max_in_flight": 100, "expires_at": "2040-01-01T00:00:00Z", **NUMBERS}
 
 
 def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]:
@@ -138,6 +141,8 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
             return random.choice([of_person, {"role": "terminal", "terminal": known["terminal"], "merchant": None, "person": None}])
         case "/v1/acquirers/{acquirer}/cutovers":
             return {"business_date": None}
+        case "/v1/calendars/{calendar}":
+            return {"exceptions": []}
         case "/v1/terminals":
             return {"numbers": None}
         case "/v1/merchants/{ident}" | "/v1/terminals/{ident}":

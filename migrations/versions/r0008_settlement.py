@@ -12,7 +12,8 @@ branch_labels = None
 depends_on = None
 
 CALENDARS = (
-    # weekend: ISO numbers of the days off (Monday is 1). A row of business_calendar is an exception from it, in either direction.
+    # weekend: ISO numbers of the days off (Monday is 1). A row of business_calendar is an exception from it, in either direction;
+    # 'plain' is what was one.
     """
     CREATE TABLE calendar (
         calendar text PRIMARY KEY CHECK (calendar ~ '^[a-z0-9][a-z0-9_-]{0,39}$'),
@@ -22,7 +23,7 @@ CALENDARS = (
     CREATE TABLE business_calendar (
         calendar text NOT NULL REFERENCES calendar,
         day date NOT NULL,
-        kind text NOT NULL CHECK (kind IN ('holiday', 'workday')),
+        kind text NOT NULL CHECK (kind IN ('holiday', 'workday', 'plain')),
         PRIMARY KEY (calendar, day)
     )""",
     "INSERT INTO calendar (calendar, weekend) VALUES ('daily', '{}'), ('weekdays', '{6,7}')",
@@ -116,6 +117,8 @@ LEDGER = (
         PRIMARY KEY (merchant_id, hold_id),
         CHECK ((released_by IS NULL) = (released_at IS NULL))
     )""",
+    # The same request twice is one hold.
+    """CREATE UNIQUE INDEX merchant_hold_once ON merchant_hold (merchant_id, currency, coalesce(amount, 0), reason) WHERE released_at IS NULL""",
 )
 
 CUT_OVER = (

@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 
 from switch import metrics
 from switch.api import (
+    arrangements,
     cutovers,
     estimates,
     exports,
@@ -45,6 +46,7 @@ from switch.payments.offline import OfflineSales
 from switch.payments.resolution import Resolution
 from switch.payments.undelivered import Undelivered
 from switch.security.vault import Vault
+from switch.settlement.arrangements import Arrangements
 from switch.settlement.closing import Closing
 from switch.settlement.exceptions import Exceptions
 from switch.settlement.exports import Connect, Exports
@@ -84,6 +86,7 @@ class Parts(Protocol):
     places: Places
     settlements: Settlements
     closing: Closing
+    arrangements: Arrangements
 
     def admit(self) -> None: ...
     def reader(self) -> Connect: ...
@@ -127,6 +130,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(exports.router(parts, caller_of))
     app.include_router(settlements.router(parts, caller_of))
     app.include_router(cutovers.router(parts, caller_of))
+    app.include_router(arrangements.router(parts, caller_of))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -149,7 +153,7 @@ def application(parts: Parts) -> FastAPI:
 
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
                    *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
-                   *exports.MODELS])
+                   *exports.MODELS, *arrangements.MODELS])
     return app
 
 

@@ -6,7 +6,7 @@ from switch.database import Connection
 from switch.settlement.calendar import SEARCH_DAYS, Calendar
 
 CALENDAR = "SELECT weekend FROM calendar WHERE calendar = $1"
-EXCEPTIONS = "SELECT day, kind FROM business_calendar WHERE calendar = $1 AND day BETWEEN $2 AND $3"
+EXCEPTIONS = "SELECT day, kind FROM business_calendar WHERE calendar = $1 AND kind <> 'plain' AND day BETWEEN $2 AND $3"
 KNOWN_DAYS = timedelta(days=2 * SEARCH_DAYS)
 
 
