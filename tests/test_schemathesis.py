@@ -51,6 +51,7 @@ async def known(shop: Shop) -> dict[str, Any]:
         assert answer.status == 201, answer.raw
         return answer.body["id"]
 
+    await made(f"merchants/{shop.shown('merchant.one')}/tariffs", effective_from="2026-01-01", terms=TERMS)
     organisation = await made("organisations", name="Spare")
     merchant = await made("merchants", organisation=organisation, name="Spare", mcc="5812")
     store = await made("stores", merchant=merchant, name="Spare")
@@ -64,7 +65,6 @@ async def known(shop: Shop) -> dict[str, Any]:
     sales = [(await shop.pay(5000 + at, key, till)).body["id"] for at, key in enumerate(keys) for till in ("till", "dual")]
     held = [(await shop.pay(9000 + 100 * at, key="till", type="preauthorization")).body["id"] for at in range(12)]
     await shop.ask("PATCH", f"/v1/merchants/{merchant}", {"status": "suspended"}, "operator")
-    await made(f"merchants/{shop.shown('merchant.one')}/tariffs", effective_from="2039-01-01", terms=TERMS)
     export = (await shop.ask("POST", "/v1/exports", {"of": "settlement", "settlement": settlement, "format": "csv"}, "merchant.one")).body["id"]
 
     async def written() -> bool:
