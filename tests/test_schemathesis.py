@@ -51,6 +51,7 @@ async def known(shop: Shop) -> dict[str, Any]:
         assert answer.status == 201, answer.raw
         return answer.body["id"]
 
+    await made(f"merchants/{shop.shown('merchant.one')}/tariffs", effective_from="2026-01-01", terms=TERMS)
     organisation = await made("organisations", name="Spare")
     merchant = await made("merchants", organisation=organisation, name="Spare", mcc="5812")
     store = await made("stores", merchant=merchant, name="Spare")
