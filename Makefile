@@ -5,10 +5,10 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
-LOCKED := requirements/run.txt requirements/dev.txt requirements/load.txt
+LOCKED := requirements/run.txt requirements/dev.txt requirements/load.txt requirements/reports.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help setup run test ablations check bench load faults kills lock
+.PHONY: help setup run test ablations check bench bench-settlement load faults kills lock
 
 help:
 	@echo "make setup   make .venv from the locked requirements (the other targets do it by themselves)"
@@ -17,6 +17,7 @@ help:
 	@echo "make ablations  takes each safeguard out of a copy: the test it names must go red"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   CPU per authorization against the baseline, memory, added time"
+	@echo "make bench-settlement  a million captured transactions priced, posted and cut over: seconds and memory"
 	@echo "make load    Locust: steady, ramp, spike; then the three books are compared"
 	@echo "make faults  48 kills and other faults of real processes; then the three books are compared (at most 10 minutes)"
 	@echo "make kills   204 of them (at most 25 minutes)"
@@ -33,13 +34,15 @@ $(READY): $(LOCKED) pyproject.toml
 	  $(PYTHON) -m venv .venv >/dev/null 2>&1 || { rm -rf .venv; $(PYTHON) -m virtualenv --quiet .venv 2>/dev/null; } || { rm -rf .venv; \
 	  echo "setup: $(PYTHON) can make no virtual environment. Install its venv module (Debian, Ubuntu: apt-get install python3-venv)" >&2; \
 	  echo "setup: or, without root: $(PYTHON) -m pip install --user virtualenv" >&2; exit 1; }; }
-	@echo "setup: 1/4 what the switch needs (about 50 MB, with PostgreSQL)"
+	@echo "setup: 1/5 what the switch needs (about 50 MB, with PostgreSQL)"
 	@$(PIP) --require-hashes -r requirements/run.txt
-	@echo "setup: 2/4 what its tests need"
+	@echo "setup: 2/5 what its tests need"
 	@$(PIP) --require-hashes -r requirements/dev.txt
-	@echo "setup: 3/4 what its load tests need"
+	@echo "setup: 3/5 what its load tests need"
 	@$(PIP) --require-hashes -r requirements/load.txt
-	@echo "setup: 4/4 the switch itself"
+	@echo "setup: 4/5 what statements as PDF need (81 MB)"
+	@$(PIP) --require-hashes -r requirements/reports.txt
+	@echo "setup: 5/5 the switch itself"
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $(READY)
 	@echo "setup: done"
@@ -61,6 +64,9 @@ check: $(READY)
 bench: $(READY)
 	@exec $(BIN)/python -m loadtests.bench $(ARGS)
 
+bench-settlement: $(READY)
+	@exec $(BIN)/python -m loadtests.settlement $(ARGS)
+
 load: $(READY)
 	@exec $(BIN)/python -m loadtests.load $(ARGS)
 
@@ -73,7 +79,7 @@ kills: $(READY)
 # The files name no host: a lock with an address in it is refused.
 lock: $(READY)
 	@$(PIP) 'uv==0.13.*'
-	@cd requirements && for group in run dev load; do \
+	@cd requirements && for group in run dev load reports; do \
 	  echo "lock: $$group"; \
 	  ../$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    $$group.in --output-file $$group.new || { rm -f $$group.new; exit 1; }; \

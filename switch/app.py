@@ -13,7 +13,9 @@ import asyncpg
 from switch import database, logs, metrics
 from switch.alerts import Alerts
 from switch.api.application import application
+from switch.api.download import Places
 from switch.api.edge import StraightWay
+from switch.api.reconciliation import RESOLVE as RESOLVE_EXCEPTION
 from switch.api.resolving import RESOLVE
 from switch.api.terminal import AuthorizationEndpoint
 from switch.background import supervised
@@ -44,7 +46,7 @@ from switch.payments.follow_ups import FollowUps
 from switch.payments.history import History
 from switch.payments.journal import Journal
 from switch.payments.offline import OfflineSales
-from switch.payments.recovery import LEASE_S, LEASE_TRUSTED_S, RENEW_S, Recovery, claim, end, end_all
+from switch.payments.recovery import LEASE_S, LEASE_TRUSTED_S, RENEW_S, Recovery, claim, end, end_all, knows
 from switch.payments.reservations import Reservations
 from switch.payments.resolution import Resolution
 from switch.payments.reversals import Reversals
@@ -52,12 +54,27 @@ from switch.payments.undelivered import Undelivered
 from switch.payments.watch import Watch
 from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
+from switch.settlement import cutover
+from switch.settlement.arrangements import Arrangements
+from switch.settlement.closing import Closing
+from switch.settlement.exceptions import Exceptions
+from switch.settlement.exports import Connect, Exports, Housekeeping
+from switch.settlement.foreman import Foreman
+from switch.settlement.intake import Intake
+from switch.settlement.jobs import Kind, kinds_of
+from switch.settlement.paper import Press
+from switch.settlement.queue import ROLE as QUEUE_ROLE
+from switch.settlement.runs import Runs
+from switch.settlement.schedules import CutOvers
+from switch.settlement.settlements import Settlements
 
 # Connections: of writes that may wait (operators, cancellations, evidence), of reads, of what is owed, which waits for neither, and of webhooks.
 WRITERS, READERS, OWED, NOTICES = 4, 6, 4, 3
+JOBS = 4  # of background jobs, beside the one of their queue
 DRAIN_MARGIN_S = 5.0
 READY_PROBE_S = 1.0
 PULSE_S = 0.05
+CONFIRM_S = 0.2
 GC_THRESHOLD = 50_000  # new objects per young collection: an authorization makes hundreds, nearly all die with it
 HOT_PATH = "/v1/authorizations"
 
@@ -101,9 +118,7 @@ class Switch:
         self.writers = await database.pool(self.url, "switch_writer", WRITERS)
         self.readers = await database.pool(self.url, "switch_reader", READERS)
         self.owed = await database.pool(self.url, "switch_writer", OWED)
-        self.notices = await database.pool(self.url, "switch_writer", NOTICES)
-        self.alarm, self.books = Alerts(self.owed), History(self.owed)
-        self.history = History(self.readers)
+        self.alarm, self.books, self.history = Alerts(self.owed), History(self.owed), History(self.readers)
         self.desk = Desk(self.history)
         self.numbers = Numbers(self._writer)
         self.journal = Journal(self._journal_connection, lambda outcome: self.doubts.unsure(outcome),
@@ -122,19 +137,20 @@ class Switch:
         self.reversals = Reversals(self._journal_connection, self.directory, self.books, self.vault, self.links, self.alarm, self.may_send)
         self.reservations = Reservations(self._journal_connection, lambda follow_up: self.follow_ups.settle_late(follow_up))
         self.follow_ups = FollowUps(self.authorizations, self.doubts, self.reservations, self.reversals)
-        self.offline = OfflineSales(self.authorizations, self.reservations)
-        self.expiry = Expiry(self.owed)
+        self.offline, self.expiry = OfflineSales(self.authorizations, self.reservations), Expiry(self.owed)
         self.recovery = Recovery(self.owed, self.books, self.authorizations, self.lease)
         self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
+        self.places, self.press = Places(), Press(self.settings.home / "fonts")
+        self.exports = Exports(self._long_reader, self.settings.home / "exports")
+        self.foreman = Foreman(kinds_of(*self._kinds()), lambda role: database.connect(self.url, role),
+                               lambda: database.pool(self.url, "switch_writer", JOBS), schedules=self.settings.schedules)
         self.onboarding = Onboarding(self.writers, self.limits)
-        self.resolver = Resolver()
-        post = Post(self.resolver, self.settings.webhooks_anywhere)
-        self.subscribed = Subscribed(self.notices)
-        self.webhooks, self.sweep = Endpoints(self.writers, self.vault, post, self.subscribed), Sweep(self.notices, self.subscribed)
-        self.sender = Sender(self.notices, self.vault, post, self.subscribed)
+        await self._join_webhooks()
         self.resolution = Resolution(self.writers)
-        self.approvals = Approvals(self.writers, {RESOLVE: self._resolve})
+        self.intake, self.runs, self.exceptions = Intake(self._writer), Runs(self._writer), Exceptions(self.writers)
+        self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception})
+        self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
                            folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
                            open_day=self.onboarding.open_business_day)
@@ -149,11 +165,20 @@ class Switch:
         await self.reservations.start()
         self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
                   self.evidence.work(), self.reversals.work(), self.expiry.work(), self._gauge(), self._pulse(), self.undelivered.work(),
-                  self.watch.work(), self.subscribed.work(), self.sweep.work(), self.sender.work())
+                  self.watch.work(), self._jobs(), self._confirm(), self.runs.work(self.owed), self.subscribed.work(),
+                  self.sweep.work(), self.sender.work())
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
         gc.set_threshold(GC_THRESHOLD, 20, 50)
+
+    async def _join_webhooks(self) -> None:
+        self.notices = await database.pool(self.url, "switch_writer", NOTICES)
+        self.resolver = Resolver()
+        post = Post(self.resolver, self.settings.webhooks_anywhere)
+        self.subscribed = Subscribed(self.notices)
+        self.webhooks, self.sweep = Endpoints(self.writers, self.vault, post, self.subscribed), Sweep(self.notices, self.subscribed)
+        self.sender = Sender(self.notices, self.vault, post, self.subscribed)
 
     def application(self) -> tuple[ASGI, StraightWay]:
         """The HTTP application: the hot route in front, everything else behind it; and the straight way to the hot route."""
@@ -183,6 +208,11 @@ class Switch:
         assert identity is not None
         await self.resolution.resolve(connection, identity, payload, people)
 
+    async def _resolve_exception(self, connection: Connection, object_: str, payload: Mapping[str, Any], people: Mapping[str, str]) -> None:
+        identity = read("exception", object_)
+        assert identity is not None
+        await self.exceptions.approved(connection, identity, payload, people)
+
     def may_send(self) -> bool:
         """Whether this worker's lease is good: without it another may have taken over, and nothing of ours may leave."""
         return self.lease.trusted()
@@ -209,6 +239,7 @@ class Switch:
         if left:
             logs.warning("drained_with_walks_left", count=left)
         failpoint("drain.mid")
+        await self.foreman.stop()
         await self.lines.stop(longest)
         await self.reversals.stop()
         await self.sender.stop()
@@ -219,6 +250,7 @@ class Switch:
                 await self.journal.stop()
         with suppress(*database.UNKNOWN, asyncpg.PostgresError):
             await asyncio.wait_for(self.undelivered.write(), 2)
+        await self.closing.stop()
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -245,8 +277,29 @@ class Switch:
     async def _reader(self) -> Connection:
         return await database.connect(self.url, "switch_reader")
 
+    async def _long_reader(self) -> Connection:
+        """Rows come in the order of an index, so that the first is there at once."""
+        return await database.connect(self.url, "switch_reader", enable_seqscan="off", enable_bitmapscan="off", enable_sort="off")
+
     async def _journal_connection(self, plans: dict[str, str]) -> Connection:
         return await database.connect(self.url, "switch_writer", **plans)
+
+    def _kinds(self) -> tuple[Kind, ...]:
+        """Every kind of background job that there is."""
+        cut_overs = CutOvers(self._reader, lambda acquirer_id, day: cutover.run(self._writer, acquirer_id, day))
+        housekeeping = Housekeeping(self.exports, lambda: database.connect(self.url, QUEUE_ROLE))
+        return (
+            Kind("export", "writes a file for a merchant", self.exports.do, limit_s=1800, attempts=3, at_once=2),
+            Kind("cutover", "ends an acquirer's business day and settles it", cut_overs.do, "* * * * *", cut_overs.due, limit_s=7200),
+            Kind("housekeeping", "removes what is kept for a time only", housekeeping.do, "7 * * * *", housekeeping.due),
+        )
+
+    def reader(self) -> Connect:
+        """For what reads long: each connection is its user's own."""
+        return self._long_reader
+
+    async def _jobs(self) -> None:
+        await self.foreman.work()
 
     def _run(self, *jobs: Awaitable[None]) -> None:
         for job in jobs:
@@ -257,6 +310,19 @@ class Switch:
             self.lines.gauge()
             metrics.loop_lag.set(self.admission.lag)
             await asyncio.sleep(1)
+
+    async def _confirm(self) -> None:
+        """Says which directory version this worker uses, for those who wait until all use it."""
+        said = 0
+        while True:
+            version = self.directory.version
+            if version > said:
+                try:
+                    await knows(self.owed, self.lease.epoch, version)
+                    said = version
+                except (*database.UNKNOWN, asyncpg.PostgresError) as error:
+                    logs.warning("directory_not_confirmed", error=type(error).__name__)
+            await asyncio.sleep(CONFIRM_S)
 
     async def _pulse(self) -> None:
         """Measures by how much the loop is late: what waits in it waits so long before it is even looked at."""

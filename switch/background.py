@@ -24,3 +24,9 @@ class Background:
         task: asyncio.Task[None] = asyncio.ensure_future(supervised(job))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+    async def end(self) -> None:
+        """Cancels what still runs, and waits for it."""
+        for task in list(self.tasks):
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)

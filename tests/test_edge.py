@@ -440,6 +440,24 @@ def test_a_body_of_64_kb_passes_and_one_byte_more_does_not(edge: Served, framing
             assert found[0].json["bytes"] == size
 
 
+@pytest.mark.parametrize("framing", ["declared", "chunked"])
+def test_only_an_estimate_may_have_four_megabytes(edge: Served, framing: str) -> None:
+    for path, size, taken in ((b"/v1/fees/estimates", 4 << 20, True), (b"/v1/fees/estimates?x=1", 1 << 20, True), (b"/v1/fees/estimates", (4 << 20) + 1, False),
+                              (b"/v1/fees/estimates/", 64 * KB + 1, False), (b"/v1/fees/estimatesx", 64 * KB + 1, False)):
+        head, body = HEAD.replace(b"/echo", path, 1) + b"Connection: close\r\n", bytes(size)
+        assert path in head
+        if framing == "declared":
+            # Of one that is refused by its length the server reads only so much; the rest could not be written.
+            request = head + b"Content-Length: %d\r\n\r\n" % size + (body if taken else body[:64 * KB])
+        else:
+            request = head + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % size + body + b"\r\n0\r\n\r\n"
+        found = edge.ask(request)
+        if taken:
+            assert found[0].json["bytes"] == size
+        else:
+            refused(found, 413, "body_too_large")
+
+
 def flood(edge: Served, start: bytes, piece: bytes, seconds: float = 2.0) -> tuple[int, bytes]:
     """Sends without end. Gives the bytes sent and what the server said."""
     sent, end = 0, time.monotonic() + seconds
@@ -713,3 +731,41 @@ def test_a_client_that_hangs_up_at_once_does_not_stop_its_request(straight: Serv
         client.sendall(WHOLE)
     until(lambda: straight.app.finished == straight.app.straight == 1)
     until(lambda: straight.connections == 0 and not straight.app.tasks)
+
+
+# A body that is read as it comes.
+
+UPLOAD = b"POST /v1/clearing-files?document=clearing HTTP/1.1\r\nHost: a\r\n"
+
+
+@pytest.mark.parametrize("framed", [False, True])
+def test_a_large_body_is_taken_where_it_is_read_as_it_comes(edge: Served, framed: bool) -> None:
+    body = bytes(1024 * KB)
+    head = b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % len(body) if framed else b"Content-Length: %d\r\n\r\n" % len(body)
+    with edge.connect() as client:
+        client.sendall(UPLOAD + head + body + (b"\r\n0\r\n\r\n" if framed else b""))
+        assert (answer := answer_from(client)).status == 200 and str(len(body)).encode() in answer.body, answer.body
+
+
+def test_an_upload_may_take_longer_than_a_request_while_it_flows(edge: Served) -> None:
+    with edge.connect() as client:
+        client.sendall(UPLOAD + b"Content-Length: %d\r\n\r\n" % (512 * KB))
+        for _ in range(8):
+            time.sleep(0.1)
+            client.sendall(bytes(64 * KB))
+        assert answer_from(client).status == 200
+
+
+def test_an_upload_that_drips_gets_408(edge: Served) -> None:
+    refused(edge.ask(UPLOAD + b"Content-Length: %d\r\n\r\n" % (512 * KB), *[b"x"] * 2, pause=0.1), 408, "request_timeout")
+
+
+@pytest.mark.parametrize("head", [b"PUT /v1/clearing-files HTTP/1.1\r\n", b"POST /v1/clearing-filesx HTTP/1.1\r\n", b"POST /v1/clearing-files/x HTTP/1.1\r\n"])
+def test_no_other_address_takes_a_large_body(edge: Served, head: bytes) -> None:
+    refused(edge.ask(head + b"Host: a\r\nContent-Length: 70000\r\n\r\n"), 413, "body_too_large")
+
+
+def test_an_upload_has_its_bound_too() -> None:
+    with serving(replace(LIMITS, upload_bytes=100 * KB)) as served:
+        refused(served.ask(UPLOAD + b"Content-Length: 200000\r\n\r\n"), 413, "body_too_large")
+        refused(served.ask(UPLOAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % 200_000 + bytes(200_000)), 413, "body_too_large")

@@ -402,7 +402,16 @@ async def test_what_is_evidence_is_only_added_to(connections: dict[str, SQL]) ->
 
 # Every column that could hold free text or bytes. A new one needs a reason here why no track, security code or PIN block gets into it.
 FREE = """
-acquirer            name dialect message_mode status institution_code time_zone reversal_codes
+acquirer_cost       terms created_by
+account             kind currency
+business_calendar   calendar kind
+calendar            calendar weekend
+cutover_step        step state detail
+merchant_hold       currency reason placed_by released_by
+settlement          currency state extras
+settlement_line     kind type currency rule brand card_type entry_mode mcc card_last4 rrn stan acquirer_rrn approval_code reference
+transfer            currency cause object note posting_key
+acquirer            name dialect message_mode status institution_code time_zone reversal_codes calendar
 acquirer_line       host
 acquirer_terminal   card_acceptor_terminal card_acceptor
 alert               kind object acknowledged_by
@@ -415,12 +424,22 @@ directory_change    kind key
 link_slot           address
 duty                kind state cause match_key last_code closed_by parked_reason
 idempotency         route
-merchant            name status mcc time_zone duplicate_policy undelivered
+job                 kind key arguments asked_by state detail error cancel_asked_by
+merchant            name status mcc time_zone duplicate_policy undelivered calendar
 merchant_loss       currency
+merchant_tariff     terms created_by
 number_block        name
 organisation        name
 route               brand
 schema_version      version_num
+clearing_file         document format institution name received_by dates sha256
+clearing_line         rrn stan terminal acceptor approval_code kind currency reference
+funding_entry         currency
+reconciliation_comment by what text
+reconciliation_exception kind subject rule rrn currency state owner resolution resolved_by approved_by
+reconciliation_finding kind rule rrn movement currency
+reconciliation_run    state cause matched found digest
+statement_entry       currency bank_reference text
 store               name city country time_zone
 terminal            name status
 transaction         idempotency_key currency entry_mode masked_pan brand pan_token_key pan_sealed pan_key card_sequence_number emv

@@ -10,8 +10,26 @@ from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from switch import metrics
-from switch.api import follow_ups, merchant, offline, operator, problems, resolving, terms, webhooks
+from switch.api import (
+    arrangements,
+    cutovers,
+    estimates,
+    exports,
+    follow_ups,
+    jobs,
+    merchant,
+    offline,
+    operator,
+    problems,
+    reconciliation,
+    resolving,
+    settlements,
+    tariffs,
+    terms,
+    webhooks,
+)
 from switch.api.documented import complete, documented
+from switch.api.download import Places
 from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails, refused
 from switch.api.terminal import AuthorizationRequest, CancellationRequest
 from switch.callers import Caller, identify
@@ -30,6 +48,14 @@ from switch.payments.offline import OfflineSales
 from switch.payments.resolution import Resolution
 from switch.payments.undelivered import Undelivered
 from switch.security.vault import Vault
+from switch.settlement.arrangements import Arrangements
+from switch.settlement.closing import Closing
+from switch.settlement.exceptions import Exceptions
+from switch.settlement.exports import Connect, Exports
+from switch.settlement.intake import Intake
+from switch.settlement.paper import Press
+from switch.settlement.runs import Runs
+from switch.settlement.settlements import Settlements
 
 EXAMPLE = {
     "type": "purchase", "amount": 10000, "currency": "CNY", "terminal_trace": "000017", "reference": "table 4",
@@ -51,11 +77,22 @@ class Parts(Protocol):
     onboarding: Onboarding
     resolution: Resolution
     approvals: Approvals
+    intake: Intake
+    runs: Runs
+    exceptions: Exceptions
     webhooks: Endpoints
     links: dict[UUID, Link]
     writers: Pool
+    readers: Pool
+    exports: Exports
+    press: Press
+    places: Places
+    settlements: Settlements
+    closing: Closing
+    arrangements: Arrangements
 
     def admit(self) -> None: ...
+    def reader(self) -> Connect: ...
     async def readiness(self) -> tuple[bool, dict[str, Any]]: ...
 
 
@@ -87,8 +124,16 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(follow_ups.router(parts, caller_of, asyncio.get_running_loop().time))
     app.include_router(offline.router(parts, caller_of, asyncio.get_running_loop().time))
     app.include_router(terms.router(lambda: parts.writers, caller_of))
+    app.include_router(tariffs.router(lambda: parts, caller_of))
+    app.include_router(estimates.router(lambda: parts, caller_of))
     app.include_router(operator.router(caller_of, parts.onboarding, links, parts.writers))
     app.include_router(resolving.router(caller_of, parts.resolution, parts.approvals))
+    app.include_router(reconciliation.router(parts, caller_of))
+    app.include_router(jobs.router(caller_of, parts.writers))
+    app.include_router(exports.router(parts, caller_of))
+    app.include_router(settlements.router(parts, caller_of))
+    app.include_router(cutovers.router(parts, caller_of))
+    app.include_router(arrangements.router(parts, caller_of))
     app.include_router(webhooks.router(parts, caller_of))
     app.include_router(problems.router)
 
@@ -111,7 +156,8 @@ def application(parts: Parts) -> FastAPI:
         return HTMLResponse(page(app.openapi()), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
-                   *operator.MODELS, *resolving.MODELS, *webhooks.MODELS])
+                   *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
+                   *exports.MODELS, *arrangements.MODELS, *webhooks.MODELS])
     return app
 
 

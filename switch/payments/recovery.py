@@ -29,6 +29,7 @@ LATE_S = 10  # past respond_by, whoever owns it: no walk lives that long
 CLOCK = "SELECT clock_timestamp()"  # by itself: the answer to a write comes after its commit, which may take long
 CLAIM = "INSERT INTO worker (host, pid, lease_until) VALUES ($1, $2, now() + $3) RETURNING epoch"
 RENEW = "UPDATE worker SET lease_until = now() + $2 WHERE epoch = $1 AND ended_at IS NULL RETURNING 1"
+KNOWS = "UPDATE worker SET directory_version = $2 WHERE epoch = $1 AND directory_version < $2"
 END = "UPDATE worker SET lease_until = now(), ended_at = now() WHERE epoch = $1 AND ended_at IS NULL"
 END_DEAD = "UPDATE worker SET ended_at = now() WHERE epoch = $1 AND ended_at IS NULL"
 END_ALL = "UPDATE worker SET lease_until = now(), ended_at = now() WHERE ended_at IS NULL"
@@ -67,6 +68,11 @@ async def claim(connection: Connection) -> "Lease":
     epoch: int = await connection.fetchval(CLAIM, socket.gethostname(), os.getpid(), timedelta(seconds=LEASE_S))
     await ask_the_time(connection)
     return Lease(epoch, asked_at)
+
+
+async def knows(connection: Pool, epoch: int, version: int) -> None:
+    """Says which directory version this worker uses from now on."""
+    await connection.execute(KNOWS, epoch, version)
 
 
 async def ask_the_time(connection: Connection) -> None:

@@ -10,6 +10,7 @@ from switch.links import numbering
 from switch.notices import subscribed
 from switch.payments import cancellation, evidence, expiry, fulfilment, history, journal, recovery, resolution, reversals, undelivered, watch
 from switch.payments.transaction import Transaction
+from switch.settlement import runs as reconciliation_runs
 from tests.simulation.books import Row, Session, insert_transaction, put_duty, update_transaction
 
 Rows = list[Any]
@@ -380,6 +381,12 @@ def renew(session: Session, epoch: int, lease: timedelta) -> Rows:
     return [(1,)]
 
 
+@statement(recovery.KNOWS)
+def knows(session: Session, epoch: int, version: int) -> Rows:
+    """Nothing that the books of a simulation look at."""
+    return []
+
+
 @statement(recovery.CLOCK)
 def time_of_day(session: Session) -> Rows:
     return [(session.now,)]
@@ -621,3 +628,11 @@ def _read(name: str) -> Statement:
 
 for _name, (_text, _, _) in directory.KINDS.items():
     RUN[_text] = _read(_name)
+
+
+# settlement: no file comes in a simulation, so no run is ever due
+
+
+@statement(reconciliation_runs.WAITING)
+def a_run_waits(session: Session) -> Rows:
+    return [(False,)]

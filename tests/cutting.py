@@ -1,0 +1,26 @@
+"""A cut-over in a process of its own, with commits so small that a handful of rows makes several: `python -m tests.cutting URL ACQUIRER DATE`."""
+
+import asyncio
+import sys
+from datetime import date
+from uuid import UUID
+
+from switch import database
+from switch.errors import Problem
+from switch.settlement import cutover, posting, taking
+
+BUSY = 7
+
+
+async def main(url: str, acquirer: str, day: str) -> int:
+    taking.PIECE, taking.COMMIT, posting.AT_ONCE = 2, 3, 2
+    try:
+        done = await cutover.run(lambda: database.connect(url, "switch_writer"), UUID(acquirer), date.fromisoformat(day), grace_s=0.0, wait_s=0.0,
+                                 confirm_s=5.0)
+    except Problem:
+        return BUSY
+    return 0 if done.done else 1
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(*sys.argv[1:])))
