@@ -286,7 +286,7 @@ class Switch:
 
     def _kinds(self) -> tuple[Kind, ...]:
         """Every kind of background job that there is."""
-        cut_overs = CutOvers(self._reader, lambda acquirer_id, day: cutover.run(self._writer, acquirer_id, day))
+        cut_overs = CutOvers(self._reader, lambda acquirer_id, day: cutover.run(self._writer, acquirer_id, day, gentle=True))
         housekeeping = Housekeeping(self.exports, lambda: database.connect(self.url, QUEUE_ROLE))
         return (
             Kind("export", "writes a file for a merchant", self.exports.do, limit_s=1800, attempts=3, at_once=2),

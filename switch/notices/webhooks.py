@@ -24,7 +24,7 @@ TYPES: Mapping[str, str] = MappingProxyType({
     "transaction.refunded": "a refund was approved",
     "transaction.reversed": "a transaction was undone: nothing of it stands",
     "transaction.confirmed": "two persons found that a transaction in doubt stands",
-    "settlement.created": "a settlement was made", "settlement.posted": "a settlement was posted", "settlement.stated": "a statement is ready",
+    "settlement.stated": "a statement is ready",
     "payout.requested": "a payout was made", "payout.sent": "a payout went to the bank", "payout.confirmed": "the bank paid it",
     "payout.returned": "the bank gave it back",
     "dispute.opened": "a retrieval request or chargeback came", "dispute.updated": "a dispute moved", "dispute.won": "a dispute was won",
