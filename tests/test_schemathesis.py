@@ -57,7 +57,6 @@ async def known(shop: Shop) -> dict[str, Any]:
         endpoint = (await shop.ask("POST", "/v1/webhooks", {"url": NOWHERE, "types": ["webhook.test"]}, "merchant.one")).body["id"]
         return endpoint, (await shop.ask("POST", f"/v1/webhooks/{endpoint}/test", {}, "merchant.one")).body["id"]
 
-    await made(f"merchants/{shop.shown('merchant.one')}/tariffs", effective_from="2026-01-01", terms=TERMS)
     organisation = await made("organisations", name="Spare")
     merchant = await made("merchants", organisation=organisation, name="Spare", mcc="5812")
     store = await made("stores", merchant=merchant, name="Spare")
