@@ -25,7 +25,7 @@ from tests.processes import CARD
 # The switch runs beside the strategies in this process and draws its own jitter: hypothesis takes that for a draw of ours.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module inside strategies")
 EXAMPLES = {GenerationMode.POSITIVE: 10, GenerationMode.NEGATIVE: 6}
-ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "operator", "till"), "onboarding": ("operator", "operator", "till"),
+ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "merchant.one", "operator", "till"), "onboarding": ("operator", "operator", "till"),
          "operations": ("operator", "operator", "merchant.one"), "problems": ("till",), "follow-ups": ("till", "till", "dual", "merchant.one"),
          "settlement": ("operator", "operator", "merchant.one", "till"),
          "webhooks": ("merchant.one", "merchant.one", "operator", "till")}
@@ -126,7 +126,7 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
 def asked_soundly(case: Any, kind: str, known: dict[str, Any], random: Random) -> None:
     if "idempotency_key" in (case.query or {}):
         case.query["idempotency_key"] = random.choice(known["idempotency_keys"])
-    for name in ("after", "store", "terminal", "acquirer", "from", "to", "date", "business_date"):
+    for name in ("after", "store", "terminal", "acquirer", "from", "to", "date", "business_date", "on"):
         if case.operation.path != "/v1/reconciliations/totals":
             (case.query or {}).pop(name, None)
     if case.operation.path == "/v1/reconciliations/totals" and "acquirer" in (case.query or {}):
