@@ -20,6 +20,8 @@ KINDS = MappingProxyType({
     "answer_to_unsent": "the acquirer answered a request that never left this switch",
     "capture_declined": "the acquirer declined a capture advice: the merchant's money is at risk",
     "advice_declined": "the acquirer declined a tip or an offline approval: the merchant's money is at risk",
+    "dispute_due": "a dispute waits for its merchant's answer, and the time for it ends soon",
+    "dispute_overdue": "nobody answered a dispute in time: its money is lost",
     "reversal_parked": "a reversal could not be delivered; a person must resolve it",
     "advice_parked": "a capture's message cannot be built: its money is not collected until a person has looked",
     "line_down": "the line to an acquirer has been down for a minute: its payments go elsewhere or nowhere, and its reversals wait",

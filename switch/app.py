@@ -48,7 +48,11 @@ from switch.payments.watch import Watch
 from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
 from switch.settlement.arrangements import Arrangements
+from switch.settlement.cases import Cases
 from switch.settlement.closing import Closing
+from switch.settlement.deadlines import Deadlines
+from switch.settlement.docket import Docket
+from switch.settlement.exhibits import Exhibits
 from switch.settlement.settlements import Settlements
 
 # Connections: of writes that may wait (operators, cancellations, evidence), of reads, and of what is owed, which waits for neither.
@@ -129,6 +133,8 @@ class Switch:
         self.resolution = Resolution(self.writers)
         self.approvals = Approvals(self.writers, {RESOLVE: self._resolve})
         self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
+        self.cases, self.docket, self.exhibits = Cases(), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
+        self.deadlines = Deadlines(self.owed, self.cases)
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
                            folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
                            open_day=self.onboarding.open_business_day)
@@ -143,7 +149,7 @@ class Switch:
         await self.reservations.start()
         self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
                   self.evidence.work(), self.reversals.work(), self.expiry.work(), self._gauge(), self._pulse(), self.undelivered.work(),
-                  self.watch.work(), self._confirm())
+                  self.watch.work(), self._confirm(), self.deadlines.work())
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again

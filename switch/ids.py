@@ -9,6 +9,7 @@ PREFIXES = {
     "organisation": "org_", "merchant": "mer_", "store": "sto_", "terminal": "trm_", "acquirer": "acq_", "route": "rte_",
     "transaction": "txn_", "alert": "alr_", "approval": "app_", "line": "lin_",
     "settlement": "set_", "transfer": "tfr_", "account": "acc_", "hold": "hld_", "payout": "pay_",
+    "dispute": "dsp_", "dispute_file": "dsf_", "notice_file": "dnf_", "batch": "bat_",
 }
 
 EPOCH, MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)

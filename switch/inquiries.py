@@ -1,8 +1,9 @@
-"""The commands that ask a running switch over HTTP with an operator's key: links, story, unmatched, reversals, approvals."""
+"""The commands that ask a running switch over HTTP with an operator's key: links, story, unmatched, reversals, approvals, disputes."""
 
 import argparse
 import http.client
 import json
+import secrets
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -19,6 +20,7 @@ class Question(NamedTuple):
     path: str
     body: dict[str, Any] | None
     tell: Callable[[Any], Iterator[str]]
+    keyed: bool = False  # it needs an idempotency key; each call is a question of its own
 
 
 def parsers(verbs: Any) -> None:
@@ -47,6 +49,31 @@ def parsers(verbs: Any) -> None:
     listed.add_argument("--state", default="waiting", choices=("waiting", "approved", "refused", "expired", "all"))
     for kind, text in (("approve", "do what another person asked for"), ("refuse", "refuse it, or take back what you asked for")):
         _asking(kinds.add_parser(kind, help=text)).add_argument("approval", help="app_...")
+    _dispute_parsers(verbs.add_parser("disputes", help="what cardholders contest: list, show, enter a notice, decide").add_subparsers(
+        dest="kind", required=True))
+
+
+def _dispute_parsers(kinds: Any) -> None:
+    listed = _asking(kinds.add_parser("list"))
+    listed.add_argument("--open", action="store_true", help="only those that are not closed")
+    listed.add_argument("--state", help="such as chargeback")
+    listed.add_argument("--merchant", help="mer_...")
+    _asking(kinds.add_parser("show", help="one with what happened to it")).add_argument("dispute", help="dsp_...")
+    made = _asking(kinds.add_parser("open", help="enter an acquirer's notice"))
+    made.add_argument("--kind", dest="notice", default="chargeback", choices=("retrieval", "chargeback"))
+    made.add_argument("--acquirer", required=True, help="acq_...")
+    made.add_argument("--reference", required=True, help="the acquirer's own, such as CB-4711")
+    sale = made.add_mutually_exclusive_group(required=True)
+    sale.add_argument("--transaction", help="txn_... of the sale")
+    sale.add_argument("--rrn", help="of the sale, when its id is not known")
+    made.add_argument("--amount", required=True, type=int, metavar="MINOR_UNITS")
+    made.add_argument("--currency", required=True)
+    made.add_argument("--reason-code", required=True)
+    made.add_argument("--noticed-on", required=True, metavar="YYYY-MM-DD")
+    decide = _asking(kinds.add_parser("decide", help="enter the outcome that the acquirer tells"))
+    decide.add_argument("dispute", help="dsp_...")
+    decide.add_argument("outcome", choices=("won", "lost", "withdrawn", "pre_arbitration"))
+    decide.add_argument("--note", help="what you know and from whom")
 
 
 def _asking(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -59,8 +86,9 @@ def ask(options: argparse.Namespace, settings: Settings, say: Callable[[str], No
     """Raises StartError: the switch cannot be reached, or refuses."""
     question = _question(options)
     url, key = _reached(options, settings)
+    headers = {"Idempotency-Key": secrets.token_hex(16)} if question.keyed else {}
     try:
-        status, body = call(url, question.method, question.path, key, question.body)
+        status, body = call(url, question.method, question.path, key, question.body, **headers)
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise StartError(f"the switch cannot be reached ({getattr(error, 'strerror', None) or type(error).__name__}); check --url") from None
     if status >= 400 or not isinstance(body, dict):
@@ -90,6 +118,8 @@ def _question(options: argparse.Namespace) -> Question:
             more = {} if options.approved_amount is None else {"approved_amount": options.approved_amount}
             return Question("POST", f"/v1/reversals/{_quoted(options.transaction)}/resolve",
                             {"resolution": options.resolution, "reason": options.reason, **more}, _asked)
+        case "disputes", _:
+            return _dispute_question(options)
         case "approvals", "list":
             return Question("GET", f"/v1/approvals?limit=200&state={options.state}", None, _each(_approval))
         case "approvals", kind:
@@ -100,6 +130,38 @@ def _question(options: argparse.Namespace) -> Question:
     if options.acquirer is None:
         raise StartError(f"links {options.action} needs the acq_... of the line; `switch links` shows them")
     return Question("POST", f"/v1/links/{_quoted(options.acquirer)}/{options.action}", {}, lambda body: iter([_line(body)]))
+
+
+def _dispute_question(options: argparse.Namespace) -> Question:
+    match options.kind:
+        case "list":
+            asked = {"open": "true" if options.open else None, "state": options.state, "merchant": options.merchant}
+            query = "&".join(["limit=200", *(f"{name}={_quoted(value)}" for name, value in asked.items() if value)])
+            return Question("GET", f"/v1/disputes?{query}", None, _each(_dispute))
+        case "show":
+            return Question("GET", f"/v1/disputes/{_quoted(options.dispute)}", None, _dispute_story)
+        case "open":
+            names = ("acquirer", "reference", "transaction", "rrn", "amount", "currency", "reason_code", "noticed_on")
+            body = {"kind": options.notice, **{name: value for name in names if (value := getattr(options, name)) is not None}}
+            return Question("POST", "/v1/disputes", body, lambda said: iter([_dispute(said)]), keyed=True)
+    more = {"note": options.note} if options.note else {}
+    return Question("POST", f"/v1/disputes/{_quoted(options.dispute)}/decide", {"outcome": options.outcome, **more},
+                    lambda said: iter([_dispute(said)]), keyed=True)
+
+
+def _dispute(row: Any) -> str:
+    until = f"  answer by {row['answer_by']}" if row["answer_by"] else ""
+    return (f"{row['id']}  {row['state']:<15} {row['amount']} {row['currency']} (charged {row['charged']})  {row['reference']}  "
+            f"reason {row['reason_code']}  {row['transaction']}{until}")
+
+
+def _dispute_story(body: Any) -> Iterator[str]:
+    yield _dispute(body)
+    for event in body["events"]:
+        note = f": {event['note']}" if event["note"] else ""
+        yield f"  {event['at']}  {event['event']:<12} {event['state']:<15} by {event['by']}{note}"
+    for file in body["evidence"]:
+        yield f"  {file['id']}  {file['media_type']}  {file['size']} bytes  {file['name']}"
 
 
 def _reached(options: argparse.Namespace, settings: Settings) -> tuple[str, str]:

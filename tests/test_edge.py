@@ -713,3 +713,48 @@ def test_a_client_that_hangs_up_at_once_does_not_stop_its_request(straight: Serv
         client.sendall(WHOLE)
     until(lambda: straight.app.finished == straight.app.straight == 1)
     until(lambda: straight.connections == 0 and not straight.app.tasks)
+
+
+# A body that is read as it comes.
+
+UPLOAD = b"POST /v1/dispute-notices?acquirer=x HTTP/1.1\r\nHost: a\r\n"
+
+
+@pytest.mark.parametrize("framed", [False, True])
+def test_a_large_body_is_taken_where_it_is_read_as_it_comes(edge: Served, framed: bool) -> None:
+    body = bytes(1024 * KB)
+    head = b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % len(body) if framed else b"Content-Length: %d\r\n\r\n" % len(body)
+    with edge.connect() as client:
+        client.sendall(UPLOAD + head + body + (b"\r\n0\r\n\r\n" if framed else b""))
+        assert (answer := answer_from(client)).status == 200 and str(len(body)).encode() in answer.body, answer.body
+
+
+def test_an_upload_may_take_longer_than_a_request_while_it_flows(edge: Served) -> None:
+    with edge.connect() as client:
+        client.sendall(UPLOAD + b"Content-Length: %d\r\n\r\n" % (512 * KB))
+        for _ in range(8):
+            time.sleep(0.1)
+            client.sendall(bytes(64 * KB))
+        assert answer_from(client).status == 200
+
+
+def test_an_upload_that_drips_gets_408(edge: Served) -> None:
+    refused(edge.ask(UPLOAD + b"Content-Length: %d\r\n\r\n" % (512 * KB), *[b"x"] * 2, pause=0.1), 408, "request_timeout")
+
+
+@pytest.mark.parametrize("head", [b"PUT /v1/dispute-notices HTTP/1.1\r\n", b"POST /v1/dispute-noticesx HTTP/1.1\r\n", b"POST /v1/dispute-notices/x HTTP/1.1\r\n",
+                                  b"GET /v1/disputes/dsp_1/evidence HTTP/1.1\r\n", b"POST /v1/disputes/dsp_1/x/evidence HTTP/1.1\r\n", b"POST /v1/disputes/dsp_1/evidence/1 HTTP/1.1\r\n"])
+def test_no_other_address_takes_a_large_body(edge: Served, head: bytes) -> None:
+    refused(edge.ask(head + b"Host: a\r\nContent-Length: 70000\r\n\r\n"), 413, "body_too_large")
+
+
+def test_an_upload_has_its_bound_too() -> None:
+    with serving(replace(LIMITS, upload_bytes=100 * KB)) as served:
+        refused(served.ask(UPLOAD + b"Content-Length: 200000\r\n\r\n"), 413, "body_too_large")
+        refused(served.ask(UPLOAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % 200_000 + bytes(200_000)), 413, "body_too_large")
+
+
+def test_evidence_may_be_large(edge: Served) -> None:
+    with edge.connect() as client:
+        client.sendall(b"POST /v1/disputes/dsp_0192f0c4-7c1e-7aaa-8bbb-1234567890ab/evidence?name=x HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n" + bytes(1024 * KB))
+        assert answer_from(client).status == 200

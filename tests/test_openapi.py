@@ -37,7 +37,7 @@ def faults(file: Any, schema: Any, value: Any, place: str = "") -> list[str]:
     if "$ref" in schema:
         return faults(file, file["components"]["schemas"][schema["$ref"].rpartition("/")[2]], value, place)
     known = {"type", "properties", "required", "additionalProperties", "items", "anyOf", "enum", "const", "pattern", "minimum", "maximum", "minLength", "maxLength", "title",
-             "description", "default", "example"}
+             "maxItems", "description", "default", "example"}
     assert schema.keys() <= known, schema.keys() - known
     found = []
     if "anyOf" in schema and all(faults(file, each, value, place) for each in schema["anyOf"]):
@@ -65,6 +65,8 @@ def of_object(file: Any, schema: Any, value: dict[str, Any], place: str) -> list
 
 def of_plain(file: Any, schema: Any, value: Any, place: str) -> list[str]:
     if isinstance(value, list):
+        if len(value) > schema.get("maxItems", len(value)):
+            return [f"{place}: too many"]
         return [fault for at, each in enumerate(value) for fault in faults(file, schema.get("items", {}), each, f"{place}[{at}]")]
     found = []
     if isinstance(value, str):

@@ -10,7 +10,20 @@ from fastapi import FastAPI, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from switch import metrics
-from switch.api import arrangements, cutovers, follow_ups, merchant, offline, operator, problems, resolving, settlements, terms
+from switch.api import (
+    arrangements,
+    cutovers,
+    dispute_desk,
+    disputes,
+    follow_ups,
+    merchant,
+    offline,
+    operator,
+    problems,
+    resolving,
+    settlements,
+    terms,
+)
 from switch.api.documented import complete, documented
 from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails, refused
 from switch.api.terminal import AuthorizationRequest, CancellationRequest
@@ -30,7 +43,10 @@ from switch.payments.resolution import Resolution
 from switch.payments.undelivered import Undelivered
 from switch.security.vault import Vault
 from switch.settlement.arrangements import Arrangements
+from switch.settlement.cases import Cases
 from switch.settlement.closing import Closing
+from switch.settlement.docket import Docket
+from switch.settlement.exhibits import Exhibits
 from switch.settlement.settlements import Settlements
 
 EXAMPLE = {
@@ -58,6 +74,9 @@ class Parts(Protocol):
     settlements: Settlements
     closing: Closing
     arrangements: Arrangements
+    cases: Cases
+    docket: Docket
+    exhibits: Exhibits
 
     def admit(self) -> None: ...
     async def readiness(self) -> tuple[bool, dict[str, Any]]: ...
@@ -96,6 +115,8 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(settlements.router(parts, caller_of))
     app.include_router(cutovers.router(parts, caller_of))
     app.include_router(arrangements.router(parts, caller_of))
+    app.include_router(disputes.router(parts, caller_of))
+    app.include_router(dispute_desk.router(parts, caller_of))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -117,7 +138,8 @@ def application(parts: Parts) -> FastAPI:
         return HTMLResponse(page(app.openapi()), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
-                   *operator.MODELS, *resolving.MODELS, *cutovers.MODELS, *arrangements.MODELS])
+                   *operator.MODELS, *resolving.MODELS, *cutovers.MODELS, *arrangements.MODELS, *disputes.MODELS,
+                   *dispute_desk.MODELS])
     return app
 
 

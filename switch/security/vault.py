@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from switch.security.pan import Pan
 
-Purpose = Literal["token", "seal", "fingerprint", "api"]
+Purpose = Literal["token", "seal", "fingerprint", "api", "evidence"]
 
 KEY_BYTES = 32
 NONCE_BYTES = 12  # random: one data key a day stays far below the 2^32 seals of NIST SP 800-38D, 8.3
@@ -222,6 +222,21 @@ class Vault:
             raise VaultError("seal_broken") from None
         digits, _, expiry = plain.rstrip(b" ").decode().partition("|")
         return Pan(digits), expiry
+
+    def seal_evidence(self, content: bytes, row: bytes) -> tuple[str, bytes]:
+        """The key id and the blob (nonce, AES-256-GCM) of a file, readable only for that row id."""
+        key_id, nonce = self.keyring.current, os.urandom(NONCE_BYTES)
+        return key_id, nonce + AESGCM(self.keyring.derive("evidence", key_id)).encrypt(nonce, content, b"dispute_file|" + row)
+
+    def open_evidence(self, key_id: str, blob: bytes, row: bytes) -> bytes:
+        """Raises VaultError: key_unknown, seal_truncated, seal_broken."""
+        if len(blob) <= NONCE_BYTES + TAG_BYTES:
+            raise VaultError("seal_truncated")
+        cipher = AESGCM(self.keyring.derive("evidence", key_id))
+        try:
+            return cipher.decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], b"dispute_file|" + row)
+        except InvalidTag:
+            raise VaultError("seal_broken") from None
 
     def _derived(self, key_id: str, day: datetime.date) -> DayKey:
         if key_id == self.token_key_id:
