@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
-LOCKED := requirements/run.txt requirements/dev.txt requirements/load.txt
+LOCKED := requirements/run.txt requirements/dev.txt requirements/load.txt requirements/reports.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .PHONY: help setup run test ablations check bench bench-settlement load faults kills lock
@@ -34,13 +34,15 @@ $(READY): $(LOCKED) pyproject.toml
 	  $(PYTHON) -m venv .venv >/dev/null 2>&1 || { rm -rf .venv; $(PYTHON) -m virtualenv --quiet .venv 2>/dev/null; } || { rm -rf .venv; \
 	  echo "setup: $(PYTHON) can make no virtual environment. Install its venv module (Debian, Ubuntu: apt-get install python3-venv)" >&2; \
 	  echo "setup: or, without root: $(PYTHON) -m pip install --user virtualenv" >&2; exit 1; }; }
-	@echo "setup: 1/4 what the switch needs (about 50 MB, with PostgreSQL)"
+	@echo "setup: 1/5 what the switch needs (about 50 MB, with PostgreSQL)"
 	@$(PIP) --require-hashes -r requirements/run.txt
-	@echo "setup: 2/4 what its tests need"
+	@echo "setup: 2/5 what its tests need"
 	@$(PIP) --require-hashes -r requirements/dev.txt
-	@echo "setup: 3/4 what its load tests need"
+	@echo "setup: 3/5 what its load tests need"
 	@$(PIP) --require-hashes -r requirements/load.txt
-	@echo "setup: 4/4 the switch itself"
+	@echo "setup: 4/5 what statements as PDF need (81 MB)"
+	@$(PIP) --require-hashes -r requirements/reports.txt
+	@echo "setup: 5/5 the switch itself"
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $(READY)
 	@echo "setup: done"
@@ -77,7 +79,7 @@ kills: $(READY)
 # The files name no host: a lock with an address in it is refused.
 lock: $(READY)
 	@$(PIP) 'uv==0.13.*'
-	@cd requirements && for group in run dev load; do \
+	@cd requirements && for group in run dev load reports; do \
 	  echo "lock: $$group"; \
 	  ../$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    $$group.in --output-file $$group.new || { rm -f $$group.new; exit 1; }; \

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from loadtests import settlement_files
 from loadtests.processes import Processes, RunError
 from loadtests.services import ROOT, SWITCH, Cluster, environment
 
@@ -70,6 +71,7 @@ BOOKS = """SELECT (SELECT count(*) FROM settlement_line) AS lines, (SELECT count
 
 class Ran(NamedTuple):
     seconds: float
+    cpu_s: float
     rss_mb: float
 
 
@@ -92,14 +94,14 @@ async def generate(url: str, count: int, merchants: int) -> None:
 
 
 def timed(command: list[str], variables: dict[str, str], folder: Path) -> Ran:
-    """A command to its end: seconds, and the most memory that its process had. Raises RunError."""
+    """A command to its end: seconds, CPU seconds, and the most memory that its process had. Raises RunError."""
     started = time.monotonic()
     with (folder / "command.out").open("wb") as out, subprocess.Popen(command, env=variables, stdout=out, stderr=out) as process:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RunError(f"{' '.join(command[2:])} ended with {process.returncode}: {(folder / 'command.out').read_text()[-500:]}")
-    return Ran(time.monotonic() - started, used.ru_maxrss / 1024)
+    return Ran(time.monotonic() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
 async def check(url: str, count: int) -> None:
@@ -125,7 +127,11 @@ async def measure(cluster: Cluster, processes: Processes, home: Path, count: int
         ran = await asyncio.to_thread(timed, command, variables, home)
         await check(url, count)
         say(f"{count}: priced, posted and cut over in {ran.seconds:.1f} s with {ran.rss_mb:.0f} MB")
-    return {"count": count, "merchants": merchants, "cutover_s": round(ran.seconds, 2), "cutover_rss_mb": round(ran.rss_mb, 1)}
+        reconciled = await settlement_files.reconcile(url, home, "bench", variables, timed)
+        say(f"{count}: a file of {reconciled['clearing_mb']:.0f} MB reconciled in {reconciled['reconcile_s']:.1f} s with "
+            f"{reconciled['reconcile_rss_mb']:.0f} MB")
+    return {**reconciled, "count": count, "merchants": merchants, "cutover_s": round(ran.seconds, 2), "cutover_cpu_s": round(ran.cpu_s, 2),
+            "cutover_rss_mb": round(ran.rss_mb, 1)}
 
 
 def faults(runs: list[dict[str, Any]], gentle: bool) -> list[str]:
@@ -133,6 +139,7 @@ def faults(runs: list[dict[str, Any]], gentle: bool) -> list[str]:
     found = [f"{run['count']}: {run['cutover_rss_mb']} MB are more than {RSS_MB_MAX:g}" for run in runs if run["cutover_rss_mb"] > RSS_MB_MAX]
     by_count = {run["count"]: run for run in runs}
     large, small = by_count.get(MILLION), by_count.get(TENTH)
+    found += settlement_files.faults(small, large)
     seconds = GENTLE_SECONDS_MAX if gentle else SECONDS_MAX
     if large is not None and large["cutover_s"] > seconds:
         found.append(f"{large['cutover_s']} s are more than {seconds:g}")

@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from switch import logs, metrics
-from switch.database import UNKNOWN, Pool
+from switch.database import UNKNOWN, Connection, Pool
 from switch.ids import uuid7
 
 # kind -> what it means for money
@@ -20,6 +20,7 @@ KINDS = MappingProxyType({
     "answer_to_unsent": "the acquirer answered a request that never left this switch",
     "capture_declined": "the acquirer declined a capture advice: the merchant's money is at risk",
     "advice_declined": "the acquirer declined a tip or an offline approval: the merchant's money is at risk",
+    "reconciliation_exceptions": "a clearing file or a bank statement does not agree with the books",
     "dispute_due": "a dispute waits for its merchant's answer, and the time for it ends soon",
     "dispute_overdue": "nobody answered a dispute in time: its money is lost",
     "reversal_parked": "a reversal could not be delivered; a person must resolve it",
@@ -31,6 +32,7 @@ KINDS = MappingProxyType({
     "worker_lost": "a worker died without giving its lease back: what it had in flight is reversed",
     "log_lines_lost": "log lines could not be written: what happens now leaves less of a trace",
     "reversal_old": "a reversal has not been acknowledged for 15 minutes: a cardholder's money is held for a sale that was not made",
+    "job_failed": "a background job has failed as often as its kind allows: what it owes (a settlement, a payout, an export) is not done",
     "undelivered_approval": "an approval was not delivered to its terminal, and nobody has asked for it since",
     "unreadable_card": "a sealed card number could not be opened: its reversal cannot be built",
 })
@@ -77,6 +79,11 @@ class Alerts:
         while self.left:
             await self.pool.execute(RAISE, _new_id(), *self.left[0])
             del self.left[0]
+
+
+async def raise_within(connection: Connection, kind: str, object_: str) -> None:
+    """Only the row, in the commit of what it tells; `announce` when that has committed."""
+    await connection.execute(RAISE, _new_id(), kind, object_)
 
 
 def announce(kind: str, object_: str) -> None:

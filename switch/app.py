@@ -13,7 +13,9 @@ import asyncpg
 from switch import database, logs, metrics
 from switch.alerts import Alerts
 from switch.api.application import application
+from switch.api.download import Places
 from switch.api.edge import StraightWay
+from switch.api.reconciliation import RESOLVE as RESOLVE_EXCEPTION
 from switch.api.resolving import RESOLVE
 from switch.api.terminal import AuthorizationEndpoint
 from switch.background import supervised
@@ -47,16 +49,27 @@ from switch.payments.undelivered import Undelivered
 from switch.payments.watch import Watch
 from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
+from switch.settlement import cutover
 from switch.settlement.arrangements import Arrangements
 from switch.settlement.cases import Cases
 from switch.settlement.closing import Closing
 from switch.settlement.deadlines import Deadlines
 from switch.settlement.docket import Docket
+from switch.settlement.exceptions import Exceptions
 from switch.settlement.exhibits import Exhibits
+from switch.settlement.exports import Connect, Exports, Housekeeping
+from switch.settlement.foreman import Foreman
+from switch.settlement.intake import Intake
+from switch.settlement.jobs import Kind, kinds_of
+from switch.settlement.paper import Press
+from switch.settlement.queue import ROLE as QUEUE_ROLE
+from switch.settlement.runs import Runs
+from switch.settlement.schedules import CutOvers
 from switch.settlement.settlements import Settlements
 
 # Connections: of writes that may wait (operators, cancellations, evidence), of reads, and of what is owed, which waits for neither.
 WRITERS, READERS, OWED = 4, 6, 4
+JOBS = 4  # of background jobs, beside the one of their queue
 DRAIN_MARGIN_S = 5.0
 READY_PROBE_S = 1.0
 PULSE_S = 0.05
@@ -129,9 +142,14 @@ class Switch:
         self.recovery = Recovery(self.owed, self.books, self.authorizations, self.lease)
         self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
+        self.places, self.press = Places(), Press(self.settings.home / "fonts")
+        self.exports = Exports(self._long_reader, self.settings.home / "exports")
+        self.foreman = Foreman(kinds_of(*self._kinds()), lambda role: database.connect(self.url, role),
+                               lambda: database.pool(self.url, "switch_writer", JOBS), schedules=self.settings.schedules)
         self.onboarding = Onboarding(self.writers, self.limits)
         self.resolution = Resolution(self.writers)
-        self.approvals = Approvals(self.writers, {RESOLVE: self._resolve})
+        self.intake, self.runs, self.exceptions = Intake(self._writer), Runs(self._writer), Exceptions(self.writers)
+        self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception})
         self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
         self.cases, self.docket, self.exhibits = Cases(), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
         self.deadlines = Deadlines(self.owed, self.cases)
@@ -149,7 +167,8 @@ class Switch:
         await self.reservations.start()
         self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
                   self.evidence.work(), self.reversals.work(), self.expiry.work(), self._gauge(), self._pulse(), self.undelivered.work(),
-                  self.watch.work(), self._confirm(), self.deadlines.work())
+                  self.watch.work(), self._jobs(), self._confirm(), self.runs.work(self.owed),
+                  self.deadlines.work())
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
@@ -183,6 +202,11 @@ class Switch:
         assert identity is not None
         await self.resolution.resolve(connection, identity, payload, people)
 
+    async def _resolve_exception(self, connection: Connection, object_: str, payload: Mapping[str, Any], people: Mapping[str, str]) -> None:
+        identity = read("exception", object_)
+        assert identity is not None
+        await self.exceptions.approved(connection, identity, payload, people)
+
     def may_send(self) -> bool:
         """Whether this worker's lease is good: without it another may have taken over, and nothing of ours may leave."""
         return self.lease.trusted()
@@ -209,6 +233,7 @@ class Switch:
         if left:
             logs.warning("drained_with_walks_left", count=left)
         failpoint("drain.mid")
+        await self.foreman.stop()
         await self.lines.stop(longest)
         await self.reversals.stop()
         with suppress(TimeoutError):
@@ -244,8 +269,29 @@ class Switch:
     async def _reader(self) -> Connection:
         return await database.connect(self.url, "switch_reader")
 
+    async def _long_reader(self) -> Connection:
+        """Rows come in the order of an index, so that the first is there at once."""
+        return await database.connect(self.url, "switch_reader", enable_seqscan="off", enable_bitmapscan="off", enable_sort="off")
+
     async def _journal_connection(self, plans: dict[str, str]) -> Connection:
         return await database.connect(self.url, "switch_writer", **plans)
+
+    def _kinds(self) -> tuple[Kind, ...]:
+        """Every kind of background job that there is."""
+        cut_overs = CutOvers(self._reader, lambda acquirer_id, day: cutover.run(self._writer, acquirer_id, day))
+        housekeeping = Housekeeping(self.exports, lambda: database.connect(self.url, QUEUE_ROLE))
+        return (
+            Kind("export", "writes a file for a merchant", self.exports.do, limit_s=1800, attempts=3, at_once=2),
+            Kind("cutover", "ends an acquirer's business day and settles it", cut_overs.do, "* * * * *", cut_overs.due, limit_s=7200),
+            Kind("housekeeping", "removes what is kept for a time only", housekeeping.do, "7 * * * *", housekeeping.due),
+        )
+
+    def reader(self) -> Connect:
+        """For what reads long: each connection is its user's own."""
+        return self._long_reader
+
+    async def _jobs(self) -> None:
+        await self.foreman.work()
 
     def _run(self, *jobs: Awaitable[None]) -> None:
         for job in jobs:

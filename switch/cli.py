@@ -1,6 +1,4 @@
-"""The command line: `switch demo | serve | migrate | postgres | stub | onboard | acquirer | route | cutover`, and what `inquiries` asks a
-running switch.
-"""
+"""The command line: `switch demo | serve | migrate | postgres | stub | onboard | acquirer | route`, and what the rooms below it add."""
 
 import argparse
 import asyncio
@@ -13,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from switch import cutovers, database, failpoints, inquiries, logs
+from switch import clearings, contests, cutovers, database, failpoints, inquiries, logs, pricing
 from switch.api.onboard import shown
 from switch.demo import demo
 from switch.errors import PROBLEMS, Problem, SettingsError, StartError
@@ -61,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("stub", help="the acquirer stub; options as of python -m acquirer_stubs")
     _onboarding_parsers(verbs)
     cutovers.parsers(verbs)
+    pricing.parsers(verbs)
+    contests.parsers(verbs)
+    clearings.parsers(verbs)
     inquiries.parsers(verbs)
     return parser
 
@@ -194,10 +195,11 @@ async def _write_directory(options: argparse.Namespace, settings: Settings) -> i
     return 0
 
 
-async def _cut_over(options: argparse.Namespace, settings: Settings) -> int:
+async def _on_database(work: Callable[[argparse.Namespace, str, Callable[[str], None]], Awaitable[int]], options: argparse.Namespace,
+                       settings: Settings) -> int:
     async with _database(settings) as url:
         await database.migrate(url)
-        return await cutovers.work(options, url, say)
+        return await work(options, url, say)
 
 
 async def _migrate(settings: Settings) -> int:
@@ -232,12 +234,17 @@ def _dispatch(options: argparse.Namespace, settings: Settings) -> int:
     commands: dict[str, Callable[[], Awaitable[int]]] = {
         "serve": lambda: serve(settings, say, options.workers or settings.workers),
         "migrate": lambda: _migrate(settings), "postgres": lambda: _postgres(settings),
-        "cutover": lambda: _cut_over(options, settings),
+        "cutover": lambda: _on_database(cutovers.work, options, settings),
+        "clearing": lambda: _on_database(clearings.work, options, settings),
         "demo": lambda: demo(settings, say, _address(options.acquirer) if options.acquirer else None, options.once),
         **{verb: lambda: _write_directory(options, settings) for verb in ("onboard", "acquirer", "route")},
     }
     if options.verb in commands:
         return run(commands[options.verb])
+    if options.verb in ("tariff", "fees"):
+        return pricing.work(options, settings, say)
+    if options.verb == "disputes":
+        return contests.work(options, settings, say)
     return inquiries.ask(options, settings, say)
 
 

@@ -107,16 +107,21 @@ async def _keys(settings: Settings, pool: Pool, onboarding: Onboarding) -> dict[
     return texts
 
 
-def call(base: str, method: str, path: str, key: str, body: dict[str, Any] | None = None, **headers: str) -> tuple[int, Any]:
-    """One HTTP request to a switch, for the demo and the command line. Raises OSError, ValueError, HTTPException."""
+def call(base: str, method: str, path: str, key: str, body: dict[str, Any] | Path | None = None, **headers: str) -> tuple[int, Any]:
+    """One HTTP request to a switch, from the command line; a path is the file that is sent. Raises OSError, ValueError, HTTPException."""
     address = urlsplit(base)
     if address.scheme not in ("http", "https") or not address.hostname:
         raise ValueError("not an http:// or https:// URL")
     kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection  # the key never goes in clear unasked
-    connection = kind(address.hostname, address.port, timeout=60)
+    connection = kind(address.hostname, address.port, timeout=1800 if isinstance(body, Path) else 60)
+    sent = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", **headers}
     try:
-        connection.request(method, path, json.dumps(body) if body is not None else None,
-                           {"Authorization": f"Bearer {key}", "Content-Type": "application/json", **headers})
+        if isinstance(body, Path):
+            with body.open("rb") as file:
+                sent |= {"Content-Type": "application/octet-stream", "Content-Length": str(body.stat().st_size)}
+                connection.request(method, path, file, sent)
+        else:
+            connection.request(method, path, json.dumps(body) if body is not None else None, sent)
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read() or b"null")
     finally:

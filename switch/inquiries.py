@@ -1,10 +1,11 @@
-"""The commands that ask a running switch over HTTP with an operator's key: links, story, unmatched, reversals, approvals, disputes."""
+"""The commands that ask a running switch over HTTP with an operator's key."""
 
 import argparse
 import http.client
 import json
 import secrets
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -18,65 +19,74 @@ class Question(NamedTuple):
 
     method: str
     path: str
-    body: dict[str, Any] | None
+    body: dict[str, Any] | Path | None
     tell: Callable[[Any], Iterator[str]]
     keyed: bool = False  # it needs an idempotency key; each call is a question of its own
 
 
 def parsers(verbs: Any) -> None:
     """Adds the commands to the command line."""
-    links = _asking(verbs.add_parser("links", help="the acquirers' lines, or a verb for one of them"))
+    links = asking(verbs.add_parser("links", help="the acquirers' lines, or a verb for one of them"))
     links.add_argument("action", nargs="?", choices=("drain", "down", "up", "sign-on"))
     links.add_argument("acquirer", nargs="?", help="acq_... of the line")
-    _asking(verbs.add_parser("story", help="everything that happened to a transaction")).add_argument("transaction", help="txn_...")
-    unmatched = _asking(verbs.add_parser("unmatched", help="answers of acquirers that matched no request: how many by acquirer, reason and "
+    asking(verbs.add_parser("story", help="everything that happened to a transaction")).add_argument("transaction", help="txn_...")
+    unmatched = asking(verbs.add_parser("unmatched", help="answers of acquirers that matched no request: how many by acquirer, reason and "
                                                            "differing field"))
     unmatched.add_argument("--acquirer", help="acq_...; default: all")
     unmatched.add_argument("--since", help="RFC 3339; default: a day ago")
     unmatched.add_argument("--until", help="RFC 3339; default: now")
     kinds = verbs.add_parser("reversals", help="what is owed: list, send again, resolve by hand").add_subparsers(dest="kind", required=True)
-    listed = _asking(kinds.add_parser("list"))
+    listed = asking(kinds.add_parser("list"))
     listed.add_argument("--state", choices=("open", "parked"))
     listed.add_argument("--acquirer", help="acq_...")
-    _asking(kinds.add_parser("retry", help="send it again now; a parked one is opened again")).add_argument("transaction", help="txn_...")
-    resolve = _asking(kinds.add_parser("resolve", help="ask a second person to end a parked one"))
+    asking(kinds.add_parser("retry", help="send it again now; a parked one is opened again")).add_argument("transaction", help="txn_...")
+    resolve = asking(kinds.add_parser("resolve", help="ask a second person to end a parked one"))
     resolve.add_argument("transaction", help="txn_...")
     resolve.add_argument("resolution", choices=("reversed", "confirmed"), help="reversed: nothing stands at the acquirer; confirmed: the sale does")
     resolve.add_argument("--reason", required=True, help="what you know and from whom; it stays in the story")
     resolve.add_argument("--approved-amount", type=int, metavar="MINOR_UNITS", help="of a confirmed one, when not the whole")
     kinds = verbs.add_parser("approvals", help="what waits for a second person").add_subparsers(dest="kind", required=True)
-    listed = _asking(kinds.add_parser("list"))
+    listed = asking(kinds.add_parser("list"))
     listed.add_argument("--state", default="waiting", choices=("waiting", "approved", "refused", "expired", "all"))
     for kind, text in (("approve", "do what another person asked for"), ("refuse", "refuse it, or take back what you asked for")):
-        _asking(kinds.add_parser(kind, help=text)).add_argument("approval", help="app_...")
-    _dispute_parsers(verbs.add_parser("disputes", help="what cardholders contest: list, show, enter a notice, decide").add_subparsers(
-        dest="kind", required=True))
+        asking(kinds.add_parser(kind, help=text)).add_argument("approval", help="app_...")
 
 
-def _dispute_parsers(kinds: Any) -> None:
-    listed = _asking(kinds.add_parser("list"))
-    listed.add_argument("--open", action="store_true", help="only those that are not closed")
-    listed.add_argument("--state", help="such as chargeback")
-    listed.add_argument("--merchant", help="mer_...")
-    _asking(kinds.add_parser("show", help="one with what happened to it")).add_argument("dispute", help="dsp_...")
-    made = _asking(kinds.add_parser("open", help="enter an acquirer's notice"))
-    made.add_argument("--kind", dest="notice", default="chargeback", choices=("retrieval", "chargeback"))
-    made.add_argument("--acquirer", required=True, help="acq_...")
-    made.add_argument("--reference", required=True, help="the acquirer's own, such as CB-4711")
-    sale = made.add_mutually_exclusive_group(required=True)
-    sale.add_argument("--transaction", help="txn_... of the sale")
-    sale.add_argument("--rrn", help="of the sale, when its id is not known")
-    made.add_argument("--amount", required=True, type=int, metavar="MINOR_UNITS")
-    made.add_argument("--currency", required=True)
-    made.add_argument("--reason-code", required=True)
-    made.add_argument("--noticed-on", required=True, metavar="YYYY-MM-DD")
-    decide = _asking(kinds.add_parser("decide", help="enter the outcome that the acquirer tells"))
-    decide.add_argument("dispute", help="dsp_...")
-    decide.add_argument("outcome", choices=("won", "lost", "withdrawn", "pre_arbitration"))
-    decide.add_argument("--note", help="what you know and from whom")
+    kinds = verbs.add_parser("reconcile", help="clearing files, bank statements, runs and exceptions").add_subparsers(dest="kind", required=True)
+    _reconcile_parsers(kinds)
+    kinds = verbs.add_parser("jobs", help="background jobs: list, show, try again").add_subparsers(dest="kind", required=True)
+    listed = asking(kinds.add_parser("list"))
+    listed.add_argument("--state", choices=("queued", "running", "waiting", "done", "failed", "cancelled"))
+    listed.add_argument("--job-kind", metavar="KIND", help="such as export")
+    for kind, text in (("show", "one job, with its arguments and detail"), ("retry", "now, and with all its attempts"),
+                       ("cancel", "one that runs stops within seconds")):
+        asking(kinds.add_parser(kind, help=text)).add_argument("job", help="job_...")
 
 
-def _asking(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def _reconcile_parsers(kinds: Any) -> None:
+    brought = asking(kinds.add_parser("file", help="bring in a clearing file, or a bank statement when no acquirer is said"))
+    brought.add_argument("path", type=Path)
+    brought.add_argument("--acquirer", help="acq_... whose clearing file it is")
+    again = asking(kinds.add_parser("run", help="reconcile a date again, or list the runs when none is said"))
+    again.add_argument("--acquirer", help="acq_...")
+    again.add_argument("--date", metavar="YYYY-MM-DD")
+    listed = asking(kinds.add_parser("exceptions", help="what does not agree"))
+    listed.add_argument("--acquirer", help="acq_...")
+    listed.add_argument("--date", metavar="YYYY-MM-DD")
+    listed.add_argument("--state", choices=("open", "claimed", "resolved", "withdrawn", "all"))
+    resolve = asking(kinds.add_parser("resolve", help="say where the difference of an exception goes"))
+    resolve.add_argument("exception", help="exc_...")
+    resolve.add_argument("resolution", choices=("write_off", "suspense", "adjust", "claim", "accept"))
+    resolve.add_argument("--reason", required=True)
+    assign = asking(kinds.add_parser("assign", help="give an exception to somebody"))
+    assign.add_argument("exception", help="exc_...")
+    assign.add_argument("owner")
+    comment = asking(kinds.add_parser("comment", help="say something about an exception"))
+    comment.add_argument("exception", help="exc_...")
+    comment.add_argument("text")
+
+
+def asking(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--url", help="the switch; default: the demo's")
     parser.add_argument("--key", help="an operator's key; default: the demo's")
     return parser
@@ -84,7 +94,11 @@ def _asking(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def ask(options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
     """Raises StartError: the switch cannot be reached, or refuses."""
-    question = _question(options)
+    return put(_question(options), options, settings, say)
+
+
+def put(question: Question, options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
+    """Asks and tells the answer. Raises StartError as `ask` does."""
     url, key = _reached(options, settings)
     headers = {"Idempotency-Key": secrets.token_hex(16)} if question.keyed else {}
     try:
@@ -104,64 +118,86 @@ def ask(options: argparse.Namespace, settings: Settings, say: Callable[[str], No
 def _question(options: argparse.Namespace) -> Question:
     match options.verb, getattr(options, "kind", None):
         case "story", _:
-            return Question("GET", f"/v1/transactions/{_quoted(options.transaction)}/story", None, _story)
+            return Question("GET", f"/v1/transactions/{quoted(options.transaction)}/story", None, _story)
         case "unmatched", _:
             asked = {"acquirer": options.acquirer, "from": options.since, "to": options.until}
-            query = "&".join(f"{name}={_quoted(value)}" for name, value in asked.items() if value)
+            query = "&".join(f"{name}={quoted(value)}" for name, value in asked.items() if value)
             return Question("GET", f"/v1/unmatched-answers/summary?{query}", None, _each(_unmatched))
         case "reversals", "list":
-            wanted = [f"{name}={_quoted(value)}" for name in ("state", "acquirer") if (value := getattr(options, name)) is not None]
+            wanted = [f"{name}={quoted(value)}" for name in ("state", "acquirer") if (value := getattr(options, name)) is not None]
             return Question("GET", "/v1/reversals?" + "&".join(["limit=200", *wanted]), None, _each(_reversal))
         case "reversals", "retry":
-            return Question("POST", f"/v1/reversals/{_quoted(options.transaction)}/retry", {}, lambda body: iter([_reversal(body)]))
+            return Question("POST", f"/v1/reversals/{quoted(options.transaction)}/retry", {}, lambda body: iter([_reversal(body)]))
         case "reversals", _:
             more = {} if options.approved_amount is None else {"approved_amount": options.approved_amount}
-            return Question("POST", f"/v1/reversals/{_quoted(options.transaction)}/resolve",
+            return Question("POST", f"/v1/reversals/{quoted(options.transaction)}/resolve",
                             {"resolution": options.resolution, "reason": options.reason, **more}, _asked)
-        case "disputes", _:
-            return _dispute_question(options)
+        case "reconcile", _:
+            return _reconcile(options)
         case "approvals", "list":
             return Question("GET", f"/v1/approvals?limit=200&state={options.state}", None, _each(_approval))
         case "approvals", kind:
-            return Question("POST", f"/v1/approvals/{_quoted(options.approval)}{'/refuse' if kind == 'refuse' else ''}", {},
+            return Question("POST", f"/v1/approvals/{quoted(options.approval)}{'/refuse' if kind == 'refuse' else ''}", {},
                             lambda body: iter([_approval(body)]))
+        case "jobs", "list":
+            asked = {"limit": "200", "state": options.state, "kind": options.job_kind}
+            query = "&".join(f"{name}={quoted(value)}" for name, value in asked.items() if value)
+            return Question("GET", f"/v1/jobs?{query}", None, _each(_job))
+        case "jobs", "show":
+            return Question("GET", f"/v1/jobs/{quoted(options.job)}", None, _whole_job)
+        case "jobs", kind:
+            return Question("POST", f"/v1/jobs/{quoted(options.job)}/{kind}", {}, lambda body: iter([_job(body)]))
     if not options.action:
         return Question("GET", "/v1/links", None, _each(_line))
     if options.acquirer is None:
         raise StartError(f"links {options.action} needs the acq_... of the line; `switch links` shows them")
-    return Question("POST", f"/v1/links/{_quoted(options.acquirer)}/{options.action}", {}, lambda body: iter([_line(body)]))
+    return Question("POST", f"/v1/links/{quoted(options.acquirer)}/{options.action}", {}, lambda body: iter([_line(body)]))
 
 
-def _dispute_question(options: argparse.Namespace) -> Question:
+def _reconcile(options: argparse.Namespace) -> Question:
+    of = {"acquirer": getattr(options, "acquirer", None), "business_date": getattr(options, "date", None), "state": getattr(options, "state", None)}
+    query = "&".join(f"{name}={quoted(value)}" for name, value in of.items() if value)
     match options.kind:
-        case "list":
-            asked = {"open": "true" if options.open else None, "state": options.state, "merchant": options.merchant}
-            query = "&".join(["limit=200", *(f"{name}={_quoted(value)}" for name, value in asked.items() if value)])
-            return Question("GET", f"/v1/disputes?{query}", None, _each(_dispute))
-        case "show":
-            return Question("GET", f"/v1/disputes/{_quoted(options.dispute)}", None, _dispute_story)
-        case "open":
-            names = ("acquirer", "reference", "transaction", "rrn", "amount", "currency", "reason_code", "noticed_on")
-            body = {"kind": options.notice, **{name: value for name in names if (value := getattr(options, name)) is not None}}
-            return Question("POST", "/v1/disputes", body, lambda said: iter([_dispute(said)]), keyed=True)
-    more = {"note": options.note} if options.note else {}
-    return Question("POST", f"/v1/disputes/{_quoted(options.dispute)}/decide", {"outcome": options.outcome, **more},
-                    lambda said: iter([_dispute(said)]), keyed=True)
+        case "file":
+            if not options.path.is_file():
+                raise StartError("there is no such file")
+            document = "clearing" if options.acquirer else "statement"
+            return Question("POST", f"/v1/clearing-files?document={document}&name={quoted(options.path.name)}&{query}", options.path,
+                            lambda body: iter([_clearing_file(body)]))
+        case "run" if options.date:
+            if not options.acquirer:
+                raise StartError("reconcile run --date needs --acquirer acq_...")
+            return Question("POST", "/v1/reconciliations", {"acquirer": options.acquirer, "business_date": options.date},
+                            lambda body: iter([f"due: {body['business_date']} of {body['acquirer']}; `switch reconcile run` shows the result"]))
+        case "run":
+            return Question("GET", f"/v1/reconciliations?limit=50&{query}", None, _each(_reconciled))
+        case "exceptions":
+            return Question("GET", f"/v1/exceptions?limit=200&{query}", None, _each(_exception))
+        case "assign":
+            return Question("POST", f"/v1/exceptions/{quoted(options.exception)}/assign", {"owner": options.owner},
+                            lambda body: iter([_exception(body)]))
+        case "comment":
+            return Question("POST", f"/v1/exceptions/{quoted(options.exception)}/comments", {"text": options.text},
+                            lambda body: iter([f"{body['exception']}: it stands"]))
+    return Question("POST", f"/v1/exceptions/{quoted(options.exception)}/resolve", {"resolution": options.resolution, "reason": options.reason},
+                    lambda body: _asked(body) if body["id"].startswith("app_") else iter([_exception(body)]))
 
 
-def _dispute(row: Any) -> str:
-    until = f"  answer by {row['answer_by']}" if row["answer_by"] else ""
-    return (f"{row['id']}  {row['state']:<15} {row['amount']} {row['currency']} (charged {row['charged']})  {row['reference']}  "
-            f"reason {row['reason_code']}  {row['transaction']}{until}")
+def _clearing_file(file: Any) -> str:
+    return (f"{file['id']}  {file['format']} of {file['business_date']} number {file['number']}  {file['lines']} lines, total {file['total']}, "
+            f"fees {file['fees']}  received {file['received_at']} by {file['received_by']}")
 
 
-def _dispute_story(body: Any) -> Iterator[str]:
-    yield _dispute(body)
-    for event in body["events"]:
-        note = f": {event['note']}" if event["note"] else ""
-        yield f"  {event['at']}  {event['event']:<12} {event['state']:<15} by {event['by']}{note}"
-    for file in body["evidence"]:
-        yield f"  {file['id']}  {file['media_type']}  {file['size']} bytes  {file['name']}"
+def _reconciled(row: Any) -> str:
+    found = ", ".join(f"{count} {kind}" for kind, count in row["found"].items()) or "nothing to look at"
+    return (f"{row['business_date']}  {row['state']:<5} {row['lines'] or 0} lines, {row['movements'] or 0} transactions: {found}  {row['id']}  "
+            f"{row['acquirer']}")
+
+
+def _exception(row: Any) -> str:
+    owner = f"  owner {row['owner']}" if row["owner"] else ""
+    return (f"{row['id']}  {row['business_date']}  {row['kind']:<14} {row['state']:<9} RRN {row['rrn'] or '-'}  expected {row['expected']} "
+            f"found {row['found']} difference {row['difference']} {row['currency']}{owner}  {row['transaction'] or ''}")
 
 
 def _reached(options: argparse.Namespace, settings: Settings) -> tuple[str, str]:
@@ -176,7 +212,7 @@ def _reached(options: argparse.Namespace, settings: Settings) -> tuple[str, str]
     return url, key
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     return quote(text, safe="")
 
 
@@ -208,6 +244,20 @@ def _reversal(row: Any) -> str:
 def _approval(row: Any) -> str:
     decided = f"  {row['state']} by {row['decided_by']}" if row["decided_by"] else f"  {row['state']} until {row['expires_at']}"
     return f"{row['id']}  {row['kind']} {row['object']} {json.dumps(row['payload'])}  asked by {row['requested_by']}: {row['reason']}{decided}"
+
+
+def _job(row: Any) -> str:
+    done, total = row["progress"]["done"], row["progress"]["total"]
+    progress = "" if not done and total is None else f"  {done}" if total is None else f"  {done}/{total}"
+    return (f"{row['id']}  {row['kind']} {row['key']}  {row['state']}{progress}  {row['attempts']} attempts  asked by {row['asked_by']}"
+            + (f"  {row['error']}" if row["error"] else ""))
+
+
+def _whole_job(row: Any) -> Iterator[str]:
+    yield _job(row)
+    for name in ("merchant", "arguments", "detail", "cancel_asked_by", "created_at", "started_at", "not_before", "ended_at"):
+        if row[name]:
+            yield f"  {name.replace('_', ' ')}: {json.dumps(row[name], ensure_ascii=False) if isinstance(row[name], dict) else row[name]}"
 
 
 def _asked(row: Any) -> Iterator[str]:

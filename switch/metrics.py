@@ -31,6 +31,10 @@ shed = Counter("switch_shed", "Requests refused before anything was written, by 
 loop_lag = Gauge("switch_loop_lag_seconds", "By how much this worker's loop is late", registry=registry)
 undelivered = Counter("switch_undelivered", "Approvals whose answer could not be given: the client was gone", registry=registry)
 alerts = Counter("switch_alerts", "Alerts raised", ["kind"], registry=registry)
+jobs = Counter("switch_jobs", "Background jobs by kind and what happened to them", ["kind", "event"], registry=registry)
+job_seconds = Histogram("switch_job_seconds", "One attempt at a background job", ["kind"], buckets=SECONDS, registry=registry)
+jobs_running = Gauge("switch_jobs_running", "Background jobs that this worker runs", registry=registry)
+job_overdue = Gauge("switch_job_overdue_seconds", "For how long the oldest background job that could run has not run", registry=registry)
 directory_version = Gauge("switch_directory_version", "Version of the directory that this worker serves", registry=registry)
 
 
@@ -39,7 +43,7 @@ def exposition() -> bytes:
 
 
 # Gauges that each worker reads from the same database, or from the same directory; every other gauge is a part of the whole.
-SHARED = frozenset({"switch_reversals_open", "switch_in_doubt", "switch_directory_version"})
+SHARED = frozenset({"switch_reversals_open", "switch_in_doubt", "switch_directory_version", "switch_job_overdue_seconds"})
 
 Counts = dict[tuple[str, tuple[tuple[str, str], ...]], float]  # by sample and labels
 

@@ -27,7 +27,7 @@ BACKLOG = 2048
 KEEP_ALIVE_S = 75
 ACCEPT_AT_ONCE, OTHERS_TURN_S, ACCEPT_AGAIN_S = 4, 0.001, 0.2
 RUN_LOCK_S = 10.0  # a killed parent's workers are dead long before
-CONNECTIONS_OF_A_WORKER = 30  # to PostgreSQL, at most
+CONNECTIONS_OF_A_WORKER = 40  # to PostgreSQL, at most
 SAY = Callable[[str], None]
 
 

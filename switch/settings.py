@@ -27,6 +27,7 @@ class Settings:
     http_deadline_s: float  # an answer leaves within this time of the request, whatever happens
     workers: int  # processes that serve
     admin_port: int  # health and metrics over all workers; 0 = any free one
+    schedules: bool  # whether what is due by the calendar is begun by itself
     undelivered_after_s: float  # an approval that could not be delivered and that nobody asks for in this time raises an alert
 
 
@@ -35,7 +36,7 @@ VARIABLES = {
     "SWITCH_DATABASE_URL": "postgresql:// URL; turns the embedded PostgreSQL off", "SWITCH_KEYS_FILE": "key file, mode 0600",
     "SWITCH_POSTGRES_BIN": "folder with initdb and postgres", "SWITCH_LOG_LEVEL": " ".join(LEVELS),
     "SWITCH_MAX_CONNECTIONS": "HTTP connections", "SWITCH_COMMIT_BUDGET": "seconds", "SWITCH_SIGN_ON_WAIT": "seconds",
-    "SWITCH_HTTP_DEADLINE": "seconds", "SWITCH_UNDELIVERED_AFTER": "seconds",
+    "SWITCH_HTTP_DEADLINE": "seconds", "SWITCH_UNDELIVERED_AFTER": "seconds", "SWITCH_SCHEDULES": "on or off",
     "SWITCH_WORKERS": "processes that serve", "SWITCH_ADMIN_PORT": "port of health and metrics over all workers, 0 for any",
     "SWITCH_TESTING": "1 in a test", "SWITCH_FAILPOINT": "name:occurrence:action",
 }
@@ -96,8 +97,11 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         http_deadline_s=_number(environment, "SWITCH_HTTP_DEADLINE", 35, 1, 600, faults),
         workers=_whole(environment, "SWITCH_WORKERS", 1, 1, WORKERS_MAX, faults),
         admin_port=_whole(environment, "SWITCH_ADMIN_PORT", 0, 0, 65535, faults),
+        schedules=environment.get("SWITCH_SCHEDULES") != "off",
         undelivered_after_s=_number(environment, "SWITCH_UNDELIVERED_AFTER", 900, 0.1, 86_400, faults),
     )
+    if environment.get("SWITCH_SCHEDULES", "") not in ("", "on", "off"):
+        faults.append("SWITCH_SCHEDULES must be on or off")
     if environment.get("SWITCH_TESTING", "") not in ("", "1"):
         faults.append("SWITCH_TESTING must be 1, in a test, and is not set otherwise")
     if fault := failpoints.plan(environment).fault:

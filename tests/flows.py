@@ -209,7 +209,7 @@ async def open_shop(url: str, folder: Path, **more: str) -> AsyncIterator[Shop]:
     for each in folders:
         each.mkdir()
     with stub(folders[0]) as single, stub(folders[1]) as dual:
-        settings = load({"SWITCH_HOME": str(folder), "SWITCH_PORT": "0", "SWITCH_DATABASE_URL": url, **more})
+        settings = load({"SWITCH_HOME": str(folder), "SWITCH_PORT": "0", "SWITCH_DATABASE_URL": url, "SWITCH_SCHEDULES": "off", **more})
         shop = Shop(url, settings, Host(*single), Host(*dual))
         await onboard(shop)
         await shop.start()

@@ -159,10 +159,10 @@ class Scan:
         """Every value of every column of every table, as text and, where it is bytes, as bytes."""
         connection = await asyncpg.connect(url)
         try:
-            columns = await connection.fetch("""SELECT c.table_name, c.column_name FROM information_schema.columns c
-                JOIN information_schema.tables t USING (table_schema, table_name) WHERE c.table_schema = 'public' AND t.table_type = 'BASE TABLE'""")
-            for table, column in columns:
-                for (value,) in await connection.fetch(f'SELECT DISTINCT "{column}" FROM "{table}" WHERE "{column}" IS NOT NULL'):
+            columns = await connection.fetch("""SELECT c.table_schema, c.table_name, c.column_name FROM information_schema.columns c
+                JOIN information_schema.tables t USING (table_schema, table_name) WHERE c.table_schema IN ('public', 'queue') AND t.table_type = 'BASE TABLE'""")
+            for schema, table, column in columns:
+                for (value,) in await connection.fetch(f'SELECT DISTINCT "{column}" FROM "{schema}"."{table}" WHERE "{column}" IS NOT NULL'):
                     place, text = f"{table}.{column}", value if isinstance(value, str) else str(value)
                     self.content("table", place, value if isinstance(value, bytes) else text.encode())
                     if value == SECURITY_CODE or (text.startswith(("{", "[")) and SECURITY_CODE in text and security_codes(json.loads(text))):

@@ -440,6 +440,24 @@ def test_a_body_of_64_kb_passes_and_one_byte_more_does_not(edge: Served, framing
             assert found[0].json["bytes"] == size
 
 
+@pytest.mark.parametrize("framing", ["declared", "chunked"])
+def test_only_an_estimate_may_have_four_megabytes(edge: Served, framing: str) -> None:
+    for path, size, taken in ((b"/v1/fees/estimates", 4 << 20, True), (b"/v1/fees/estimates?x=1", 1 << 20, True), (b"/v1/fees/estimates", (4 << 20) + 1, False),
+                              (b"/v1/fees/estimates/", 64 * KB + 1, False), (b"/v1/fees/estimatesx", 64 * KB + 1, False)):
+        head, body = HEAD.replace(b"/echo", path, 1) + b"Connection: close\r\n", bytes(size)
+        assert path in head
+        if framing == "declared":
+            # Of one that is refused by its length the server reads only so much; the rest could not be written.
+            request = head + b"Content-Length: %d\r\n\r\n" % size + (body if taken else body[:64 * KB])
+        else:
+            request = head + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % size + body + b"\r\n0\r\n\r\n"
+        found = edge.ask(request)
+        if taken:
+            assert found[0].json["bytes"] == size
+        else:
+            refused(found, 413, "body_too_large")
+
+
 def flood(edge: Served, start: bytes, piece: bytes, seconds: float = 2.0) -> tuple[int, bytes]:
     """Sends without end. Gives the bytes sent and what the server said."""
     sent, end = 0, time.monotonic() + seconds
@@ -717,7 +735,7 @@ def test_a_client_that_hangs_up_at_once_does_not_stop_its_request(straight: Serv
 
 # A body that is read as it comes.
 
-UPLOAD = b"POST /v1/dispute-notices?acquirer=x HTTP/1.1\r\nHost: a\r\n"
+UPLOAD = b"POST /v1/clearing-files?document=clearing HTTP/1.1\r\nHost: a\r\n"
 
 
 @pytest.mark.parametrize("framed", [False, True])
@@ -742,8 +760,7 @@ def test_an_upload_that_drips_gets_408(edge: Served) -> None:
     refused(edge.ask(UPLOAD + b"Content-Length: %d\r\n\r\n" % (512 * KB), *[b"x"] * 2, pause=0.1), 408, "request_timeout")
 
 
-@pytest.mark.parametrize("head", [b"PUT /v1/dispute-notices HTTP/1.1\r\n", b"POST /v1/dispute-noticesx HTTP/1.1\r\n", b"POST /v1/dispute-notices/x HTTP/1.1\r\n",
-                                  b"GET /v1/disputes/dsp_1/evidence HTTP/1.1\r\n", b"POST /v1/disputes/dsp_1/x/evidence HTTP/1.1\r\n", b"POST /v1/disputes/dsp_1/evidence/1 HTTP/1.1\r\n"])
+@pytest.mark.parametrize("head", [b"PUT /v1/clearing-files HTTP/1.1\r\n", b"POST /v1/clearing-filesx HTTP/1.1\r\n", b"POST /v1/clearing-files/x HTTP/1.1\r\n"])
 def test_no_other_address_takes_a_large_body(edge: Served, head: bytes) -> None:
     refused(edge.ask(head + b"Host: a\r\nContent-Length: 70000\r\n\r\n"), 413, "body_too_large")
 
@@ -754,7 +771,13 @@ def test_an_upload_has_its_bound_too() -> None:
         refused(served.ask(UPLOAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % 200_000 + bytes(200_000)), 413, "body_too_large")
 
 
-def test_evidence_may_be_large(edge: Served) -> None:
+@pytest.mark.parametrize("path", ["/v1/disputes/dsp_0192f0c4-7c1e-7aaa-8bbb-1234567890ab/evidence?name=x", "/v1/dispute-notices?acquirer=x"])
+def test_evidence_and_notices_may_be_large(edge: Served, path: str) -> None:
     with edge.connect() as client:
-        client.sendall(b"POST /v1/disputes/dsp_0192f0c4-7c1e-7aaa-8bbb-1234567890ab/evidence?name=x HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n" + bytes(1024 * KB))
+        client.sendall(b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n" % path.encode() + bytes(1024 * KB))
         assert answer_from(client).status == 200
+
+
+@pytest.mark.parametrize("head", ["GET /v1/disputes/dsp_1/evidence", "POST /v1/disputes/dsp_1/x/evidence", "POST /v1/disputes/dsp_1/evidence/1", "POST /v1/disputes"])
+def test_nothing_else_of_disputes_is_large(edge: Served, head: str) -> None:
+    refused(edge.ask(b"%b HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n" % head.encode()), 413, "body_too_large")

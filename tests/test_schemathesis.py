@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from random import Random
 from typing import Any
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
@@ -16,8 +17,9 @@ from schemathesis import GenerationMode
 from schemathesis.checks import load_all_checks
 from schemathesis.specs.openapi import checks
 
+from switch.ids import show
 from switch.settlement import cutover
-from tests.flows import Shop, new_key, open_shop
+from tests.flows import Shop, eventually, new_key, open_shop
 from tests.processes import CARD
 
 # The switch runs beside the strategies in this process and draws its own jitter: hypothesis takes that for a draw of ours.
@@ -28,7 +30,11 @@ ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "operator"
          "settlement": ("operator", "operator", "merchant.one", "till")}
 # What needs a state that no drawn request brings about: an alert, a parked reversal, somebody's request for approval, terms with room for a tip.
 NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{ident}/retry", "POST /v1/reversals/{ident}/resolve", "POST /v1/approvals/{ident}",
-                  "POST /v1/approvals/{ident}/refuse", "POST /v1/authorizations/{authorization}/tips", "POST /v1/advices"}
+                  "POST /v1/approvals/{ident}/refuse", "POST /v1/authorizations/{authorization}/tips", "POST /v1/advices",
+                  # A file that is whole, and an exception that it brings: tests/test_reconciliation_flow.py has them.
+                  "POST /v1/clearing-files", "GET /v1/exceptions/{ident}", "POST /v1/exceptions/{ident}/comments", "POST /v1/exceptions/{ident}/assign",
+                  "POST /v1/exceptions/{ident}/resolve",
+                   "GET /v1/jobs/{ident}", "POST /v1/jobs/{ident}/retry", "POST /v1/jobs/{ident}/cancel"}
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -45,12 +51,14 @@ async def known(shop: Shop) -> dict[str, Any]:
         assert answer.status == 201, answer.raw
         return answer.body["id"]
 
+    await made(f"merchants/{shop.shown('merchant.one')}/tariffs", effective_from="2026-01-01", terms=TERMS)
     organisation = await made("organisations", name="Spare")
     merchant = await made("merchants", organisation=organisation, name="Spare", mcc="5812")
     store = await made("stores", merchant=merchant, name="Spare")
     terminal, keys = await made("terminals", store=store, name="spare"), [new_key() for _ in range(4)]
     acquirer = await made("acquirers", name="spare", dialect="iso87_ascii", host="127.0.0.1", port=9, number_terminals=False)
     await shop.ask("PATCH", f"/v1/acquirers/{acquirer}", {"status": "down"}, "operator")
+    await made(f"merchants/{shop.shown('merchant.one')}/tariffs", effective_from="2026-01-01", terms=TERMS)
     await shop.pay(5000)
     await cutover.run(shop.switch._writer, shop.ids["acquirer.single"], grace_s=0.1)
     await shop.caught_up()
@@ -60,12 +68,21 @@ async def known(shop: Shop) -> dict[str, Any]:
     sales = [(await shop.pay(5000 + at, key, till)).body["id"] for at, key in enumerate(keys) for till in ("till", "dual")]
     held = [(await shop.pay(9000 + 100 * at, key="till", type="preauthorization")).body["id"] for at in range(12)]
     await shop.ask("PATCH", f"/v1/merchants/{merchant}", {"status": "suspended"}, "operator")
+    export = (await shop.ask("POST", "/v1/exports", {"of": "settlement", "settlement": settlement, "format": "csv"}, "merchant.one")).body["id"]
+
+    async def written() -> bool:
+        return bool((await shop.ask("GET", f"/v1/exports/{export}", key="merchant.one")).body["state"] == "done")
+
+    await eventually(written, "the export is not written", 20)
     return {"organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
             "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
             "routes": await made("routes", acquirer=acquirer, merchant=merchant), "keys": await made("keys", role="terminal", terminal=terminal),
-            "settlement": settlement, "calendar": "spare", "hold": held_back.body["id"], "seller": shop.shown("merchant.one"), "sales": sales, "held": held, "idempotency_keys": keys}
+            "settlement": settlement, "calendar": "spare", "hold": held_back.body["id"], "seller": shop.shown("merchant.one"), "export": export,
+            "sales": sales, "held": held, "idempotency_keys": keys}
 
 
+TERMS = {"name": "Flat", "currency": "*", "rules": [{"name": "All", "price": {"basis_points": 60}}]}
+COSTS = {"name": "Bank", "currency": "*", "rules": [{"name": "All", "interchange": {"basis_points": 35}}]}
 NUMBERS = {"card_acceptor_terminal": "S0000001", "card_acceptor": "SPARE0000000001"}
 
 
@@ -77,26 +94,36 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
             case.path_parameters[name] = random.choice(known["held" if case.method == "POST" and not case.operation.path.endswith("/reversals") else "sales"])
         elif name == "ident" and kind in known:
             case.path_parameters[name] = known[kind]
-        elif name in ("acquirer", "merchant", "settlement", "hold", "calendar"):
+        elif name in ("acquirer", "merchant", "settlement", "export", "hold", "calendar"):
             case.path_parameters[name] = known[name]
         elif name == "code":
             case.path_parameters[name] = random.choice(["invalid", "not_found"])
-    if "idempotency_key" in (case.query or {}):
-        case.query["idempotency_key"] = random.choice(known["idempotency_keys"])
-    for name in ("after", "store", "terminal", "acquirer", "from", "to", "date", "business_date"):
-        (case.query or {}).pop(name, None)
-    if kind == "balance":
-        case.query = {**(case.query or {}), "merchant": known["seller"]}
+    asked_soundly(case, kind, known, random)
     if case.operation.path == "/v1/authorizations" and isinstance(case.body, dict):
         sell(case, case.body, random)
     elif case.operation.definition.raw["tags"][0] == "follow-ups":
         case.headers["Idempotency-Key"] = new_key()
         case.body = {name: random.randrange(1, 9) for name in ("amount", "tip_amount") if isinstance(case.body, dict) and name in case.body}
         case.body |= {"authorization": random.choice(known["sales"]), "amount": 1} if case.operation.path == "/v1/refunds" else {}
+    elif case.operation.path == "/v1/exports":
+        case.body = {"of": "transactions", "format": "csv", "status": "approved", "merchant": show("merchant", UUID(int=0))} if random.random() < 0.2 else {
+            "of": "settlement", "settlement": known["settlement"], "format": random.choice(["csv", "json", "xlsx"])}
     elif isinstance(case.body, dict):
         case.body |= {name: known[name] for name in ("organisation", "merchant", "store", "terminal", "acquirer", "calendar") if case.body.get(name) is not None}
         case.body |= {name: value for name, value in sound(random).items() if case.body.get(name) is not None}
         case.body |= harmless(case.operation.path, known, random)
+
+
+def asked_soundly(case: Any, kind: str, known: dict[str, Any], random: Random) -> None:
+    if "idempotency_key" in (case.query or {}):
+        case.query["idempotency_key"] = random.choice(known["idempotency_keys"])
+    for name in ("after", "store", "terminal", "acquirer", "from", "to", "date", "business_date"):
+        if case.operation.path != "/v1/reconciliations/totals":
+            (case.query or {}).pop(name, None)
+    if case.operation.path == "/v1/reconciliations/totals" and "acquirer" in (case.query or {}):
+        case.query["acquirer"] = known["acquirer"]
+    if kind == "balance":
+        case.query = {**(case.query or {}), "merchant": known["seller"]}
 
 
 def sound(random: Random) -> dict[str, Any]:
@@ -121,6 +148,11 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
             return {"numbers": None}
         case "/v1/merchants/{ident}" | "/v1/terminals/{ident}":
             return {"status": "suspended"}
+        case "/v1/merchants/{merchant}/tariffs" | "/v1/acquirers/{acquirer}/costs":
+            since = f"20{random.randrange(40, 99)}-{random.randrange(1, 13):02d}-{random.randrange(1, 29):02d}"
+            return {"terms": TERMS if "tariffs" in path else COSTS, "effective_from": since, "replaces": None}
+        case "/v1/fees/estimates":
+            return {"transactions": [{"amount": random.randrange(1, 9999), "currency": "CNY"}], "month_to_date": {"CNY": 5}, "merchant": None}
         case "/v1/acquirers/{ident}":
             return {"status": random.choice(["down", None])}
     return {}

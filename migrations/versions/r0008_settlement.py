@@ -7,7 +7,7 @@ and costs are positive when they are charged.
 from alembic import op
 
 revision = "0008"
-down_revision = "0006"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 

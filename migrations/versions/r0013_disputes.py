@@ -6,7 +6,7 @@ Amounts are minor units. What of a dispute is charged back now (`charged`) follo
 from alembic import op
 
 revision = "0013"
-down_revision = "0008"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 

@@ -15,16 +15,22 @@ from switch.api import (
     cutovers,
     dispute_desk,
     disputes,
+    estimates,
+    exports,
     follow_ups,
+    jobs,
     merchant,
     offline,
     operator,
     problems,
+    reconciliation,
     resolving,
     settlements,
+    tariffs,
     terms,
 )
 from switch.api.documented import complete, documented
+from switch.api.download import Places
 from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails, refused
 from switch.api.terminal import AuthorizationRequest, CancellationRequest
 from switch.callers import Caller, identify
@@ -46,7 +52,12 @@ from switch.settlement.arrangements import Arrangements
 from switch.settlement.cases import Cases
 from switch.settlement.closing import Closing
 from switch.settlement.docket import Docket
+from switch.settlement.exceptions import Exceptions
 from switch.settlement.exhibits import Exhibits
+from switch.settlement.exports import Connect, Exports
+from switch.settlement.intake import Intake
+from switch.settlement.paper import Press
+from switch.settlement.runs import Runs
 from switch.settlement.settlements import Settlements
 
 EXAMPLE = {
@@ -69,8 +80,15 @@ class Parts(Protocol):
     onboarding: Onboarding
     resolution: Resolution
     approvals: Approvals
+    intake: Intake
+    runs: Runs
+    exceptions: Exceptions
     links: dict[UUID, Link]
     writers: Pool
+    readers: Pool
+    exports: Exports
+    press: Press
+    places: Places
     settlements: Settlements
     closing: Closing
     arrangements: Arrangements
@@ -79,6 +97,7 @@ class Parts(Protocol):
     exhibits: Exhibits
 
     def admit(self) -> None: ...
+    def reader(self) -> Connect: ...
     async def readiness(self) -> tuple[bool, dict[str, Any]]: ...
 
 
@@ -110,8 +129,13 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(follow_ups.router(parts, caller_of, asyncio.get_running_loop().time))
     app.include_router(offline.router(parts, caller_of, asyncio.get_running_loop().time))
     app.include_router(terms.router(lambda: parts.writers, caller_of))
+    app.include_router(tariffs.router(lambda: parts, caller_of))
+    app.include_router(estimates.router(lambda: parts, caller_of))
     app.include_router(operator.router(caller_of, parts.onboarding, links, parts.writers))
     app.include_router(resolving.router(caller_of, parts.resolution, parts.approvals))
+    app.include_router(reconciliation.router(parts, caller_of))
+    app.include_router(jobs.router(caller_of, parts.writers))
+    app.include_router(exports.router(parts, caller_of))
     app.include_router(settlements.router(parts, caller_of))
     app.include_router(cutovers.router(parts, caller_of))
     app.include_router(arrangements.router(parts, caller_of))
@@ -138,8 +162,8 @@ def application(parts: Parts) -> FastAPI:
         return HTMLResponse(page(app.openapi()), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
-                   *operator.MODELS, *resolving.MODELS, *cutovers.MODELS, *arrangements.MODELS, *disputes.MODELS,
-                   *dispute_desk.MODELS])
+                   *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
+                   *exports.MODELS, *arrangements.MODELS, *disputes.MODELS, *dispute_desk.MODELS])
     return app
 
 

@@ -14,7 +14,7 @@ from switch.api.answers import stamp
 from switch.api.days import Day
 from switch.api.documented import documented
 from switch.api.onboard import body_of, identified, said
-from switch.api.resolving import plain
+from switch.api.resolving import plain_text
 from switch.api.shapes import Shape, refused, shaped
 from switch.api.terminal import Model
 from switch.callers import Caller, require
@@ -62,7 +62,7 @@ class HoldRequest(Model):
 
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
     amount: Annotated[int, Field(ge=1, le=AMOUNT_MAX)] | None = None
-    reason: Annotated[str, Field(min_length=10, max_length=500), AfterValidator(plain)]
+    reason: Annotated[str, Field(min_length=10, max_length=500), AfterValidator(plain_text)]
 
 
 MODELS = (FundingRequest, EndingRequest, CalendarRequest, HoldRequest)

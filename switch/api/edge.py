@@ -29,6 +29,7 @@ class EdgeLimits:
     head_bytes: int = 32 * 1024  # request line and headers
     headers: int = 100
     body_bytes: int = 64 * 1024
+    large_body_bytes: int = 4 << 20  # of the routes in LARGE_BODIES
     upload_bytes: int = 2 << 30  # of a body that is read as it comes, and of no other
     upload_step: int = 64 * 1024  # of it, in `request_seconds`: slower is too slow
     pipelined: int = 16  # requests waiting behind the one at work, per connection
@@ -39,8 +40,9 @@ class EdgeLimits:
 BETWEEN, HEAD, BODY = range(3)  # where in a request the parser is; an enum would cost a microsecond per request
 
 
+LARGE_BODIES = frozenset({b"/v1/fees/estimates"})
 # POST here is read as it comes.
-UPLOADS = frozenset({b"/v1/dispute-notices"})
+UPLOADS = frozenset({b"/v1/clearing-files", b"/v1/dispute-notices"})
 EVIDENCE = re.compile(rb"/v1/disputes/[0-9a-z_-]{1,64}/evidence")
 WHOLE_ANSWER = "switch.whole_answer"
 
@@ -91,10 +93,6 @@ class _Refused(Exception):
     """Stops the parser from within a callback."""
 
 
-def _is_upload(path: bytes) -> bool:
-    return path in UPLOADS or EVIDENCE.fullmatch(path) is not None
-
-
 # A second one of these is a second opinion about where the request ends, who sends it or which one it is.
 _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"content-type", b"authorization", b"idempotency-key"})
 
@@ -123,6 +121,7 @@ class EdgeProtocol(HttpToolsProtocol):
     _head = 0  # bytes of this head in earlier segments
     _once: dict[bytes, bytes]  # what this head says in the headers of _ONCE
     _body = 0  # bytes of body so far, without chunk framing
+    _body_max = 0
     _uploading = False
     _step = 0  # bytes of body at which the clock of an upload starts anew
     _discarded = 0
@@ -194,11 +193,13 @@ class EdgeProtocol(HttpToolsProtocol):
         if (self._segment > limits.head_bytes or self._head + self._segment > limits.head_bytes) and self._head_size() > limits.head_bytes:
             self._stop("headers_too_large")
         # The parser has refused a Content-Length that is not a number or stands beside Transfer-Encoding (RFC 9112, 6.3).
-        self._uploading = False
+        self._uploading, self._body_max = False, limits.body_bytes
         if b"content-length" not in once or int(once[b"content-length"]) > limits.body_bytes:
-            self._uploading = self.parser.get_method() == b"POST" and _is_upload(self.url.partition(b"?")[0])
+            path = self.url.partition(b"?")[0]
+            self._uploading = self.parser.get_method() == b"POST" and (path in UPLOADS or EVIDENCE.fullmatch(path) is not None)
             self._step = limits.upload_step
-            if int(once.get(b"content-length", b"0")) > (limits.upload_bytes if self._uploading else limits.body_bytes):
+            self._body_max = limits.upload_bytes if self._uploading else limits.large_body_bytes if path in LARGE_BODIES else limits.body_bytes
+            if int(once.get(b"content-length", b"0")) > self._body_max:
                 self._stop("body_too_large")
         if b"host" not in once and self.parser.get_http_version() != "1.0":
             self._stop("request_malformed")
@@ -235,7 +236,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
-        if self._body > (self.limits.upload_bytes if self._uploading else self.limits.body_bytes):
+        if self._body > self._body_max:
             self._stop("body_too_large")
         if self._uploading and self._body >= self._step:
             self._step, self._read_by = self._body + self.limits.upload_step, 0.0

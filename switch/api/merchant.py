@@ -1,15 +1,18 @@
 """What merchants and terminals read: transactions, their list and story; and cancelling by key."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from switch.api import answers, story
 from switch.api.documented import documented
+from switch.api.download import Download, Places, books
 from switch.api.onboard import said
 from switch.api.shapes import Burnt, PaymentStatus, Status, Story, TransactionNow, TransactionPage, refused, shaped
 from switch.api.terminal import CancellationRequest, check_content, idempotency_key, model_of, one_of_each, read_body
@@ -21,10 +24,15 @@ from switch.payments.cancellation import Cancellations
 from switch.payments.history import PAGE_MAX, Filter, History
 from switch.payments.transaction import REVERSING, SENT, STATE_OF, Transaction
 from switch.payments.undelivered import Undelivered
+from switch.settlement import exports
+from switch.settlement.cells import MEDIA
+from switch.settlement.exports import Connect
 
 Type = Literal["purchase", "preauthorization", "cash_advance", "balance_inquiry", "account_verification", "capture", "increment", "void",
                "tip", "refund", "offline_sale"]
 
+_PAGE_OR_FILE: dict[int | str, dict[str, Any]] = {200: {
+    "description": "One page, or with format=csv all of them", "model": TransactionPage, "content": {"text/csv": {"schema": {"type": "string"}}}}}
 NOW = shaped(200, "As it stands now", TransactionNow) | refused(404)
 
 
@@ -35,6 +43,9 @@ class Parts(Protocol):
     history: History
     cancellations: Cancellations
     undelivered: Undelivered
+    places: Places
+
+    def reader(self) -> Connect: ...
 
 
 def _identified(kind: str, text: str | None) -> UUID | None:
@@ -111,8 +122,13 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
         row = await visible(request, transaction)
         return said(await story.tell(row, parts.history, parts.directory))
 
+    _list(routes, parts, identify)
+    return routes
+
+
+def _list(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller]) -> None:
     @routes.get("/v1/transactions", tags=["merchants"], summary="Transactions, newest first",
-                responses=shaped(200, "One page", TransactionPage) | refused(404))
+                responses=_PAGE_OR_FILE | refused(404))
     async def transactions(
         request: Request,
         since: Annotated[datetime | None, Query(alias="from")] = None, until: Annotated[datetime | None, Query(alias="to")] = None,
@@ -126,6 +142,8 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
         min_: Annotated[int | None, Query(alias="min", ge=0, le=10**12)] = None,
         max_: Annotated[int | None, Query(alias="max", ge=0, le=10**12)] = None,
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50, after: str | None = None,
+        format_: Annotated[Literal["json", "csv"], Query(alias="format", description="csv: all of them as one file, without pages")] = "json",
+        bom: bool = False,
     ) -> Response:
         caller = identify(request)
         acquirer_id = _identified("acquirer", acquirer)
@@ -136,12 +154,25 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
             since=aware(since), until=aware(until), states=(STATE_OF[status],) if status else None, payment_status=payment_status, type=type_,
             rrn=rrn, stan=stan, approval_code=approval_code, reference=reference, last4=last4, token=bytes.fromhex(token) if token else None,
             amount_min=min_, amount_max=max_, before=_identified("transaction", after))
+        if format_ == "csv":
+            return _as_csv(parts, caller, wanted, bom)
         rows = await parts.history.page(wanted, limit + 1)
         more = len(rows) > limit
         return said({"items": [answers.current(row) for row in rows[:limit]],
                      "next": show("transaction", rows[limit - 1].transaction_id) if more else None})
 
-    return routes
+
+def _as_csv(parts: Parts, caller: Caller, wanted: Filter, bom: bool) -> Response:
+    """All that the filter lets through, streamed; times in the merchant's zone, for operators in UTC."""
+    merchant = parts.directory.merchants.get(caller.merchant_id) if caller.merchant_id is not None else None
+    zone, connect = ZoneInfo(merchant.zone.key if merchant is not None else "UTC"), parts.reader()
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[AsyncIterator[bytes]]:
+        async with parts.places.place(caller), books(connect) as connection:
+            yield exports.csv(exports.of_transactions(connection, wanted, zone), bom)
+
+    return Download(opened(), MEDIA["csv"], "transactions.csv")
 
 
 def _store(caller: Caller, store_id: UUID | None) -> UUID | None:

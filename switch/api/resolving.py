@@ -40,7 +40,7 @@ EXAMPLES: Mapping[str, dict[str, Any]] = {
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
 
 
-def plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """A reason is shown and stored in clear."""
     if not text.isprintable() or text != text.strip():
         raise PydanticCustomError("reason", "Printable characters, no space at either end")
@@ -53,7 +53,7 @@ class ResolveRequest(Model):
     """`reversed`: nothing stands at the acquirer. `confirmed`: the sale stands there, with `approved_amount` if it is not the whole."""
 
     resolution: Literal["reversed", "confirmed"]
-    reason: Annotated[str, Field(min_length=10, max_length=500), AfterValidator(plain)]
+    reason: Annotated[str, Field(min_length=10, max_length=500), AfterValidator(plain_text)]
     approved_amount: Annotated[int, Field(ge=0)] | None = None
 
 
@@ -68,7 +68,7 @@ def _reversal(row: asyncpg.Record) -> dict[str, Any]:
             **{name: row[name] for name in plain}, **{name: stamp(value) for name, value in times.items()}}
 
 
-def _approval(row: asyncpg.Record) -> dict[str, Any]:
+def shown_approval(row: asyncpg.Record) -> dict[str, Any]:
     return {"id": show("approval", row["approval_id"]), "payload": json.loads(row["payload"]),
             **{name: row[name] for name in ("kind", "object", "reason", "requested_by", "state", "decided_by")},
             **{name: stamp(row[name]) for name in ("requested_at", "expires_at", "decided_at")}}
@@ -129,7 +129,7 @@ def _reversals(routes: APIRouter, operator: Callable[[Request], Any], resolution
         identity, wanted = identified("transaction", ident), await body_of(request, ResolveRequest)
         payload = await resolution.asked(identity, wanted.resolution, wanted.approved_amount)
         row = await approvals.request(RESOLVE, show("transaction", identity), payload, wanted.reason, _person(caller))
-        return said(_approval(row), 202)
+        return said(shown_approval(row), 202)
 
 
 def _approvals(routes: APIRouter, operator: Callable[[Request], Any], approvals: Approvals) -> None:
@@ -137,14 +137,14 @@ def _approvals(routes: APIRouter, operator: Callable[[Request], Any], approvals:
     async def page(limit: Limit = 50, after: str | None = None,
                    state: Literal["waiting", "approved", "refused", "expired", "all"] = "waiting") -> Response:
         rows = await approvals.page(None if state == "all" else state, _id("approval", after), limit + 1)
-        return _page([_approval(row) for row in rows], limit, "id")
+        return _page([shown_approval(row) for row in rows], limit, "id")
 
     @routes.post("/v1/approvals/{ident}", tags=["operations"], summary="Approve what another person asked for: it is done in the same commit",
                  responses=refused(409) | _answered("approval", state="approved", decided_by="Wang Fang", decided_at=_AT))
     async def approve(ident: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
-        return said(_approval(await approvals.approve(identified("approval", ident), _person(caller))))
+        return said(shown_approval(await approvals.approve(identified("approval", ident), _person(caller))))
 
     @routes.post("/v1/approvals/{ident}/refuse", tags=["operations"], summary="Refuse it, or take back what you asked for",
                  responses=refused(409) | _answered("approval", state="refused", decided_by="Wang Fang", decided_at=_AT))
     async def refuse(ident: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
-        return said(_approval(await approvals.refuse(identified("approval", ident), _person(caller))))
+        return said(shown_approval(await approvals.refuse(identified("approval", ident), _person(caller))))

@@ -245,10 +245,10 @@ def check_content(headers: dict[bytes, bytes]) -> None:
         raise Problem("content_type")
 
 
-async def read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
-    """The whole body, at most 64 kB. Raises Problem body_too_large before buffering, request_malformed when the client is gone."""
+async def read_body(headers: dict[bytes, bytes], receive: Receive, most: int = BODY_MAX) -> bytes:
+    """The whole body, at most 64 kB unless said. Raises Problem body_too_large before buffering, request_malformed when the client is gone."""
     length = headers.get(b"content-length", b"0")
-    if not length.isdigit() or int(length) > BODY_MAX:
+    if not length.isdigit() or int(length) > most:
         raise Problem("body_too_large")
     body = b""
     while True:
@@ -256,7 +256,7 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
         if message["type"] == "http.disconnect":
             raise Problem("request_malformed", "The connection ended before the body.")
         body += bytes(message.get("body", b""))
-        if len(body) > BODY_MAX:
+        if len(body) > most:
             raise Problem("body_too_large")
         if not message.get("more_body", False):
             return body

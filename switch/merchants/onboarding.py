@@ -187,6 +187,8 @@ class Onboarding:
                 yield connection
         except asyncpg.UniqueViolationError:
             raise Problem("already_exists") from None
+        except asyncpg.CheckViolationError as error:
+            raise Problem("conflict", "That business day is closed.") if error.constraint_name == "terms_of_open_days" else error from None
         except UNKNOWN:
             raise Problem("not_ready", "The database does not answer. Look first whether it was written.", retry_after=2) from None
 

@@ -95,8 +95,9 @@ _CONDITIONS = (
 )
 
 
-def list_query(wanted: Filter, limit: int) -> tuple[str, list[Any]]:
-    """The statement and its arguments. Ids are UUIDv7, so the order by id is the order by time, and `from` and `to` are bounds of the id."""
+def list_query(wanted: Filter, limit: int | None) -> tuple[str, list[Any]]:
+    """The statement and its arguments. Ids are UUIDv7, so the order by id is the order by time, and `from` and `to` are bounds of the id.
+    `limit` None: all of them, for a cursor."""
     conditions, arguments = [], []
     for name, condition in _CONDITIONS:
         value = getattr(wanted, name)
@@ -110,7 +111,8 @@ def list_query(wanted: Filter, limit: int) -> tuple[str, list[Any]]:
     if wanted.payment_status is not None:
         conditions.append(f"({PAYMENT_STATUS[wanted.payment_status]})")
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    return f"SELECT {COLUMNS} FROM history_transaction{where} ORDER BY transaction_id DESC LIMIT {int(limit)}", arguments
+    end = "" if limit is None else f" LIMIT {int(limit)}"
+    return f"SELECT {COLUMNS} FROM history_transaction{where} ORDER BY transaction_id DESC{end}", arguments
 
 
 class History:

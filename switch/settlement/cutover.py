@@ -25,8 +25,9 @@ from switch.errors import Problem
 from switch.failpoints import failpoint
 from switch.ids import show
 from switch.settlement.business_days import calendar_of
+from switch.settlement.metering import Metered
 from switch.settlement.posting import post_some, release_reserves, state_some
-from switch.settlement.pricing import FlatTariffs, Pricing
+from switch.settlement.pricing import Pricing
 from switch.settlement.taking import Batch, Day
 
 STEPS = ("open", "confirm", "wait", "take", "price", "post", "state")
@@ -115,7 +116,7 @@ async def run(connect: Connect, acquirer_id: UUID, business_date: date | None = 
     """
     writer = await connect()
     try:
-        runner = Runner(connect, writer, await day_to_run(writer, acquirer_id, business_date), pricing or FlatTariffs(), told)
+        runner = Runner(connect, writer, await day_to_run(writer, acquirer_id, business_date), pricing or Metered(), told)
         runner.grace_s, runner.wait_s, runner.confirm_s, runner.gentle = grace_s, wait_s, confirm_s, gentle
         return await runner.run()
     finally:

@@ -6,7 +6,6 @@ from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from switch.database import Connection
-from switch.settlement.funding import half_even
 
 
 class Settled(NamedTuple):
@@ -83,34 +82,3 @@ class Pricing(Protocol):
     """Asked inside the database transaction that writes the settlement, for merchants in the order of their ids."""
 
     async def of(self, connection: Connection, acquirer_id: UUID, business_date: date, merchant_id: UUID, currency: str) -> Pricer: ...
-
-
-class FlatPricer:
-    """One rate per tariff, rounded half to even; refunds give nothing back."""
-
-    def __init__(self, rates: Sequence[tuple[date, int]]) -> None:
-        self.rates = rates  # effective from, basis points; the latest first
-
-    def prices(self, taken: Sequence[Taken]) -> list[Price]:
-        return [self._price(each) for each in taken]
-
-    def _price(self, taken: Taken) -> Price:
-        rate = next((points for since, points in self.rates if since <= taken.authorised_on), None)
-        if rate is None:
-            return Price(rule="no tariff in force")
-        if taken.amount <= 0:
-            return Price(rule="refunds are free")
-        return Price(half_even(taken.amount, rate), rule=f"{rate // 100}.{rate % 100:02d} %")
-
-    def close(self, fees: int) -> Closing:
-        return Closing()
-
-
-RATES = "SELECT effective_from, basis_points FROM tariff WHERE merchant_id = $1 ORDER BY effective_from DESC"
-
-
-class FlatTariffs:
-    """The tariffs of the table `tariff`."""
-
-    async def of(self, connection: Connection, acquirer_id: UUID, business_date: date, merchant_id: UUID, currency: str) -> Pricer:
-        return FlatPricer([(row[0], row[1]) for row in await connection.fetch(RATES, merchant_id)])

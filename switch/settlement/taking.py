@@ -80,6 +80,8 @@ SELECT * FROM (
   AND NOT EXISTS (SELECT FROM settlement s WHERE s.acquirer_id = $1 AND s.business_date = $2 AND s.merchant_id = b.merchant_id)
 ORDER BY b.merchant_id, b.currency, b.captured_at, b.transaction_id
 """
+# Originals and settlements are looked up by their indexes: a hash of all transactions that there are would not end.
+PLANS = "SET LOCAL work_mem = '64MB'; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
 # What waited and has an outcome, of merchants that have no settlement of this day yet: the batch deals with it.
 DECIDED = """
 SELECT l.merchant_id, l.change FROM late_change l JOIN history_transaction t USING (merchant_id, transaction_id)
@@ -165,7 +167,7 @@ class Batch:
         """Writes the settlements that are missing; returns how many lines were written now. All rows are seen as of one instant."""
         self.bins = [(row[0], row[1], row[2]) for row in await self.writer.fetch(BINS)]
         async with self.reader.transaction(isolation="repeatable_read", readonly=True):
-            await self.reader.execute("SET LOCAL work_mem = '64MB'")
+            await self.reader.execute(PLANS)
             for merchant_id, change in await self.reader.fetch(DECIDED, *self.day, timeout=STATEMENT_S):
                 self.decided.setdefault(merchant_id, []).append(change)
             transaction = self.writer.transaction()

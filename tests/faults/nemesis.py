@@ -375,7 +375,7 @@ def judged(rig: Rig, made: dict[str, list[int]], found: list[str], seed: int, se
     leaked = leaks.scan(rig.folder, rig.url, answers)
     codes = [server.stop() for server in rig.servers]
     different = found + rig.faults + compared.differences + [f"a drain ended with {code}" for code in codes if code]
-    different += [f"a traceback in {each.name}: ...{each.said[each.said.rindex('Traceback'):][-900:]}" for each in rig.kept if "Traceback" in each.said]
+    different += [f"a traceback in {each.name}: ...{each.said[each.said.index('Traceback'):][:2500]}" for each in rig.kept if "Traceback" in each.said]
     causes = {row["cause"]: row["count"] for row in sql(rig.url, CAUSES)}
     weather_made: Counter[str] = sum((line.made for line in rig.lines.values()), Counter())
     return {

@@ -139,7 +139,7 @@ def exchanged() -> Iterator[None]:
         if hasattr(importlib.import_module(module_name), name):
             exchange(importlib.import_module(module_name), name, value)
     exchange(logs, "log", Log())
-    for name in ("_gauge", "_pulse"):
+    for name in ("_gauge", "_pulse", "_jobs"):
         if hasattr(app.Switch, name):
             exchange(app.Switch, name, _nothing)
     exchange(database, "migrate", _nothing)

@@ -1,0 +1,123 @@
+"""The fee engine behind a cut-over: tiers over the month, what refunds give back, monthly fees once, tax, costs; and the bill of the month is the same."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+import pytest_asyncio
+from settled import DAY, ONE_DAY, Till, open_till
+
+from switch.settlement.bills import bill
+from switch.settlement.fees import Sale
+from switch.settlement.tariffs import costs_of, tariffs_of
+
+TERMS: dict[str, Any] = {
+    "name": "Retail", "currency": "CNY", "rounding": "half_even", "refunds": {"returns": "proportional"},
+    "rules": [{"name": "Tiers", "price": {"tiers": [{"up_to": 100_000, "basis_points": 200}, {"basis_points": 100}]}}],
+    "periodic": [{"name": "Terminal rent", "per": "terminal", "amount": 3000}], "tax": {"name": "VAT", "basis_points": 600}}
+COSTS: dict[str, Any] = {"name": "Bank", "currency": "CNY", "rules": [
+    {"name": "All", "interchange": {"basis_points": 30}, "scheme": {"fixed": 2}, "acquirer": {"basis_points": 5}}]}
+
+
+async def agree(till: Till, terms: dict[str, Any], costs: dict[str, Any] | None = None) -> None:
+    async with till.owner.transaction():
+        for table, ident, owner, of, document in (("merchant_tariff", "tariff", "merchant", till.merchant, terms), ("acquirer_cost", "cost", "acquirer", till.acquirer, costs)):
+            if document is not None:
+                await till.owner.execute(f"ALTER TABLE {table} DISABLE TRIGGER {table}_of_open_days")
+                await till.owner.execute(f"""INSERT INTO {table} ({ident}_id, {owner}_id, effective_from, version, terms, created_by)
+                    VALUES (gen_random_uuid(), $1, '2020-01-01', 2, $2::jsonb, 'test')""", of, json.dumps(document))
+                await till.owner.execute(f"ALTER TABLE {table} ENABLE TRIGGER {table}_of_open_days")
+
+
+@pytest_asyncio.fixture
+async def till(database_url: str) -> AsyncIterator[Till]:
+    opened = await open_till(database_url)
+    await opened.owner.execute("INSERT INTO store (merchant_id, store_id, name, time_zone) VALUES ($1, gen_random_uuid(), 'S', 'UTC')", opened.merchant)
+    await opened.owner.execute("""INSERT INTO terminal (merchant_id, store_id, terminal_id, name) SELECT merchant_id, store_id, gen_random_uuid(), n::text
+        FROM store, generate_series(1, 2) n WHERE merchant_id = $1""", opened.merchant)
+    yield opened
+    await opened.owner.close()
+
+
+async def test_tiers_go_on_over_the_days_of_the_month_and_begin_anew_with_the_next(till: Till) -> None:
+    await agree(till, {**TERMS, "periodic": [], "tax": {"name": "none", "basis_points": 0}})
+    for amount in (80_000, 30_000):
+        await till.made(amount=amount)
+    await till.cut()
+    await till.made(amount=10_000)
+    await till.cut()
+    assert [line["fee"] for line in await till.lines()] == [1600, 400 + 100, 100]
+    while till.day < date(2026, 12, 1):
+        await till.cut()
+    await till.made(amount=10_000)
+    await till.cut()
+    assert [line["fee"] for line in await till.lines()][-1] == 200
+
+
+async def test_a_refund_gives_the_fee_back_in_proportion_on_the_same_day_and_later(till: Till) -> None:
+    await agree(till, {**TERMS, "periodic": [], "tax": {"name": "none", "basis_points": 0}})
+    sold = await till.made(amount=10_000)
+    await till.owner.execute("UPDATE transaction SET version = version + 1, capturable = capturable + 500 WHERE transaction_id = $1", sold.transaction_id)
+    await till.follow(sold, "refund", 2500)
+    await till.cut()
+    for amount in (2500, 5000):
+        await till.follow(sold, "refund", amount)
+        await till.cut()
+    assert [(line["gross"], line["fee"]) for line in await till.lines()] == [(10_000, 200), (-2500, -50), (-2500, -50), (-5000, -100)]
+    assert sum(each["fees"] for each in await till.settlements()) == 0
+
+
+async def test_monthly_fees_come_once_a_month_with_tax_on_all_fees(till: Till) -> None:
+    await agree(till, TERMS)
+    for _ in range(2):
+        await till.made(amount=10_000)
+        await till.cut()
+    first, second = await till.settlements()
+    assert (first["fees"], first["tax"], first["net"]) == (200 + 6000, 372, 10_000 - 6200 - 372)
+    assert json.loads(first["extras"]) == [{"name": "Terminal rent: 2 x 3000", "amount": 6000, "monthly": True}]
+    assert (second["fees"], second["tax"], json.loads(second["extras"])) == (200, 12, [])
+    assert await till.balance() == first["net"] + second["net"]
+
+
+async def test_a_tax_that_the_fees_contain_is_taken_out_of_them(till: Till) -> None:
+    await agree(till, {**TERMS, "periodic": [], "tax": {"name": "VAT", "basis_points": 2500, "inclusive": True}})
+    await till.made(amount=10_000)
+    await till.cut()
+    (settlement,) = await till.settlements()
+    assert (settlement["fees"], settlement["tax"], settlement["net"]) == (160, 40, 9800)
+
+
+async def test_costs_and_margin_are_known_and_the_acquirer_keeps_them(till: Till) -> None:
+    await agree(till, {**TERMS, "periodic": [], "tax": {"name": "none", "basis_points": 0}}, COSTS)
+    await till.made(amount=10_000)
+    await till.cut()
+    (line,) = await till.lines()
+    assert [line[name] for name in ("fee", "interchange", "scheme_fee", "acquirer_fee", "margin")] == [200, 30, 2, 5, 163]
+    assert await till.balance("acquirer") == -10_000 + 37
+
+
+async def test_what_is_settled_day_by_day_is_the_bill_of_the_month(till: Till) -> None:
+    await agree(till, {**TERMS, "periodic": []}, COSTS)
+    facts: list[Sale] = []
+
+    def fact(row: Any, kind: str, original: UUID | None = None) -> None:
+        facts.append(Sale(row.transaction_id, row.received_at, row.amount, kind, "CNY", row.brand, "unknown", "card", row.entry_mode, row.mcc, row.business_date,
+                          till.acquirer, original))
+
+    sold = []
+    for day in range(4):
+        for number in range(6):
+            row = await till.made(amount=7000 + 1013 * number + 17 * day)
+            sold.append(row)
+            fact(row, "sale")
+        for original in sold[day * 5:day * 5 + 2]:
+            row = await till.follow(original, "refund", 333 + day)
+            fact(row, "refund", original.transaction_id)
+        await till.cut()
+    wanted = bill(await tariffs_of(till.owner, till.merchant), {till.acquirer: await costs_of(till.owner, till.acquirer)}, facts, {})
+    assert {line["transaction_id"]: (line["fee"], line["interchange"], line["scheme_fee"], line["acquirer_fee"]) for line in await till.lines()} == {
+        priced.transaction_id: priced[3:7] for priced in wanted.priced}
+    assert sum(each["fees"] for each in await till.settlements()) == wanted.totals["CNY"].fees
+    assert till.day == DAY + 4 * ONE_DAY

@@ -1,0 +1,136 @@
+"""Files in any order give the same exceptions and the same ledger; a run repeats its result; the plan of a run needs no memory of ours."""
+
+import itertools
+import random
+from collections.abc import AsyncIterator
+from datetime import date, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from acquirer_stubs.clearing import Item, csv_lines, plant, statement_lines
+from switch import database
+from switch.errors import Problem
+from switch.settlement import ledger
+from switch.settlement.intake import Intake
+from switch.settlement.runs import Runs
+from tests.conftest import create_database
+
+ACQUIRER, WHO = UUID(int=7), "12345678"
+DAY = date(2026, 11, 24)
+SALE = """
+INSERT INTO transaction (merchant_id, transaction_id, type, exchange, state, store_id, terminal_id, caller, idempotency_key, acquirer_id, business_date, worker_epoch,
+  amount, currency, capture_method, authorised, capturable, captured, entry_mode, masked_pan, card_last4, brand, pan_token, pan_token_key, pan_sealed, pan_key,
+  pan_sealed_on, mti, processing_code, stan, transmitted_at, local_time, local_date, pos_entry_mode, pos_condition, rrn, card_acceptor_terminal, card_acceptor, mcc,
+  match_key, received_at, send_not_after, respond_by, outcome_at, outcome, response_code, approval_code, approved_amount, request_message)
+SELECT m, ('01980b53-7a10-7000-8000-' || lpad(to_hex(g), 12, '0'))::uuid, 'purchase', 'request', 'APPROVED', m, m, m, 'key-of-a-sale-' || lpad(g::text, 6, '0'), $1,
+  $2::date + g % 2, 1, 1000 + g, 'CNY', 'automatic', 1000 + g, 1000 + g, 1000 + g, 'chip', '62123456****0003', '0003', 'visa', sha256('x'), 't1', 'sealed', 'k1', $2, '0200',
+  '000000', lpad(g::text, 6, '0'), '1124080000', '160000', '1124', '051', '00', '6328' || lpad(g::text, 8, '0'), 'T0000001', 'M00000000000001', '5411', '2|' || g,
+  now(), now(), now(), now(), 'APPROVED', '00', lpad(g::text, 6, '0'), 1000 + g, '{}'
+FROM generate_series(1, 60) g, (SELECT '00000000-0000-7000-8000-000000000001'::uuid AS m) AS one"""
+
+
+def files() -> list[tuple[str, bytes]]:
+    """Two days with every difference, each in two files; a line of the first day that comes with the second; what the bank says."""
+    def item(number: int) -> Item:
+        day = (DAY + timedelta(number % 2)).isoformat()
+        return Item(f"6328{number:08d}", f"{number:06d}", "T0000001", "M00000000000001", f"{number:06d}", "S", 1000 + number, "156", 0, day, f"REF{number}")
+
+    found = []
+    late = item(2)
+    for at in (0, 1):
+        day = (DAY + timedelta(at)).isoformat()
+        items = [item(number) for number in range(1, 61) if number % 2 == at and number != 2]
+        changed, _ = plant(items, {"missing": 2, "extra": 2, "amount": 2, "duplicate": 1, "date": 1}, seed=at)
+        halves = changed[:15], changed[15:] + ([late] if at else [])
+        found += [("clearing", "".join(csv_lines(half, WHO, day, number)).encode()) for number, half in enumerate(halves, 1)]
+        found.append(("statement", "".join(statement_lines({"156": 30_000 + at}, WHO, day, "2026-11-26", account="CN0012345678", number=at + 1, strange=1)).encode()))
+    return found
+
+
+class Books:
+    """One database with the sales, and what was brought in."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def connect(self) -> database.Connection:
+        return await database.connect(self.url, "switch_writer")
+
+    async def open(self) -> None:
+        owner = await asyncpg.connect(self.url)
+        await owner.execute("INSERT INTO acquirer (acquirer_id, name, dialect, message_mode, institution_code) VALUES ($1, 'a', 'iso87_ascii', 'single', $2)", ACQUIRER, WHO)
+        await owner.execute("ALTER TABLE transaction DISABLE TRIGGER USER")
+        await owner.execute(SALE, ACQUIRER, DAY)
+        await owner.execute("ALTER TABLE transaction ENABLE TRIGGER USER")
+        await owner.close()
+
+    async def bring(self, document: str, data: bytes, *, run: bool) -> None:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield data
+
+        await Intake(self.connect).take(document, ACQUIRER if document == "clearing" else None, [WHO] if document == "clearing" else None, "f", chunks(), "Li Wei")
+        if run:
+            await self.run()
+
+    async def run(self) -> None:
+        await Runs(self.connect).finish()
+
+    async def tell(self) -> tuple[Any, Any, Any]:
+        connection = await self.connect()
+        try:
+            exceptions = await connection.fetch("""SELECT e.business_date, e.kind, rule, e.rrn, e.currency, expected, found, difference, l.reference
+                FROM reconciliation_exception e LEFT JOIN clearing_line l ON l.file_id = e.file_id AND l.line_no = e.line_no WHERE state <> 'withdrawn'""")
+            moved = await connection.fetch("SELECT cause, amount, business_date FROM transfer")
+            return sorted(map(tuple, exceptions), key=repr), sorted(map(tuple, moved)), await ledger.balances(connection)
+        finally:
+            await connection.close()
+
+
+async def test_any_order_of_files_gives_the_same_exceptions_and_the_same_ledger(cluster_url: str) -> None:
+    orders = list(itertools.permutations(range(6)))
+    told = []
+    for order in [orders[0], orders[-1], *random.Random(4).sample(orders, 6)]:
+        books, all_files = Books(await create_database(cluster_url)), files()
+        await books.open()
+        for at in order:
+            await books.bring(*all_files[at], run=order[0] % 2 == 0)  # in some orders all of them are run at the end
+        await books.run()
+        told.append((order, await books.tell()))
+    _, (exceptions, moved, balances) = told[0]
+    kinds = [each[1] for each in exceptions]
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"missing_there": 4, "missing_here": 4, "amount": 4, "duplicate": 2, "date": 2, "funding": 2, "unknown_entry": 2}
+    assert len(moved) == 2 and sum(balances.values()) == 0
+    for order, each in told[1:]:
+        assert each == (exceptions, moved, balances), order
+
+
+async def test_a_run_asked_for_again_gives_the_same_digest_and_nothing_new(cluster_url: str) -> None:
+    books = Books(await create_database(cluster_url))
+    await books.open()
+    for each in files():
+        await books.bring(*each, run=True)
+    before = await books.tell()
+    connection = await books.connect()
+    for _ in range(2):
+        await connection.execute("INSERT INTO reconciliation_run (run_id, acquirer_id, business_date, cause) VALUES (gen_random_uuid(), $1, $2, 'again')", ACQUIRER, DAY)
+        await books.run()
+    newest = await connection.fetch("SELECT digest FROM reconciliation_run WHERE business_date = $1 ORDER BY ended_at DESC LIMIT 3", DAY)
+    await connection.close()
+    assert len({row["digest"] for row in newest}) == 1 and before == await books.tell()
+
+
+async def test_a_refused_file_leaves_no_line_and_no_run(cluster_url: str) -> None:
+    books = Books(await create_database(cluster_url))
+    await books.open()
+    (document, data), *_ = files()
+    for broken in (data[:-1], data.replace(b",S,", b",X,", 1), data.replace(WHO.encode(), b"87654321")):
+        with pytest.raises(Problem) as refused:
+            await books.bring(document, broken, run=False)
+        assert refused.value.code == "file_refused"
+    connection = await books.connect()
+    for table in ("clearing_file", "clearing_line", "statement_entry", "reconciliation_run", "transfer"):
+        assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0, table
+    await connection.close()
