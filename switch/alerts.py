@@ -21,6 +21,7 @@ KINDS = MappingProxyType({
     "capture_declined": "the acquirer declined a capture advice: the merchant's money is at risk",
     "advice_declined": "the acquirer declined a tip or an offline approval: the merchant's money is at risk",
     "reconciliation_exceptions": "a clearing file or a bank statement does not agree with the books",
+    "batch_out_of_balance": "an acquirer counts another sum of a terminal's batch than our books do",
     "dispute_due": "a dispute waits for its merchant's answer, and the time for it ends soon",
     "dispute_overdue": "nobody answered a dispute in time: its money is lost",
     "reversal_parked": "a reversal could not be delivered; a person must resolve it",

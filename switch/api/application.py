@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from switch import metrics
 from switch.api import (
     arrangements,
+    batches,
     cutovers,
     dispute_desk,
     disputes,
@@ -49,12 +50,14 @@ from switch.payments.resolution import Resolution
 from switch.payments.undelivered import Undelivered
 from switch.security.vault import Vault
 from switch.settlement.arrangements import Arrangements
+from switch.settlement.batches import Batches
 from switch.settlement.cases import Cases
 from switch.settlement.closing import Closing
 from switch.settlement.docket import Docket
 from switch.settlement.exceptions import Exceptions
 from switch.settlement.exhibits import Exhibits
 from switch.settlement.exports import Connect, Exports
+from switch.settlement.forwarding import Forwarding
 from switch.settlement.intake import Intake
 from switch.settlement.paper import Press
 from switch.settlement.runs import Runs
@@ -95,6 +98,8 @@ class Parts(Protocol):
     cases: Cases
     docket: Docket
     exhibits: Exhibits
+    batches: Batches
+    forwarding: Forwarding
 
     def admit(self) -> None: ...
     def reader(self) -> Connect: ...
@@ -141,6 +146,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(arrangements.router(parts, caller_of))
     app.include_router(disputes.router(parts, caller_of))
     app.include_router(dispute_desk.router(parts, caller_of))
+    app.include_router(batches.router(parts, caller_of))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -163,7 +169,7 @@ def application(parts: Parts) -> FastAPI:
 
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
                    *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
-                   *exports.MODELS, *arrangements.MODELS, *disputes.MODELS, *dispute_desk.MODELS])
+                   *exports.MODELS, *arrangements.MODELS, *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS])
     return app
 
 

@@ -122,16 +122,21 @@ class WholeDispute(ShownDispute):
     evidence: list[ShownFile]
 
 
-class Parts(Protocol):
-    """What these routes need of the switch."""
+class Keyed(Protocol):
+    """What a request with an idempotency key needs of the switch."""
 
     writers: Pool
     vault: Vault
+
+    def admit(self) -> None: ...
+
+
+class Parts(Keyed, Protocol):
+    """What these routes need of the switch."""
+
     cases: Cases
     docket: Docket
     exhibits: Exhibits
-
-    def admit(self) -> None: ...
 
 
 def shown(row: asyncpg.Record) -> dict[str, Any]:
@@ -165,7 +170,7 @@ def caller_name(caller: Caller) -> str:
 Work = Callable[[Connection], Awaitable[dict[str, Any]]]
 
 
-async def answered(parts: Parts, asked: Asked, status: int, work: Work) -> Response:
+async def answered(parts: Keyed, asked: Asked, status: int, work: Work) -> Response:
     """Runs it once for its key. Raises Problem."""
 
     async def run(connection: Connection) -> tuple[int, str]:
@@ -176,7 +181,7 @@ async def answered(parts: Parts, asked: Asked, status: int, work: Work) -> Respo
     return Response(given.body, given.status, {name.decode(): value.decode() for name, value in headers})
 
 
-async def asked_json(parts: Parts, request: Request, caller: Caller, route: str, model: type[Model]) -> tuple[Asked, Any]:
+async def asked_json(parts: Keyed, request: Request, caller: Caller, route: str, model: type[Model]) -> tuple[Asked, Any]:
     """A strict JSON body with its key. Raises Problem: idempotency_key_*, content_*, json_*, invalid, and what `admit` raises."""
     headers = one_of_each(request.scope["headers"])
     key = idempotency_key(headers.get(b"idempotency-key"))

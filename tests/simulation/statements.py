@@ -9,7 +9,7 @@ from switch import alerts, directory
 from switch.links import numbering
 from switch.payments import cancellation, evidence, expiry, fulfilment, history, journal, recovery, resolution, reversals, undelivered, watch
 from switch.payments.transaction import Transaction
-from switch.settlement import deadlines
+from switch.settlement import deadlines, forwarding
 from switch.settlement import runs as reconciliation_runs
 from tests.simulation.books import Row, Session, insert_transaction, put_duty, update_transaction
 
@@ -641,3 +641,9 @@ def disputes_due(session: Session, now: Any, limit: Any) -> Rows:
 @statement(deadlines.SOON)
 def disputes_soon(session: Session, now: Any, limit: Any) -> Rows:
     return []
+
+
+@statement(forwarding.ANY)
+def a_batch_waits(session: Session) -> Rows:
+    """No terminal of a simulation closes a batch."""
+    return [(False,)]
