@@ -8,6 +8,8 @@ so both are the same. Money: `net` is what is posted, `held` what an 0100 holds,
     0120 0220   accepted and applied once; DE3 20xxxx takes back, everything else (capture, offline sale, tip amount) adds DE4
                 with DE90 (capture, increment, tip, refund) 25 unless it names an approved message of ours: same currency, same DE38 if sent
     0400 0420   00 if DE90, DE37, DE41, DE42, amount and currency name one transaction of ours, else 25; DE95 keeps that much of it
+    0500        00 with DE66: 1 if DE74 76 86 88 (refunds and sales, numbers and amounts) are what this book holds of the terminal in the
+                currency of DE50 since its last 0500, else 2; the next one counts from here either way
     0800        00
 A request under a known key (MTI class and function, DE7, 11, 37, 41, 42) gets the stored decision; with other content it gets 94.
 """
@@ -19,10 +21,12 @@ from acquirer_stubs.codec import Message
 
 RULED = {1: "01", 5: "05", 10: "10", 51: "51", 54: "54", 55: "55", 61: "61", 91: "91", 96: "96"}
 KINDS = {"10": "request", "20": "request", "12": "advice", "22": "advice", "40": "reversal", "42": "reversal",
-         "80": "network", "82": "network"}
+         "50": "batch", "80": "network", "82": "network"}
 REQUIRED = (3, 4, 7, 11, 37, 41, 42, 49)
 MONEY_MOVES = frozenset({"00", "10"})
 APPROVED = frozenset({"00", "10", "85"})
+BATCH_FIGURES = (74, 76, 86, 88)
+PLACE = slice(19, 42)  # of a key: DE41 and DE42
 UNKNOWN_ORIGINAL, AFTER_REVERSAL, KEY_REUSED, FORMAT_ERROR, UNSUPPORTED, NOT_SIGNED_ON = "25", "12", "94", "30", "40", "91"
 BALANCE_MINOR_UNITS = 1_000_000
 
@@ -39,9 +43,9 @@ class Decision(NamedTuple):
     reason: str = ""        # why it is not the plain rule: duplicate, unknown_original, ...
     key: str = ""           # remembered under this key; empty = not remembered
     original: str = ""      # the key it acts on
-    role: str = ""          # plain | followup | void | reversal; empty = no effect on anything
+    role: str = ""          # plain | followup | void | reversal | batch; empty = no effect on anything
     requested: int = 0
-    amount: int = 0         # DE4 of the answer
+    amount: int = 0         # DE4 of the answer; of a batch DE66
     net: int = 0
     held: int = 0
     currency: str = ""
@@ -70,6 +74,8 @@ class Known:
 
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
+        self.at: dict[str, list[str]] = {}        # DE41 and DE42 -> keys
+        self.counted: dict[str, int] = {}         # key -> what batches have counted of it so far
         self.refused_in_advance: set[str] = set()
         self.net: Counter[str] = Counter()
         self.held: Counter[str] = Counter()
@@ -90,10 +96,13 @@ class Known:
         self.decisions.setdefault(decision.mti, Counter())[decision.code] += 1
         if decision.key:
             self.records[decision.key] = Record(decision)
+            self.at.setdefault(decision.key[PLACE], []).append(decision.key)
         if decision.net or decision.held:
             self.net[decision.currency] += decision.net
             self.held[decision.currency] += decision.held
-        if decision.role == "reversal":
+        if decision.role == "batch":
+            self.counted |= {key: worth for key, worth in self._uncounted(decision.key[PLACE], decision.currency)}
+        elif decision.role == "reversal":
             if decision.reason == "unknown_original":
                 self.refused_in_advance.add(decision.original)
             elif decision.original:
@@ -102,6 +111,23 @@ class Known:
             self._link(decision.original, decision.net, decision.held)
             if decision.role == "void":
                 self.records[decision.original].voided_by = decision.key
+
+    def batch(self, place: str, currency: str) -> tuple[int, int, int, int]:
+        """Numbers and amounts of refunds and sales since the last batch, as DE74, 76, 86 and 88 say them."""
+        changes = [worth - self.counted.get(key, 0) for key, worth in self._uncounted(place, currency)]
+        refunds, sales = [-change for change in changes if change < 0], [change for change in changes if change > 0]
+        return len(refunds), len(sales), sum(refunds), sum(sales)
+
+    def _uncounted(self, place: str, currency: str) -> list[tuple[str, int]]:
+        found = []
+        for key in self.at.get(place, ()):
+            record = self.records[key]
+            if record.currency == currency and record.role in ("plain", "followup"):
+                parent = self.records.get(record.original)
+                worth = 0 if record.voided_by or (parent is not None and parent.voided_by) else record.net
+                if worth != self.counted.get(key, 0):
+                    found.append((key, worth))
+        return found
 
     def _take_back(self, decision: Decision) -> None:
         record = self.records[decision.original]
@@ -148,6 +174,8 @@ def decide(message: Message, known: Known, *, token: str, serial: int, forced: s
         return Decision(mti, forced or UNSUPPORTED, "unsupported")
     if not signed_on:
         return Decision(mti, forced or NOT_SIGNED_ON, "not_signed_on")
+    if kind == "batch":
+        return _close(message, known, mti, forced)
     missing = [de for de in REQUIRED if de not in message]
     if kind == "reversal" and 90 not in message:
         missing.append(90)
@@ -175,6 +203,25 @@ def decide(message: Message, known: Known, *, token: str, serial: int, forced: s
     if 90 in message and not forced and not _follows(message, draft, known.records.get(original)):
         return draft._replace(code=UNKNOWN_ORIGINAL, reason="unknown_original", key="" if kind == "advice" else draft.key, role="")
     return _book(message, draft, kind, original, forced, serial)
+
+
+def _close(message: Message, known: Known, mti: str, forced: str) -> Decision:
+    """Totals of a terminal. A repeat is told what the first one was told."""
+    missing = [de for de in (7, 11, 41, 42, 50, *BATCH_FIGURES) if de not in message]
+    if missing or forced:
+        return Decision(mti, forced or FORMAT_ERROR, f"missing_de{missing[0]}" if missing else "fault")
+    place = message[41] + message[42]
+    key = message[0][:3] + message[7] + message[11] + place
+    figures = tuple(int(message[de]) for de in BATCH_FIGURES)
+    drawn = zlib.crc32(f"{figures}|{message[50]}".encode())
+    stored = known.records.get(key)
+    if stored is not None:
+        same = stored.fingerprint == drawn
+        return Decision(mti, stored.code if same else KEY_REUSED, "duplicate" if same else "key_reused", amount=stored.amount if same else 0,
+                        terminal=message[41], currency=message[50])
+    agrees = figures == known.batch(place, message[50])
+    return Decision(mti, "00", "in_balance" if agrees else "out_of_balance", key, "", "batch", 0, 1 if agrees else 2, 0, 0, message[50], "",
+                    message[41], "", drawn)
 
 
 def _follows(message: Message, draft: Decision, record: Record | None) -> bool:
@@ -258,6 +305,8 @@ def _change(standing: int, kept: int) -> int:
 
 def answer(message: Message, decision: Decision) -> Message:
     """The answer's elements in ascending order: what the request carried, plus 39, 38 when approved, 54 for balance and partial."""
+    if decision.mti[1] == "5":
+        return _batch_answer(message, decision)
     network = decision.mti[1] == "8"
     reply: Message = {0: decision.mti}
     for de in NETWORK_BEFORE_38 if network else ECHOED_BEFORE_38:
@@ -275,4 +324,12 @@ def answer(message: Message, decision: Decision) -> Message:
         reply[54] = f"{message[3][2:4]}02{decision.currency}C{BALANCE_MINOR_UNITS:012d}"
     elif decision.amount != decision.requested:
         reply[54] = f"{message[3][2:4]}57{decision.currency}D{decision.requested:012d}"
+    return reply
+
+
+def _batch_answer(message: Message, decision: Decision) -> Message:
+    reply: Message = {0: decision.mti, **{de: message[de] for de in (7, 11, 15) if de in message}, 39: decision.code,
+                      **{de: message[de] for de in (41, 42, 50) if de in message}}
+    if decision.amount:
+        reply[66] = str(decision.amount)
     return reply

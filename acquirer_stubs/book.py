@@ -23,7 +23,7 @@ from acquirer_stubs.behaviours import Decision, Known
 from acquirer_stubs.codec import Message
 
 CLEAR = frozenset((3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 15, 18, 19, 22, 23, 24, 25, 32, 33,
-                   37, 38, 39, 41, 42, 43, 49, 50, 51, 54, 70, 90, 95))
+                   37, 38, 39, 41, 42, 43, 49, 50, 51, 54, 66, 70, 74, 76, 86, 88, 90, 95, 97))
 NAMES = [str(de) for de in range(129)]
 LINES_PER_MARK = 256
 PAGE_LINES_MAX = 1000

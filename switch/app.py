@@ -56,10 +56,16 @@ from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
 from switch.settlement import cutover
 from switch.settlement.arrangements import Arrangements
+from switch.settlement.batches import Batches
+from switch.settlement.cases import Cases
 from switch.settlement.closing import Closing
+from switch.settlement.deadlines import Deadlines
+from switch.settlement.docket import Docket
 from switch.settlement.exceptions import Exceptions
+from switch.settlement.exhibits import Exhibits
 from switch.settlement.exports import Connect, Exports, Housekeeping
 from switch.settlement.foreman import Foreman
+from switch.settlement.forwarding import Forwarding
 from switch.settlement.intake import Intake
 from switch.settlement.jobs import Kind, kinds_of
 from switch.settlement.paper import Press
@@ -151,6 +157,9 @@ class Switch:
         self.intake, self.runs, self.exceptions = Intake(self._writer), Runs(self._writer), Exceptions(self.writers)
         self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception})
         self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
+        self.cases, self.docket, self.exhibits = Cases(), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
+        self.deadlines, self.batches = Deadlines(self.owed, self.cases), Batches(self.readers, self.writers)
+        self.forwarding = Forwarding(self.owed, self.directory, self.links, self.numbers, self.alarm)
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
                            folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
                            open_day=self.onboarding.open_business_day)
@@ -166,7 +175,7 @@ class Switch:
         self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
                   self.evidence.work(), self.reversals.work(), self.expiry.work(), self._gauge(), self._pulse(), self.undelivered.work(),
                   self.watch.work(), self._jobs(), self._confirm(), self.runs.work(self.owed), self.subscribed.work(),
-                  self.sweep.work(), self.sender.work())
+                  self.sweep.work(), self.sender.work(), self.deadlines.work(), self.forwarding.work())
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
@@ -251,6 +260,7 @@ class Switch:
         with suppress(*database.UNKNOWN, asyncpg.PostgresError):
             await asyncio.wait_for(self.undelivered.write(), 2)
         await self.closing.stop()
+        await self.forwarding.stop()
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)

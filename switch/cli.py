@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from switch import clearings, cutovers, database, failpoints, inquiries, logs, pricing
+from switch import clearings, contests, cutovers, database, failpoints, inquiries, logs, pricing
 from switch.api.onboard import shown
 from switch.demo import demo
 from switch.errors import PROBLEMS, Problem, SettingsError, StartError
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _onboarding_parsers(verbs)
     cutovers.parsers(verbs)
     pricing.parsers(verbs)
+    contests.parsers(verbs)
     clearings.parsers(verbs)
     inquiries.parsers(verbs)
     return parser
@@ -242,6 +243,8 @@ def _dispatch(options: argparse.Namespace, settings: Settings) -> int:
         return run(commands[options.verb])
     if options.verb in ("tariff", "fees"):
         return pricing.work(options, settings, say)
+    if options.verb == "disputes":
+        return contests.work(options, settings, say)
     return inquiries.ask(options, settings, say)
 
 

@@ -21,6 +21,8 @@ NAMES = (
 # Of a cut-over: before each commit of a step, and after those that are many.
 SETTLEMENT = tuple(f"cutover.{place}" for place in (
     "open", "confirm", "wait", "take", "price", "priced", "price_end", "post", "posted", "post_end", "state", "stated", "release", "state_end"))
+# Of disputes and terminal batches: before the commit.
+CASES = ("keyed.work", "dispute.file", "batch.sent")
 HELD_S = 0.05
 ORDER = re.compile(r"(?P<name>[a-z0-9_.]+):(?P<occurrence>[1-9][0-9]{0,5}):(?P<action>kill|stop|raise|sleep=(?P<seconds>[0-9]{1,3}(\.[0-9]{1,3})?))")
 
@@ -55,10 +57,11 @@ def plan(environment: Mapping[str, str]) -> Plan:
         found = ORDER.fullmatch(part)
         if part.startswith("record:") and len(part) > len("record:"):
             record = part.removeprefix("record:")
-        elif found is not None and found["name"] in (*NAMES, *SETTLEMENT):
+        elif found is not None and found["name"] in (*NAMES, *SETTLEMENT, *CASES):
             orders.append(Order(found["name"], int(found["occurrence"]), found["action"].partition("=")[0], float(found["seconds"] or 0)))
         else:
-            return Plan(fault=f"SWITCH_FAILPOINT must be name:occurrence:action or record:FILE; names are: {', '.join((*NAMES, *SETTLEMENT))}")
+            names = ", ".join((*NAMES, *SETTLEMENT, *CASES))
+            return Plan(fault=f"SWITCH_FAILPOINT must be name:occurrence:action or record:FILE; names are: {names}")
     return Plan(tuple(orders), record)
 
 

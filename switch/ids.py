@@ -10,6 +10,7 @@ PREFIXES = {
     "transaction": "txn_", "alert": "alr_", "approval": "app_", "line": "lin_",
     "job": "job_", "export": "exp_",
     "settlement": "set_", "transfer": "tfr_", "account": "acc_", "hold": "hld_", "payout": "pay_",
+    "dispute": "dsp_", "dispute_file": "dsf_", "notice_file": "dnf_", "batch": "bat_",
     "tariff": "tar_", "cost": "cst_",
     "clearing_file": "clf_", "run": "rec_", "exception": "exc_",
     "webhook": "whk_", "webhook_event": "msg_",

@@ -3,6 +3,7 @@
 import argparse
 import http.client
 import json
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ class Question(NamedTuple):
     path: str
     body: dict[str, Any] | Path | None
     tell: Callable[[Any], Iterator[str]]
+    keyed: bool = False  # it needs an idempotency key; each call is a question of its own
 
 
 def parsers(verbs: Any) -> None:
@@ -99,8 +101,9 @@ def ask(options: argparse.Namespace, settings: Settings, say: Callable[[str], No
 def put(question: Question, options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
     """Asks and tells the answer. Raises StartError as `ask` does."""
     url, key = _reached(options, settings)
+    headers = {"Idempotency-Key": secrets.token_hex(16)} if question.keyed else {}
     try:
-        status, body = call(url, question.method, question.path, key, question.body)
+        status, body = call(url, question.method, question.path, key, question.body, **headers)
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise StartError(f"the switch cannot be reached ({getattr(error, 'strerror', None) or type(error).__name__}); check --url") from None
     if status >= 400 or not isinstance(body, dict):

@@ -769,3 +769,15 @@ def test_an_upload_has_its_bound_too() -> None:
     with serving(replace(LIMITS, upload_bytes=100 * KB)) as served:
         refused(served.ask(UPLOAD + b"Content-Length: 200000\r\n\r\n"), 413, "body_too_large")
         refused(served.ask(UPLOAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % 200_000 + bytes(200_000)), 413, "body_too_large")
+
+
+@pytest.mark.parametrize("path", ["/v1/disputes/dsp_0192f0c4-7c1e-7aaa-8bbb-1234567890ab/evidence?name=x", "/v1/dispute-notices?acquirer=x"])
+def test_evidence_and_notices_may_be_large(edge: Served, path: str) -> None:
+    with edge.connect() as client:
+        client.sendall(b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n" % path.encode() + bytes(1024 * KB))
+        assert answer_from(client).status == 200
+
+
+@pytest.mark.parametrize("head", ["GET /v1/disputes/dsp_1/evidence", "POST /v1/disputes/dsp_1/x/evidence", "POST /v1/disputes/dsp_1/evidence/1", "POST /v1/disputes"])
+def test_nothing_else_of_disputes_is_large(edge: Served, head: str) -> None:
+    refused(edge.ask(b"%b HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n" % head.encode()), 413, "body_too_large")

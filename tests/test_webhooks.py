@@ -45,13 +45,13 @@ def test_while_a_secret_is_rotated_both_sign_and_the_newest_first() -> None:
 
 def test_a_sealed_secret_opens_for_its_own_endpoint_alone() -> None:
     vault = Vault(Keyring("k1", "t1", {"k1": bytes(31) + b"k", "t1": bytes(31) + b"t"}))
-    key_id, sealed = vault.seal_secret(KEY, UUID(int=1).bytes)
-    assert vault.open_secret(key_id, sealed, UUID(int=1).bytes) == KEY and KEY not in sealed
+    key_id, sealed = vault.seal_row("webhook", KEY, UUID(int=1).bytes)
+    assert vault.open_row("webhook", key_id, sealed, UUID(int=1).bytes) == KEY and KEY not in sealed
     for other in (UUID(int=2).bytes, b""):
         with pytest.raises(VaultError, match="seal_broken"):
-            vault.open_secret(key_id, sealed, other)
+            vault.open_row("webhook", key_id, sealed, other)
     with pytest.raises(VaultError, match="seal_truncated"):
-        vault.open_secret(key_id, sealed[:20], UUID(int=1).bytes)
+        vault.open_row("webhook", key_id, sealed[:20], UUID(int=1).bytes)
 
 
 def test_ten_attempts_over_three_days_each_pause_longer_than_the_one_before() -> None:

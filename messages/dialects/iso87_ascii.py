@@ -235,6 +235,8 @@ DIALECT = {
         "void": ("0200", {"3": "020000", "25": "00"}, ("38", "90")),
         "refund": ("0200", {"3": "200000", "25": "00"}, ("90",)),
         "reversal": ("0420", {}, ("90",)),
+        # Totals of a terminal, from the fields it names alone: it carries none of request_fields but 7, 11, 41 and 42.
+        "batch_close": ("0500", {}, ("15", "50", "74", "76", "86", "88", "97")),
     },
     "network": {"sign_on": "001", "sign_off": "002", "echo": "301", "cut_over": "201"},
     "entry_modes": {

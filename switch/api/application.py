@@ -12,7 +12,10 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from switch import metrics
 from switch.api import (
     arrangements,
+    batches,
     cutovers,
+    dispute_desk,
+    disputes,
     estimates,
     exports,
     follow_ups,
@@ -49,9 +52,14 @@ from switch.payments.resolution import Resolution
 from switch.payments.undelivered import Undelivered
 from switch.security.vault import Vault
 from switch.settlement.arrangements import Arrangements
+from switch.settlement.batches import Batches
+from switch.settlement.cases import Cases
 from switch.settlement.closing import Closing
+from switch.settlement.docket import Docket
 from switch.settlement.exceptions import Exceptions
+from switch.settlement.exhibits import Exhibits
 from switch.settlement.exports import Connect, Exports
+from switch.settlement.forwarding import Forwarding
 from switch.settlement.intake import Intake
 from switch.settlement.paper import Press
 from switch.settlement.runs import Runs
@@ -90,6 +98,11 @@ class Parts(Protocol):
     settlements: Settlements
     closing: Closing
     arrangements: Arrangements
+    cases: Cases
+    docket: Docket
+    exhibits: Exhibits
+    batches: Batches
+    forwarding: Forwarding
 
     def admit(self) -> None: ...
     def reader(self) -> Connect: ...
@@ -135,6 +148,9 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(cutovers.router(parts, caller_of))
     app.include_router(arrangements.router(parts, caller_of))
     app.include_router(webhooks.router(parts, caller_of))
+    app.include_router(disputes.router(parts, caller_of))
+    app.include_router(dispute_desk.router(parts, caller_of))
+    app.include_router(batches.router(parts, caller_of))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -157,7 +173,8 @@ def application(parts: Parts) -> FastAPI:
 
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
                    *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
-                   *exports.MODELS, *arrangements.MODELS, *webhooks.MODELS])
+                   *exports.MODELS, *arrangements.MODELS, *webhooks.MODELS,
+                   *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS])
     return app
 
 

@@ -4,6 +4,7 @@ What is refused here never reaches the application, or reaches it as a disconnec
 """
 
 import asyncio
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +41,9 @@ BETWEEN, HEAD, BODY = range(3)  # where in a request the parser is; an enum woul
 
 
 LARGE_BODIES = frozenset({b"/v1/fees/estimates"})
-UPLOADS = frozenset({b"/v1/clearing-files"})  # POST here is read as it comes
+# POST here is read as it comes.
+UPLOADS = frozenset({b"/v1/clearing-files", b"/v1/dispute-notices"})
+EVIDENCE = re.compile(rb"/v1/disputes/[0-9a-z_-]{1,64}/evidence")
 WHOLE_ANSWER = "switch.whole_answer"
 
 
@@ -193,7 +196,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._uploading, self._body_max = False, limits.body_bytes
         if b"content-length" not in once or int(once[b"content-length"]) > limits.body_bytes:
             path = self.url.partition(b"?")[0]
-            self._uploading = self.parser.get_method() == b"POST" and path in UPLOADS
+            self._uploading = self.parser.get_method() == b"POST" and (path in UPLOADS or EVIDENCE.fullmatch(path) is not None)
             self._step = limits.upload_step
             self._body_max = limits.upload_bytes if self._uploading else limits.large_body_bytes if path in LARGE_BODIES else limits.body_bytes
             if int(once.get(b"content-length", b"0")) > self._body_max:

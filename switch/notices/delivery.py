@@ -182,9 +182,9 @@ class Sender:
     async def _send(self, taken: Taken) -> Result:
         body, message_id = taken.body.encode(), show("webhook_event", taken.event_id)
         try:
-            secrets = [self.vault.open_secret(taken.secret_key, taken.secret_sealed, taken.endpoint_id.bytes)]
+            secrets = [self.vault.open_row("webhook", taken.secret_key, taken.secret_sealed, taken.endpoint_id.bytes)]
             if taken.old_secret_key is not None and taken.old_secret_sealed is not None:
-                secrets.append(self.vault.open_secret(taken.old_secret_key, taken.old_secret_sealed, taken.endpoint_id.bytes))
+                secrets.append(self.vault.open_row("webhook", taken.old_secret_key, taken.old_secret_sealed, taken.endpoint_id.bytes))
         except VaultError as error:
             logs.error("webhook_secret_unreadable", detail=show("webhook", taken.endpoint_id), code=error.code)
             return Result(None, "secret_unreadable")

@@ -72,7 +72,7 @@ class Endpoints:
         """The endpoint and its secret, which is shown this once."""
         await self._check(url)
         identity, secret, now = new_id(), os.urandom(webhooks.SECRET_BYTES), clock.now()
-        key_id, sealed = self.vault.seal_secret(secret, identity.bytes)
+        key_id, sealed = self.vault.seal_row("webhook", secret, identity.bytes)
         try:
             async with self.pool.acquire() as connection, connection.transaction():
                 await connection.execute(LOCK_MERCHANT, merchant_id)
@@ -120,7 +120,7 @@ class Endpoints:
     async def rotate(self, merchant_id: UUID, endpoint_id: UUID) -> tuple[asyncpg.Record, str]:
         """A new secret, shown this once; for a day the old one signs beside it."""
         secret = os.urandom(webhooks.SECRET_BYTES)
-        key_id, sealed = self.vault.seal_secret(secret, endpoint_id.bytes)
+        key_id, sealed = self.vault.seal_row("webhook", secret, endpoint_id.bytes)
         found = await self._fetch(ROTATE, endpoint_id, merchant_id, key_id, sealed, webhooks.ROTATION)
         if not found:
             raise Problem("not_found")

@@ -180,6 +180,8 @@ def undo_refusal(original: Transaction, followers: Sequence[Follower], open_day:
     """Why a whole authorization may not be undone any more, or None: its day is closed, or something was built on it."""
     if original.state == APPROVED and original.business_date < open_day:
         return Refusal("day_closed")
+    if original.charged_back:
+        return Refusal("follow_up_exists", "It is charged back, in part or whole.")
     built = [follower for follower in followers if not follower.automatic and follower.state not in OVER]
     if any(follower.state in (APPROVED, CONFIRMED) for follower in built):
         return Refusal("follow_up_exists")
