@@ -147,19 +147,11 @@ class Switch:
         self.recovery = Recovery(self.owed, self.books, self.authorizations, self.lease)
         self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
-        self.places, self.press = Places(), Press(self.settings.home / "fonts")
-        self.exports = Exports(self._long_reader, self.settings.home / "exports")
-        self.foreman = Foreman(kinds_of(*self._kinds()), lambda role: database.connect(self.url, role),
-                               lambda: database.pool(self.url, "switch_writer", JOBS), schedules=self.settings.schedules)
         self.onboarding = Onboarding(self.writers, self.limits)
         await self._join_webhooks()
+        self._join_settlement()
         self.resolution = Resolution(self.writers)
-        self.intake, self.runs, self.exceptions = Intake(self._writer), Runs(self._writer), Exceptions(self.writers)
         self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception})
-        self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
-        self.cases, self.docket, self.exhibits = Cases(), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
-        self.deadlines, self.batches = Deadlines(self.owed, self.cases), Batches(self.readers, self.writers)
-        self.forwarding = Forwarding(self.owed, self.directory, self.links, self.numbers, self.alarm)
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
                            folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
                            open_day=self.onboarding.open_business_day)
@@ -180,6 +172,17 @@ class Switch:
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
         gc.set_threshold(GC_THRESHOLD, 20, 50)
+
+    def _join_settlement(self) -> None:
+        self.places, self.press = Places(), Press(self.settings.home / "fonts")
+        self.exports = Exports(self._long_reader, self.settings.home / "exports")
+        self.foreman = Foreman(kinds_of(*self._kinds()), lambda role: database.connect(self.url, role),
+                               lambda: database.pool(self.url, "switch_writer", JOBS), schedules=self.settings.schedules)
+        self.intake, self.runs, self.exceptions = Intake(self._writer), Runs(self._writer), Exceptions(self.writers)
+        self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
+        self.cases, self.docket, self.exhibits = Cases(), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
+        self.deadlines, self.batches = Deadlines(self.owed, self.cases), Batches(self.readers, self.writers)
+        self.forwarding = Forwarding(self.owed, self.directory, self.links, self.numbers, self.alarm)
 
     async def _join_webhooks(self) -> None:
         self.notices = await database.pool(self.url, "switch_writer", NOTICES)
