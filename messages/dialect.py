@@ -40,6 +40,8 @@ class Dialect:
     reversal_codes: Mapping[str, str]  # DE39 of an answered reversal -> one of REVERSAL_OUTCOMES; anything else: send it again
     reversal_first: bool  # a terminal's open reversal must be done before its next sale
     reversal_stan: str  # own, original
+    repeat_mark: bool
+    reject_code: str | None
     reversal_reasons: Mapping[str, str]
     request_fields: tuple[str, ...]
     omitted: frozenset[str]
@@ -52,6 +54,22 @@ class Dialect:
     never_stored: frozenset[str]
     shown: frozenset[str]
     key_cuts: Mapping[str, tuple[str, slice]]  # sub-fields that match names -> where they are
+
+    @property
+    def house(self) -> bool:
+        """Whether messages leave as the switch makes them."""
+        return not (self.omitted or self.composed or self.entry_forms)
+
+    def rule(self, type_: str, original: str = "") -> MessageRule:
+        """How a verb is said; `void.capture` is the void of a capture where it is another message. KeyError: it is not offered."""
+        return self.messages.get(f"{type_}.{original}") or self.messages[type_]
+
+    def said_by(self, type_: str, mti: str, processing_code: str, condition: str) -> MessageRule:
+        """The rule by which a stored transaction was said. KeyError if there is none."""
+        for verb, rule in self.messages.items():
+            if verb.partition(".")[0] == type_ and rule.mti == mti and rule.fixed["3"] == processing_code and rule.fixed.get("25", "00") == condition:
+                return rule
+        return self.messages[type_]
 
     def value(self, message: Mapping[str, str], number: str) -> str:
         """What a message has for a field, or for a sub-field by position; "" when it is not there."""
@@ -127,6 +145,8 @@ def _built(literal: Mapping[str, Any]) -> Dialect:
         reversal_codes=_frozen(literal["reversal_codes"]),
         reversal_first=bool(literal["reversal_first"]),
         reversal_stan=literal["reversal_stan"],
+        repeat_mark=bool(literal["repeat_mark"]),
+        reject_code=literal["reject_code"],
         reversal_reasons=_frozen(literal["reversal_reasons"]),
         request_fields=literal["request_fields"],
         omitted=frozenset(literal["omitted"]),

@@ -38,7 +38,7 @@ TEST_PANS = frozenset({
 })
 PURE = ("messages/*", "switch/payments/transaction.py", "switch/payments/duties.py", "switch/payments/routing.py", "switch/payments/translation.py",
         "switch/payments/verbs.py", "switch/payments/admission.py", "switch/payments/timers.py", "switch/links/protocol.py",
-        "switch/links/handover.py", "switch/notices/webhooks.py", "switch/notices/addresses.py", "switch/settlement/calendar.py", "switch/settlement/funding.py",
+        "switch/links/network.py", "switch/links/exchange.py", "switch/links/handover.py", "switch/notices/webhooks.py", "switch/notices/addresses.py", "switch/settlement/calendar.py", "switch/settlement/funding.py",
         "switch/settlement/matching.py", "switch/settlement/fees.py", "switch/settlement/bills.py", "switch/settlement/terms.py",
         "switch/settlement/wording.py",
         "switch/settlement/formats.py", "switch/settlement/clearing.py", "switch/settlement/unpacking.py", "switch/settlement/reconciliation.py", "switch/settlement/cells.py",

@@ -155,6 +155,7 @@ DIALECT = {
     },
     "reversal_first": True,
     "reversal_stan": "original",
+    "repeat_mark": False,
     "reversal_reasons": {"unanswered": "98", "answered": "06"},
     "request_fields": ("2", "3", "4", "11", "14", "22", "25", "41", "42", "49", "60"),
     # The host fills in time, date, institution and RRN; it is told neither DE7 nor the merchant's name and trade.
@@ -174,7 +175,8 @@ DIALECT = {
             "37": "{original_rrn}", "60": "21{batch}00060", "61": "{original_batch}{original_stan}{original_local_date}"}),
         "refund": ("0220", {"3": "200000", "25": "00"}, ("37", "38", "61"), {
             "37": "{original_rrn}", "60": "25{batch}00060", "61": "{original_batch}{original_stan}{original_local_date}"}),
-        "reversal": ("0400", {}, ("39", "60"), {"39": "{reversal_reason}"}),
+        # what it undoes gives it DE60, and DE61 where there is one
+        "reversal": ("0400", {}, ("39", "60", "61"), {"39": "{reversal_reason}"}),
     },
     "network": {"sign_on": "003", "sign_off": "002", "echo": "301"},
     "network_rule": {
@@ -182,7 +184,7 @@ DIALECT = {
         "mtis": {"sign_off": "0820", "echo": "0820"},
         "code": "60.3",
         "composed": {"11": "{stan}", "41": "00000001", "42": "000000000000001", "60": "00000001{code}"},
-        "echoed": ("11", "41", "42", "60"),
+        "echoed": ("11", "41", "42"),
     },
     "entry_modes": {
         "manual": "01", "magstripe": "02", "chip": "05", "contactless": "07", "fallback": "80", "pin_present": "1", "pin_absent": "2",
