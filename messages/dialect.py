@@ -46,6 +46,7 @@ class Dialect:
     request_fields: tuple[str, ...]
     omitted: frozenset[str]
     composed: Mapping[str, str]  # field -> template: see grammar.NAMES
+    icc_dataset: str | None
     entry_forms: Mapping[str, str]
     messages: Mapping[str, MessageRule]
     network: Mapping[str, str]
@@ -151,6 +152,7 @@ def _built(literal: Mapping[str, Any]) -> Dialect:
         request_fields=literal["request_fields"],
         omitted=frozenset(literal["omitted"]),
         composed=_frozen(literal["composed"]),
+        icc_dataset=literal["icc_dataset"],
         entry_forms=_frozen(literal["entry_forms"]),
         messages=_frozen({verb: MessageRule(mti, _frozen(fixed), *more) for verb, (mti, fixed, *more) in literal["messages"].items()}),
         network=_frozen(literal["network"]),

@@ -161,6 +161,7 @@ KEYS: Mapping[str, Key] = {
     "request_fields": Key("(number, ...)", REQUIRED, "What every request carries beside what its verb fixes."),
     "omitted": Key("(number, ...)", (), "House fields that this dialect never says."),
     "composed": Key("{number: template}", {}, "Fields of every money message that are made from a template."),
+    "icc_dataset": Key("hex", None, "Identifier of the dataset in which DE55 carries chip data; two bytes of its length stand behind it."),
     "entry_forms": Key("{three digits: text}", {}, "DE22 as this dialect writes it, by the house form (two digits entry, one PIN)."),
     "messages": Key("{verb: (MTI, {number: value}, (number, ...)[, {number: template}])}", REQUIRED,
                     "What is said for each verb. A verb that is not here is not offered."),

@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from switch import clearings, contests, cutovers, database, failpoints, inquiries, logs, pricing
+from switch import clearings, contests, cutovers, database, failpoints, inquiries, inspection, logs, pricing
 from switch.api.onboard import shown
 from switch.demo import demo
 from switch.errors import PROBLEMS, Problem, SettingsError, StartError
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     contests.parsers(verbs)
     clearings.parsers(verbs)
     inquiries.parsers(verbs)
+    inspection.parsers(verbs)
     return parser
 
 
@@ -245,6 +246,8 @@ def _dispatch(options: argparse.Namespace, settings: Settings) -> int:
         return pricing.work(options, settings, say)
     if options.verb == "disputes":
         return contests.work(options, settings, say)
+    if options.verb in ("dialect", "message"):
+        return inspection.look(options, say)
     return inquiries.ask(options, settings, say)
 
 

@@ -138,6 +138,8 @@ def request(order: Order, transaction: Transaction, acquirer: Acquirer, merchant
 def _said(dialect: Dialect, rule: MessageRule, message: dict[str, str], names: Mapping[str, str]) -> dict[str, str]:
     """A message of the house as a dialect says it: what it does not know left out, what it has of its own made from its templates."""
     said = {number: value for number, value in message.items() if number not in dialect.omitted}
+    if "55" in said and dialect.icc_dataset is not None:
+        said["55"] = f"{dialect.icc_dataset}{len(said['55']) // 2:04X}{said['55']}"
     said["22"] = dialect.entry_forms.get(said["22"], said["22"])
     said |= {number: value for number, value in rule.fixed.items() if number not in ("3", "25")}
     for number, template in (*dialect.composed.items(), *rule.composed.items()):
@@ -246,7 +248,14 @@ def verdict(transaction: Transaction, dialect: Dialect, answer: Mapping[str, str
         if transaction.partial_approval == "refuse":
             event = Event.PARTIAL_REFUSED
     return Verdict(event, code, response.reason, response.advice, approved, (answer.get("38") or "").strip() or None,
-                   (answer.get("37") or "").strip() or None, _answer_emv(answer.get("55")), answer.get("54"), masked(dialect, answer))
+                   (answer.get("37") or "").strip() or None, _answer_emv(_chip_data(dialect, answer.get("55"))), answer.get("54"),
+                   masked(dialect, answer))
+
+
+def _chip_data(dialect: Dialect, text: str | None) -> str | None:
+    """DE55 without the head of the dataset that it comes in."""
+    head = dialect.icc_dataset
+    return text if head is None or not text or not text.startswith(head) else text[len(head) + 4:]
 
 
 def _answer_emv(text: str | None) -> str | None:
