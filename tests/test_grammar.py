@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from messages.codec import compiled, decode, encode, reference_decode, reference_encode
-from messages.dialect import LITERALS, faults, load
-from messages.grammar import KEYS, page
+from messages.codec import DecodeError, compiled, decode, encode, reference_decode, reference_encode
+from messages.dialect import LITERALS, Dialect, build, faults, load
+from messages.grammar import KEYS, Field, page
+from messages.masking import mask
+
+DIALECTS = {(name, fixed): build({**literal, "fixed_bitmap": fixed}) for name, literal in LITERALS.items() for fixed in (False, True)}
 
 
 def test_the_page_is_written_from_the_types() -> None:
@@ -88,3 +93,55 @@ def test_a_track_with_an_equals_sign_leaves_with_d_where_it_is_bcd() -> None:
 
 def test_each_key_says_what_it_is() -> None:
     assert all(key.says.endswith(".") and key.shape for key in KEYS.values())
+
+
+ALPHABETS = {
+    "n": "0123456789", "an": "0123456789AZaz ", "ans": "".join(map(chr, range(32, 127))), "z": "0123456789D", "b": "0123456789ABCDEF",
+    "ansb": "".join(map(chr, range(256))),
+}
+
+
+def values(field: Field) -> st.SearchStrategy[str]:
+    """What the field may hold, all of it."""
+    if field.type == "x+n":
+        return st.builds(str.__add__, st.sampled_from("CD"), st.text(ALPHABETS["n"], min_size=field.length - 1, max_size=field.length - 1))
+    most = min(field.length, 60)
+    if field.type == "b":
+        size = (0, most // 2) if field.prefix else (field.length // 2, field.length // 2)
+        return st.binary(min_size=size[0], max_size=size[1]).map(lambda data: data.hex().upper())
+    return st.text(ALPHABETS[field.type], min_size=0 if field.prefix else field.length, max_size=most if field.prefix else field.length)
+
+
+@st.composite
+def messages(draw: st.DrawFn, dialect: Dialect) -> dict[str, str]:
+    numbers = draw(st.sets(st.sampled_from(sorted(dialect.fields, key=int)), min_size=1, max_size=10))
+    return {"0": "0200"} | {number: draw(values(dialect.fields[number])) for number in sorted(numbers, key=int)}
+
+
+@pytest.mark.parametrize("name", LITERALS)
+@pytest.mark.parametrize("fixed_bitmap", [False, True])
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_what_a_dialect_writes_it_reads_and_nothing_shorter_or_longer(name: str, fixed_bitmap: bool, data: st.DataObject) -> None:
+    dialect = DIALECTS[name, fixed_bitmap]
+    message = data.draw(messages(dialect))
+    sent = encode(dialect, message)
+    read = decode(dialect, sent)
+    assert {number: value for number, value in read.items() if number != "h"} == message
+    assert encode(dialect, read) == sent
+    end = data.draw(st.integers(0, len(sent) - 1))
+    for broken in (sent[:end], sent + sent[:1]):
+        with pytest.raises(DecodeError):
+            decode(dialect, broken)
+
+
+@pytest.mark.parametrize("name", LITERALS)
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_nothing_of_a_card_survives_the_mask_in_any_dialect(name: str, data: st.DataObject) -> None:
+    dialect = load(name)
+    message = data.draw(messages(dialect))
+    masked = mask(dialect, message)
+    assert all(masked[number] == "***" for number in ("35", "36", "45", "52") if number in message and number in dialect.fields)
+    assert "2" not in message or len(message["2"]) < 13 or message["2"] not in "".join(masked.values())
+    assert all(masked[number] != message[number] for number in message if number not in dialect.shown and number not in ("0", "2", "55") and message[number])
