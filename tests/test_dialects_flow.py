@@ -131,3 +131,26 @@ async def test_a_void_without_an_answer_is_itself_reversed(lane: Lane) -> None:
     assert voided.status == 202, voided.body
     await lane.shop.until(voided.body["id"], "reversed")
     assert await net(lane) == before + 8800
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_preauthorization_is_captured_and_what_is_left_is_voided(lane: Lane) -> None:
+    before = await net(lane)
+    held = await sale(lane, 20000, type="preauthorization")
+    assert held.body["status"] == "approved", held.body
+    path = f"/v1/authorizations/{held.body['id']}"
+    captured = await lane.shop.ask("POST", f"{path}/captures", {"amount": 15000}, "lost", Idempotency_Key=flows.new_key())
+    assert captured.status in (201, 202), captured.body
+    await lane.shop.until(captured.body["id"], "approved")
+    assert await net(lane) == before + 15000
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_refund_names_its_sale(lane: Lane) -> None:
+    before = await net(lane)
+    sold = await sale(lane, 3000)
+    refunded = await lane.shop.ask("POST", "/v1/refunds", {"authorization": sold.body["id"], "amount": 1000}, "merchant.four",
+                                   Idempotency_Key=flows.new_key())
+    assert refunded.status in (201, 202), refunded.body
+    await lane.shop.until(refunded.body["id"], "approved")
+    assert await net(lane) == before + 2000

@@ -97,6 +97,12 @@ def test_a_visa_authorization_wraps_its_chip_data_and_unwraps_the_answers() -> N
     assert translation.verdict(row(mti="0100"), VISA, answer).emv == "910411223344"
 
 
+@pytest.mark.parametrize(("name", "fault"), [("unionpay_pos", True), ("iso93_ascii", True), ("iso87_ascii", False)])
+def test_a_refund_that_must_name_its_sale_is_refused_without_one(name: str, fault: bool) -> None:
+    said = translation.fault(order(type="refund", capture_method=None), load(name), "single")
+    assert said == ("this acquirer takes a refund only with its sale" if fault else None)
+
+
 class Line:
     def __init__(self, dialect: Dialect) -> None:
         stans = iter(f"{number:06d}" for number in range(1, 1000))

@@ -83,7 +83,9 @@ def fault(order: Order, dialect: Dialect, message_mode: str) -> str | None:
         return "a preauthorization is captured by hand: capture_method automatic is not possible"
     if order.entry_mode not in dialect.entry_modes:
         return f"entry mode {order.entry_mode} is not offered by this acquirer"
-    if order.pin_block is not None and len(order.pin_block.reveal()) != dialect.fields["52"].length:
+    if order.type == "refund" and any("{original_" in template for template in dialect.messages["refund"].composed.values()):
+        return "this acquirer takes a refund only with its sale"
+    if order.pin_block is not None and ("52" not in dialect.fields or len(order.pin_block.reveal()) != dialect.fields["52"].length):
         return "this acquirer takes PIN blocks of 8 bytes (iso0) only"
     return None
 
