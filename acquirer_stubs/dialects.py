@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from acquirer_stubs import codec
 from acquirer_stubs.codec import FRAME_BYTES_MAX, BadLength, Message, Undecodable
-from acquirer_stubs.forms import ISO93, UNIONPAY, Table
+from acquirer_stubs.forms import ISO93, UNIONPAY, VISA, Table
 
 
 class Heard(NamedTuple):
@@ -136,8 +136,56 @@ def write_cup(reply: Message, heard: Heard | None) -> bytes:
     return swapped + TABLE_CUP.encode({0: reply[0], **said})
 
 
+# Visa BASE I: VIP header of 22 bytes behind a length and two zero bytes, EBCDIC, binary lengths; the elements themselves are those of 1987.
+
+TABLE_VISA = Table(VISA, packed=True, code="cp500", counted=True, right=True)
+VIP_BYTES = 22
+MANAGED_VISA = {"071": "001", "072": "002", "301": "301"}
+
+
+def read_visa(body: bytes) -> Heard:
+    header = body[:VIP_BYTES]
+    if len(header) < VIP_BYTES or header[0] != VIP_BYTES or int.from_bytes(header[3:5], "big") != len(body):
+        raise Undecodable("VIP header")
+    wire = TABLE_VISA.decode(body[VIP_BYTES:])
+    message = {de: value for de, value in wire.items() if de not in (22, 63)}
+    if 70 in wire:
+        message[70] = MANAGED_VISA.get(wire[70], "999")
+    return Heard(message, wire, header)
+
+
+def write_visa(reply: Message, heard: Heard | None) -> bytes:
+    wire: Message = heard.wire if heard is not None else {0: reply[0], 63: "8000000002"}
+    head = heard.header if heard is not None else bytes([VIP_BYTES, 1, 2]) + bytes(VIP_BYTES - 3)
+    said: Message = {de: value for de, value in reply.items() if de in TABLE_VISA.forms} | {63: wire[63]}
+    if 70 in reply:
+        said[70] = wire.get(70) or next(code for code, meaning in MANAGED_VISA.items() if meaning == reply[70])
+    data = TABLE_VISA.encode({0: reply[0], **said})
+    return head[:3] + (VIP_BYTES + len(data)).to_bytes(2, "big") + head[8:11] + head[5:8] + head[11:] + data
+
+
+def frame_vml(body: bytes) -> bytes:
+    return len(body).to_bytes(2, "big") + b"\0\0" + body
+
+
+def split_vml(buffer: bytes) -> tuple[list[bytes], bytes]:
+    """As codec.split."""
+    bodies: list[bytes] = []
+    while len(buffer) >= 4:
+        end = 4 + int.from_bytes(buffer[:2], "big")
+        if buffer[2:4] != b"\0\0" or end > FRAME_BYTES_MAX:
+            raise BadLength("frame length", bodies)
+        if end > len(buffer):
+            break
+        if end > 4:
+            bodies.append(buffer[4:end])
+        buffer = buffer[end:]
+    return bodies, buffer
+
+
 SPEECHES = {
     "iso87_ascii": Speech(read_87, write_87, codec.frame, codec.split),
     "iso93_ascii": Speech(read_93, write_93, frame_ascii4, split_ascii4),
+    "visa_base1": Speech(read_visa, write_visa, frame_vml, split_vml),
     "unionpay_pos": Speech(read_cup, write_cup, codec.frame, codec.split),
 }

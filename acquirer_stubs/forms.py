@@ -20,6 +20,11 @@ UNIONPAY: dict[int, str] = {
     49: "an3", 52: "h8", 53: "n16",
     54: "an...20", 55: "h...255", 57: "ans...999", 59: "ans...999", 60: "n...17", 61: "n...29", 62: "h...999", 63: "ans...163", 64: "h8",
 }
+VISA: dict[int, str] = {
+    2: "n..19", 3: "n6", 4: "n12", 7: "n10", 11: "n6", 12: "n6", 13: "n4", 14: "n4", 15: "n4", 18: "n4", 19: "n3", 22: "n4", 23: "n3", 25: "n2",
+    32: "n..11", 35: "z..37", 37: "an12", 38: "an6", 39: "an2", 41: "ans8", 42: "ans15", 43: "ans40", 44: "ans..25", 49: "n3", 52: "h8", 53: "n16",
+    54: "ans..120", 55: "h..255", 60: "h..12", 62: "h..255", 63: "h..255", 70: "n3", 90: "n42",
+}
 
 
 class Form(NamedTuple):
@@ -36,10 +41,12 @@ def form(text: str) -> Form:
 
 
 class Table:
-    """One host's elements, packed or text."""
+    """One host's elements, packed or text. `code` is that of text; `counted`: lengths are one or two bytes in binary instead of BCD;
+    `right`: every odd number of digits is packed to the right."""
 
-    def __init__(self, forms: dict[int, str], *, packed: bool) -> None:
-        self.forms, self.packed = {de: form(text) for de, text in forms.items()}, packed
+    def __init__(self, forms: dict[int, str], *, packed: bool, code: str = "latin-1", counted: bool = False, right: bool = False) -> None:
+        self.forms = {de: form(text)._replace(right=right or text.endswith("<")) for de, text in forms.items()}
+        self.packed, self.code, self.counted = packed, code, counted
 
     def decode(self, body: bytes) -> Message:
         """Raises Undecodable, for any bytes that are not exactly one message."""
@@ -76,6 +83,8 @@ class Table:
         if form.prefix:
             width = (form.prefix + 1) // 2 if self.packed else form.prefix
             digits = body[at:at + width].hex() if self.packed else body[at:at + width].decode("latin-1")
+            digits = str(int.from_bytes(body[at:at + form.prefix - 1], "big")) if self.counted else digits
+            width = form.prefix - 1 if self.counted else width
             if not digits.isdigit() or len(body) < at + width or int(digits) > form.size:
                 raise Undecodable(f"DE{de}: length")
             at, count = at + width, int(digits)
@@ -85,7 +94,7 @@ class Table:
             raise Undecodable(f"DE{de}: cut off")
         piece = body[at:stop]
         binary = digital or form.content == "r" or (self.packed and form.content == "h")
-        value = piece.hex().upper() if binary else piece.decode("latin-1")
+        value = piece.hex().upper() if binary else piece.decode(self.code)
         if digital and count % 2:
             value = value[1:] if form.right else value[:-1]
         if form.content == "n" and value and not (value.isascii() and value.isdigit()):
@@ -110,8 +119,10 @@ class Table:
         if (form.prefix and count > form.size) or (not form.prefix and count != form.size):
             raise Unencodable(f"DE{de}: {count} of {form.size}")
         odd = ("0" + value if form.right else value + "0") if digital and len(value) % 2 else value
-        data = bytes.fromhex(odd.replace("=", "D")) if digital or binary else value.encode("latin-1")
+        data = bytes.fromhex(odd.replace("=", "D")) if digital or binary else value.encode(self.code)
         if not form.prefix:
             return data
+        if self.counted:
+            return count.to_bytes(form.prefix - 1, "big") + data
         digits = f"{count:0{form.prefix + form.prefix % 2 if self.packed else form.prefix}d}"
         return (bytes.fromhex(digits) if self.packed else digits.encode("ascii")) + data

@@ -77,11 +77,11 @@ class FramingError(ValueError):
 class Deframer:
     """Collects bytes of one connection and gives back whole payloads. Holds at most one unfinished frame."""
 
-    __slots__ = ("_buffer", "_fault", "_kind", "_max_length")
+    __slots__ = ("_buffer", "_fault", "_kind", "_max_length", "_usual")
 
     def __init__(self, framing: Framing) -> None:
         self._max_length = framing.max_length
-        self._kind = KINDS[framing.kind]
+        self._kind, self._usual = KINDS[framing.kind], framing.kind == "binary2"
         self._buffer = bytearray()
         self._fault = ""
 
@@ -101,7 +101,7 @@ class Deframer:
         frames: list[bytes] = []
         start, end = 0, len(buffer)
         while end - start >= size:
-            length = read(bytes(buffer[start:start + size]))
+            length = buffer[start] << 8 | buffer[start + 1] if self._usual else read(bytes(buffer[start:start + size]))
             if length is None:
                 self._fault = "frame length is none"
             elif not length and not keep_alive:

@@ -81,6 +81,9 @@ def fault(order: Order, dialect: Dialect, message_mode: str) -> str | None:
         return "capture_method manual needs a dual-message acquirer"
     if order.capture_method == "automatic" and order.type == "preauthorization":
         return "a preauthorization is captured by hand: capture_method automatic is not possible"
+    if (order.capture_method == "automatic" and message_mode == "dual" and "capture" not in dialect.messages
+            and order.type in ("purchase", "cash_advance")):
+        return "this acquirer captures by file: capture_method automatic is not possible"
     if order.entry_mode not in dialect.entry_modes:
         return f"entry mode {order.entry_mode} is not offered by this acquirer"
     if order.type == "refund" and any("{original_" in template for template in dialect.messages["refund"].composed.values()):
