@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import flows
 import pytest
@@ -113,8 +114,14 @@ async def test_a_sale_without_an_answer_is_reversed_at_the_host(lane: Lane) -> N
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_late_approval_does_not_bring_the_sale_back(lane: Lane) -> None:
     before = await net(lane)
-    await lane.host.order("late", 1.2)
+    await lane.host.order("late", 0.7)
+    await lane.host.order("silence")  # for the reversal, which is therefore open when the answer comes
     answer = await sale(lane, 4300)
+
+    async def recorded() -> Any:
+        return await lane.shop.sql("SELECT reason FROM unmatched_answer WHERE transaction_id = $1", UUID(answer.body["id"][4:]))
+
+    assert (await flows.eventually(recorded, "the late answer is not told of its sale"))[0]["reason"] == "late"
     await lane.shop.until(answer.body["id"], "reversed")
     assert await net(lane) == before
 
