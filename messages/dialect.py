@@ -68,7 +68,8 @@ class Dialect:
     def said_by(self, type_: str, mti: str, processing_code: str, condition: str) -> MessageRule:
         """The rule by which a stored transaction was said. KeyError if there is none."""
         for verb, rule in self.messages.items():
-            if verb.partition(".")[0] == type_ and rule.mti == mti and rule.fixed["3"] == processing_code and rule.fixed.get("25", "00") == condition:
+            said = verb.partition(".")[0], rule.mti, rule.fixed.get("3"), rule.fixed.get("25", "00")
+            if said == (type_, mti, processing_code, condition):
                 return rule
         return self.messages[type_]
 

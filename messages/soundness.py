@@ -121,7 +121,7 @@ def _message_faults(dialect: "Dialect") -> list[str]:
             field = dialect.fields.get(number)
             if field and not check(field.type, field.length, field.prefix)(value):
                 found.append(f"message {verb}: field {number} cannot be {value}")
-        if verb != "reversal" and "3" not in rule.fixed:
+        if rule.mti[1:2] in ("1", "2") and "3" not in rule.fixed:
             found.append(f"message {verb}: field 3 is not fixed")
     return found
 
