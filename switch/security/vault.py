@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from switch.security.pan import Pan
 
-Purpose = Literal["token", "seal", "fingerprint", "api", "webhook", "evidence"]
+Purpose = Literal["token", "seal", "fingerprint", "api", "webhook", "evidence", "bank"]
 Sealed = Literal["webhook", "evidence"]
 ROW_OF: Mapping[Sealed, bytes] = MappingProxyType({"webhook": b"webhook_endpoint|", "evidence": b"dispute_file|"})
 
