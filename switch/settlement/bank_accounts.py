@@ -22,8 +22,8 @@ PURPOSE = "bank_account"
 SHOWN = """bank_account_id, merchant_id, currency, holder, iban, last4, bank_code, bic, country, state, requested_by, requested_at, approved_by,
 active_at, ended_at"""
 MERCHANT = "SELECT true FROM merchant WHERE merchant_id = $1"
-ASK = f"""INSERT INTO bank_account (bank_account_id, merchant_id, currency, holder, iban, key_id, sealed, last4, bank_code, bic, country, requested_by)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING {SHOWN}"""
+ASK = f"""INSERT INTO bank_account (bank_account_id, merchant_id, currency, holder, iban, key_id, sealed, last4, bank_code, bic, country,
+requested_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING {SHOWN}"""
 LOCK = "SELECT * FROM bank_account WHERE bank_account_id = $1 FOR NO KEY UPDATE"
 END = """UPDATE bank_account SET state = 'replaced', ended_at = now() WHERE merchant_id IS NOT DISTINCT FROM $1 AND currency = $2 AND state
 IN ('active', 'suspended')"""

@@ -46,8 +46,8 @@ MOVE = """UPDATE payout p SET state = n.state, reason = CASE n.reason WHEN '' TH
   confirmed_at = CASE WHEN n.paid THEN coalesce(p.confirmed_at, now()) ELSE p.confirmed_at END,
   returned_at = CASE n.state WHEN 'returned' THEN coalesce(p.returned_at, now()) END
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::boolean[]) AS n(payout_id, state, reason, paid) WHERE p.payout_id = n.payout_id"""
-STATEMENT = """INSERT INTO clearing_file (file_id, document, format, institution, business_date, number, name, sha256, size, lines, total, fees, dates,
-received_by) VALUES ($1, 'statement', 'camt053', $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11)"""
+STATEMENT = """INSERT INTO clearing_file (file_id, document, format, institution, business_date, number, name, sha256, size, lines, total, fees,
+dates, received_by) VALUES ($1, 'statement', 'camt053', $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11)"""
 ENTRY_COLUMNS = ("file_id", "line_no", "booked_on", "business_date", "amount", "currency", "bank_reference", "text")
 PAGE = f"SELECT {SHOWN} FROM bank_answer WHERE ($1::uuid IS NULL OR file_id < $1) ORDER BY file_id DESC LIMIT $2"
 

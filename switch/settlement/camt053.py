@@ -54,6 +54,8 @@ class Reader:
         self._size += len(data)
         if self._size > BYTES_MAX:
             raise Refused(self._line, "the file is too long")
+        if b"\0" in data:  # the parser would take UTF-16, whatever it is told
+            raise Refused(self._line, "this is not XML in UTF-8, or it is cut")
         self._parse(data, False)
 
     def end(self) -> Answer:
