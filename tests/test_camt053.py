@@ -88,7 +88,7 @@ HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
     (replaced("<NbOfNtries>3", "<NbOfNtries>4"), "count of the summary"), (replaced(">10005.00<", ">10005.01<"), "closing balance"),
     (replaced(">CLBD<", ">ITBD<"), "no closing balance"), (replaced("AcctSvcrRef>R3", "AcctSvcrRef>R3").replace(b"<AcctSvcrRef>R2", b"<AcctSvcrRef>R1"), None),
     (replaced(">123.45<", ">-123.45<"), "without a sign"), (replaced(">123.45<", ">1e2<"), "without a sign"), (replaced(">123.45<", ">123.456<"), "without a sign"),
-    (replaced(">123.45<", ">0.00<"), "not zero"), (replaced('Ccy="EUR">123.45', 'Ccy="XXX">123.45'), "currency"), (replaced(">DBIT<", ">OUT<"), "CRDT or DBIT"),
+    (replaced(">123.45<", ">0.00<"), "not zero"), (replaced('Ccy="EUR">123.45', 'Ccy="QQQ">123.45'), "currency"), (replaced(">DBIT<", ">OUT<"), "CRDT or DBIT"),
     (replaced(">BOOK<", ">DONE<"), "needs a status"), (replaced("<IBAN>" + OUR_IBAN + "</IBAN>", ""), "no account"), (replaced("<Id>STMT-1</Id>", ""), "no id"),
     (replaced("<ElctrncSeqNb>1", "<ElctrncSeqNb>x"), "whole number"), (replaced("<Ccy>EUR", "<Ccy>USD"), "one currency"),
     (statement([Booked("R1", 1, ID), Booked("R1", 1, ID)]), "twice"),

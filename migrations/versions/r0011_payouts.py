@@ -6,7 +6,7 @@ Amounts are minor units and positive. An account number and the content of a fil
 from alembic import op
 
 revision = "0011"
-down_revision = "0012"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 
