@@ -13,8 +13,8 @@ import asyncpg
 from switch import database, logs, metrics
 from switch.alerts import Alerts
 from switch.api.application import application
-from switch.api.download import Places
 from switch.api.bank_accounts import AGREE
+from switch.api.download import Places
 from switch.api.edge import StraightWay
 from switch.api.reconciliation import RESOLVE as RESOLVE_EXCEPTION
 from switch.api.resolving import RESOLVE
@@ -53,15 +53,14 @@ from switch.payments.resolution import Resolution
 from switch.payments.reversals import Reversals
 from switch.payments.undelivered import Undelivered
 from switch.payments.watch import Watch
-from switch.security.sealed import Seals
 from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
 from switch.settlement import cutover
 from switch.settlement.arrangements import Arrangements
-from switch.settlement.batches import Batches
-from switch.settlement.cases import Cases
 from switch.settlement.bank_accounts import BankAccounts, agree
 from switch.settlement.bank_answers import BankAnswers
+from switch.settlement.batches import Batches
+from switch.settlement.cases import Cases
 from switch.settlement.closing import Closing
 from switch.settlement.deadlines import Deadlines
 from switch.settlement.docket import Docket
@@ -73,9 +72,9 @@ from switch.settlement.forwarding import Forwarding
 from switch.settlement.intake import Intake
 from switch.settlement.jobs import Kind, kinds_of
 from switch.settlement.paper import Press
-from switch.settlement.queue import ROLE as QUEUE_ROLE
 from switch.settlement.payout_files import PayoutFiles
-from switch.settlement.payouts import Payouts, Tell, tell_nobody
+from switch.settlement.payouts import Payouts
+from switch.settlement.queue import ROLE as QUEUE_ROLE
 from switch.settlement.runs import Runs
 from switch.settlement.schedules import CutOvers
 from switch.settlement.settlements import Settlements
@@ -166,10 +165,8 @@ class Switch:
         self.cases, self.docket, self.exhibits = Cases(), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
         self.deadlines, self.batches = Deadlines(self.owed, self.cases), Batches(self.readers, self.writers)
         self.forwarding = Forwarding(self.owed, self.directory, self.links, self.numbers, self.alarm)
-        self.tell: Tell = tell_nobody
-        seals = Seals(self.vault.keyring)
-        self.bank_accounts, self.payouts = BankAccounts(self.writers, seals), Payouts(self.readers)
-        self.payout_files, self.bank_answers = PayoutFiles(self.writers, seals, self.tell), BankAnswers(self.writers, seals, self.tell)
+        self.bank_accounts, self.payouts = BankAccounts(self.writers, self.vault), Payouts(self.readers)
+        self.payout_files, self.bank_answers = PayoutFiles(self.writers, self.vault), BankAnswers(self.writers, self.vault)
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
                            folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
                            open_day=self.onboarding.open_business_day)

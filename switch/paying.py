@@ -16,7 +16,7 @@ from switch.errors import Problem
 from switch.failpoints import failpoint
 from switch.ids import read, show
 from switch.money import decimal
-from switch.security.sealed import Seals
+from switch.security.vault import Vault
 from switch.settings import load
 from switch.settlement import payouts
 from switch.settlement.bank_answers import BankAnswers
@@ -58,15 +58,15 @@ async def work(options: argparse.Namespace, url: str, say: Callable[[str], None]
         elif options.kind == "file":
             await _file(options, pool, say)
         else:
-            row, new = await BankAnswers(pool, _seals()).take(options.path.name[:120], _chunks(options.path), options.person)
+            row, new = await BankAnswers(pool, _vault()).take(options.path.name[:120], _chunks(options.path), options.person)
             say(json.dumps({**shown_answer(row), "new": new}))
     finally:
         await pool.close()
     return 0
 
 
-def _seals() -> Seals:
-    return Seals(open_vault(load()).keyring)
+def _vault() -> Vault:
+    return open_vault(load())
 
 
 def _merchant(options: argparse.Namespace) -> UUID | None:
@@ -94,7 +94,7 @@ async def _list(options: argparse.Namespace, pool: Pool, say: Callable[[str], No
 
 
 async def _file(options: argparse.Namespace, pool: Pool, say: Callable[[str], None]) -> None:
-    files = PayoutFiles(pool, _seals())
+    files = PayoutFiles(pool, _vault())
     row, new = await files.make(options.currency, options.format, None, options.person)
     _, data = await files.content(row["file_id"])
     _write(options.path, data)

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switch.security.sealed import Seals
-from switch.security.vault import Keyring, VaultError
+from switch.security.vault import Keyring, Vault, VaultError
 from switch.settlement.banking import BankAccount, fault, iban_valid, padded, unpadded
 
 # Examples of the IBAN registry (ISO 13616).
@@ -48,11 +47,11 @@ def test_an_account_is_checked_field_by_field(changed: dict[str, object], field:
 
 
 def test_a_number_is_readable_only_for_its_row_purpose_and_key() -> None:
-    seals = Seals(Keyring("k1", "t1", {"k1": bytes(range(32)), "t1": bytes(32)}))
-    key_id, blob = seals.seal("bank_account", b"row", padded(VALID[0]))
-    assert VALID[0].encode() not in blob and len(blob) == len(seals.seal("bank_account", b"row", padded("12345"))[1])
-    assert unpadded(seals.open("bank_account", b"row", key_id, blob)) == VALID[0]
+    vault = Vault(Keyring("k1", "t1", {"k1": bytes(range(32)), "t1": bytes(32)}))
+    key_id, blob = vault.seal_row("bank_account", padded(VALID[0]), b"row")
+    assert VALID[0].encode() not in blob and len(blob) == len(vault.seal_row("bank_account", padded("12345"), b"row")[1])
+    assert unpadded(vault.open_row("bank_account", key_id, blob, b"row")) == VALID[0]
     for purpose, row, key, sealed in (("bank_account", b"other", key_id, blob), ("payout_file", b"row", key_id, blob), ("bank_account", b"row", "t1", blob),
                                       ("bank_account", b"row", "k9", blob), ("bank_account", b"row", key_id, blob[:-1]), ("bank_account", b"row", key_id, b"")):
         with pytest.raises(VaultError):
-            seals.open(purpose, row, key, sealed)
+            vault.open_row(purpose, key, sealed, row)  # type: ignore[arg-type]

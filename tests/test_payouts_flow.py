@@ -20,8 +20,7 @@ from settled import ONE_DAY, Till, open_till
 from switch import database
 from switch.ids import show
 from switch.merchants.onboarding import Onboarding
-from switch.security.sealed import Seals
-from switch.security.vault import Keyring
+from switch.security.vault import Keyring, Vault
 from switch.settlement import ledger, payouts
 from switch.settlement.ledger import Account, Transfer
 from tests.bank import OUR_IBAN, THEIR_IBAN, Booked, answer_csv, statement
@@ -318,8 +317,8 @@ async def owner(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 @pytest_asyncio.fixture
 async def till(owner: asyncpg.Connection, database_url: str) -> Till:
     opened = await open_till(database_url, owner=owner, reserve_basis_points=1000, reserve_days=5)
-    seals = Seals(Keyring("k1", "t1", {"k1": bytes(32), "t1": bytes(range(32))}))
-    key_id, sealed = seals.seal("bank_account", opened.merchant.bytes, b"x")
+    vault = Vault(Keyring("k1", "t1", {"k1": bytes(32), "t1": bytes(range(32))}))
+    key_id, sealed = vault.seal_row("bank_account", b"x", opened.merchant.bytes)
     await owner.execute("""INSERT INTO bank_account (bank_account_id, merchant_id, currency, holder, iban, key_id, sealed, last4, country, state, requested_by,
         approved_by, active_at) VALUES ($1, $1, 'CNY', 'Till', true, $2, $3, '0001', 'CN', 'active', 'a', 'b', now())""", opened.merchant, key_id, sealed)
     return opened

@@ -19,7 +19,6 @@ from settled import open_till
 from switch import database
 from switch.app import open_vault
 from switch.ids import show
-from switch.security.sealed import Seals
 from switch.settings import load
 from switch.settlement import bank_accounts, ledger
 from switch.settlement.bank_accounts import BankAccounts
@@ -61,9 +60,9 @@ class Office:
 async def office(cluster_url: str, tmp_path: Path) -> AsyncIterator[Office]:
     url = await create_database(cluster_url)
     owner = await asyncpg.connect(url)
-    seals = Seals(open_vault(load({"SWITCH_HOME": str(tmp_path), "SWITCH_DATABASE_URL": url})).keyring)
+    vault = open_vault(load({"SWITCH_HOME": str(tmp_path), "SWITCH_DATABASE_URL": url}))
     pool = await database.pool(url, "switch_writer", 2)
-    accounts = BankAccounts(pool, seals)
+    accounts = BankAccounts(pool, vault)
     tills = [await open_till(url, owner=owner) for _ in range(MERCHANTS)]
     for merchant_id in (None, *(till.merchant for till in tills)):
         number = THEIR_IBAN if merchant_id else OUR_IBAN

@@ -12,8 +12,8 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from switch import metrics
 from switch.api import (
     arrangements,
-    batches,
     bank_accounts,
+    batches,
     cutovers,
     dispute_desk,
     disputes,
@@ -54,10 +54,10 @@ from switch.payments.resolution import Resolution
 from switch.payments.undelivered import Undelivered
 from switch.security.vault import Vault
 from switch.settlement.arrangements import Arrangements
-from switch.settlement.batches import Batches
-from switch.settlement.cases import Cases
 from switch.settlement.bank_accounts import BankAccounts
 from switch.settlement.bank_answers import BankAnswers
+from switch.settlement.batches import Batches
+from switch.settlement.cases import Cases
 from switch.settlement.closing import Closing
 from switch.settlement.docket import Docket
 from switch.settlement.exceptions import Exceptions
@@ -67,7 +67,7 @@ from switch.settlement.forwarding import Forwarding
 from switch.settlement.intake import Intake
 from switch.settlement.paper import Press
 from switch.settlement.payout_files import PayoutFiles
-from switch.settlement.payouts import Payouts, Tell
+from switch.settlement.payouts import Payouts
 from switch.settlement.runs import Runs
 from switch.settlement.settlements import Settlements
 
@@ -113,7 +113,6 @@ class Parts(Protocol):
     bank_answers: BankAnswers
     payout_files: PayoutFiles
     payouts: Payouts
-    tell: Tell
 
     def admit(self) -> None: ...
     def reader(self) -> Connect: ...

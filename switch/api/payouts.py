@@ -26,7 +26,7 @@ from switch.settlement.bank_answers import BankAnswers
 from switch.settlement.banking import masked
 from switch.settlement.funding import WORDS
 from switch.settlement.payout_files import PayoutFiles
-from switch.settlement.payouts import AT_ONCE, PAGE_MAX, Outcome, Payouts, Tell
+from switch.settlement.payouts import AT_ONCE, PAGE_MAX, Outcome, Payouts
 
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
 Code = Annotated[str, Field(pattern="^[A-Z]{3}$")]
@@ -150,7 +150,6 @@ class Parts(Protocol):
     payout_files: PayoutFiles
     bank_answers: BankAnswers
     writers: Pool
-    tell: Tell
 
 
 def _payout(row: asyncpg.Record) -> dict[str, Any]:
@@ -213,8 +212,7 @@ def _asking(routes: APIRouter, parts: Parts, operator: Callable[[Request], Any])
             place, _, currency = wanted.after.partition(":")
             after = (identified("merchant", place), currency)
         merchant_id = identified("merchant", wanted.merchant) if wanted.merchant is not None else None
-        done = await payouts.run(parts.writers, _who(caller), merchant_id=merchant_id, currency=wanted.currency, after=after, limit=AT_ONCE,
-                                 tell=parts.tell)
+        done = await payouts.run(parts.writers, _who(caller), merchant_id=merchant_id, currency=wanted.currency, after=after, limit=AT_ONCE)
         items = [shown_outcome(each) for each in done.outcomes]
         return said({"items": items, "next": f"{items[-1]['merchant']}:{items[-1]['currency']}" if done.more else None})
 

@@ -13,12 +13,11 @@ from switch.database import UNKNOWN, Connection, Pool
 from switch.errors import Problem
 from switch.ids import read, uuid7
 from switch.money import CURRENCIES
-from switch.security.sealed import Seals
-from switch.security.vault import VaultError
+from switch.security.vault import Sealed, Vault, VaultError
 from switch.settlement import banking
 from switch.settlement.banking import BankAccount
 
-PURPOSE = "bank_account"
+PURPOSE: Sealed = "bank_account"
 SHOWN = """bank_account_id, merchant_id, currency, holder, iban, last4, bank_code, bic, country, state, requested_by, requested_at, approved_by,
 active_at, ended_at"""
 MERCHANT = "SELECT true FROM merchant WHERE merchant_id = $1"
@@ -50,8 +49,8 @@ def new_id() -> UUID:
 class BankAccounts:
     """Raises Problem: not_found, invalid, not_ready."""
 
-    def __init__(self, pool: Pool, seals: Seals) -> None:
-        self.pool, self.seals = pool, seals
+    def __init__(self, pool: Pool, vault: Vault) -> None:
+        self.pool, self.vault = pool, vault
 
     @asynccontextmanager
     async def _work(self) -> AsyncIterator[Connection]:
@@ -73,7 +72,7 @@ class BankAccounts:
         if currency not in CURRENCIES:
             raise Problem("invalid", errors=[{"field": "currency", "rule": "a code of ISO 4217", "type": "rule"}])
         identity = new_id()
-        key_id, sealed = self.seals.seal(PURPOSE, identity.bytes, banking.padded(account.number))
+        key_id, sealed = self.vault.seal_row(PURPOSE, banking.padded(account.number), identity.bytes)
         async with self._work() as connection:
             if merchant_id is not None and not await connection.fetchval(MERCHANT, merchant_id):
                 raise Problem("not_found")
@@ -93,7 +92,7 @@ async def agree(connection: Connection, _object: str, payload: Mapping[str, Any]
     await connection.execute(AGREE, identity, people["decided_by"])
 
 
-async def opened(connection: Connection, seals: Seals, ids: list[UUID]) -> dict[UUID, BankAccount]:
+async def opened(connection: Connection, vault: Vault, ids: list[UUID]) -> dict[UUID, BankAccount]:
     """The accounts in clear. What an older key sealed is sealed anew in the caller's commit, so that the old one can be retired in time.
 
     Raises Problem not_ready: a key is missing.
@@ -102,17 +101,17 @@ async def opened(connection: Connection, seals: Seals, ids: list[UUID]) -> dict[
     for row in await connection.fetch(SEALED, ids):
         identity: UUID = row["bank_account_id"]
         try:
-            plain = seals.open(PURPOSE, identity.bytes, row["key_id"], row["sealed"])
+            plain = vault.open_row(PURPOSE, row["key_id"], row["sealed"], identity.bytes)
         except VaultError:
             raise Problem("not_ready", "An account number cannot be opened: its key is missing.", retry_after=60) from None
-        if row["key_id"] != seals.current:
-            await connection.execute(RESEAL, identity, *seals.seal(PURPOSE, identity.bytes, plain))
+        if row["key_id"] != vault.keyring.current:
+            await connection.execute(RESEAL, identity, *vault.seal_row(PURPOSE, plain, identity.bytes))
         found[identity] = BankAccount(row["holder"], banking.unpadded(plain), row["iban"], row["bank_code"], row["bic"], row["country"])
     return found
 
 
-async def ours(connection: Connection, seals: Seals) -> list[Ours]:
+async def ours(connection: Connection, vault: Vault) -> list[Ours]:
     """All our accounts that were ever agreed: statements of old ones still come."""
     rows = await connection.fetch(OURS)
-    accounts = await opened(connection, seals, [row["bank_account_id"] for row in rows])
+    accounts = await opened(connection, vault, [row["bank_account_id"] for row in rows])
     return [Ours(row["bank_account_id"], row["currency"], accounts[row["bank_account_id"]]) for row in rows]

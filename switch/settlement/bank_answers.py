@@ -17,13 +17,13 @@ from switch import alerts
 from switch.database import UNKNOWN, Connection, Pool
 from switch.errors import Problem
 from switch.ids import show
-from switch.security.sealed import Seals
+from switch.security.vault import Vault
 from switch.settlement import bank_accounts, bank_csv, camt053, incoming, ledger, payout
 from switch.settlement.answered import Answer, Said
 from switch.settlement.bank_accounts import Ours, new_id
 from switch.settlement.clearing import Refused, safe
 from switch.settlement.payout import CONFIRM, EVENT_OF, REQUESTED, RETURNED, SEND, Payout, step
-from switch.settlement.payouts import Tell, tell_nobody, told
+from switch.settlement.payouts import told
 from switch.settlement.unpacking import Unpacker
 
 CSV_BYTES_MAX = 32 << 20
@@ -99,8 +99,8 @@ def apply(said: Said, known: Known, format_: str) -> list[ledger.Transfer]:
 class BankAnswers:
     """Raises Problem: file_refused (line and reason), conflict, overloaded, not_ready."""
 
-    def __init__(self, pool: Pool, seals: Seals, tell: Tell = tell_nobody) -> None:
-        self.pool, self.seals, self.tell = pool, seals, tell
+    def __init__(self, pool: Pool, vault: Vault) -> None:
+        self.pool, self.vault = pool, vault
         self._place = asyncio.Semaphore(1)
 
     async def take(self, name: str, chunks: AsyncIterable[bytes], by: str) -> tuple[asyncpg.Record, bool]:
@@ -125,7 +125,7 @@ class BankAnswers:
         await connection.execute("SELECT pg_advisory_xact_lock($1)", ANSWER_LOCK)
         if (there := await connection.fetchrow(KNOWN, found.sha256)) is not None:
             return there, False
-        accounts = _of(answer, await bank_accounts.ours(connection, self.seals))
+        accounts = _of(answer, await bank_accounts.ours(connection, self.vault))
         known = await _known(connection, answer)
         file_id, before = new_id(), {each.payout.payout_id: each.state for each in known.values()}
         applied: list[tuple[int, Said, Known]] = []
@@ -164,7 +164,7 @@ class BankAnswers:
                                  [bool(facts[identity] & {"confirmed", "returned"}) for identity in moved])
         for identity, known in moved.items():
             if known.state != before[identity]:
-                await told(connection, self.tell, known.payout, known.state, safe(known.reason))
+                await told(connection, known.payout, known.state, safe(known.reason))
                 if known.state == RETURNED:
                     await connection.execute(bank_accounts.SUSPEND, known.bank_account_id)
                     await _alert(connection, "payout_returned", identity)

@@ -17,15 +17,14 @@ from switch.database import UNKNOWN, Connection, Pool
 from switch.errors import Problem
 from switch.failpoints import failpoint
 from switch.ids import show
-from switch.security.sealed import Seals
-from switch.security.vault import VaultError
+from switch.security.vault import Sealed, Vault, VaultError
 from switch.settlement import bank_accounts, bank_csv, pain001
 from switch.settlement.bank_accounts import new_id
 from switch.settlement.pain001 import Credit, Order
 from switch.settlement.payout import SEND, Payout, step
-from switch.settlement.payouts import Tell, tell_nobody, told
+from switch.settlement.payouts import told
 
-PURPOSE = "payout_file"
+PURPOSE: Sealed = "payout_file"
 IN_A_FILE, PAGE_MAX = 2000, 200
 FORMATS = {"pain001": pain001.written, "csv": bank_csv.written}
 EXTENSION = {"pain001": "xml", "csv": "csv"}
@@ -55,8 +54,8 @@ RETURNING merchant_id, payout_id, currency, amount"""
 class PayoutFiles:
     """Raises Problem: not_found, conflict, invalid, not_ready."""
 
-    def __init__(self, pool: Pool, seals: Seals, tell: Tell = tell_nobody) -> None:
-        self.pool, self.seals, self.tell = pool, seals, tell
+    def __init__(self, pool: Pool, vault: Vault) -> None:
+        self.pool, self.vault = pool, vault
 
     @asynccontextmanager
     async def _work(self) -> AsyncIterator[Connection]:
@@ -85,7 +84,7 @@ class PayoutFiles:
         rows = await connection.fetch(WAITING, currency, IN_A_FILE)
         if not rows:
             raise Problem("conflict", "No payout in this currency waits for a file.")
-        accounts = await bank_accounts.opened(connection, self.seals, [payer, *{row["bank_account_id"] for row in rows}])
+        accounts = await bank_accounts.opened(connection, self.vault, [payer, *{row["bank_account_id"] for row in rows}])
         file_id, now = new_id(), datetime.now(UTC).replace(microsecond=0)
         day = execution_date or now.date()
         if not now.date() <= day <= date.fromordinal(now.date().toordinal() + 30):
@@ -94,7 +93,7 @@ class PayoutFiles:
                    for row in rows]
         order = Order(file_id.hex, now, day, currency, accounts[payer], credits)
         content = await asyncio.to_thread(FORMATS[format_], order)
-        key_id, sealed = self.seals.seal(PURPOSE, file_id.bytes, content)
+        key_id, sealed = self.vault.seal_row(PURPOSE, content, file_id.bytes)
         file = await connection.fetchrow(ADD, file_id, payer, currency, format_, day, len(rows), order.total, key_id, sealed,
                                          hashlib.sha256(content).digest(), len(content), by)
         taken = await connection.execute(TAKE, file_id, [row["payout_id"] for row in rows], [row["bank_account_id"] for row in rows])
@@ -109,7 +108,7 @@ class PayoutFiles:
         if row is None:
             raise Problem("not_found")
         try:
-            data = self.seals.open(PURPOSE, file_id.bytes, row["key_id"], row["content"])
+            data = self.vault.open_row(PURPOSE, row["key_id"], row["content"], file_id.bytes)
         except VaultError:
             raise Problem("not_ready", "The file cannot be opened: its key is missing.", retry_after=60) from None
         assert hashlib.sha256(data).digest() == row["sha256"]
@@ -124,7 +123,7 @@ class PayoutFiles:
             if file["state"] == "sent":
                 return file
             for row in await connection.fetch(LEFT, file_id, step("requested", SEND)):
-                await told(connection, self.tell, Payout(**dict(row)), "sent")
+                await told(connection, Payout(**dict(row)), "sent")
             file = await connection.fetchrow(SENT, file_id, by)
             assert file is not None
             return file

@@ -4,7 +4,6 @@ A run reads what stands in the books, so that it may be called again at any time
 balance. What the bank gave back is, and is paid again when the account has been agreed anew.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -15,6 +14,7 @@ from switch.database import UNKNOWN, Connection, Pool
 from switch.errors import Problem
 from switch.failpoints import failpoint
 from switch.ids import show
+from switch.notices import tell
 from switch.settlement import ledger, payout, posting
 from switch.settlement.bank_accounts import new_id
 from switch.settlement.funding import Shares, shares
@@ -22,9 +22,6 @@ from switch.settlement.payout import Payout
 
 AT_ONCE, PAGE_MAX = 500, 200
 RUN_LOCK = 3583012
-
-# How merchants are told, in the commit of what they are told: connection, merchant, type, shown id, data.
-Tell = Callable[[Connection, UUID, str, str, Mapping[str, Any]], Awaitable[Any]]
 
 CANDIDATES = """
 SELECT a.merchant_id, a.currency FROM account a
@@ -74,12 +71,8 @@ class Run(NamedTuple):
     more: bool  # it was bounded: call again, `after` the last outcome
 
 
-async def tell_nobody(_connection: Connection, _merchant_id: UUID, _type: str, _object: str, _data: Mapping[str, Any]) -> None:
-    """Where nobody is told."""
-
-
 async def run(pool: Pool, by: str, *, merchant_id: UUID | None = None, currency: str | None = None, after: tuple[UUID, str] | None = None,
-              limit: int = AT_ONCE, today: date | None = None, tell: Tell = tell_nobody) -> Run:
+              limit: int = AT_ONCE, today: date | None = None) -> Run:
     """Asks for what is due, a commit for each merchant and currency. `today`: the merchants' own days unless a test says otherwise.
 
     Raises Problem not_ready: what was committed stays; call again.
@@ -91,13 +84,13 @@ async def run(pool: Pool, by: str, *, merchant_id: UUID | None = None, currency:
                     if not await posting.release_reserves(connection, today or datetime.now(UTC).date()):
                         break
             found = await connection.fetch(CANDIDATES, merchant_id, currency, *(after or (None, None)), limit + 1, timeout=60)
-            outcomes = [await _pay(connection, row["merchant_id"], row["currency"], by, today, tell) for row in found[:limit]]
+            outcomes = [await _pay(connection, row["merchant_id"], row["currency"], by, today) for row in found[:limit]]
             return Run(outcomes, len(found) > limit)
     except UNKNOWN:
         raise Problem("not_ready", "The database went away. Call it again: nothing is paid twice.", retry_after=2) from None
 
 
-async def _pay(connection: Connection, merchant_id: UUID, currency: str, by: str, today: date | None, tell: Tell) -> Outcome:
+async def _pay(connection: Connection, merchant_id: UUID, currency: str, by: str, today: date | None) -> Outcome:
     async with connection.transaction():
         # Taken before anything is read: who waits here reads what the other has committed.
         await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", RUN_LOCK, f"{merchant_id} {currency}")
@@ -110,12 +103,12 @@ async def _pay(connection: Connection, merchant_id: UUID, currency: str, by: str
         await connection.execute(ASK, merchant_id, asked.payout_id, currency, asked.amount, row["bank_account_id"], asked.payout_id.hex, by)
         await connection.execute(PAID, merchant_id, row["settlements"], asked.payout_id)
         await ledger.post(connection, payout.requested(asked, row["today"]))
-        await told(connection, tell, asked, "requested")
+        await told(connection, asked, "requested")
         failpoint("payout.requested")
     return Outcome(merchant_id, currency, found, asked.payout_id)
 
 
-async def told(connection: Connection, tell: Tell, about: Payout, state: str, reason: str = "") -> None:
+async def told(connection: Connection, about: Payout, state: str, reason: str = "") -> None:
     """A payout moved: its merchant is told in the same commit."""
     await tell(connection, about.merchant_id, f"payout.{state}", show("payout", about.payout_id),
                {"id": show("payout", about.payout_id), "state": state, "amount": about.amount, "currency": about.currency, "reason": reason})
