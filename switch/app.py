@@ -162,11 +162,7 @@ class Switch:
         self.intake, self.runs, self.exceptions = Intake(self._writer), Runs(self._writer), Exceptions(self.writers)
         self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception, AGREE: agree})
         self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
-        self.cases, self.docket, self.exhibits = Cases(), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
-        self.deadlines, self.batches = Deadlines(self.owed, self.cases), Batches(self.readers, self.writers)
-        self.forwarding = Forwarding(self.owed, self.directory, self.links, self.numbers, self.alarm)
-        self.bank_accounts, self.payouts = BankAccounts(self.writers, self.vault), Payouts(self.readers)
-        self.payout_files, self.bank_answers = PayoutFiles(self.writers, self.vault), BankAnswers(self.writers, self.vault)
+        self._join_money()
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
                            folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
                            open_day=self.onboarding.open_business_day)
@@ -187,6 +183,14 @@ class Switch:
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
         gc.set_threshold(GC_THRESHOLD, 20, 50)
+
+    def _join_money(self) -> None:
+        """What comes after a settlement: disputes, batches of terminals, payouts."""
+        self.cases, self.docket, self.exhibits = Cases(), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
+        self.deadlines, self.batches = Deadlines(self.owed, self.cases), Batches(self.readers, self.writers)
+        self.forwarding = Forwarding(self.owed, self.directory, self.links, self.numbers, self.alarm)
+        self.bank_accounts, self.payouts = BankAccounts(self.writers, self.vault), Payouts(self.readers)
+        self.payout_files, self.bank_answers = PayoutFiles(self.writers, self.vault), BankAnswers(self.writers, self.vault)
 
     async def _join_webhooks(self) -> None:
         self.notices = await database.pool(self.url, "switch_writer", NOTICES)

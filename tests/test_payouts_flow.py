@@ -107,7 +107,7 @@ class Bank:
 
 @pytest_asyncio.fixture
 async def bank(cluster_url: str, tmp_path: Path) -> AsyncIterator[Bank]:
-    async with open_shop(await create_database(cluster_url), tmp_path) as shop:
+    async with open_shop(await create_database(cluster_url), tmp_path, SWITCH_WEBHOOK_TARGETS="any") as shop:
         pool = await database.pool(shop.url, "switch_writer", 1)
         shop.keys["second"] = (await Onboarding(pool).key("operator", person="Second Person")).text
         await pool.close()
@@ -119,6 +119,8 @@ async def bank(cluster_url: str, tmp_path: Path) -> AsyncIterator[Bank]:
 
 
 async def test_from_the_balance_to_the_bank_and_confirmed(bank: Bank) -> None:
+    hooked = await bank.ask("POST", "/v1/webhooks", {"url": "https://127.0.0.1:9/hook", "types": ["*"]}, "merchant.one")
+    assert hooked.status == 201, hooked.raw
     await bank.credit(12_345)
     outcome = (await bank.run())[bank.shop.shown("merchant.one")]
     assert (outcome["due"], outcome["paid"], outcome["carried"], outcome["reason"]) == (12_345, 12_345, 0, "")
@@ -142,6 +144,8 @@ async def test_from_the_balance_to_the_bank_and_confirmed(bank: Bank) -> None:
     listed = await bank.ask("GET", "/v1/payouts/answers")
     fits(bank.file, "get", "/v1/payouts/answers", listed)
     assert listed.body["items"] == [answer.body]
+    told = await bank.shop.sql("SELECT type FROM webhook_event WHERE object = $1 ORDER BY event_id", payout["id"])
+    assert [row["type"] for row in told] == ["payout.requested", "payout.sent", "payout.confirmed"]
 
 
 async def test_what_comes_back_is_the_merchants_again_and_waits_for_an_account(bank: Bank) -> None:
