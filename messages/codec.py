@@ -4,6 +4,7 @@ A message is a dict from field number to text: "0" is the MTI, "2" to "128" the 
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple, NoReturn
 
@@ -91,11 +92,14 @@ def _standard(dialect: Dialect, body: bytes) -> bytes:
     start, end = _bitmap_at(dialect)
     text, first, second = dialect.coding.bitmap == "text", body[start:end], body[end:2 * end - start]
     try:
-        bits, more = (int(part.decode(dialect.coding.text) if text else part.hex(), 16) for part in (first, second))
+        bits = int(first.decode(dialect.coding.text) if text else first.hex(), 16)
     except ValueError:
         return body
-    if bits >> 63 or len(second) != end - start:
-        raise DecodeError("1", start, "bit 1 is set, or the second bitmap is cut, in a dialect of two fixed bitmaps", {})
+    more = -1
+    with suppress(ValueError):
+        more = int(second.decode(dialect.coding.text) if text else second.hex(), 16)
+    if bits >> 63 or len(second) != end - start or more < 0:
+        raise DecodeError("1", start, "bit 1 is set, or the second bitmap is cut or none, in a dialect of two fixed bitmaps", {})
     if not more:
         return body[:end] + body[2 * end - start:]
     marked = f"{bits | 1 << 63:016X}"

@@ -13,6 +13,7 @@ import asyncpg
 from switch import database, logs, metrics
 from switch.alerts import Alerts
 from switch.api.application import application
+from switch.api.bank_accounts import AGREE
 from switch.api.download import Places
 from switch.api.edge import StraightWay
 from switch.api.reconciliation import RESOLVE as RESOLVE_EXCEPTION
@@ -56,6 +57,8 @@ from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
 from switch.settlement import cutover
 from switch.settlement.arrangements import Arrangements
+from switch.settlement.bank_accounts import BankAccounts, agree
+from switch.settlement.bank_answers import BankAnswers
 from switch.settlement.batches import Batches
 from switch.settlement.cases import Cases
 from switch.settlement.closing import Closing
@@ -69,6 +72,8 @@ from switch.settlement.forwarding import Forwarding
 from switch.settlement.intake import Intake
 from switch.settlement.jobs import Kind, kinds_of
 from switch.settlement.paper import Press
+from switch.settlement.payout_files import PayoutFiles
+from switch.settlement.payouts import Payouts
 from switch.settlement.queue import ROLE as QUEUE_ROLE
 from switch.settlement.runs import Runs
 from switch.settlement.schedules import CutOvers
@@ -151,7 +156,7 @@ class Switch:
         await self._join_webhooks()
         self._join_settlement()
         self.resolution = Resolution(self.writers)
-        self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception})
+        self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception, AGREE: agree})
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
                            folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
                            open_day=self.onboarding.open_business_day)
@@ -183,6 +188,8 @@ class Switch:
         self.cases, self.docket, self.exhibits = Cases(), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
         self.deadlines, self.batches = Deadlines(self.owed, self.cases), Batches(self.readers, self.writers)
         self.forwarding = Forwarding(self.owed, self.directory, self.links, self.numbers, self.alarm)
+        self.bank_accounts, self.payouts = BankAccounts(self.writers, self.vault), Payouts(self.readers)
+        self.payout_files, self.bank_answers = PayoutFiles(self.writers, self.vault), BankAnswers(self.writers, self.vault)
 
     async def _join_webhooks(self) -> None:
         self.notices = await database.pool(self.url, "switch_writer", NOTICES)

@@ -135,6 +135,15 @@ def test_what_a_dialect_writes_it_reads_and_nothing_shorter_or_longer(name: str,
             decode(dialect, broken)
 
 
+def test_a_second_bitmap_that_is_cut_off_or_no_bitmap_is_refused() -> None:
+    dialect = DIALECTS["iso87_ascii", True]
+    sent = encode(dialect, {"0": "0200", "11": "000001"})
+    for broken in (sent[:20], sent[:20] + b"x" * 16 + sent[36:], sent[:30]):
+        with pytest.raises(DecodeError) as refused:
+            decode(dialect, broken)
+        assert refused.value.field == "1"
+
+
 @pytest.mark.parametrize("name", LITERALS)
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())

@@ -442,6 +442,11 @@ number_block        name
 organisation        name
 route               brand
 schema_version      version_num
+bank_account        currency holder key_id sealed last4 bank_code bic country state requested_by approved_by
+bank_answer         format statement name sha256 received_by
+bank_answer_entry   fact currency bank_reference reason
+payout              currency state end_to_end_id reason requested_by
+payout_file         currency format key_id content sha256 state made_by sent_by
 clearing_file         document format institution name received_by dates sha256
 clearing_line         rrn stan terminal acceptor approval_code kind currency reference
 funding_entry         currency

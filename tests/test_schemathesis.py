@@ -35,6 +35,8 @@ NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{id
                   # A file that is whole, and an exception that it brings: tests/test_reconciliation_flow.py has them.
                   "POST /v1/clearing-files", "GET /v1/exceptions/{ident}", "POST /v1/exceptions/{ident}/comments", "POST /v1/exceptions/{ident}/assign",
                   "POST /v1/exceptions/{ident}/resolve",
+                  # A payout, its file, and a bank's answer that is whole: tests/test_payouts_flow.py has them.
+                  "GET /v1/payouts/{payout}", "POST /v1/payouts/files", "GET /v1/payouts/files/{file}/content", "POST /v1/payouts/files/{file}/sent", "POST /v1/payouts/answers",
                    "GET /v1/jobs/{ident}", "POST /v1/jobs/{ident}/retry", "POST /v1/jobs/{ident}/cancel"}
 
 
@@ -126,7 +128,7 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
 def asked_soundly(case: Any, kind: str, known: dict[str, Any], random: Random) -> None:
     if "idempotency_key" in (case.query or {}):
         case.query["idempotency_key"] = random.choice(known["idempotency_keys"])
-    for name in ("after", "store", "terminal", "acquirer", "from", "to", "date", "business_date", "on"):
+    for name in ("after", "store", "terminal", "acquirer", "from", "to", "date", "business_date", "on", "file"):
         if case.operation.path != "/v1/reconciliations/totals":
             (case.query or {}).pop(name, None)
     if case.operation.path == "/v1/reconciliations/totals" and "acquirer" in (case.query or {}):
@@ -151,6 +153,10 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
             return random.choice([of_person, {"role": "terminal", "terminal": known["terminal"], "merchant": None, "person": None}])
         case "/v1/acquirers/{acquirer}/cutovers":
             return {"business_date": None}
+        case "/v1/payouts/run":
+            return {"merchant": None, "after": None}
+        case "/v1/merchants/{merchant}/bank-account" | "/v1/payouts/bank-account":
+            return {"iban": "DE89370400440532013000", "account_number": None, "bank_code": None, "bic": None, "holder": "Spare", "country": "DE", "currency": "EUR"}
         case "/v1/calendars/{calendar}":
             return {"exceptions": []}
         case "/v1/terminals":

@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from switch import metrics
 from switch.api import (
     arrangements,
+    bank_accounts,
     batches,
     cutovers,
     dispute_desk,
@@ -23,6 +24,7 @@ from switch.api import (
     merchant,
     offline,
     operator,
+    payouts,
     problems,
     reconciliation,
     resolving,
@@ -52,6 +54,8 @@ from switch.payments.resolution import Resolution
 from switch.payments.undelivered import Undelivered
 from switch.security.vault import Vault
 from switch.settlement.arrangements import Arrangements
+from switch.settlement.bank_accounts import BankAccounts
+from switch.settlement.bank_answers import BankAnswers
 from switch.settlement.batches import Batches
 from switch.settlement.cases import Cases
 from switch.settlement.closing import Closing
@@ -62,6 +66,8 @@ from switch.settlement.exports import Connect, Exports
 from switch.settlement.forwarding import Forwarding
 from switch.settlement.intake import Intake
 from switch.settlement.paper import Press
+from switch.settlement.payout_files import PayoutFiles
+from switch.settlement.payouts import Payouts
 from switch.settlement.runs import Runs
 from switch.settlement.settlements import Settlements
 
@@ -103,6 +109,10 @@ class Parts(Protocol):
     exhibits: Exhibits
     batches: Batches
     forwarding: Forwarding
+    bank_accounts: BankAccounts
+    bank_answers: BankAnswers
+    payout_files: PayoutFiles
+    payouts: Payouts
 
     def admit(self) -> None: ...
     def reader(self) -> Connect: ...
@@ -151,6 +161,8 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(disputes.router(parts, caller_of))
     app.include_router(dispute_desk.router(parts, caller_of))
     app.include_router(batches.router(parts, caller_of))
+    app.include_router(bank_accounts.router(parts, caller_of))
+    app.include_router(payouts.router(parts, caller_of))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -174,7 +186,7 @@ def application(parts: Parts) -> FastAPI:
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
                    *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
                    *exports.MODELS, *arrangements.MODELS, *webhooks.MODELS,
-                   *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS])
+                   *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS])
     return app
 
 
