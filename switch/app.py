@@ -150,12 +150,8 @@ class Switch:
                                lambda: database.pool(self.url, "switch_writer", JOBS), schedules=self.settings.schedules)
         self.onboarding = Onboarding(self.writers, self.limits)
         self.resolution = Resolution(self.writers)
-        self.intake, self.runs, self.exceptions = Intake(self._writer), Runs(self._writer), Exceptions(self.writers)
+        self._money()
         self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception})
-        self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
-        self.cases, self.docket, self.exhibits = Cases(), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
-        self.deadlines, self.batches = Deadlines(self.owed, self.cases), Batches(self.readers, self.writers)
-        self.forwarding = Forwarding(self.owed, self.directory, self.links, self.numbers, self.alarm)
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
                            folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
                            open_day=self.onboarding.open_business_day)
@@ -176,6 +172,14 @@ class Switch:
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
         gc.set_threshold(GC_THRESHOLD, 20, 50)
+
+    def _money(self) -> None:
+        """What comes after the payments: settlement, reconciliation, disputes, batches of terminals."""
+        self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
+        self.intake, self.runs, self.exceptions = Intake(self._writer), Runs(self._writer), Exceptions(self.writers)
+        self.cases, self.docket, self.exhibits = Cases(), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
+        self.deadlines, self.batches = Deadlines(self.owed, self.cases), Batches(self.readers, self.writers)
+        self.forwarding = Forwarding(self.owed, self.directory, self.links, self.numbers)
 
     def application(self) -> tuple[ASGI, StraightWay]:
         """The HTTP application: the hot route in front, everything else behind it; and the straight way to the hot route."""
