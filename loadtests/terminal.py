@@ -161,16 +161,18 @@ class Terminal:
 
     @property
     def receipts(self) -> list[Receipt]:
-        return [Receipt._make(entry[name] for name in Receipt._fields) for entry in self.journal.entries.values() if "status" in entry]
+        return [Receipt._make(entry[name] for name in Receipt._fields) for entry in self.journal.entries.values()
+                if "status" in entry]
 
     @property
     def unfinished(self) -> list[str]:
         """Keys without a final answer: after a start there may be one; more only while the network is away."""
-        return [key for key, entry in self.journal.entries.items() if "status" not in entry]
+        return [key for key, entry in self.journal.entries.items() if "status" not in entry and "batch" not in entry]
 
     def pay(self, body: dict[str, Any]) -> Receipt:
         key = secrets.token_hex(16)
-        self.journal.write({"key": key, "amount": body.get("amount", 0), "currency": body.get("currency", "")})  # durable before sending
+        held = body.get("type") == "preauthorization" or body.get("capture_method") == "manual"
+        self.journal.write({"key": key, "amount": body.get("amount", 0), "currency": body.get("currency", ""), "held": held})  # durable first
         step, outcome, answer, unsure = self.repeat("pay", "/v1/authorizations", body, key)
         if step.action in (Action.SOLD, Action.NOT_SOLD, Action.OFFICE):
             return self.close(key, step, outcome, answer)
@@ -197,6 +199,25 @@ class Terminal:
             return Receipt(key, False, "open", None, entry["amount"], entry["currency"], None, None)
         return self.close(key, step, outcome, answer)
 
+    def close_batch(self, terminal: str) -> dict[str, Any]:
+        """Closes the batch with what the journal counts; the answer says whether the switch agrees. Empty: no answer yet, call again. When it is
+        closed, in balance or not, the next journal begins."""
+        if self.unfinished:
+            raise ValueError("close what is open first: resume()")
+        marks = [number for number, (key, entry) in enumerate(self.journal.entries.items()) if entry.get("batch") == "closed"]
+        entries = list(self.journal.entries.items())[marks[-1] + 1 if marks else 0:]
+        open_one = next((key for key, entry in entries if entry.get("batch") == "open"), None)
+        if open_one is None:
+            open_one = secrets.token_hex(16)
+            earlier = [entry for key, entry in self.journal.entries.items() if key not in dict(entries)]
+            totals = counted([entry for _, entry in entries], {entry["id"]: entry for entry in earlier if entry.get("sold")})
+            self.journal.write({"key": open_one, "batch": "open", "body": {"totals": totals}})  # durable before sending: its repeat is the same
+        outcome, answer, _ = self.exchange("POST", f"/v1/terminals/{terminal}/batches", self.journal.entries[open_one]["body"], open_one)
+        if not outcome.startswith("201"):
+            return {}
+        self.journal.write({"key": open_one, "batch": "closed", "in_balance": answer["in_balance"]})
+        return answer
+
     def settle(self, key: str) -> Receipt:
         outcome, answer, _ = self.exchange("GET", f"/v1/authorizations?idempotency_key={key}", None, None)
         step = rule("ask", outcome)
@@ -211,7 +232,7 @@ class Terminal:
         entry, sold = self.journal.entries[key], step.action is Action.SOLD
         status = answer.get("status") if outcome[0] == "2" else outcome
         amount = answer.get("approved_amount", entry["amount"]) if sold else entry["amount"]
-        receipt = Receipt(key, sold, status or outcome, answer.get("id"), amount, entry["currency"],
+        receipt = Receipt(key, sold, status or outcome, answer.get("id"), amount, entry["currency"] or answer.get("currency", ""),
                           answer.get("approval_code") if sold else None, answer.get("advice"))
         self.journal.write(receipt._asdict())  # durable before the customer sees it
         return receipt
@@ -250,6 +271,23 @@ class Terminal:
                 return "broken", {}, 0.0
         retry_after = response.getheader("Retry-After", "")
         return *read(response.status, raw), min(float(retry_after), 30.0) if retry_after.isdigit() else 0.0
+
+
+def counted(entries: list[dict[str, Any]], earlier: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was sold and given back, by currency. What was voided since counts as nothing, or, sold before the last close, as given back."""
+    sold = [entry for entry in entries if entry.get("sold")]
+    voided = {entry["path"].split("/")[3] for entry in sold if entry.get("path", "").endswith("/voids")}
+    totals: dict[str, dict[str, Any]] = {}
+    for entry in [*sold, *[earlier[each] | {"path": "/v1/refunds", "id": None} for each in voided & earlier.keys()]]:
+        path = entry.get("path", "")
+        mine = entry.get("id") in voided or (path.split("/")[3:4] and path.split("/")[3] in voided)
+        if mine or entry.get("held") or path.endswith(("/voids", "/increments")) or not entry["amount"]:
+            continue
+        total = totals.setdefault(entry["currency"], {"currency": entry["currency"], "sales_count": 0, "sales": 0, "refunds_count": 0, "refunds": 0})
+        kind = "refunds" if path == "/v1/refunds" else "sales"
+        total[f"{kind}_count"] += 1
+        total[kind] += entry["amount"]
+    return list(totals.values())
 
 
 def read(status: int, raw: bytes) -> tuple[str, dict[str, Any]]:

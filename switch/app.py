@@ -187,7 +187,7 @@ class Switch:
         self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
         self.cases, self.docket, self.exhibits = Cases(), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
         self.deadlines, self.batches = Deadlines(self.owed, self.cases), Batches(self.readers, self.writers)
-        self.forwarding = Forwarding(self.owed, self.directory, self.links, self.numbers, self.alarm)
+        self.forwarding = Forwarding(self.owed, self.directory, self.links, self.numbers)
         self.bank_accounts, self.payouts = BankAccounts(self.writers, self.vault), Payouts(self.readers)
         self.payout_files, self.bank_answers = PayoutFiles(self.writers, self.vault), BankAnswers(self.writers, self.vault)
 

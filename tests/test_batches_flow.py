@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.flows import Shop, eventually, new_key, open_shop
+from loadtests.terminal import Terminal
+from tests.flows import Shop, body_of, eventually, new_key, open_shop
 from tests.processes import Answer, stub_book
 from tests.test_openapi import faults, fits
 
@@ -259,3 +260,27 @@ async def test_the_examples_fit_and_a_key_is_needed(shop: Shop, spec: Any) -> No
     for caller, acquirer in (("operator", shop.shown("acquirer.single")), ("operator", "acq_x"), ("till", shop.shown("acquirer.single"))):
         fits(spec, "get", terms, await shop.ask("GET", terms.replace("{acquirer}", acquirer), key=caller))
         fits(spec, "put", terms, await shop.ask("PUT", terms.replace("{acquirer}", acquirer), {"forward": True}, caller))
+
+
+async def test_the_reference_terminal_counts_as_the_books_do(shop: Shop, tmp_path: Any) -> None:
+    await emptied(shop)
+    terminal = Terminal(shop.base, shop.keys["till"], tmp_path / "journal", patience=20)
+    shown = shop.shown("terminal.till")
+
+    def day() -> list[dict[str, Any]]:
+        sales = [terminal.pay(body_of(amount)) for amount in (10_000, 3000, 5051, 7000)]
+        held = terminal.pay(body_of(6000, type="preauthorization"))
+        assert [receipt.sold for receipt in (*sales, held)] == [True, True, False, True, True]
+        for verb, sale, body in (("captures", held, {"amount": 4500}), ("refunds", sales[0], {"amount": 1200}), ("voids", sales[1], {})):
+            assert terminal.follow(verb, str(sale.id), body).sold
+        first = terminal.close_batch(shown)
+        assert terminal.follow("voids", str(sales[3].id), {}).sold
+        return [first, terminal.close_batch(shown), terminal.close_batch(shown)]
+
+    try:
+        first, second, third = await asyncio.to_thread(day)
+    finally:
+        terminal.journal.file.close()
+    assert [each["in_balance"] for each in (first, second, third)] == [True] * 3, (first, second, third)
+    assert first["totals"][0]["terminal"] == {"sales_count": 3, "sales": 21_500, "refunds_count": 1, "refunds": 1200}
+    assert (second["totals"][0]["terminal"]["refunds"], third["totals"], len(terminal.receipts), terminal.unfinished) == (7000, [], 9, [])

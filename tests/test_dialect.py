@@ -126,6 +126,7 @@ def test_a_reversal_is_closed_only_by_a_code_that_speaks_about_the_undo() -> Non
         ("void", "0200", {"3": "020000", "25": "00"}, ("38", "90")),
         ("refund", "0200", {"3": "200000", "25": "00"}, ("90",)),
         ("reversal", "0420", {}, ("90",)),
+        ("batch_close", "0500", {}, ("15", "50", "74", "76", "86", "88", "97")),
     ],
 )
 def test_each_verb_has_its_message(verb: str, mti: str, fixed: dict[str, str], required: tuple[str, ...]) -> None:

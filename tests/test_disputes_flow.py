@@ -87,6 +87,9 @@ async def test_a_chargeback_is_answered_and_won(shop: Shop, spec: Any) -> None:
     assert await posted(shop, ident) == {"merchant": -4000, "dispute": 0, "acquirer": 4000}
     sale = await shop.get(dispute["transaction"])
     assert (sale["payment_status"], sale["amounts"]["charged_back"], sale["amounts"]["left_to_refund"]) == ("charged_back", 4000, 6000)
+    (balance,) = (await shop.ask("GET", "/v1/balance", key="merchant.one")).body["items"]
+    open_ones = (await shop.sql("SELECT sum(charged)::bigint AS sum FROM dispute WHERE merchant_id = $1 AND closed_at IS NULL", shop.ids["merchant.one"]))[0]["sum"]
+    assert balance["disputed"] == open_ones >= 4000 and balance["posted"] <= -4000
     void = await post(shop, f"/v1/authorizations/{dispute['transaction']}/voids", {}, "till")
     undo = await post(shop, f"/v1/authorizations/{dispute['transaction']}/reversals", {}, "till")
     assert (void.status, undo.status) == (409, 409), "what is charged back is not undone as well"

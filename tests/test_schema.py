@@ -414,6 +414,7 @@ dispute_fee         kind currency
 dispute_file        name media_type sha256 key_id sealed uploaded_by
 dispute_notice_file number sha256 received_by
 keyed_answer        caller route body
+batch_total         currency stan transmitted_at state code
 business_calendar   calendar kind
 calendar            calendar weekend
 cutover_step        step state detail
@@ -457,6 +458,7 @@ reconciliation_run    state cause matched found digest
 statement_entry       currency bank_reference text
 store               name city country time_zone
 terminal            name status
+terminal_batch      totals differences
 transaction         idempotency_key currency entry_mode masked_pan brand pan_token_key pan_sealed pan_key card_sequence_number emv
 transaction         match_key reason advice answer_emv balances request_message answer_message terminal_trace reference
 transaction_event   kind detail

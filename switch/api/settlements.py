@@ -104,8 +104,8 @@ class LinePage(Shape):
 
 class ShownBalance(Shape):
     """Minor units of one currency. `posted` is what we owe you by the ledger; `not_settled` is what was sold and given back on days that are not
-    settled yet, before fees. `not_due` is the part of `posted` that is paid out later. `payable` is what would be paid out today; when it is 0,
-    `payable_reason` says why: a negative balance is carried until later sales cover it."""
+    settled yet, before fees. `not_due` is the part of `posted` that is paid out later, `disputed` what open disputes have taken of it already.
+    `payable` is what would be paid out today; when it is 0, `payable_reason` says why: a negative balance is carried until later sales cover it."""
 
     currency: str
     posted: int

@@ -117,8 +117,8 @@ def pause(transmissions: int, fraction: float) -> timedelta:
 class Forwarding:
     """Every worker sends what is due over the lines that it has; a row is taken by one of them at a time."""
 
-    def __init__(self, pool: Pool, directory: Directory, links: Mapping[UUID, Link], numbers: Numbers, alarm: alerts.Alerts) -> None:
-        self.pool, self.directory, self.links, self.numbers, self.alarm = pool, directory, links, numbers, alarm
+    def __init__(self, pool: Pool, directory: Directory, links: Mapping[UUID, Link], numbers: Numbers) -> None:
+        self.pool, self.directory, self.links, self.numbers = pool, directory, links, numbers
         self.background = Background()
         self.asked = asyncio.Event()
 

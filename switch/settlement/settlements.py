@@ -71,6 +71,9 @@ WHERE t.merchant_id = $1 AND t.transaction_id >= $2 AND t.state IN ('APPROVED', 
 NOT_DUE = """SELECT currency, sum(net - reserve_held)::bigint AS amount, min(due_on) AS next_due_on FROM settlement
 WHERE merchant_id = $1 AND state <> 'priced' AND due_on > $2 AND payout_id IS NULL GROUP BY currency"""
 HELD = "SELECT currency FROM merchant_hold WHERE merchant_id = $1 AND amount IS NULL AND released_at IS NULL"
+# The dispute account is only passed through: the money of an open dispute is with the issuer.
+DISPUTED = """SELECT currency, sum(charged)::bigint AS amount FROM dispute WHERE merchant_id = $1 AND closed_at IS NULL AND charged > 0
+GROUP BY currency"""
 MERCHANT = """SELECT minimum_payout, (now() AT TIME ZONE time_zone)::date AS today, now() AS at FROM directory_merchant WHERE merchant_id = $1"""
 ENTRIES = """SELECT e.transfer_id, a.kind, e.amount, e.currency, e.cause, e.object, e.business_date, e.posted_at, e.note, e.corrects
 FROM account a JOIN ledger_entry e USING (account_id) WHERE a.merchant_id = $1 AND ($2::text IS NULL OR a.kind = $2)
@@ -140,12 +143,13 @@ async def balances(connection: Connection, merchant_id: UUID) -> tuple[datetime,
         NOT_SETTLED, merchant_id, since, [day["acquirer_id"] for day in days], [day["business_date"] for day in days])}
     not_due = {row["currency"]: row for row in await connection.fetch(NOT_DUE, merchant_id, merchant["today"])}
     held = {row["currency"] for row in await connection.fetch(HELD, merchant_id)}
+    disputed = {row["currency"]: row["amount"] for row in await connection.fetch(DISPUTED, merchant_id)}
     accounts = {(account.kind, account.currency): amount for account, amount in (await ledger.balances(connection, merchant_id)).items()}
     found = []
     for currency in sorted({currency for _, currency in accounts} | set(not_settled)):
         later, posted = not_due.get(currency), accounts.get(("merchant", currency), 0)
         waits, next_due_on = (0, None) if later is None else (later["amount"], later["next_due_on"])
-        reserved, on_hold, in_payout, disputed = (accounts.get((kind, currency), 0) for kind in ("reserve", "hold", "payout", "dispute"))
-        found.append(Balance(currency, posted, not_settled.get(currency, 0), waits, reserved, on_hold, in_payout, disputed,
+        reserved, on_hold, in_payout = (accounts.get((kind, currency), 0) for kind in ("reserve", "hold", "payout"))
+        found.append(Balance(currency, posted, not_settled.get(currency, 0), waits, reserved, on_hold, in_payout, disputed.get(currency, 0),
                              payable(posted, waits, merchant["minimum_payout"], currency in held), next_due_on))
     return merchant["at"], found
