@@ -14,6 +14,7 @@ from pathlib import Path
 from acquirer_stubs.behaviours import Known
 from acquirer_stubs.book import Book, BookError, effects
 from acquirer_stubs.control import Control
+from acquirer_stubs.dialects import SPEECHES
 from acquirer_stubs.host import Host
 
 # uvloop makes the same protocol calls for less CPU, where it is installed.
@@ -30,6 +31,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--control-port", type=int, default=0, help="HTTP control on 127.0.0.1; 0 takes a free one")
     parser.add_argument("--book", type=Path, required=True, help="the book's file; its key stands beside it as FILE.key")
+    parser.add_argument("--dialect", choices=tuple(SPEECHES), default="iso87_ascii", help="what the host hears and speaks")
     parser.add_argument("--fast", action="store_true", help="no fsync; the book is written all the same")
     parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS", help="before every answer")
     parser.add_argument("--require-sign-on", action="store_true", help="91 for money messages on a line without 0800 DE70=001")
@@ -71,7 +73,7 @@ async def serve(options: argparse.Namespace) -> str:
     book = Book(options.book, fast=options.fast)
     book.failed = lambda error: end(f"{options.book}: {error}")
     book.open(known)
-    host = Host(book, known, delay=options.delay, require_sign_on=options.require_sign_on)
+    host = Host(book, known, delay=options.delay, require_sign_on=options.require_sign_on, dialect=options.dialect)
     control = Control(host)
     at = f"{options.host}:{options.port}"
     try:

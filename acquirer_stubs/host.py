@@ -7,7 +7,8 @@ from typing import cast
 
 from acquirer_stubs.behaviours import Decision, Known, answer, answerable, decide
 from acquirer_stubs.book import Book
-from acquirer_stubs.codec import BadLength, Message, Undecodable, decode, encode, frame, split
+from acquirer_stubs.codec import BadLength, Message, Undecodable
+from acquirer_stubs.dialects import SPEECHES, Heard
 from acquirer_stubs.faults import Fault, Faults, corrupted, garbage
 
 LINES_MAX = 1024
@@ -38,12 +39,12 @@ class Line(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         broken = False
         try:
-            bodies, self.rest = split(self.rest + data if self.rest else data)
+            bodies, self.rest = self.host.speech.split(self.rest + data if self.rest else data)
         except BadLength as error:
             bodies, broken, self.rest = error.args[1], True, b""
         for at, body in enumerate(bodies):
             if self.hung:
-                self.rest = b"".join(map(frame, bodies[at:])) + self.rest
+                self.rest = b"".join(map(self.host.speech.frame, bodies[at:])) + self.rest
                 return
             if self.transport.is_closing():
                 return
@@ -87,7 +88,9 @@ class Line(asyncio.Protocol):
 class Host:
     """All lines, the faults ordered, and what the host knows."""
 
-    def __init__(self, book: Book, known: Known, *, delay: float = 0.0, require_sign_on: bool = False) -> None:
+    def __init__(self, book: Book, known: Known, *, delay: float = 0.0, require_sign_on: bool = False,
+                 dialect: str = "iso87_ascii") -> None:
+        self.speech = SPEECHES[dialect]
         self.book, self.known, self.delay, self.require_sign_on = book, known, delay, require_sign_on
         self.loop = asyncio.get_running_loop()
         self.lines: set[Line] = set()
@@ -134,13 +137,12 @@ class Host:
     def receive(self, line: Line, body: bytes) -> None:
         """One frame body: decided and gathered for the book now, answered when the book has it."""
         try:
-            message = decode(body)
-            if message[0][0] != "0":
-                raise Undecodable("MTI: not the version of 1987")
+            heard = self.speech.read(body)
         except Undecodable as error:
             self.known.received["undecodable"] += 1
             self.book.record_undecodable(line.number, str(error), len(body))
             return
+        message = heard.message
         fault = self.faults.take(message) if self.faults.ordered and answerable(message) else None
         if fault is not None and (fault.action == "half_open" or fault.value == "before"):
             self._break(line, fault)
@@ -159,23 +161,24 @@ class Host:
             line.signed_on = message[70] == CODE_SIGN_ON
         self._count_owed(1)
         self.book.record(line.number, message, token, decision, fault.action if fault is not None else "",
-                         partial(self._answer, line, message, decision, fault))
+                         partial(self._answer, line, heard, decision, fault))
 
-    def _answer(self, line: Line, message: Message, decision: Decision, fault: Fault | None) -> None:
+    def _answer(self, line: Line, heard: Heard, decision: Decision, fault: Fault | None) -> None:
         """The book has it: the answer, or what a fault makes of it."""
-        reply = answer(message, decision)
+        reply, speech = answer(heard.message, decision), self.speech
         wait = self.delay
         if fault is None:
-            framed = frame(encode(reply))
+            framed = speech.frame(speech.write(reply, heard))
         elif fault.action in ("silence", "cut", "half_open"):
             self._count_owed(-1)
             if fault.action == "cut":
                 self._break(line, fault)
             return
         elif fault.action == "garbage":
-            framed = garbage(fault, len(encode(reply)))
+            framed = garbage(fault, len(speech.write(reply, heard)))
+            framed = framed if fault.value == "frame" else speech.frame(framed[2:])
         else:
-            framed = frame(encode(corrupted(reply, str(fault.value)) if fault.action == "wrong" else reply))
+            framed = speech.frame(speech.write(corrupted(reply, str(fault.value)) if fault.action == "wrong" else reply, heard))
             framed *= 2 if fault.action == "duplicate" else 1
             wait += float(fault.value or 0) if fault.action in ("delay", "late") else 0.0
         if self.capacity is not None:
@@ -224,7 +227,7 @@ class Host:
             if settlement_date:
                 message[15] = settlement_date
             message[70] = code
-            line.post(frame(encode(message)))
+            line.post(self.speech.frame(self.speech.write(message, None)))
             if code == CODE_SIGN_OFF:
                 line.signed_on = False
         return len(lines)

@@ -4,6 +4,7 @@ A message is a dict from field number to text: "0" is the MTI, "2" to "128" the 
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple, NoReturn
 
@@ -13,6 +14,8 @@ from messages.bitmaps import Compiled
 from messages.compiled import Spec, Table
 from messages.dialect import Dialect
 from messages.fields import BITMAP, MTI, Check, check
+from messages.grammar import TEXT_CODES, Field
+from messages.headers import HeaderError, joined, reject_code, size
 from messages.masking import by_length
 
 # Fields of an undecodable message that are shown. The rest is not, even masked: after a wrong length the digits of a card
@@ -45,12 +48,67 @@ class DecodeError(ValueError):
         }
 
 
+class Rejected(DecodeError):
+    """The host sent a message of ours back, unprocessed, under a reject header; `code` is its reason, `message` what it sent back."""
+
+    def __init__(self, code: str, message: Mapping[str, str]) -> None:
+        super().__init__("h", 0, f"rejected with code {code}", {})
+        self.code, self.message = code, message
+
+
 def encode(dialect: Dialect, message: Mapping[str, str]) -> bytes:
     """The bytes of a message, without framing. Nothing is padded: fixed fields have their exact length. Raises EncodeError.
 
-    Hex text may come in any case and leaves in upper case. The argument is not changed (pyiso8583 would).
+    Hex text may come in any case and leaves in upper case. The argument is not changed (pyiso8583 would). "h" is the header in hex, where
+    the dialect has one; without it, its default is sent.
     """
-    return compiled(dialect).encode(message) or reference_encode(dialect, message)
+    if dialect.header is None and not dialect.fixed_bitmap:
+        return compiled(dialect).encode(message) or reference_encode(dialect, message)
+    rest = message
+    if dialect.header is not None and "h" in message:
+        rest = {number: value for number, value in message.items() if number != "h"}
+    body = compiled(dialect).encode(rest) or reference_encode(dialect, rest)
+    if dialect.fixed_bitmap:
+        body = _fixed(dialect, body)
+    try:
+        return joined(dialect.header, message.get("h"), body) if dialect.header is not None else body
+    except HeaderError as error:
+        raise EncodeError("h", str(error)) from None
+
+
+def _fixed(dialect: Dialect, body: bytes) -> bytes:
+    """Both bitmaps, bit 1 clear."""
+    start, end = _bitmap_at(dialect)
+    width, text = end - start, dialect.coding.bitmap == "text"
+    bits = int(body[start:end].decode(dialect.coding.text) if text else body[start:end].hex(), 16)
+    both = bits >> (width * (4 if text else 8) - 1)
+    second = b"" if both else f"{0:016d}".encode(dialect.coding.text) if text else bytes(8)
+    first = f"{bits & (1 << 63) - 1:016X}"
+    return body[:start] + (first.encode(dialect.coding.text) if text else bytes.fromhex(first)) + second + body[end:]
+
+
+def _standard(dialect: Dialect, body: bytes) -> bytes:
+    """The inverse of `_fixed`; what is no bitmap is left for the decoder to refuse."""
+    start, end = _bitmap_at(dialect)
+    text, first, second = dialect.coding.bitmap == "text", body[start:end], body[end:2 * end - start]
+    try:
+        bits = int(first.decode(dialect.coding.text) if text else first.hex(), 16)
+    except ValueError:
+        return body
+    more = -1
+    with suppress(ValueError):
+        more = int(second.decode(dialect.coding.text) if text else second.hex(), 16)
+    if bits >> 63 or len(second) != end - start or more < 0:
+        raise DecodeError("1", start, "bit 1 is set, or the second bitmap is cut or none, in a dialect of two fixed bitmaps", {})
+    if not more:
+        return body[:end] + body[2 * end - start:]
+    marked = f"{bits | 1 << 63:016X}"
+    return body[:start] + (marked.encode(dialect.coding.text) if text else bytes.fromhex(marked)) + body[end:]
+
+
+def _bitmap_at(dialect: Dialect) -> tuple[int, int]:
+    start = 2 if dialect.coding.mti == "bcd" else 4
+    return start, start + (8 if dialect.coding.bitmap == "binary" else 16)
 
 
 def reference_encode(dialect: Dialect, message: Mapping[str, str]) -> bytes:
@@ -71,7 +129,14 @@ def reference_encode(dialect: Dialect, message: Mapping[str, str]) -> bytes:
     for number in plan.hexadecimal:
         if number in document:
             document[number] = document[number].upper()
-    return bytes(iso8583.encode(document, plan.spec)[0])
+    for number in plan.separated:
+        if number in document:
+            document[number] = document[number].replace("=", "D")
+    try:
+        return bytes(iso8583.encode(document, plan.spec)[0])
+    except iso8583.EncodeError as error:
+        fault = EncodeError(_ours(error.field), error.msg)
+    raise fault  # out here, so that the whole message does not hang on it
 
 
 def decode(dialect: Dialect, data: bytes) -> dict[str, str]:
@@ -79,8 +144,42 @@ def decode(dialect: Dialect, data: bytes) -> dict[str, str]:
 
     Refused: content against the field's type, lengths that are not digits, unknown bits, a third bitmap, bitmaps not in upper-case
     hex, bytes left over. Accepted: hex text in lower case (folded to upper), empty variable fields, a second bitmap without bits.
+    Where the dialect has a header it is "h", in hex. A reject header raises Rejected.
     """
-    return compiled(dialect).decode(data) or reference_decode(dialect, data)
+    if dialect.header is None and not dialect.fixed_bitmap:
+        return compiled(dialect).decode(data) or reference_decode(dialect, data)
+    start, header = 0, dialect.header
+    if header is not None:
+        try:
+            start = size(header, data)
+        except HeaderError as error:
+            fault: DecodeError = DecodeError("h", 0, str(error), {})
+        else:
+            fault = _reject(dialect, data[start:], code) if (code := reject_code(header, data)) is not None else _NO_FAULT
+        if fault is not _NO_FAULT:
+            raise fault
+    body = _standard(dialect, data[start:]) if dialect.fixed_bitmap else data[start:]
+    try:
+        message = compiled(dialect).decode(body) or reference_decode(dialect, body)
+    except DecodeError as error:
+        error.position += start
+        raise
+    if header is not None:
+        message["h"] = data[:start].hex().upper()
+    return message
+
+
+_NO_FAULT = DecodeError("", 0, "", {})
+
+
+def _reject(dialect: Dialect, rest: bytes, code: str) -> DecodeError:
+    """What a reject header says of the message behind it."""
+    assert dialect.header is not None
+    try:
+        original = size(dialect.header, rest)
+        return Rejected(code, compiled(dialect).decode(rest[original:]) or reference_decode(dialect, rest[original:]))
+    except (HeaderError, DecodeError):
+        return Rejected(code, {})
 
 
 def reference_decode(dialect: Dialect, data: bytes) -> dict[str, str]:
@@ -91,7 +190,7 @@ def reference_decode(dialect: Dialect, data: bytes) -> dict[str, str]:
     for number, value in document.items():
         if not checks[number](value):
             _refuse(document, parts, number, _content_reason(dialect, number))
-        if number in prefixed and not parts[number]["len"].isdigit():
+        if number in prefixed and not parts[number]["len"].decode(prefixed[number]).isdecimal():
             _refuse(document, parts, number, "length is not digits only")
     del document["p"]
     document.pop("1", None)
@@ -120,19 +219,22 @@ class _Plan(NamedTuple):
     spec: Spec
     encode_checks: Mapping[str, Check]
     decode_checks: Mapping[str, Check]
-    prefixed: frozenset[str]
+    prefixed: Mapping[str, str]  # fields whose length is text -> its code
     hexadecimal: tuple[str, ...]
+    separated: tuple[str, ...]  # tracks in BCD, where '=' is D
 
 
 @cache
 def compiled(dialect: Dialect) -> Compiled:
     """The compiled functions of a dialect, made as they are needed."""
-    return Compiled(Table(_plan(dialect).spec, {field.number: field.type for field in dialect.fields.values()}), _named(dialect))
+    types = {field.number: "" if field.type == "ansb" else field.type for field in dialect.fields.values()}  # any character: nothing to check
+    return Compiled(Table(_plan(dialect).spec, types), _named(dialect))
 
 
 def _named(dialect: Dialect) -> list[frozenset[str]]:
     """The sets of fields that the message table names: requests, the answers that must be, and network messages."""
-    matched, network = frozenset(dialect.match["*"]) | {*dialect.agree, "39"}, frozenset(dialect.match.get("8", ())) | {"70"}
+    matched, network = frozenset(dialect.match["*"]) | {*dialect.agree, "39"}, frozenset(dialect.network_rule.composed)
+    matched = frozenset(number.partition(".")[0] for number in matched)
     answers = [matched, matched | {"38"}, network, network | {"39"}]
     return [*answers, *(frozenset((*dialect.request_fields, *rule.fixed, *rule.required)) for rule in dialect.messages.values())]
 
@@ -140,20 +242,38 @@ def _named(dialect: Dialect) -> list[frozenset[str]]:
 @cache
 def _plan(dialect: Dialect) -> _Plan:
     fields = dialect.fields.values()
+    coding = dialect.coding
     content = {field.number: check(field.type, field.length, field.prefix) for field in fields}
-    spec = {field.number: _text(field.length, field.prefix) for field in fields}
+    bitmap = _text(16, coding.text) if coding.bitmap == "text" else _binary(8)
     return _Plan(
-        spec={**spec, "h": _text(0, 0), "t": _text(4, 0), "p": _text(16, 0), "1": _text(16, 0)},
+        spec={
+            **{field.number: _form(field) for field in fields},
+            "h": _binary(0), "t": _text(4, coding.text) if coding.mti == "text" else _binary(2), "p": bitmap, "1": bitmap,
+        },
         encode_checks={**content, "0": MTI},
-        # bit 65 makes "1" twice as long, with the third bitmap that 1987 does not have: refused by its length
+        # bit 65 makes "1" twice as long, with the third bitmap that no dialect here has: refused by its length
         decode_checks={**content, "t": MTI, "p": BITMAP, "1": BITMAP},
-        prefixed=frozenset(field.number for field in fields if field.prefix),
+        prefixed={field.number: field.length_code for field in fields if field.prefix and field.length_code in TEXT_CODES},
         hexadecimal=tuple(field.number for field in fields if field.type == "b"),
+        separated=tuple(field.number for field in fields if field.type == "z" and field.code == "bcd"),
     )
 
 
-def _text(length: int, prefix: int) -> dict[str, Any]:
-    return {"data_enc": "ascii", "len_enc": "ascii", "len_type": prefix, "max_len": length, "desc": ""}
+def _form(field: Field) -> dict[str, Any]:
+    """A field as pyiso8583 wants it."""
+    side, digit = field.pad.split()
+    lengths = {"len_enc": {"binary": "b"}.get(field.length_code, field.length_code), "len_type": field.width(), "max_len": field.units(), "desc": ""}
+    if field.code == "bcd":
+        return {"data_enc": "b", "len_count": "nibbles", f"{side}_pad": digit, **lengths}
+    return {"data_enc": "b" if field.code == "binary" else field.code, **lengths}
+
+
+def _text(length: int, code: str) -> dict[str, Any]:
+    return {"data_enc": code, "len_enc": "ascii", "len_type": 0, "max_len": length, "desc": ""}
+
+
+def _binary(length: int) -> dict[str, Any]:
+    return {"data_enc": "b", "len_enc": "ascii", "len_type": 0, "max_len": length, "desc": ""}
 
 
 def _parse(spec: Spec, data: bytes) -> tuple[dict[str, str], dict[str, dict[str, bytes]]]:

@@ -4,47 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-from messages.dialects import iso87_ascii
-from messages.fields import CONTENT, check
+from messages import soundness
+from messages.dialects import iso87_ascii, iso93_ascii, unionpay_pos, visa_base1
 from messages.framing import Framing
+from messages.grammar import KEYS, REQUIRED, Coding, Field, MessageRule, NetworkRule, ResponseCode
+from messages.headers import Header
+from messages.subfields import Layout, Positional, layout
 
-VERDICTS = frozenset({"approved", "partial", "declined", "doubt"})
-ADVICES = frozenset(
-    {"none", "retry_new_key", "other_card", "enter_pin", "call_issuer", "capture_card", "new_payment_allowed"},
-)
-FIELD_NUMBERS = frozenset(str(number) for number in range(2, 129)) - {"65"}  # 1 and 65 are the bits of further bitmaps
-REVERSAL_OUTCOMES = frozenset({"acknowledged", "not_found", "retry", "park"})
-LITERALS: Mapping[str, Mapping[str, Any]] = {"iso87_ascii": iso87_ascii.DIALECT}
-
-
-class Field(NamedTuple):
-    """One data element."""
-
-    number: str
-    name: str
-    type: str  # a key of fields.CONTENT
-    length: int  # characters: exact when prefix is 0, else the maximum; hex characters for type b
-    prefix: int  # digits of the length prefix: 0 (fixed), 2 (LLVAR), 3 (LLLVAR)
-
-
-class ResponseCode(NamedTuple):
-    """What a DE39 means for the payment."""
-
-    verdict: str  # approved, partial, declined, doubt
-    reason: str
-    advice: str  # what the terminal should do next: one of ADVICES
-
-
-class MessageRule(NamedTuple):
-    """How one verb is said: its MTI, the fields whose value the verb fixes, and those it carries beyond `request_fields`."""
-
-    mti: str
-    fixed: Mapping[str, str]
-    required: tuple[str, ...]
-
-
+LITERALS: Mapping[str, Mapping[str, Any]] = {
+    "iso87_ascii": iso87_ascii.DIALECT, "iso93_ascii": iso93_ascii.DIALECT, "unionpay_pos": unionpay_pos.DIALECT, "visa_base1": visa_base1.DIALECT,
+}
 UNKNOWN_CODE = ResponseCode("doubt", "unknown_code", "new_payment_allowed")  # a code in no set is doubt (docs/wire.md)
 
 
@@ -54,7 +25,11 @@ class Dialect:
 
     name: str
     framing: Framing
+    header: Header | None
+    coding: Coding
+    fixed_bitmap: bool
     fields: Mapping[str, Field]
+    sub_fields: Mapping[str, Layout]
     match: Mapping[str, tuple[str, ...]]  # MTI class digit, "*" for the rest -> fields of the match key
     agree: tuple[str, ...]
     agree_if_present: tuple[str, ...]
@@ -64,12 +39,46 @@ class Dialect:
     codes_only_for: Mapping[str, tuple[str, ...]]  # code -> first two digits of DE3 it holds for
     reversal_codes: Mapping[str, str]  # DE39 of an answered reversal -> one of REVERSAL_OUTCOMES; anything else: send it again
     reversal_first: bool  # a terminal's open reversal must be done before its next sale
+    reversal_stan: str  # own, original
+    repeat_mark: bool
+    reject_code: str | None
+    reversal_reasons: Mapping[str, str]
     request_fields: tuple[str, ...]
+    omitted: frozenset[str]
+    composed: Mapping[str, str]  # field -> template: see grammar.NAMES
+    icc_dataset: str | None
+    entry_forms: Mapping[str, str]
     messages: Mapping[str, MessageRule]
     network: Mapping[str, str]
+    network_rule: NetworkRule
     entry_modes: Mapping[str, str]
     never_stored: frozenset[str]
     shown: frozenset[str]
+    key_cuts: Mapping[str, tuple[str, slice]]  # sub-fields that match names -> where they are
+
+    @property
+    def house(self) -> bool:
+        """Whether messages leave as the switch makes them."""
+        return not (self.omitted or self.composed or self.entry_forms)
+
+    def rule(self, type_: str, original: str = "") -> MessageRule:
+        """How a verb is said; `void.capture` is the void of a capture where it is another message. KeyError: it is not offered."""
+        return self.messages.get(f"{type_}.{original}") or self.messages[type_]
+
+    def said_by(self, type_: str, mti: str, processing_code: str, condition: str) -> MessageRule:
+        """The rule by which a stored transaction was said. KeyError if there is none."""
+        for verb, rule in self.messages.items():
+            said = verb.partition(".")[0], rule.mti, rule.fixed.get("3"), rule.fixed.get("25", "00")
+            if said == (type_, mti, processing_code, condition):
+                return rule
+        return self.messages[type_]
+
+    def value(self, message: Mapping[str, str], number: str) -> str:
+        """What a message has for a field, or for a sub-field by position; "" when it is not there."""
+        if number in message:
+            return message[number]
+        cut = self.key_cuts.get(number)
+        return message.get(cut[0], "")[cut[1]] if cut is not None else ""
 
     def response(self, code: str, processing_code: str = "") -> ResponseCode:
         """The meaning of a DE39, given DE3 of the request. A code in no set, or used where it does not hold, is doubt."""
@@ -93,40 +102,90 @@ def load(name: str) -> Dialect:
 
 
 def build(literal: Mapping[str, Any]) -> Dialect:
-    """A dialect from its literal (the shape of `dialects/iso87_ascii.py`). Raises DialectError."""
+    """A dialect from its literal (docs/dialects.md). Raises DialectError."""
+    faults = soundness.key_faults(literal)
+    if faults:
+        raise DialectError(f"dialect literal: {faults[0]}")
     try:
-        dialect = Dialect(
-            name=literal["name"],
-            framing=Framing(*literal["framing"]),
-            fields=_frozen({number: Field(number, *rest) for number, rest in literal["fields"].items()}),
-            match=_frozen(literal["match"]),
-            agree=literal["agree"],
-            agree_if_present=literal["agree_if_present"],
-            approval_code_required=literal["approval_code_required"],
-            approval_code_exempt=literal["approval_code_exempt"],
-            codes=_frozen({code: ResponseCode(*rest) for code, rest in literal["codes"].items()}),
-            codes_only_for=_frozen(literal["codes_only_for"]),
-            reversal_codes=_frozen(literal["reversal_codes"]),
-            reversal_first=bool(literal["reversal_first"]),
-            request_fields=literal["request_fields"],
-            messages=_frozen({verb: MessageRule(mti, _frozen(fixed), more) for verb, (mti, fixed, more) in literal["messages"].items()}),
-            network=_frozen(literal["network"]),
-            entry_modes=_frozen(literal["entry_modes"]),
-            never_stored=frozenset(literal["never_stored"]),
-            shown=frozenset(literal["shown"].split()),
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        dialect = _built({name: key.default for name, key in KEYS.items() if key.default is not REQUIRED} | dict(literal))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise DialectError(f"dialect literal: {error}") from error
-    for faults in (_field_faults, _reference_faults, _code_faults, _message_faults):
-        for fault in faults(dialect):
-            raise DialectError(f"dialect {dialect.name}: {fault}")
+    for fault in soundness.faults(dialect):
+        raise DialectError(f"dialect {dialect.name}: {fault}")
     return dialect
+
+
+def faults(literal: Mapping[str, Any]) -> list[str]:
+    """Everything that is wrong with a literal, in words; [] when it can be spoken."""
+    found = soundness.key_faults(literal)
+    if found:
+        return found
+    try:
+        return soundness.faults(_built({name: key.default for name, key in KEYS.items() if key.default is not REQUIRED} | dict(literal)))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        return [f"a value has another shape than docs/dialects.md says: {error}"]
+
+
+def _built(literal: Mapping[str, Any]) -> Dialect:
+    coding = Coding(**literal["coding"])
+    layouts = {number: layout(form) for number, form in literal["sub_fields"].items()}
+    return Dialect(
+        name=literal["name"],
+        framing=Framing(*literal["framing"]),
+        header=Header(*literal["header"]) if literal["header"] is not None else None,
+        coding=coding,
+        fixed_bitmap=bool(literal["fixed_bitmap"]),
+        fields=_frozen({number: _field(coding, number, *rest) for number, rest in literal["fields"].items()}),
+        sub_fields=_frozen(layouts),
+        match=_frozen(literal["match"]),
+        agree=literal["agree"],
+        agree_if_present=literal["agree_if_present"],
+        approval_code_required=literal["approval_code_required"],
+        approval_code_exempt=literal["approval_code_exempt"],
+        codes=_frozen({code: ResponseCode(*rest) for code, rest in literal["codes"].items()}),
+        codes_only_for=_frozen(literal["codes_only_for"]),
+        reversal_codes=_frozen(literal["reversal_codes"]),
+        reversal_first=bool(literal["reversal_first"]),
+        reversal_stan=literal["reversal_stan"],
+        repeat_mark=bool(literal["repeat_mark"]),
+        reject_code=literal["reject_code"],
+        reversal_reasons=_frozen(literal["reversal_reasons"]),
+        request_fields=literal["request_fields"],
+        omitted=frozenset(literal["omitted"]),
+        composed=_frozen(literal["composed"]),
+        icc_dataset=literal["icc_dataset"],
+        entry_forms=_frozen(literal["entry_forms"]),
+        messages=_frozen({verb: MessageRule(mti, _frozen(fixed), *more) for verb, (mti, fixed, *more) in literal["messages"].items()}),
+        network=_frozen(literal["network"]),
+        network_rule=NetworkRule(**literal["network_rule"]),
+        entry_modes=_frozen(literal["entry_modes"]),
+        never_stored=frozenset(literal["never_stored"]),
+        shown=frozenset(literal["shown"].split()),
+        key_cuts=_frozen(_cuts(layouts)),
+    )
+
+
+def _field(coding: Coding, number: str, name: str, type_: str, length: int, prefix: int, options: Mapping[str, str] | None = None) -> Field:
+    part = {"n": coding.digits, "z": coding.track, "b": coding.binary}.get(type_, "text")
+    given = {"code": part, "length_code": coding.length, "pad": coding.pad} | dict(options or {})
+    return Field(number, name, type_, length, prefix, **{key: coding.text if code == "text" else code for key, code in given.items()})
+
+
+def _cuts(layouts: Mapping[str, Layout]) -> dict[str, tuple[str, slice]]:
+    found = {}
+    for number, how in layouts.items():
+        at = 0
+        for index, part in enumerate(how.parts if isinstance(how, Positional) else (), 1):
+            found[f"{number}.{index}"] = number, slice(at, at := at + part.length)
+    return found
 
 
 def match_key(dialect: Dialect, message: Mapping[str, str]) -> str:
     """The MTI's class digit and the fields the dialect matches by, joined by "|": the same for a request, its repeat and its answer."""
     mti_class = message["0"][1]
     numbers = dialect.match.get(mti_class) or dialect.match["*"]
+    if dialect.key_cuts:
+        return "|".join([mti_class, *[dialect.value(message, number) for number in numbers]])
     return "|".join([mti_class, *[message.get(number, "") for number in numbers]])
 
 
@@ -136,7 +195,7 @@ def differing_field(dialect: Dialect, request: Mapping[str, str], answer: Mappin
     if answer["0"][1] != mti_class:
         return "0"
     numbers = dialect.match.get(mti_class) or dialect.match["*"]
-    return next((number for number in numbers if request.get(number, "") != answer.get(number, "")), None)
+    return next((number for number in numbers if dialect.value(request, number) != dialect.value(answer, number)), None)
 
 
 def answer_mti(mti: str) -> str:
@@ -185,61 +244,3 @@ def _approval_code_missing(dialect: Dialect, request: Mapping[str, str], answer:
 
 def _frozen(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
     return MappingProxyType(dict(mapping))
-
-
-def _field_faults(dialect: Dialect) -> list[str]:
-    faults = []
-    for field in dialect.fields.values():
-        if field.number not in FIELD_NUMBERS:
-            faults.append(f"field {field.number}: not a number from 2 to 128 (65 is a bitmap)")
-        elif field.type not in CONTENT:
-            faults.append(f"field {field.number}: type {field.type} is none of {', '.join(CONTENT)}")
-        elif field.prefix not in (0, 2, 3) or not 1 <= field.length <= (10**field.prefix - 1 if field.prefix else 999):
-            faults.append(f"field {field.number}: length {field.length} does not fit a prefix of {field.prefix} digits")
-        elif field.type == "b" and field.length % 2:
-            faults.append(f"field {field.number}: hex text of odd length")
-    return faults
-
-
-def _reference_faults(dialect: Dialect) -> list[str]:
-    named = {
-        "match": [number for numbers in dialect.match.values() for number in numbers],
-        "agree": dialect.agree,
-        "agree_if_present": dialect.agree_if_present,
-        "request_fields": dialect.request_fields,
-        "never_stored": dialect.never_stored,
-        "shown": dialect.shown,
-    }
-    faults = [f"{part}: no field {number}" for part, numbers in named.items() for number in numbers if number not in dialect.fields]
-    if "*" not in dialect.match:
-        faults.append('match: no default "*"')
-    # A match key is read back as one text: only fixed fields cannot run into each other.
-    faults += [f"match: field {number} is not fixed" for number in named["match"] if dialect.fields.get(number, _NONE).prefix]
-    faults += [f"shown: field {number} is never stored" for number in dialect.shown & dialect.never_stored]
-    return faults
-
-
-_NONE = Field("", "", "", 0, 0)
-
-
-def _code_faults(dialect: Dialect) -> list[str]:
-    faults = [f"code {code}: not two characters" for code in (*dialect.codes, *dialect.reversal_codes) if len(code) != 2]
-    for code, response in dialect.codes.items():
-        if response.verdict not in VERDICTS or response.advice not in ADVICES:
-            faults.append(f"code {code}: verdict {response.verdict}, advice {response.advice}")
-    faults += [f"codes_only_for: no code {code}" for code in dialect.codes_only_for if code not in dialect.codes]
-    faults += [f"reversal code {code}: {to}" for code, to in dialect.reversal_codes.items() if to not in REVERSAL_OUTCOMES]
-    return faults
-
-
-def _message_faults(dialect: Dialect) -> list[str]:
-    faults = []
-    for verb, rule in dialect.messages.items():
-        if not (len(rule.mti) == 4 and rule.mti.isdecimal()):
-            faults.append(f"message {verb}: MTI {rule.mti}")
-        faults += [f"message {verb}: no field {number}" for number in (*rule.fixed, *rule.required) if number not in dialect.fields]
-        for number, value in rule.fixed.items():
-            field = dialect.fields.get(number)
-            if field and not check(field.type, field.length, field.prefix)(value):
-                faults.append(f"message {verb}: field {number} cannot be {value}")
-    return faults

@@ -14,6 +14,7 @@ CONTENT = {
     "z": "[0-9=D]{n}",  # track 2 and 3: the separator is '=' or 'D'
     "b": "(?:[0-9A-Fa-f]{2}){n}",  # hex text; the case is folded to upper by the codec
     "x+n": "[CD][0-9]{n}",  # a credit or debit sign, then digits
+    "ansb": "[\\x00-\\xff]{n}",  # text of a national code such as GBK, a character of ours per byte of theirs (latin-1)
 }
 _UNIT = {"b": 2}  # characters that one repetition takes
 _HEAD = {"x+n": 1}  # characters before the repetition

@@ -1,14 +1,56 @@
 """How one message is cut out of a TCP stream. Pure: bytes in, whole payloads out; the limit is the framing's own."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-KINDS = frozenset({"binary2"})
-LENGTH_MAX = 65_535  # what the two length bytes of binary2 can say
+
+class Kind(NamedTuple):
+    """How a frame starts: `size` bytes, of which `read` makes the length of the payload, or None when they are no length."""
+
+    says: str
+    size: int
+    most: int
+    read: Callable[[bytes], int | None]
+    write: Callable[[int], bytes]
+    keep_alive: bool = False  # a length of zero is one, and is passed over
+
+
+def _digits(text: bytes) -> int | None:
+    return int(text) if text.isdigit() else None
+
+
+def _bcd(data: bytes) -> int | None:
+    return _digits(data.hex().encode())
+
+
+def _vml(data: bytes) -> int | None:
+    # the high half of byte 4 is the kind of message: 2 is session control, which is no payment and carries none here
+    return int.from_bytes(data[:2], "big") if data[2:] == b"\0\0" or data[3] >> 4 == 2 else None
+
+
+def _own(data: bytes) -> int | None:
+    length = int.from_bytes(data, "big")
+    return length - 2 if length >= 2 else None
+
+
+KINDS: Mapping[str, Kind] = {
+    "binary2": Kind("2 bytes big-endian that count the payload (header and message).", 2, 65_535,
+                    lambda data: int.from_bytes(data, "big"), lambda length: length.to_bytes(2, "big")),
+    "binary2_own": Kind("The same, and they count themselves.", 2, 65_533, _own, lambda length: (length + 2).to_bytes(2, "big")),
+    "binary4": Kind("4 bytes big-endian that count the payload.", 4, 65_535,
+                    lambda data: int.from_bytes(data, "big"), lambda length: length.to_bytes(4, "big")),
+    "ascii4": Kind("4 decimal digits; 0000 keeps the line alive.", 4, 9_999, _digits, lambda length: b"%04d" % length, True),
+    "bcd2": Kind("2 bytes of BCD.", 2, 9_999, _bcd, lambda length: bytes.fromhex(f"{length:04d}")),
+    "vml": Kind("2 bytes big-endian, then 0000; a length of zero keeps the line alive.", 4, 65_535, _vml,
+                lambda length: length.to_bytes(2, "big") + b"\0\0", True),
+}
+LENGTH_MAX = 65_535
 
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """`binary2`: two big-endian bytes that count the payload and not themselves (docs/wire.md). `max_length` in bytes."""
+    """`kind` is a key of KINDS; `max_length` in bytes of the payload (docs/wire.md, docs/dialects.md)."""
 
     kind: str
     max_length: int
@@ -16,8 +58,8 @@ class Framing:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"framing kind must be one of {sorted(KINDS)}")
-        if not 1 <= self.max_length <= LENGTH_MAX:
-            raise ValueError(f"framing max_length must be 1 to {LENGTH_MAX}")
+        if not 1 <= self.max_length <= KINDS[self.kind].most:
+            raise ValueError(f"framing max_length must be 1 to {KINDS[self.kind].most}")
 
 
 class FramingError(ValueError):
@@ -35,10 +77,11 @@ class FramingError(ValueError):
 class Deframer:
     """Collects bytes of one connection and gives back whole payloads. Holds at most one unfinished frame."""
 
-    __slots__ = ("_buffer", "_fault", "_max_length")
+    __slots__ = ("_buffer", "_fault", "_kind", "_max_length", "_usual")
 
     def __init__(self, framing: Framing) -> None:
         self._max_length = framing.max_length
+        self._kind, self._usual = KINDS[framing.kind], framing.kind == "binary2"
         self._buffer = bytearray()
         self._fault = ""
 
@@ -48,26 +91,31 @@ class Deframer:
         return len(self._buffer)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Whole payloads, in order. Raises FramingError for a length of zero or above the maximum, and on every call after that."""
+        """Whole payloads, in order. Raises FramingError for a length of zero (where it is no keep-alive), above the maximum, or that is none,
+        and on every call after that.
+        """
         if self._fault:
             raise FramingError(self._fault)
-        buffer = self._buffer
+        buffer, (_, size, _, read, _, keep_alive) = self._buffer, self._kind
         buffer += data
         frames: list[bytes] = []
         start, end = 0, len(buffer)
-        while end - start >= 2:
-            length = buffer[start] << 8 | buffer[start + 1]
-            if not length:
+        while end - start >= size:
+            length = buffer[start] << 8 | buffer[start + 1] if self._usual else read(bytes(buffer[start:start + size]))
+            if length is None:
+                self._fault = "frame length is none"
+            elif not length and not keep_alive:
                 self._fault = "frame length is zero"
             elif length > self._max_length:
                 self._fault = f"frame length {length} is over max_length {self._max_length}"
-            if self._fault:
+            if self._fault or length is None:
                 buffer.clear()
                 raise FramingError(self._fault, tuple(frames))
-            stop = start + 2 + length
+            stop = start + size + length
             if stop > end:
                 break
-            frames.append(bytes(buffer[start + 2 : stop]))
+            if length:
+                frames.append(bytes(buffer[start + size : stop]))
             start = stop
         del buffer[:start]
         return frames
@@ -80,4 +128,4 @@ def frame(framing: Framing, payload: bytes) -> bytes:
         raise FramingError("frame length is zero")
     if length > framing.max_length:
         raise FramingError(f"frame length {length} is over max_length {framing.max_length}")
-    return length.to_bytes(2, "big") + payload
+    return KINDS[framing.kind].write(length) + payload

@@ -24,6 +24,8 @@ KINDS = MappingProxyType({
     "batch_out_of_balance": "an acquirer counts another sum of a terminal's batch than our books do",
     "dispute_due": "a dispute waits for its merchant's answer, and the time for it ends soon",
     "dispute_overdue": "nobody answered a dispute in time: its money is lost",
+    "payout_contradicted": "a bank says that it did not pay what it paid, and the money has not come back",
+    "payout_returned": "a payout came back: the merchant is not paid until its bank account has been agreed anew",
     "reversal_parked": "a reversal could not be delivered; a person must resolve it",
     "advice_parked": "a capture's message cannot be built: its money is not collected until a person has looked",
     "line_down": "the line to an acquirer has been down for a minute: its payments go elsewhere or nowhere, and its reversals wait",
@@ -35,6 +37,7 @@ KINDS = MappingProxyType({
     "reversal_old": "a reversal has not been acknowledged for 15 minutes: a cardholder's money is held for a sale that was not made",
     "job_failed": "a background job has failed as often as its kind allows: what it owes (a settlement, a payout, an export) is not done",
     "undelivered_approval": "an approval was not delivered to its terminal, and nobody has asked for it since",
+    "webhook_disabled": "a merchant's webhook endpoint said 410 or failed for five days: it is told nothing more, its money is not touched",
     "unreadable_card": "a sealed card number could not be opened: its reversal cannot be built",
 })
 

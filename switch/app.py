@@ -13,6 +13,7 @@ import asyncpg
 from switch import database, logs, metrics
 from switch.alerts import Alerts
 from switch.api.application import application
+from switch.api.bank_accounts import AGREE
 from switch.api.download import Places
 from switch.api.edge import StraightWay
 from switch.api.reconciliation import RESOLVE as RESOLVE_EXCEPTION
@@ -29,6 +30,12 @@ from switch.links import Link
 from switch.links.numbering import Numbers
 from switch.merchants.approvals import Approvals
 from switch.merchants.onboarding import Onboarding
+from switch.notices import tell
+from switch.notices.delivery import Sender
+from switch.notices.endpoints import Endpoints
+from switch.notices.post import Post, Resolver
+from switch.notices.subscribed import Subscribed
+from switch.notices.sweep import Sweep
 from switch.payments import timers
 from switch.payments.admission import Admission
 from switch.payments.authorization import Authorizations
@@ -51,6 +58,8 @@ from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
 from switch.settlement import cutover
 from switch.settlement.arrangements import Arrangements
+from switch.settlement.bank_accounts import BankAccounts, agree
+from switch.settlement.bank_answers import BankAnswers
 from switch.settlement.batches import Batches
 from switch.settlement.cases import Cases
 from switch.settlement.closing import Closing
@@ -64,13 +73,15 @@ from switch.settlement.forwarding import Forwarding
 from switch.settlement.intake import Intake
 from switch.settlement.jobs import Kind, kinds_of
 from switch.settlement.paper import Press
+from switch.settlement.payout_files import PayoutFiles
+from switch.settlement.payouts import Payouts
 from switch.settlement.queue import ROLE as QUEUE_ROLE
 from switch.settlement.runs import Runs
 from switch.settlement.schedules import CutOvers
 from switch.settlement.settlements import Settlements
 
-# Connections: of writes that may wait (operators, cancellations, evidence), of reads, and of what is owed, which waits for neither.
-WRITERS, READERS, OWED = 4, 6, 4
+# Connections: of writes that may wait (operators, cancellations, evidence), of reads, of what is owed, which waits for neither, and of webhooks.
+WRITERS, READERS, OWED, NOTICES = 4, 6, 4, 3
 JOBS = 4  # of background jobs, beside the one of their queue
 DRAIN_MARGIN_S = 5.0
 READY_PROBE_S = 1.0
@@ -119,8 +130,7 @@ class Switch:
         self.writers = await database.pool(self.url, "switch_writer", WRITERS)
         self.readers = await database.pool(self.url, "switch_reader", READERS)
         self.owed = await database.pool(self.url, "switch_writer", OWED)
-        self.alarm, self.books = Alerts(self.owed), History(self.owed)
-        self.history = History(self.readers)
+        self.alarm, self.books, self.history = Alerts(self.owed), History(self.owed), History(self.readers)
         self.desk = Desk(self.history)
         self.numbers = Numbers(self._writer)
         self.journal = Journal(self._journal_connection, lambda outcome: self.doubts.unsure(outcome),
@@ -139,19 +149,15 @@ class Switch:
         self.reversals = Reversals(self._journal_connection, self.directory, self.books, self.vault, self.links, self.alarm, self.may_send)
         self.reservations = Reservations(self._journal_connection, lambda follow_up: self.follow_ups.settle_late(follow_up))
         self.follow_ups = FollowUps(self.authorizations, self.doubts, self.reservations, self.reversals)
-        self.offline = OfflineSales(self.authorizations, self.reservations)
-        self.expiry = Expiry(self.owed)
+        self.offline, self.expiry = OfflineSales(self.authorizations, self.reservations), Expiry(self.owed)
         self.recovery = Recovery(self.owed, self.books, self.authorizations, self.lease)
         self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
-        self.places, self.press = Places(), Press(self.settings.home / "fonts")
-        self.exports = Exports(self._long_reader, self.settings.home / "exports")
-        self.foreman = Foreman(kinds_of(*self._kinds()), lambda role: database.connect(self.url, role),
-                               lambda: database.pool(self.url, "switch_writer", JOBS), schedules=self.settings.schedules)
         self.onboarding = Onboarding(self.writers, self.limits)
+        await self._join_webhooks()
+        self._join_settlement()
         self.resolution = Resolution(self.writers)
-        self._money()
-        self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception})
+        self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception, AGREE: agree})
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
                            folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
                            open_day=self.onboarding.open_business_day)
@@ -166,20 +172,33 @@ class Switch:
         await self.reservations.start()
         self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
                   self.evidence.work(), self.reversals.work(), self.expiry.work(), self._gauge(), self._pulse(), self.undelivered.work(),
-                  self.watch.work(), self._jobs(), self._confirm(), self.runs.work(self.owed),
-                  self.deadlines.work(), self.forwarding.work())
+                  self.watch.work(), self._jobs(), self._confirm(), self.runs.work(self.owed), self.subscribed.work(),
+                  self.sweep.work(), self.sender.work(), self.deadlines.work(), self.forwarding.work())
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
         gc.set_threshold(GC_THRESHOLD, 20, 50)
 
-    def _money(self) -> None:
-        """What comes after the payments: settlement, reconciliation, disputes, batches of terminals."""
-        self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
+    def _join_settlement(self) -> None:
+        self.places, self.press = Places(), Press(self.settings.home / "fonts")
+        self.exports = Exports(self._long_reader, self.settings.home / "exports")
+        self.foreman = Foreman(kinds_of(*self._kinds()), lambda role: database.connect(self.url, role),
+                               lambda: database.pool(self.url, "switch_writer", JOBS), schedules=self.settings.schedules)
         self.intake, self.runs, self.exceptions = Intake(self._writer), Runs(self._writer), Exceptions(self.writers)
-        self.cases, self.docket, self.exhibits = Cases(), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
+        self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
+        self.cases, self.docket, self.exhibits = Cases(tell), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
         self.deadlines, self.batches = Deadlines(self.owed, self.cases), Batches(self.readers, self.writers)
         self.forwarding = Forwarding(self.owed, self.directory, self.links, self.numbers)
+        self.bank_accounts, self.payouts = BankAccounts(self.writers, self.vault), Payouts(self.readers)
+        self.payout_files, self.bank_answers = PayoutFiles(self.writers, self.vault), BankAnswers(self.writers, self.vault)
+
+    async def _join_webhooks(self) -> None:
+        self.notices = await database.pool(self.url, "switch_writer", NOTICES)
+        self.resolver = Resolver()
+        post = Post(self.resolver, self.settings.webhooks_anywhere)
+        self.subscribed = Subscribed(self.notices)
+        self.webhooks, self.sweep = Endpoints(self.writers, self.vault, post, self.subscribed), Sweep(self.notices, self.subscribed)
+        self.sender = Sender(self.notices, self.vault, post, self.subscribed)
 
     def application(self) -> tuple[ASGI, StraightWay]:
         """The HTTP application: the hot route in front, everything else behind it; and the straight way to the hot route."""
@@ -243,6 +262,8 @@ class Switch:
         await self.foreman.stop()
         await self.lines.stop(longest)
         await self.reversals.stop()
+        await self.sender.stop()
+        self.resolver.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.commit_budget_s):
                 await self.reservations.stop()
@@ -261,7 +282,7 @@ class Switch:
         logs.info("stopped")
 
     async def _close_pools(self) -> None:
-        for pool in (self.writers, self.readers, self.owed):
+        for pool in (self.writers, self.readers, self.owed, self.notices):
             with suppress(*database.UNKNOWN):
                 await asyncio.wait_for(pool.close(), 2)
 
@@ -286,7 +307,7 @@ class Switch:
 
     def _kinds(self) -> tuple[Kind, ...]:
         """Every kind of background job that there is."""
-        cut_overs = CutOvers(self._reader, lambda acquirer_id, day: cutover.run(self._writer, acquirer_id, day))
+        cut_overs = CutOvers(self._reader, lambda acquirer_id, day: cutover.run(self._writer, acquirer_id, day, gentle=True))
         housekeeping = Housekeeping(self.exports, lambda: database.connect(self.url, QUEUE_ROLE))
         return (
             Kind("export", "writes a file for a merchant", self.exports.do, limit_s=1800, attempts=3, at_once=2),

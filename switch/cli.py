@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from switch import clearings, contests, cutovers, database, failpoints, inquiries, logs, pricing
+from switch import clearings, contests, cutovers, database, failpoints, inquiries, inspection, logs, paying, pricing
 from switch.api.onboard import shown
 from switch.demo import demo
 from switch.errors import PROBLEMS, Problem, SettingsError, StartError
@@ -62,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     pricing.parsers(verbs)
     contests.parsers(verbs)
     clearings.parsers(verbs)
+    paying.parsers(verbs)
     inquiries.parsers(verbs)
+    inspection.parsers(verbs)
     return parser
 
 
@@ -236,6 +238,7 @@ def _dispatch(options: argparse.Namespace, settings: Settings) -> int:
         "migrate": lambda: _migrate(settings), "postgres": lambda: _postgres(settings),
         "cutover": lambda: _on_database(cutovers.work, options, settings),
         "clearing": lambda: _on_database(clearings.work, options, settings),
+        "payouts": lambda: _on_database(paying.work, options, settings),
         "demo": lambda: demo(settings, say, _address(options.acquirer) if options.acquirer else None, options.once),
         **{verb: lambda: _write_directory(options, settings) for verb in ("onboard", "acquirer", "route")},
     }
@@ -245,6 +248,8 @@ def _dispatch(options: argparse.Namespace, settings: Settings) -> int:
         return pricing.work(options, settings, say)
     if options.verb == "disputes":
         return contests.work(options, settings, say)
+    if options.verb in ("dialect", "message"):
+        return inspection.look(options, say)
     return inquiries.ask(options, settings, say)
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -166,7 +167,7 @@ async def demo(settings: Settings, say: SAY, acquirer: tuple[str, int] | None, o
         async with database_of(settings, say) as (url, alone), _host(settings, acquirer) as (host, port, control):
             say(f"acquirer: {host}:{port}" + (" (the stub)" if control else ""))
             keys = await prepare(settings, url, host, port)
-            switch = Switch(settings, url, alone=alone)
+            switch = Switch(replace(settings, webhooks_anywhere=True), url, alone=alone)  # a receiver on this machine is what one tries first
             await switch.start()
             base = base_url(listening)
             async with serving(switch, listening, settings):

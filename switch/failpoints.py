@@ -16,12 +16,16 @@ from typing import NamedTuple
 NAMES = (
     "claim.before", "t1.before_commit", "t1.after_commit", "send.before", "send.after", "resp.read", "t2.before_commit", "t2.after_commit",
     "reply.before", "reply.after", "rev.queued", "rev.sent", "rev.acked_uncommitted", "recover.row_taken", "lease.renewed", "drain.mid",
+    "webhook.sent",
 )
 # Of a cut-over: before each commit of a step, and after those that are many.
 SETTLEMENT = tuple(f"cutover.{place}" for place in (
     "open", "confirm", "wait", "take", "price", "priced", "price_end", "post", "posted", "post_end", "state", "stated", "release", "state_end"))
 # Of disputes and terminal batches: before the commit.
 CASES = ("keyed.work", "dispute.file", "batch.sent")
+# Of payouts: before a request commits; before a file commits; when the file is written and nobody knows yet that it was sent.
+PAYOUTS = ("payout.requested", "payout.file", "payout.written")
+ALL = (*NAMES, *SETTLEMENT, *CASES, *PAYOUTS)
 HELD_S = 0.05
 ORDER = re.compile(r"(?P<name>[a-z0-9_.]+):(?P<occurrence>[1-9][0-9]{0,5}):(?P<action>kill|stop|raise|sleep=(?P<seconds>[0-9]{1,3}(\.[0-9]{1,3})?))")
 
@@ -56,10 +60,10 @@ def plan(environment: Mapping[str, str]) -> Plan:
         found = ORDER.fullmatch(part)
         if part.startswith("record:") and len(part) > len("record:"):
             record = part.removeprefix("record:")
-        elif found is not None and found["name"] in (*NAMES, *SETTLEMENT, *CASES):
+        elif found is not None and found["name"] in ALL:
             orders.append(Order(found["name"], int(found["occurrence"]), found["action"].partition("=")[0], float(found["seconds"] or 0)))
         else:
-            names = ", ".join((*NAMES, *SETTLEMENT, *CASES))
+            names = ", ".join(ALL)
             return Plan(fault=f"SWITCH_FAILPOINT must be name:occurrence:action or record:FILE; names are: {names}")
     return Plan(tuple(orders), record)
 
@@ -74,7 +78,7 @@ def armed(wanted: Plan) -> Callable[[str], None]:
     record = os.open(wanted.record, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600) if wanted.record else None
 
     def pass_by(name: str) -> None:
-        assert name in (*NAMES, *SETTLEMENT, *CASES), name
+        assert name in ALL, name
         passed[name] += 1
         if record is not None:
             os.write(record, f"{name}\n".encode())

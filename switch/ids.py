@@ -11,8 +11,10 @@ PREFIXES = {
     "job": "job_", "export": "exp_",
     "settlement": "set_", "transfer": "tfr_", "account": "acc_", "hold": "hld_", "payout": "pay_",
     "dispute": "dsp_", "dispute_file": "dsf_", "notice_file": "dnf_", "batch": "bat_",
+    "payout_file": "pof_", "bank_answer": "ban_", "bank_account": "bac_",
     "tariff": "tar_", "cost": "cst_",
     "clearing_file": "clf_", "run": "rec_", "exception": "exc_",
+    "webhook": "whk_", "webhook_event": "msg_",
 }
 
 EPOCH, MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)

@@ -35,6 +35,7 @@ def parsers(verbs: Any) -> None:
     unmatched.add_argument("--acquirer", help="acq_...; default: all")
     unmatched.add_argument("--since", help="RFC 3339; default: a day ago")
     unmatched.add_argument("--until", help="RFC 3339; default: now")
+    asking(verbs.add_parser("webhooks", help="endpoints of merchants that fail, or were disabled because they did"))
     kinds = verbs.add_parser("reversals", help="what is owed: list, send again, resolve by hand").add_subparsers(dest="kind", required=True)
     listed = asking(kinds.add_parser("list"))
     listed.add_argument("--state", choices=("open", "parked"))
@@ -123,15 +124,10 @@ def _question(options: argparse.Namespace) -> Question:
             asked = {"acquirer": options.acquirer, "from": options.since, "to": options.until}
             query = "&".join(f"{name}={quoted(value)}" for name, value in asked.items() if value)
             return Question("GET", f"/v1/unmatched-answers/summary?{query}", None, _each(_unmatched))
-        case "reversals", "list":
-            wanted = [f"{name}={quoted(value)}" for name in ("state", "acquirer") if (value := getattr(options, name)) is not None]
-            return Question("GET", "/v1/reversals?" + "&".join(["limit=200", *wanted]), None, _each(_reversal))
-        case "reversals", "retry":
-            return Question("POST", f"/v1/reversals/{quoted(options.transaction)}/retry", {}, lambda body: iter([_reversal(body)]))
+        case "webhooks", _:
+            return Question("GET", "/v1/webhooks?failing=true&limit=200", None, _each(_webhook))
         case "reversals", _:
-            more = {} if options.approved_amount is None else {"approved_amount": options.approved_amount}
-            return Question("POST", f"/v1/reversals/{quoted(options.transaction)}/resolve",
-                            {"resolution": options.resolution, "reason": options.reason, **more}, _asked)
+            return _reversals(options)
         case "reconcile", _:
             return _reconcile(options)
         case "approvals", "list":
@@ -152,6 +148,18 @@ def _question(options: argparse.Namespace) -> Question:
     if options.acquirer is None:
         raise StartError(f"links {options.action} needs the acq_... of the line; `switch links` shows them")
     return Question("POST", f"/v1/links/{quoted(options.acquirer)}/{options.action}", {}, lambda body: iter([_line(body)]))
+
+
+def _reversals(options: argparse.Namespace) -> Question:
+    match options.kind:
+        case "list":
+            wanted = [f"{name}={quoted(value)}" for name in ("state", "acquirer") if (value := getattr(options, name)) is not None]
+            return Question("GET", "/v1/reversals?" + "&".join(["limit=200", *wanted]), None, _each(_reversal))
+        case "retry":
+            return Question("POST", f"/v1/reversals/{quoted(options.transaction)}/retry", {}, lambda body: iter([_reversal(body)]))
+    more = {} if options.approved_amount is None else {"approved_amount": options.approved_amount}
+    return Question("POST", f"/v1/reversals/{quoted(options.transaction)}/resolve",
+                    {"resolution": options.resolution, "reason": options.reason, **more}, _asked)
 
 
 def _reconcile(options: argparse.Namespace) -> Question:
@@ -233,6 +241,11 @@ def _line(line: Any) -> str:
 
 def _unmatched(line: Any) -> str:
     return f"{line['count']:>8}  {line['reason']:<12} field {line['field'] or '-':<4} {line['first_at']} to {line['last_at']}  {line['acquirer']}"
+
+
+def _webhook(row: Any) -> str:
+    why = f"disabled {row['disabled_at']} ({row['disabled_reason']})" if row["disabled_at"] else f"failing since {row['failing_since']}"
+    return f"{row['id']}  {why}  last {row['last_status'] or row['last_fault'] or '-'}  {row['url']}  {row['merchant']}"
 
 
 def _reversal(row: Any) -> str:

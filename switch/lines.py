@@ -52,12 +52,12 @@ class Lines:
 
     async def hang_up(self) -> None:
         """All lines at once: what is in flight is unknown."""
-        for link in self.links.values():
+        for link in list(self.links.values()):
             await link.close()
 
     async def stop(self, longest_s: float) -> None:
         """Signs off and closes. `longest_s`: how long others may wait for what they have handed over."""
-        for link in self.links.values():
+        for link in list(self.links.values()):  # an acquirer may come while one waits here
             await link.drain(longest_s if isinstance(link, SharedLink) else SIGN_OFF_S)
             await link.close()
         await self.holder.close()

@@ -35,6 +35,10 @@ jobs = Counter("switch_jobs", "Background jobs by kind and what happened to them
 job_seconds = Histogram("switch_job_seconds", "One attempt at a background job", ["kind"], buckets=SECONDS, registry=registry)
 jobs_running = Gauge("switch_jobs_running", "Background jobs that this worker runs", registry=registry)
 job_overdue = Gauge("switch_job_overdue_seconds", "For how long the oldest background job that could run has not run", registry=registry)
+webhooks = Counter("switch_webhooks", "Attempts to deliver a webhook, by what came of them", ["event"], registry=registry)
+webhook_seconds = Histogram("switch_webhook_seconds", "From the look-up of a name to the endpoint's answer", buckets=SECONDS, registry=registry)
+webhooks_due = Gauge("switch_webhooks_due", "Deliveries that could be sent now", registry=registry)
+webhooks_failing = Gauge("switch_webhooks_failing", "Endpoints whose last attempt failed", registry=registry)
 directory_version = Gauge("switch_directory_version", "Version of the directory that this worker serves", registry=registry)
 
 
@@ -43,7 +47,8 @@ def exposition() -> bytes:
 
 
 # Gauges that each worker reads from the same database, or from the same directory; every other gauge is a part of the whole.
-SHARED = frozenset({"switch_reversals_open", "switch_in_doubt", "switch_directory_version", "switch_job_overdue_seconds"})
+SHARED = frozenset({"switch_reversals_open", "switch_in_doubt", "switch_directory_version", "switch_job_overdue_seconds", "switch_webhooks_due",
+                    "switch_webhooks_failing"})
 
 Counts = dict[tuple[str, tuple[tuple[str, str], ...]], float]  # by sample and labels
 

@@ -43,3 +43,8 @@ def text(amount: int, currency: str) -> str:
     sign, digits = ("-" if amount < 0 else ""), str(abs(amount)).rjust(exponent + 1, "0")
     whole = digits[: len(digits) - exponent]
     return f"{sign}{whole}.{digits[len(whole):]} {currency}" if exponent else f"{sign}{whole} {currency}"
+
+
+def decimal(amount: int, currency: str) -> str:
+    """A positive amount as files write it: `1050, "CNY"` -> `10.50`."""
+    return text(amount, currency).partition(" ")[0]

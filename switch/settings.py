@@ -10,6 +10,7 @@ from switch.errors import SettingsError
 from switch.logs import LEVELS
 
 WORKERS_MAX = 64
+WEBHOOK_TARGETS = ("public", "any")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Settings:
     admin_port: int  # health and metrics over all workers; 0 = any free one
     schedules: bool  # whether what is due by the calendar is begun by itself
     undelivered_after_s: float  # an approval that could not be delivered and that nobody asks for in this time raises an alert
+    webhooks_anywhere: bool  # webhooks may go to addresses that are not public, and by plain http
 
 
 VARIABLES = {
@@ -37,6 +39,7 @@ VARIABLES = {
     "SWITCH_POSTGRES_BIN": "folder with initdb and postgres", "SWITCH_LOG_LEVEL": " ".join(LEVELS),
     "SWITCH_MAX_CONNECTIONS": "HTTP connections", "SWITCH_COMMIT_BUDGET": "seconds", "SWITCH_SIGN_ON_WAIT": "seconds",
     "SWITCH_HTTP_DEADLINE": "seconds", "SWITCH_UNDELIVERED_AFTER": "seconds", "SWITCH_SCHEDULES": "on or off",
+    "SWITCH_WEBHOOK_TARGETS": " ".join(WEBHOOK_TARGETS),
     "SWITCH_WORKERS": "processes that serve", "SWITCH_ADMIN_PORT": "port of health and metrics over all workers, 0 for any",
     "SWITCH_TESTING": "1 in a test", "SWITCH_FAILPOINT": "name:occurrence:action",
 }
@@ -78,6 +81,9 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     log_level = environment.get("SWITCH_LOG_LEVEL") or "info"
     if log_level not in LEVELS:
         faults.append(f"SWITCH_LOG_LEVEL must be one of: {', '.join(LEVELS)}")
+    targets = environment.get("SWITCH_WEBHOOK_TARGETS") or "public"
+    if targets not in WEBHOOK_TARGETS:
+        faults.append(f"SWITCH_WEBHOOK_TARGETS must be one of: {', '.join(WEBHOOK_TARGETS)}")
     postgres_bin = environment.get("SWITCH_POSTGRES_BIN")
     if postgres_bin and not (Path(postgres_bin) / "initdb").exists():
         faults.append("SWITCH_POSTGRES_BIN must be a folder that holds initdb and postgres")
@@ -99,6 +105,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         admin_port=_whole(environment, "SWITCH_ADMIN_PORT", 0, 0, 65535, faults),
         schedules=environment.get("SWITCH_SCHEDULES") != "off",
         undelivered_after_s=_number(environment, "SWITCH_UNDELIVERED_AFTER", 900, 0.1, 86_400, faults),
+        webhooks_anywhere=targets == "any",
     )
     if environment.get("SWITCH_SCHEDULES", "") not in ("", "on", "off"):
         faults.append("SWITCH_SCHEDULES must be on or off")

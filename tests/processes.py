@@ -211,9 +211,9 @@ def sale(amount: int, **changed: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def stub(folder: Path) -> Iterator[tuple[int, str]]:
+def stub(folder: Path, *options: str) -> Iterator[tuple[int, str]]:
     """An acquirer stub that outlives the switch: its port and control address."""
-    command = (sys.executable, "-m", "acquirer_stubs", "--port", "0", "--control-port", "0", "--book", str(folder / "book.jsonl"))
+    command = (sys.executable, "-m", "acquirer_stubs", "--port", "0", "--control-port", "0", "--book", str(folder / "book.jsonl"), *options)
     process = Process(folder, "stub", command, environment(folder))
     try:
         line = process.first_line()

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from messages.codec import DecodeError, EncodeError, _plan, decode, decode_with_spec, encode
-from messages.dialect import Field, load
+from messages.dialect import load
 from messages.framing import Deframer, frame
+from messages.grammar import Field
 
 DIALECT = load("iso87_ascii")
 PAN = "4111111111111111"

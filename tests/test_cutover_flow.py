@@ -1,5 +1,6 @@
 """The cut-over over PostgreSQL: what of a day is taken, what comes later, what the database refuses, and that any number of runs is one."""
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from datetime import date, timedelta
 from typing import Any
@@ -333,3 +334,19 @@ async def test_whoever_prices_a_refund_is_told_what_was_settled_of_its_sale(till
 
     await till.cut(pricing=Asked())
     assert [(each.amount, each.sale, each.settled) for each in seen] == [(-700, held.transaction_id, Settled(4000, 40, 0, 0, 0, 500))]
+
+
+async def test_whoever_listens_is_told_of_a_settlement_once_and_its_day_is_to_be_reconciled(till: Till) -> None:
+    await till.owner.execute("""INSERT INTO webhook_endpoint (merchant_id, endpoint_id, url, types, secret_sealed, secret_key, since)
+        SELECT merchant_id, gen_random_uuid(), 'https://shop.example/', '{settlement.stated}', '\\x00', 'k', now() - interval '1 day' FROM merchant WHERE merchant_id = $1""", till.merchant)
+    await till.made(amount=1000)
+    await till.cut()
+    await till.cut(DAY)
+    events = await till.owner.fetch("SELECT type, body FROM webhook_event WHERE merchant_id = $1", till.merchant)
+    assert [event["type"] for event in events] == ["settlement.stated"]
+    data = json.loads(events[0]["body"])["data"]
+    assert {name: data[name] for name in ("business_date", "sales", "fees", "net", "currency")} == {
+        "business_date": DAY.isoformat(), "sales": 1000, "fees": 10, "net": 990, "currency": "CNY"}
+    assert await till.owner.fetchval("SELECT count(*) FROM webhook_delivery WHERE merchant_id = $1", till.merchant) == 1
+    asked = await till.owner.fetch("SELECT business_date, cause, state FROM reconciliation_run WHERE acquirer_id = $1", till.acquirer)
+    assert [tuple(run) for run in asked] == [(DAY, "cutover", "due")]

@@ -71,7 +71,7 @@ def test_every_field_of_1987_is_there_and_65_is_not() -> None:
     ],
 )
 def test_field_formats_are_those_of_the_contract(number: str, type_: str, length: int, prefix: int) -> None:
-    assert DIALECT.fields[number][2:] == (type_, length, prefix)
+    assert DIALECT.fields[number][2:5] == (type_, length, prefix)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_reversal_is_closed_only_by_a_code_that_speaks_about_the_undo() -> Non
     ],
 )
 def test_each_verb_has_its_message(verb: str, mti: str, fixed: dict[str, str], required: tuple[str, ...]) -> None:
-    assert DIALECT.messages[verb] == (mti, fixed, required)
+    assert DIALECT.messages[verb] == (mti, fixed, required, {})
 
 
 def test_every_verb_is_in_the_table_above() -> None:

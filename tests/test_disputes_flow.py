@@ -11,6 +11,8 @@ import pytest
 import pytest_asyncio
 
 from switch import database
+from switch.notices.webhooks import TYPES
+from switch.settlement import disputes
 from switch.settlement.cases import Cases
 from switch.settlement.deadlines import Deadlines
 from tests.flows import Shop, new_key, open_shop
@@ -400,3 +402,7 @@ async def test_the_command_line_lists_shows_opens_and_decides(shop: Shop, tmp_pa
     assert "charge_back" in shown and "lose" in shown and "Letter of today" in shown
     refused = await said("decide", ident, "lost")
     assert refused.code == 2 and "409" in refused.err and refused.out == ""
+
+
+def test_every_state_has_an_event_of_its_own() -> None:
+    assert {f"dispute.{state}" for state in (*disputes.STATES, "due")} == {name for name in TYPES if name.startswith("dispute.")}

@@ -66,8 +66,8 @@ def test_any_bytes_have_a_type_or_none(content: bytes) -> None:
 
 def test_a_seal_opens_for_its_own_row_alone(tmp_path: Path) -> None:
     vault = Vault(Keyring.create(tmp_path / "keys.json"))
-    key_id, blob = vault.seal_evidence(PDF, b"row")
-    assert PDF[:20] not in blob and len(blob) == len(PDF) + 28 and vault.open_evidence(key_id, blob, b"row") == PDF
+    key_id, blob = vault.seal_row("evidence", PDF, b"row")
+    assert PDF[:20] not in blob and len(blob) == len(PDF) + 28 and vault.open_row("evidence", key_id, blob, b"row") == PDF
     for wrong in ((key_id, blob, b"other"), (key_id, blob[:-1] + bytes([blob[-1] ^ 1]), b"row"), (key_id, blob[:20], b"row"), ("k9", blob, b"row")):
         with pytest.raises(VaultError):
-            vault.open_evidence(*wrong)
+            vault.open_row("evidence", *wrong)

@@ -80,7 +80,31 @@ def test_any_bytes_leave_at_most_one_frame_waiting(pieces: list[bytes]) -> None:
         assert deframer.pending < 202
 
 
-@pytest.mark.parametrize(("kind", "max_length"), [("ascii4", 4096), ("binary2", 0), ("binary2", 65_536)])
+@pytest.mark.parametrize(("kind", "max_length"), [("ascii9", 4096), ("binary2", 0), ("binary2", 65_536)])
 def test_a_framing_that_cannot_be_is_refused(kind: str, max_length: int) -> None:
     with pytest.raises(ValueError, match="framing"):
         Framing(kind, max_length)
+
+
+@pytest.mark.parametrize(("kind", "head"), [
+    ("binary2", "0003"), ("binary2_own", "0005"), ("binary4", "00000003"), ("ascii4", "30303033"), ("bcd2", "0003"), ("vml", "00030000")])
+def test_each_kind_counts_as_its_hosts_do(kind: str, head: str) -> None:
+    framing = Framing(kind, 2000)
+    assert frame(framing, b"abc") == bytes.fromhex(head) + b"abc"
+    deframer, stream = Deframer(framing), frame(framing, b"abc") * 2 + frame(framing, b"x" * 1234)
+    assert [body for at in range(len(stream)) for body in deframer.feed(stream[at:at + 1])] == [b"abc", b"abc", b"x" * 1234]
+    assert deframer.pending == 0
+
+
+@pytest.mark.parametrize(("kind", "keeping"), [("ascii4", b"0000"), ("vml", b"\0\0\0\0")])
+def test_a_length_of_zero_keeps_a_line_alive_where_it_may(kind: str, keeping: bytes) -> None:
+    framing = Framing(kind, 100)
+    assert Deframer(framing).feed(keeping + frame(framing, b"good") + keeping) == [b"good"]
+
+
+@pytest.mark.parametrize(("kind", "head"), [
+    ("ascii4", b" 003"), ("ascii4", b"+003"), ("ascii4", b"00A3"), ("bcd2", b"\x00\xa3"), ("binary2_own", b"\x00\x01"), ("binary2_own", b"\x00\x02"),
+    ("vml", b"\x00\x03\x00\x01"), ("binary4", b"\x01\x00\x00\x03"), ("bcd2", b"\x00\x00"), ("ascii4", b"9999")])
+def test_what_is_no_length_loses_the_framing(kind: str, head: bytes) -> None:
+    with pytest.raises(FramingError):
+        Deframer(Framing(kind, 100)).feed(head + b"abc")

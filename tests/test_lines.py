@@ -1,10 +1,13 @@
 """Which day a host means that says only month and day; how lines follow the directory is shown by the flows."""
 
 from datetime import date
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
 
 import pytest
 
-from switch.lines import day_meant
+from switch.lines import Lines, day_meant
 
 
 @pytest.mark.parametrize(("today", "month_day", "meant"), [
@@ -18,3 +21,25 @@ from switch.lines import day_meant
 ])
 def test_the_year_is_the_one_that_puts_the_day_nearest(today: date, month_day: str, meant: date | None) -> None:
     assert day_meant(today, month_day) == meant
+
+
+async def test_an_acquirer_that_comes_while_the_lines_are_closed_ends_no_drain() -> None:
+    closed: list[str] = []
+
+    async def nothing(*_: Any) -> None:
+        pass
+
+    def line(name: str) -> Any:
+        async def drain(_: float) -> None:
+            links[UUID(int=len(links) + 1)] = line("late")
+
+        async def close() -> None:
+            closed.append(name)
+
+        return SimpleNamespace(drain=drain, close=close)
+
+    links: dict[UUID, Any] = {}
+    links |= {UUID(int=1): line("first"), UUID(int=2): line("second")}
+    lines: Any = SimpleNamespace(links=links, holder=SimpleNamespace(close=nothing))
+    await Lines.stop(lines, 1.0)
+    assert closed == ["first", "second"]

@@ -443,6 +443,11 @@ number_block        name
 organisation        name
 route               brand
 schema_version      version_num
+bank_account        currency holder key_id sealed last4 bank_code bic country state requested_by approved_by
+bank_answer         format statement name sha256 received_by
+bank_answer_entry   fact currency bank_reference reason
+payout              currency state end_to_end_id reason requested_by
+payout_file         currency format key_id content sha256 state made_by sent_by
 clearing_file         document format institution name received_by dates sha256
 clearing_line         rrn stan terminal acceptor approval_code kind currency reference
 funding_entry         currency
@@ -458,6 +463,10 @@ transaction         idempotency_key currency entry_mode masked_pan brand pan_tok
 transaction         match_key reason advice answer_emv balances request_message answer_message terminal_trace reference
 transaction_event   kind detail
 unmatched_answer    reason field message
+webhook_attempt     fault answer
+webhook_delivery    state last_fault
+webhook_endpoint    url description types state disabled_reason secret_sealed secret_key old_secret_sealed old_secret_key last_fault
+webhook_event       type object body
 worker              host
 """
 HARMLESS = {"uuid", "integer", "bigint", "boolean", "date", "timestamp with time zone", "smallint"}

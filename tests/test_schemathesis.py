@@ -25,21 +25,24 @@ from tests.processes import CARD
 # The switch runs beside the strategies in this process and draws its own jitter: hypothesis takes that for a draw of ours.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module inside strategies")
 EXAMPLES = {GenerationMode.POSITIVE: 10, GenerationMode.NEGATIVE: 6}
-ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "operator", "till"), "onboarding": ("operator", "operator", "till"),
+ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "merchant.one", "operator", "till"), "onboarding": ("operator", "operator", "till"),
          "operations": ("operator", "operator", "merchant.one"), "problems": ("till",), "follow-ups": ("till", "till", "dual", "merchant.one"),
-         "settlement": ("operator", "operator", "merchant.one", "till")}
+         "settlement": ("operator", "operator", "merchant.one", "till"),
+         "webhooks": ("merchant.one", "merchant.one", "operator", "till")}
 # What needs a state that no drawn request brings about: an alert, a parked reversal, somebody's request for approval, terms with room for a tip.
 NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{ident}/retry", "POST /v1/reversals/{ident}/resolve", "POST /v1/approvals/{ident}",
                   "POST /v1/approvals/{ident}/refuse", "POST /v1/authorizations/{authorization}/tips", "POST /v1/advices",
                   # A file that is whole, and an exception that it brings: tests/test_reconciliation_flow.py has them.
                   "POST /v1/clearing-files", "GET /v1/exceptions/{ident}", "POST /v1/exceptions/{ident}/comments", "POST /v1/exceptions/{ident}/assign",
                   "POST /v1/exceptions/{ident}/resolve",
+                  # A payout, its file, and a bank's answer that is whole: tests/test_payouts_flow.py has them.
+                  "GET /v1/payouts/{payout}", "POST /v1/payouts/files", "GET /v1/payouts/files/{file}/content", "POST /v1/payouts/files/{file}/sent", "POST /v1/payouts/answers",
                    "GET /v1/jobs/{ident}", "POST /v1/jobs/{ident}/retry", "POST /v1/jobs/{ident}/cancel"}
 
 
 @pytest_asyncio.fixture(scope="module")
 async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
-    async with open_shop(database_url, tmp_path_factory.mktemp("schemathesis")) as opened:
+    async with open_shop(database_url, tmp_path_factory.mktemp("schemathesis"), SWITCH_WEBHOOK_TARGETS="any") as opened:
         yield opened
 
 
@@ -51,7 +54,11 @@ async def known(shop: Shop) -> dict[str, Any]:
         assert answer.status == 201, answer.raw
         return answer.body["id"]
 
-    await made(f"merchants/{shop.shown('merchant.one')}/tariffs", effective_from="2026-01-01", terms=TERMS)
+    async def hook() -> tuple[str, str]:
+        """An endpoint at which nobody listens, and a delivery to it."""
+        endpoint = (await shop.ask("POST", "/v1/webhooks", {"url": NOWHERE, "types": ["webhook.test"]}, "merchant.one")).body["id"]
+        return endpoint, (await shop.ask("POST", f"/v1/webhooks/{endpoint}/test", {}, "merchant.one")).body["id"]
+
     organisation = await made("organisations", name="Spare")
     merchant = await made("merchants", organisation=organisation, name="Spare", mcc="5812")
     store = await made("stores", merchant=merchant, name="Spare")
@@ -78,17 +85,19 @@ async def known(shop: Shop) -> dict[str, Any]:
             "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
             "routes": await made("routes", acquirer=acquirer, merchant=merchant), "keys": await made("keys", role="terminal", terminal=terminal),
             "settlement": settlement, "calendar": "spare", "hold": held_back.body["id"], "seller": shop.shown("merchant.one"), "export": export,
-            "sales": sales, "held": held, "idempotency_keys": keys}
+            "hooks": [await hook() for _ in range(6)], "sales": sales, "held": held, "idempotency_keys": keys}
 
 
 TERMS = {"name": "Flat", "currency": "*", "rules": [{"name": "All", "price": {"basis_points": 60}}]}
 COSTS = {"name": "Bank", "currency": "*", "rules": [{"name": "All", "interchange": {"basis_points": 35}}]}
+NOWHERE = "http://127.0.0.1:9/"
 NUMBERS = {"card_acceptor_terminal": "S0000001", "card_acceptor": "SPARE0000000001"}
 
 
 def helped(case: Any, known: dict[str, Any], random: Random) -> None:
     """Real ids and sound values in places where text that is drawn at random would never get past the first check."""
     kind = case.operation.path.split("/")[2] if case.operation.path.startswith("/v1/") else ""
+    hook, event = random.choice(known["hooks"][:2] if case.method == "DELETE" else known["hooks"][2:])
     for name in case.path_parameters or {}:
         if name in ("authorization", "transaction"):
             case.path_parameters[name] = random.choice(known["held" if case.method == "POST" and not case.operation.path.endswith("/reversals") else "sales"])
@@ -96,6 +105,8 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
             case.path_parameters[name] = known[kind]
         elif name in ("acquirer", "merchant", "settlement", "export", "hold", "calendar"):
             case.path_parameters[name] = known[name]
+        elif name in ("webhook", "event"):
+            case.path_parameters[name] = hook if name == "webhook" else event
         elif name == "code":
             case.path_parameters[name] = random.choice(["invalid", "not_found"])
     asked_soundly(case, kind, known, random)
@@ -117,7 +128,7 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
 def asked_soundly(case: Any, kind: str, known: dict[str, Any], random: Random) -> None:
     if "idempotency_key" in (case.query or {}):
         case.query["idempotency_key"] = random.choice(known["idempotency_keys"])
-    for name in ("after", "store", "terminal", "acquirer", "from", "to", "date", "business_date"):
+    for name in ("after", "store", "terminal", "acquirer", "from", "to", "date", "business_date", "on", "file"):
         if case.operation.path != "/v1/reconciliations/totals":
             (case.query or {}).pop(name, None)
     if case.operation.path == "/v1/reconciliations/totals" and "acquirer" in (case.query or {}):
@@ -142,10 +153,16 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
             return random.choice([of_person, {"role": "terminal", "terminal": known["terminal"], "merchant": None, "person": None}])
         case "/v1/acquirers/{acquirer}/cutovers":
             return {"business_date": None}
+        case "/v1/payouts/run":
+            return {"merchant": None, "after": None}
+        case "/v1/merchants/{merchant}/bank-account" | "/v1/payouts/bank-account":
+            return {"iban": "DE89370400440532013000", "account_number": None, "bank_code": None, "bic": None, "holder": "Spare", "country": "DE", "currency": "EUR"}
         case "/v1/calendars/{calendar}":
             return {"exceptions": []}
         case "/v1/terminals":
             return {"numbers": None}
+        case "/v1/webhooks" | "/v1/webhooks/{webhook}":
+            return {"types": ["*"], "description": "spare"} | ({"enabled": True} if "{" in path else {})
         case "/v1/merchants/{ident}" | "/v1/terminals/{ident}":
             return {"status": "suspended"}
         case "/v1/merchants/{merchant}/tariffs" | "/v1/acquirers/{acquirer}/costs":
@@ -185,6 +202,8 @@ def tried(operation: Any, mode: GenerationMode, shop: Shop, known: dict[str, Any
         case.headers["Authorization"] = f"Bearer {shop.keys[random.choice(ROLES[tag])]}"
         if isinstance(case.body, dict) and isinstance(case.body.get("host"), str):
             case.body["host"] = "127.0.0.1"  # nothing of this may leave the machine
+        if isinstance(case.body, dict) and isinstance(case.body.get("url"), str) and 8 <= len(case.body["url"]) <= 500:
+            case.body["url"] = NOWHERE
         response = case.call(base_url=shop.base, session=session)
         statuses.add(response.status_code)
         case.validate_response(response, checks=held)

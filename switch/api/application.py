@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from switch import metrics
 from switch.api import (
     arrangements,
+    bank_accounts,
     batches,
     cutovers,
     dispute_desk,
@@ -23,12 +24,14 @@ from switch.api import (
     merchant,
     offline,
     operator,
+    payouts,
     problems,
     reconciliation,
     resolving,
     settlements,
     tariffs,
     terms,
+    webhooks,
 )
 from switch.api.documented import complete, documented
 from switch.api.download import Places
@@ -41,6 +44,7 @@ from switch.errors import Problem
 from switch.links import Link
 from switch.merchants.approvals import Approvals
 from switch.merchants.onboarding import Onboarding
+from switch.notices.endpoints import Endpoints
 from switch.payments.authorization import Authorizations
 from switch.payments.cancellation import Cancellations
 from switch.payments.follow_ups import FollowUps
@@ -50,6 +54,8 @@ from switch.payments.resolution import Resolution
 from switch.payments.undelivered import Undelivered
 from switch.security.vault import Vault
 from switch.settlement.arrangements import Arrangements
+from switch.settlement.bank_accounts import BankAccounts
+from switch.settlement.bank_answers import BankAnswers
 from switch.settlement.batches import Batches
 from switch.settlement.cases import Cases
 from switch.settlement.closing import Closing
@@ -60,6 +66,8 @@ from switch.settlement.exports import Connect, Exports
 from switch.settlement.forwarding import Forwarding
 from switch.settlement.intake import Intake
 from switch.settlement.paper import Press
+from switch.settlement.payout_files import PayoutFiles
+from switch.settlement.payouts import Payouts
 from switch.settlement.runs import Runs
 from switch.settlement.settlements import Settlements
 
@@ -86,6 +94,7 @@ class Parts(Protocol):
     intake: Intake
     runs: Runs
     exceptions: Exceptions
+    webhooks: Endpoints
     links: dict[UUID, Link]
     writers: Pool
     readers: Pool
@@ -100,6 +109,10 @@ class Parts(Protocol):
     exhibits: Exhibits
     batches: Batches
     forwarding: Forwarding
+    bank_accounts: BankAccounts
+    bank_answers: BankAnswers
+    payout_files: PayoutFiles
+    payouts: Payouts
 
     def admit(self) -> None: ...
     def reader(self) -> Connect: ...
@@ -144,9 +157,12 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(settlements.router(parts, caller_of))
     app.include_router(cutovers.router(parts, caller_of))
     app.include_router(arrangements.router(parts, caller_of))
+    app.include_router(webhooks.router(parts, caller_of))
     app.include_router(disputes.router(parts, caller_of))
     app.include_router(dispute_desk.router(parts, caller_of))
     app.include_router(batches.router(parts, caller_of))
+    app.include_router(bank_accounts.router(parts, caller_of))
+    app.include_router(payouts.router(parts, caller_of))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -169,7 +185,8 @@ def application(parts: Parts) -> FastAPI:
 
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
                    *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
-                   *exports.MODELS, *arrangements.MODELS, *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS])
+                   *exports.MODELS, *arrangements.MODELS, *webhooks.MODELS,
+                   *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS])
     return app
 
 

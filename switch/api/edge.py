@@ -42,7 +42,7 @@ BETWEEN, HEAD, BODY = range(3)  # where in a request the parser is; an enum woul
 
 LARGE_BODIES = frozenset({b"/v1/fees/estimates"})
 # POST here is read as it comes.
-UPLOADS = frozenset({b"/v1/clearing-files", b"/v1/dispute-notices"})
+UPLOADS = frozenset({b"/v1/clearing-files", b"/v1/dispute-notices", b"/v1/payouts/answers"})
 EVIDENCE = re.compile(rb"/v1/disputes/[0-9a-z_-]{1,64}/evidence")
 WHOLE_ANSWER = "switch.whole_answer"
 

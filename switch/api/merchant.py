@@ -13,7 +13,7 @@ from starlette.responses import Response
 from switch.api import answers, story
 from switch.api.documented import documented
 from switch.api.download import Download, Places, books
-from switch.api.onboard import said
+from switch.api.onboard import Dated, said
 from switch.api.shapes import Burnt, PaymentStatus, Status, Story, TransactionNow, TransactionPage, refused, shaped
 from switch.api.terminal import CancellationRequest, check_content, idempotency_key, model_of, one_of_each, read_body
 from switch.callers import Caller, selling
@@ -131,7 +131,7 @@ def _list(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller]
                 responses=_PAGE_OR_FILE | refused(404))
     async def transactions(
         request: Request,
-        since: Annotated[datetime | None, Query(alias="from")] = None, until: Annotated[datetime | None, Query(alias="to")] = None,
+        since: Annotated[Dated | None, Query(alias="from")] = None, until: Annotated[Dated | None, Query(alias="to")] = None,
         status: Status | None = None, payment_status: PaymentStatus | None = None,
         type_: Annotated[Type | None, Query(alias="type")] = None,
         store: str | None = None, terminal: str | None = None, acquirer: str | None = None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Request
-from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 from starlette.responses import JSONResponse, Response
 
@@ -18,6 +18,8 @@ from switch.ids import PREFIXES, read, show
 from switch.merchants.onboarding import KINDS
 
 RFC3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})", re.ASCII)
+
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 
 
 def _instant(value: Any) -> datetime:
@@ -30,10 +32,18 @@ def _instant(value: Any) -> datetime:
         raise fault from None
 
 
+def _dated(value: Any) -> Any:
+    """A bare number is no time, although it could be read as seconds since 1970."""
+    if isinstance(value, str) and not DATE.match(value):
+        raise PydanticCustomError("instant", "The time must be RFC 3339")
+    return value
+
+
 Codes = Annotated[dict[str, str], Field(max_length=100, description="DE39 of an answered reversal: acknowledged, not_found, retry or park")]
 Ident = Annotated[str, Field(max_length=64)]
 Name = Annotated[str, Field(description="1 to 120 printable characters")]
 Zone = Annotated[str, Field(description="Name of the IANA time zone database")]
+Dated = Annotated[datetime, BeforeValidator(_dated)]
 Instant = Annotated[datetime, PlainValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
 
 

@@ -182,7 +182,7 @@ def _files(routes: APIRouter, operator: Callable[[Request], Any], parts: Parts) 
             acquirer_id = identified("acquirer", acquirer)
             record = await parts.onboarding.get(Acquirer, acquirer_id)
             institutions = [record.institution_code or record.name]
-        row, new = await parts.intake.take(document, acquirer_id, institutions, name, _body(request), _who(caller))
+        row, new = await parts.intake.take(document, acquirer_id, institutions, name, streamed(request), _who(caller))
         parts.runs.asked.set()
         return said(_file(row), 201 if new else 200)
 
@@ -193,7 +193,8 @@ def _files(routes: APIRouter, operator: Callable[[Request], Any], parts: Parts) 
         return _page([_file(row) for row in rows], limit)
 
 
-async def _body(request: Request) -> AsyncIterator[bytes]:
+async def streamed(request: Request) -> AsyncIterator[bytes]:
+    """A body as it comes."""
     try:
         async for chunk in request.stream():
             yield chunk

@@ -40,11 +40,15 @@ EXAMPLES: Mapping[str, dict[str, Any]] = {
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
 
 
+def holds_card_number(text: str) -> bool:
+    return any(luhn_valid(re.sub("[ -]", "", found[0])) for found in DIGITS.finditer(text))
+
+
 def plain_text(text: str) -> str:
     """A reason is shown and stored in clear."""
     if not text.isprintable() or text != text.strip():
         raise PydanticCustomError("reason", "Printable characters, no space at either end")
-    if any(luhn_valid(re.sub("[ -]", "", found[0])) for found in DIGITS.finditer(text)):
+    if holds_card_number(text):
         raise PydanticCustomError("card_number", "The reason must not hold a card number")
     return text
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from switch.api.answers import stamp
-from switch.api.onboard import identified, said
+from switch.api.onboard import Dated, identified, said
 from switch.database import UNKNOWN, Pool
 from switch.errors import Problem
 from switch.ids import show
@@ -19,8 +19,8 @@ SUMS_MAX = 1000
 SUMMED = timedelta(days=1)  # when no `from` is given
 
 Reason = Literal["no_request", "differs", "late", "duplicate", "undecodable", "unknown_mti"]
-From = Annotated[datetime | None, Query(alias="from")]
-To = Annotated[datetime | None, Query(alias="to")]
+From = Annotated[Dated | None, Query(alias="from")]
+To = Annotated[Dated | None, Query(alias="to")]
 
 UNMATCHED = """SELECT unmatched_id, acquirer_id, received_at, reason, field, transaction_id, message FROM history_unmatched
 WHERE ($1::bigint IS NULL OR unmatched_id < $1) AND ($3::uuid IS NULL OR acquirer_id = $3) AND ($4::text IS NULL OR reason = $4)

@@ -8,43 +8,22 @@ comes after a reconnect is still known as late.
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import heapify, heappop, heappush
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from messages.codec import DecodeError, EncodeError, decode, encode
-from messages.dialect import Dialect, answer_fault, answer_mti, differing_field, match_key
+from messages.codec import DecodeError, EncodeError, Rejected, decode, encode
+from messages.dialect import Dialect, answer_fault, differing_field, match_key
 from messages.framing import Deframer, FramingError, frame
 from switch.links import Bounced, Counters, CutOver, Event, LineClosed, LinkSettings, Reply, Settled, Silence, Unmatched
+from switch.links import network as network_rules
+from switch.links.exchange import Exchange, NetworkRequest
 
 ENDED_MAX = 4096  # ended requests that are remembered, to call a late answer late
 PAUSED_NETWORK_FRAMES_MAX = 64  # for a host that sends 0800 but does not read
 EVIDENCE_FIELDS = ("0", "3", "4", "7", "11", "37", "41", "42", "49", "60")  # what is kept of an ended request: no card data
 MONTH_DAY = re.compile("(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])").fullmatch
 ANSWER_FUNCTIONS = "13579"  # third digit of an MTI
-
-
-@dataclass(slots=True, eq=False)
-class Exchange:
-    """One request: waiting while `end` is None, queued while `sent_at` is None too."""
-
-    key: str
-    request: Mapping[str, str] = field(repr=False)
-    token: object
-    send_not_after: float
-    deadline: float
-    payload: bytes = field(default=b"", repr=False)
-    sent_at: datetime | None = None
-    end: str | None = None
-
-
-class NetworkRequest(NamedTuple):
-    """Our own 0800 that waits for its 0810."""
-
-    message: dict[str, str]
-    sent: float
-    deadline: float
 
 
 def backoff_delay(attempt: int, minimum: float, maximum: float, fraction: float) -> float:
@@ -268,6 +247,9 @@ class LinkProtocol:
     def _receive_message(self, payload: bytes, now: float, utc: datetime) -> None:
         try:
             message = decode(self.dialect, payload)
+        except Rejected as reject:
+            self._rejected(reject, utc, len(payload))
+            return
         except DecodeError as fault:
             self._unmatched("undecodable", None, fault.field, None, len(payload), utc)
             return
@@ -281,6 +263,14 @@ class LinkProtocol:
             self._receive_answer(message, now, utc, len(payload))
         else:
             self._unmatched("unknown_mti", message, "0", None, len(payload), utc)
+
+    def _rejected(self, reject: Rejected, utc: datetime, raw_length: int) -> None:
+        """The host did not process a message of ours: evidence, and an answer where the dialect says which."""
+        self._unmatched("undecodable", None, "h", None, raw_length, utc)
+        exchange = self._exchanges.get(match_key(self.dialect, reject.message)) if "0" in reject.message else None
+        answer = network_rules.reject_answer(self.dialect, exchange.request) if exchange is not None and exchange.end is None else None
+        if exchange is not None and exchange.sent_at is not None and answer is not None:
+            self._end(exchange, "answered", Reply(answer, exchange.sent_at, utc), raw_length)
 
     def _receive_answer(self, message: dict[str, str], now: float, utc: datetime, raw_length: int) -> None:
         self.echo_failures = 0
@@ -317,18 +307,17 @@ class LinkProtocol:
         self._events.append(Unmatched(self.acquirer_id, message, reason, number, key, raw_length, utc))
 
     def _receive_network_request(self, message: dict[str, str], now: float, utc: datetime, raw_length: int) -> None:
-        network, code, fault = self.dialect.network, message.get("70", ""), None
-        if code == network["sign_off"] and self.phase == "up":
+        network, code, fault = self.dialect.network, self.dialect.value(message, self.dialect.network_rule.code), None
+        if code == network.get("sign_off") and self.phase == "up":
             self._signed_off("signed off by the host", now)
-        elif code == network["sign_on"] and self.phase == "signed_off":
+        elif code == network.get("sign_on") and self.phase == "signed_off":
             self._sign_on_at = now
-        elif code == network["cut_over"] and MONTH_DAY(message.get("15", "")):
-            self._events.append(CutOver(message["15"]))
-        elif code == network["cut_over"] or code not in network.values():
-            fault = "15" if code == network["cut_over"] else "70"
+        elif code == network.get("cut_over") and MONTH_DAY(message.get("15", "")[-4:]):
+            self._events.append(CutOver(message["15"][-4:]))
+        elif code == network.get("cut_over") or code not in network.values():
+            fault = "15" if code == network.get("cut_over") else self.dialect.network_rule.code
             self._unmatched("unknown_mti", message, fault, None, raw_length, utc)
-        echoed = {number: value for number, value in message.items() if number in ("7", "11", "70")}
-        self._send({"0": answer_mti(message["0"]), **echoed, "39": "30" if fault else "00"})
+        self._send(network_rules.answer(self.dialect, message, fault))
 
     def _receive_network_answer(self, message: dict[str, str], now: float, utc: datetime, raw_length: int) -> None:
         found = next((item for item in self._network.items() if item[1].message["11"] == message.get("11")), None)
@@ -336,10 +325,10 @@ class LinkProtocol:
             self._unmatched("no_request", message, "11", None, raw_length, utc)
             return
         (purpose, request), code = found, message.get("39", "")
-        differing = next((n for n in ("7", "70") if n in message and message[n] != request.message[n]), None)
+        differing = network_rules.differing(self.dialect, request.message, message)
         if differing is not None:
             self._unmatched("no_request", message, differing, None, raw_length, utc)
-        elif purpose == "echo" and code != "00":
+        elif purpose == "echo" and code != self.dialect.network_rule.approved:
             self._network["echo"] = request._replace(sent=now)  # no proof of life: fails when its time is up, unless something else comes
         else:
             del self._network[purpose]
@@ -350,7 +339,7 @@ class LinkProtocol:
             self.echo_failures = 0
         elif purpose == "sign_off":
             self.close("drained", orderly=True)
-        elif code == "00":
+        elif code == self.dialect.network_rule.approved:
             self.phase, self._up_since = "up", now
         else:
             self._signed_off(f"sign-on refused: {code or 'without DE39'}", now)
@@ -370,17 +359,22 @@ class LinkProtocol:
             self.close("echo unanswered")
 
     def _send_sign_on(self, now: float, utc: datetime) -> None:
+        if "sign_on" not in self.dialect.network:
+            self.phase, self._up_since = "up", now
+            return
         self.phase = "signing_on"
         self._send_network("sign_on", now, utc, self.settings.sign_on_timeout)
 
     def _sign_off(self, now: float, utc: datetime) -> None:
-        if self.phase == "up":
+        if self.phase == "up" and "sign_off" in self.dialect.network:
             self.phase = "signing_off"
             self._send_network("sign_off", now, utc, self.settings.sign_on_timeout)
         elif self.phase != "signing_off":
             self.close("drained", orderly=True)
 
     def _send_network(self, purpose: str, now: float, utc: datetime, timeout: float) -> None:
+        if purpose not in self.dialect.network:  # an echo that this host does not know
+            return
         stan = self._next_stan()
         if stan is None:  # no number is left: sign on later, echo at the next tick, leave without a sign-off
             if purpose == "sign_on":
@@ -388,7 +382,7 @@ class LinkProtocol:
             elif purpose == "sign_off":
                 self.close("drained", orderly=True)
             return
-        message = {"0": "0800", "7": f"{utc:%m%d%H%M%S}", "11": stan, "70": self.dialect.network[purpose]}
+        message = network_rules.asking(self.dialect, purpose, stan, utc)
         self._network[purpose] = NetworkRequest(message, now, now + timeout)
         self._send(message)
 

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 from zoneinfo import available_timezones
 
-from messages.dialect import REVERSAL_OUTCOMES
+from messages.grammar import REVERSAL_OUTCOMES
 from switch.errors import Problem
 
 _CODE = re.compile("[0-9A-Z]{2}")

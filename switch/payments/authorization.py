@@ -200,7 +200,7 @@ class Authorizations:
             pan_token_key=self.vault.token_key_id, pan_sealed=sealed, pan_key=pan_key, pan_sealed_on=today,
             card_sequence_number=order.sequence_number, emv=order.emv.stored if order.emv else None,
             mti=rule.mti, processing_code=rule.fixed["3"], stan=stan, transmitted_at=de7(received_at), local_time=hhmmss(wall),
-            local_date=mmdd(wall), pos_entry_mode=translation.entry_mode(order, acquirer.dialect), pos_condition=rule.fixed["25"], rrn=rrn,
+            local_date=mmdd(wall), pos_entry_mode=translation.entry_mode(order, acquirer.dialect), pos_condition=rule.fixed.get("25", "00"), rrn=rrn,
             card_acceptor_terminal=terminal_number, card_acceptor=acceptor, mcc=seller.merchant.mcc, match_key="",
             received_at=received_at, send_not_after=received_at + timedelta(seconds=send_within(acquirer.answer_timeout_s)),
             respond_by=received_at + timedelta(seconds=acquirer.answer_timeout_s), request_message="",
@@ -251,12 +251,11 @@ class Authorizations:
         return Outcome(transaction, from_state, duty, created, created_duty)
 
     async def _reversal_duty(self, transaction: Transaction, acquirer: Acquirer, event: Event, now: datetime) -> Duty:
-        stan = await self.numbers.stan_soon(acquirer.acquirer_id)
+        borrowed = acquirer.dialect.reversal_stan == "original"
+        stan = transaction.stan if borrowed else await self.numbers.stan_soon(acquirer.acquirer_id)
         earliest = first_attempt_at(now, transaction.send_not_after, acquirer.reversal_grace_s, transaction.answered_at is not None)
         return Duty(transaction.merchant_id, transaction.transaction_id, acquirer.acquirer_id, "reversal", event.value, stan, de7(now),
-                    match_key(acquirer.dialect, {"0": acquirer.dialect.messages["reversal"].mti, "7": de7(now), "11": stan,
-                                                 "37": transaction.rrn, "41": transaction.card_acceptor_terminal,
-                                                 "42": transaction.card_acceptor}), earliest)
+                    translation.reversal_key(transaction, acquirer.dialect, stan, de7(now)), earliest)
 
     async def _capture(self, original: Transaction, acquirer: Acquirer, now: datetime) -> tuple[Intent, Duty]:
         """The advice that captures a dual-message sale: a transaction of its own, owed by the commit that approves the sale."""
@@ -267,12 +266,12 @@ class Authorizations:
         row = replace(
             original, transaction_id=identity, type="capture", exchange="advice", original_id=original.transaction_id, idempotency_key=None,
             amount=original.approved_amount, tip_amount=0, cashback_amount=0, mti=rule.mti, processing_code=rule.fixed["3"],
-            pos_condition=rule.fixed["25"], stan=stan, rrn=rrn, transmitted_at=de7(now), received_at=now, send_not_after=now, respond_by=now,
-            request_message="{}", business_date=acquirer.business_date, state=SENT, version=1, match_key="",
+            pos_condition=rule.fixed.get("25", "00"), stan=stan, rrn=rrn, transmitted_at=de7(now), received_at=now, send_not_after=now,
+            respond_by=now, request_message="{}", business_date=acquirer.business_date, state=SENT, version=1, match_key="",
             pan_sealed=b"", terminal_trace=None, same_trace=None)
         pan, expiry = self.vault.open(original.pan_key, original.pan_sealed, original.transaction_id.bytes, original.pan_sealed_on)
         row.pan_key, row.pan_sealed = self.vault.seal(pan, expiry, identity.bytes, row.pan_sealed_on)
-        message = translation.follow_up(row, original, acquirer.dialect, pan, expiry)
+        message = translation.follow_up(row, original, acquirer.dialect, pan, expiry, acquirer.institution_code)
         row.match_key = match_key(acquirer.dialect, message)
         row.request_message = translation.masked(acquirer.dialect, message)
         return (Intent(row, "captures", b"", False),

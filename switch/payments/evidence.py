@@ -26,6 +26,8 @@ QUEUE_MAX = 1000
 RECORD = """INSERT INTO unmatched_answer (acquirer_id, received_at, reason, field, transaction_id, message)
 VALUES ($1, $2, $3, $4, $5, $6::jsonb)"""
 FIND = "SELECT transaction_id FROM transaction WHERE acquirer_id = $1 AND rrn = $2 ORDER BY business_date DESC LIMIT 4"
+# Where the host gives DE37: its answer is found by the key of what is still open.
+FIND_OPEN = "SELECT transaction_id FROM transaction WHERE acquirer_id = $1 AND match_key = $2 AND state IN ('SENT', 'REVERSING')"
 EVENT = "INSERT INTO transaction_event (merchant_id, transaction_id, kind, detail) VALUES ($1, $2, $3, $4::jsonb)"
 # An approval that comes while its reversal waits: what "not found" had proven is proven no more.
 EXPEDITE = """UPDATE duty SET next_attempt_at = least(next_attempt_at, now()), not_found_at = CASE WHEN $2 THEN NULL ELSE not_found_at END
@@ -74,9 +76,14 @@ class Evidence:
         """The stored request that this message answers: found by RRN, proven by the whole match key. With the field that makes it no answer
         to it, or that differs from the request that it is nearest to: the line that sent it may be another one, or gone."""
         differing = None
-        for row in await self.pool.fetch(FIND, acquirer.acquirer_id, message["37"]) if message.get("37") else ():
+        key = match_key(acquirer.dialect, message)
+        if "37" not in acquirer.dialect.match["*"]:
+            rows = await self.pool.fetch(FIND_OPEN, acquirer.acquirer_id, key)
+        else:
+            rows = await self.pool.fetch(FIND, acquirer.acquirer_id, message["37"]) if message.get("37") else []
+        for row in rows:
             transaction = await self.history.transaction(row[0])
-            if transaction is not None and transaction.match_key == match_key(acquirer.dialect, message):
+            if transaction is not None and transaction.match_key == key:
                 return transaction, answer_fault(acquirer.dialect, request_of(transaction), message)
             if transaction is not None and differing is None and transaction.mti[1] == message["0"][1]:
                 differing = differing_field(acquirer.dialect, request_of(transaction), message)

@@ -136,18 +136,18 @@ class FollowUps:
         identity, now = uuid7(time.time_ns() // 1_000_000, os.urandom(10)), door.received_at
         pan_key, sealed = self.vault.seal(pan, expiry, identity.bytes, now.date())
         store = self.directory.stores.get(original.store_id)
-        wall, rule = now.astimezone(store.zone) if store is not None else now, acquirer.dialect.messages[wanted.type]
+        wall, rule = now.astimezone(store.zone) if store is not None else now, acquirer.dialect.rule(wanted.type, original.type)
         row = replace(
             original, **FRESH | {"original_id": original.transaction_id}, transaction_id=identity, type=wanted.type, exchange=exchange,
             caller=key[1], idempotency_key=key[2], match_key="", request_message="{}", worker_epoch=self.authorizations.worker_epoch,
             business_date=acquirer.business_date, amount=amount,
             tip_amount=amount if wanted.type == "tip" else 0, cashback_amount=0, capture_method=None, partial_approval="refuse",
             pan_key=pan_key, pan_sealed=sealed, pan_sealed_on=now.date(), mti=rule.mti, processing_code=rule.fixed["3"],
-            pos_condition=rule.fixed["25"], stan=stan, rrn=rrn, transmitted_at=de7(now), local_time=hhmmss(wall), local_date=mmdd(wall),
+            pos_condition=rule.fixed.get("25", "00"), stan=stan, rrn=rrn, transmitted_at=de7(now), local_time=hhmmss(wall), local_date=mmdd(wall),
             received_at=now, send_not_after=now + timedelta(seconds=send_within(acquirer.answer_timeout_s)),
             respond_by=now + timedelta(seconds=acquirer.answer_timeout_s), terminal_trace=None, reference=wanted.reference, same_trace=None,
             emv=None)
-        message = translation.follow_up(row, original, acquirer.dialect, pan, expiry)
+        message = translation.follow_up(row, original, acquirer.dialect, pan, expiry, acquirer.institution_code)
         row.match_key = match_key(acquirer.dialect, message)
         row.request_message = translation.masked(acquirer.dialect, message)
         return row, message

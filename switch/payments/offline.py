@@ -35,7 +35,7 @@ class OfflineSales:
         row = self.authorizations.transaction(order, seller, key[2], acquirer, brand, door)
         row.exchange, row.approval_code, row.emv = "advice", approval_code, None
         row.respond_by = row.send_not_after = door.received_at  # nobody waits for its answer
-        message = translation.follow_up(row, None, acquirer.dialect, order.pan, order.expiry)
+        message = translation.follow_up(row, None, acquirer.dialect, order.pan, order.expiry, acquirer.institution_code)
         row.match_key = match_key(acquirer.dialect, message)
         row.request_message = translation.masked(acquirer.dialect, message)
         duty = advice_duty(row, door.received_at, acquirer, False)

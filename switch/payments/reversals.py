@@ -273,10 +273,12 @@ class Reversals:
         """Raises what UNBUILDABLE lists."""
         pan, expiry = self.vault.open(transaction.pan_key, transaction.pan_sealed, transaction.transaction_id.bytes, transaction.pan_sealed_on)
         if taken.kind == "reversal":
-            message = translation.reversal(transaction, acquirer.dialect, pan, expiry, taken.stan, taken.transmitted_at)
+            message = translation.reversal(transaction, acquirer.dialect, pan, expiry, taken.stan, taken.transmitted_at, original,
+                                           acquirer.institution_code)
         else:
-            message = translation.follow_up(transaction, original, acquirer.dialect, pan, expiry)
-        message["0"] = duties.mti_of(message["0"], taken.transmissions)
+            message = translation.follow_up(transaction, original, acquirer.dialect, pan, expiry, acquirer.institution_code)
+        if acquirer.dialect.repeat_mark:
+            message["0"] = duties.mti_of(message["0"], taken.transmissions)
         return message
 
     async def _unbuilt(self, taken: Taken, error: Exception) -> None:

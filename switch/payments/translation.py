@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import orjson
 
-from messages.dialect import Dialect, answer_mti
+from messages.dialect import Dialect, answer_mti, match_key
+from messages.grammar import MessageRule
 from messages.masking import mask
 from messages.tlv import EMV_STORED, TlvError, keep
 from switch.directory import Acquirer, Merchant, Store
@@ -80,9 +81,14 @@ def fault(order: Order, dialect: Dialect, message_mode: str) -> str | None:
         return "capture_method manual needs a dual-message acquirer"
     if order.capture_method == "automatic" and order.type == "preauthorization":
         return "a preauthorization is captured by hand: capture_method automatic is not possible"
+    if (order.capture_method == "automatic" and message_mode == "dual" and "capture" not in dialect.messages
+            and order.type in ("purchase", "cash_advance")):
+        return "this acquirer captures by file: capture_method automatic is not possible"
     if order.entry_mode not in dialect.entry_modes:
         return f"entry mode {order.entry_mode} is not offered by this acquirer"
-    if order.pin_block is not None and len(order.pin_block.reveal()) != dialect.fields["52"].length:
+    if order.type == "refund" and any("{original_" in template for template in dialect.messages["refund"].composed.values()):
+        return "this acquirer takes a refund only with its sale"
+    if order.pin_block is not None and ("52" not in dialect.fields or len(order.pin_block.reveal()) != dialect.fields["52"].length):
         return "this acquirer takes PIN blocks of 8 bytes (iso0) only"
     return None
 
@@ -127,7 +133,45 @@ def request(order: Order, transaction: Transaction, acquirer: Acquirer, merchant
     for number, value in optional.items():
         if value is not None:
             message[number] = value
-    return message
+    dialect = acquirer.dialect
+    if dialect.house:
+        return message
+    rule = dialect.said_by(transaction.type, transaction.mti, transaction.processing_code, transaction.pos_condition)
+    return _said(dialect, rule, message, _names(transaction, None, dialect, acquirer.institution_code))
+
+
+def _said(dialect: Dialect, rule: MessageRule, message: dict[str, str], names: Mapping[str, str]) -> dict[str, str]:
+    """A message of the house as a dialect says it: what it does not know left out, what it has of its own made from its templates."""
+    said = {number: value for number, value in message.items() if number not in dialect.omitted}
+    if "55" in said and dialect.icc_dataset is not None:
+        said["55"] = f"{dialect.icc_dataset}{len(said['55']) // 2:04X}{said['55']}"
+    said["22"] = dialect.entry_forms.get(said["22"], said["22"])
+    said |= {number: value for number, value in rule.fixed.items() if number not in ("3", "25")}
+    for number, template in (*dialect.composed.items(), *rule.composed.items()):
+        said[number] = template.format_map(names)
+    return said
+
+
+def _names(transaction: Transaction, original: Transaction | None, dialect: Dialect, institution: str | None) -> dict[str, str]:
+    """What templates may name (messages.grammar.NAMES)."""
+    code, of = institution or "", original or transaction
+    return {
+        "mti": transaction.mti, "stan": transaction.stan, "mcc": transaction.mcc, "rrn": transaction.rrn, "amount": f"{transaction.amount:012d}",
+        "processing_code": transaction.processing_code, "transmitted_at": transaction.transmitted_at, "local_time": transaction.local_time,
+        "local_date": transaction.local_date, "local": _local(transaction), "batch": f"{transaction.business_date:%y%m%d}",
+        "approval_code": (of.approval_code or "").ljust(6), "institution": code, "institution_length": f"{len(code):02d}",
+        "original_mti": of.mti, "original_stan": of.stan, "original_transmitted_at": of.transmitted_at, "original_local_time": of.local_time,
+        "original_local_date": of.local_date, "original_local": _local(of), "original_batch": f"{of.business_date:%y%m%d}",
+        "original_amount": f"{of.amount:012d}", "original_rrn": (of.acquirer_rrn or of.rrn).ljust(12)[:12],
+        "original_elements": f"{of.mti}{of.stan}{_local(of)}{len(code):02d}{code}",
+        "reversal_reason": dialect.reversal_reasons.get("unanswered" if transaction.answered_at is None else "answered", ""),
+    }
+
+
+def _local(transaction: Transaction) -> str:
+    """YYMMDDhhmmss at the terminal; near midnight of new year its year is not that of UTC."""
+    turn = {("01", 12): 1, ("12", 1): -1}.get((transaction.local_date[:2], transaction.received_at.month), 0)
+    return f"{(transaction.received_at.year + turn) % 100:02d}{transaction.local_date}{transaction.local_time}"
 
 
 def original_elements(transaction: Transaction) -> str:
@@ -135,10 +179,11 @@ def original_elements(transaction: Transaction) -> str:
     return f"{transaction.mti}{transaction.stan}{transaction.transmitted_at}{'0' * 22}"
 
 
-def reversal(transaction: Transaction, dialect: Dialect, pan: Pan, expiry: str, stan: str, transmitted_at: str) -> dict[str, str]:
-    """The reversal of a stored transaction: from the row alone, without track, PIN or chip data."""
+def reversal(transaction: Transaction, dialect: Dialect, pan: Pan, expiry: str, stan: str, transmitted_at: str,
+             original: Transaction | None = None, institution: str | None = None) -> dict[str, str]:
+    """The reversal of a stored transaction: from the row alone (and that of its original, if it follows one), without track, PIN or chip data."""
     rule = dialect.messages["reversal"]
-    return {
+    message = {
         "0": rule.mti, "2": pan.reveal(), "3": transaction.processing_code, "4": f"{transaction.amount:012d}", "7": transmitted_at,
         "11": stan, "12": transaction.local_time, "13": transaction.local_date, "14": expiry, "18": transaction.mcc,
         "22": transaction.pos_entry_mode, "25": transaction.pos_condition, "37": transaction.rrn,
@@ -146,13 +191,34 @@ def reversal(transaction: Transaction, dialect: Dialect, pan: Pan, expiry: str, 
         "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor, "49": CURRENCIES[transaction.currency][0],
         "90": original_elements(transaction),
     }
+    return message if dialect.house else _undoing(transaction, dialect, message, original, institution)
 
 
-def follow_up(transaction: Transaction, original: Transaction | None, dialect: Dialect, pan: Pan, expiry: str) -> dict[str, str]:
+def _undoing(transaction: Transaction, dialect: Dialect, message: dict[str, str], original: Transaction | None,
+             institution: str | None) -> dict[str, str]:
+    """A reversal as a dialect says it. What it undoes gives it the fields that both carry, as it had them itself."""
+    rule = dialect.messages["reversal"]
+    undone = dialect.said_by(transaction.type, transaction.mti, transaction.processing_code, transaction.pos_condition)
+    said = _said(dialect, rule, message, _names(transaction, None, dialect, institution))
+    own = _names(transaction, original, dialect, institution)
+    return said | {number: template.format_map(own) for number, template in undone.composed.items()
+                   if number in rule.required and number not in rule.composed}
+
+
+def reversal_key(transaction: Transaction, dialect: Dialect, stan: str, transmitted_at: str) -> str:
+    """The match key of a reversal, before its message is made."""
+    message = {"0": dialect.messages["reversal"].mti, "7": transmitted_at, "11": stan, "22": transaction.pos_entry_mode, "37": transaction.rrn,
+               "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor}
+    return match_key(dialect, message if dialect.house else _undoing(transaction, dialect, message, None, None))
+
+
+def follow_up(transaction: Transaction, original: Transaction | None, dialect: Dialect, pan: Pan, expiry: str,
+              institution: str | None = None) -> dict[str, str]:
     """A stored follow-up as its acquirer gets it: DE38 and DE90 of the original where the dialect asks for them; an offline sale has its own
     DE38. From the rows alone, without track, PIN or chip data."""
-    asked, approval_code = dialect.messages[transaction.type].required, (original or transaction).approval_code
-    return {
+    rule = dialect.said_by(transaction.type, transaction.mti, transaction.processing_code, transaction.pos_condition)
+    asked, approval_code = rule.required, (original or transaction).approval_code
+    message = {
         "0": transaction.mti, "2": pan.reveal(), "3": transaction.processing_code, "4": f"{transaction.amount:012d}",
         "7": transaction.transmitted_at, "11": transaction.stan, "12": transaction.local_time, "13": transaction.local_date, "14": expiry,
         "18": transaction.mcc, "22": transaction.pos_entry_mode, "25": transaction.pos_condition, "37": transaction.rrn,
@@ -160,6 +226,7 @@ def follow_up(transaction: Transaction, original: Transaction | None, dialect: D
         "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor, "49": CURRENCIES[transaction.currency][0],
         **({"90": original_elements(original)} if original is not None and "90" in asked else {}),
     }
+    return message if dialect.house else _said(dialect, rule, message, _names(transaction, original, dialect, institution))
 
 
 def masked(dialect: Dialect, message: Mapping[str, str], stored_emv: str | None = None) -> str:
@@ -186,7 +253,14 @@ def verdict(transaction: Transaction, dialect: Dialect, answer: Mapping[str, str
         if transaction.partial_approval == "refuse":
             event = Event.PARTIAL_REFUSED
     return Verdict(event, code, response.reason, response.advice, approved, (answer.get("38") or "").strip() or None,
-                   (answer.get("37") or "").strip() or None, _answer_emv(answer.get("55")), answer.get("54"), masked(dialect, answer))
+                   (answer.get("37") or "").strip() or None, _answer_emv(_chip_data(dialect, answer.get("55"))), answer.get("54"),
+                   masked(dialect, answer))
+
+
+def _chip_data(dialect: Dialect, text: str | None) -> str | None:
+    """DE55 without the head of the dataset that it comes in."""
+    head = dialect.icc_dataset
+    return text if head is None or not text or not text.startswith(head) else text[len(head) + 4:]
 
 
 def _answer_emv(text: str | None) -> str | None:

@@ -26,7 +26,10 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from switch.security.pan import Pan
 
-Purpose = Literal["token", "seal", "fingerprint", "api", "evidence"]
+Purpose = Literal["token", "seal", "fingerprint", "api", "webhook", "evidence", "bank_account", "payout_file"]
+Sealed = Literal["webhook", "evidence", "bank_account", "payout_file"]
+ROW_OF: Mapping[Sealed, bytes] = MappingProxyType({"webhook": b"webhook_endpoint|", "evidence": b"dispute_file|", "bank_account": b"bank_account|",
+                                                   "payout_file": b"payout_file|"})
 
 KEY_BYTES = 32
 NONCE_BYTES = 12  # random: one data key a day stays far below the 2^32 seals of NIST SP 800-38D, 8.3
@@ -223,18 +226,18 @@ class Vault:
         digits, _, expiry = plain.rstrip(b" ").decode().partition("|")
         return Pan(digits), expiry
 
-    def seal_evidence(self, content: bytes, row: bytes) -> tuple[str, bytes]:
-        """The key id and the blob (nonce, AES-256-GCM) of a file, readable only for that row id."""
+    def seal_row(self, purpose: Sealed, content: bytes, row: bytes) -> tuple[str, bytes]:
+        """The key id and the blob (nonce, AES-256-GCM) of what we must be able to use again, readable only for this purpose and row id."""
         key_id, nonce = self.keyring.current, os.urandom(NONCE_BYTES)
-        return key_id, nonce + AESGCM(self.keyring.derive("evidence", key_id)).encrypt(nonce, content, b"dispute_file|" + row)
+        return key_id, nonce + AESGCM(self.keyring.derive(purpose, key_id)).encrypt(nonce, content, ROW_OF[purpose] + row)
 
-    def open_evidence(self, key_id: str, blob: bytes, row: bytes) -> bytes:
+    def open_row(self, purpose: Sealed, key_id: str, blob: bytes, row: bytes) -> bytes:
         """Raises VaultError: key_unknown, seal_truncated, seal_broken."""
         if len(blob) <= NONCE_BYTES + TAG_BYTES:
             raise VaultError("seal_truncated")
-        cipher = AESGCM(self.keyring.derive("evidence", key_id))
+        cipher = AESGCM(self.keyring.derive(purpose, key_id))
         try:
-            return cipher.decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], b"dispute_file|" + row)
+            return cipher.decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], ROW_OF[purpose] + row)
         except InvalidTag:
             raise VaultError("seal_broken") from None
 

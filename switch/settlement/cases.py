@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 
+from switch import notices
 from switch.database import Connection
 from switch.errors import Problem
 from switch.ids import show, uuid7
@@ -29,10 +30,6 @@ CODES: Mapping[str, str] = {"undone_within_captured": "amount_exceeds_disputable
 
 # Tells a merchant in the caller's database transaction: connection, merchant, type, shown id, what it is about.
 Tell = Callable[[Connection, UUID, str, str, Mapping[str, Any]], Awaitable[object]]
-
-
-async def nobody(connection: Connection, merchant_id: UUID, type_: str, object_id: str, data: Mapping[str, Any]) -> None:
-    """Tells nothing."""
 
 
 class Step(NamedTuple):
@@ -77,7 +74,7 @@ FROM directory_acquirer a WHERE a.acquirer_id = $1"""
 class Cases:
     """All of these run in the caller's database transaction. Raises Problem: not_found, dispute_*, amount_exceeds_disputable, conflict, invalid."""
 
-    def __init__(self, tell: Tell = nobody) -> None:
+    def __init__(self, tell: Tell = notices.tell) -> None:
         self.tell = tell
 
     async def notice(self, connection: Connection, acquirer_id: UUID, notice: Notice, by: str, now: datetime) -> tuple[asyncpg.Record, bool]:

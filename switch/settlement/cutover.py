@@ -28,6 +28,7 @@ from switch.settlement.business_days import calendar_of
 from switch.settlement.metering import Metered
 from switch.settlement.posting import post_some, release_reserves, state_some
 from switch.settlement.pricing import Pricing
+from switch.settlement.stated import announce
 from switch.settlement.taking import Batch, Day
 
 STEPS = ("open", "confirm", "wait", "take", "price", "post", "state")
@@ -54,10 +55,6 @@ class Cutover(NamedTuple):
 
 class LostHold(Exception):
     """Another runner has taken this cut-over over; this one stops, and has written nothing since."""
-
-
-async def nobody_told(connection: Connection, rows: Sequence[asyncpg.Record]) -> None:
-    """Of settlements that are stated."""
 
 
 # The oldest day that is not finished: a cut-over that was begun, else the oldest day that is not closed.
@@ -106,7 +103,7 @@ SELECT t.merchant_id, t.transaction_id, t.acquirer_id, t.business_date FROM duty
 ON CONFLICT (merchant_id, transaction_id) DO UPDATE SET settled_on = NULL RETURNING transaction_id"""
 
 
-async def run(connect: Connect, acquirer_id: UUID, business_date: date | None = None, *, pricing: Pricing | None = None, told: Told = nobody_told,
+async def run(connect: Connect, acquirer_id: UUID, business_date: date | None = None, *, pricing: Pricing | None = None, told: Told = announce,
               grace_s: float = GRACE_S, wait_s: float | None = None, confirm_s: float = CONFIRM_S, gentle: bool = False) -> Cutover:
     """Runs the cut-over of a business date, by default the oldest that is not finished, to its end or to where it must wait.
 

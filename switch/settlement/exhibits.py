@@ -80,7 +80,7 @@ class Exhibits:
         if await connection.fetchval(COUNT, dispute_id) >= FILES_MAX:
             raise Problem("evidence_refused", f"A dispute has at most {FILES_MAX} files.")
         file_id = uuid7(time.time_ns() // 1_000_000, os.urandom(10))
-        key_id, sealed = self.vault.seal_evidence(content, file_id.bytes)
+        key_id, sealed = self.vault.seal_row("evidence", content, file_id.bytes)
         added = await connection.fetchrow(ADD, row["merchant_id"], file_id, dispute_id, name, media_type, len(content), digest, key_id, sealed, by)
         assert added is not None
         return added
@@ -94,7 +94,7 @@ class Exhibits:
         if row is None:
             raise Problem("not_found")
         try:
-            content = self.vault.open_evidence(row["key_id"], row["sealed"], row["file_id"].bytes)
+            content = self.vault.open_row("evidence", row["key_id"], row["sealed"], row["file_id"].bytes)
         except VaultError as error:
             raise Problem("not_ready", f"The file cannot be opened ({error.code}); tell the operator.") from None
         return row, content

@@ -29,6 +29,33 @@ def payable(balance: int, not_due: int, minimum: int, held: bool) -> Payable:
     return Payable(free)
 
 
+# Why nothing, or not all, is paid; the last two are of the way, not of the money.
+WORDS = {
+    "": "paid", "on_hold": "all payouts are on hold until a person releases them", "negative_carried": "more is owed than was earned; it is carried",
+    "nothing_due": "nothing is due today", "below_minimum": "less than the minimum payout; it is carried until it has grown",
+    "no_bank_account": "no bank account is agreed for this currency", "account_suspended": "a payout to this bank account came back; agree it anew",
+}
+
+
+class Shares(NamedTuple):
+    """Of what is due today: `paid` and `carried` are together `due`, which may be negative."""
+
+    due: int
+    paid: int
+    carried: int
+    reason: str
+
+
+def shares(balance: int, not_due: int, minimum: int, held: bool, account: str | None) -> Shares:
+    """What `payable` says, when there is where to: `account` is the state of the bank account, None without one."""
+    due, found = balance - max(0, not_due), payable(balance, not_due, minimum, held)
+    reason = found.reason
+    if found.amount and account != "active":
+        reason = "no_bank_account" if account is None else "account_suspended"
+    paid = 0 if reason else found.amount
+    return Shares(due, paid, due - paid, reason)
+
+
 def half_even(amount: int, basis_points: int) -> int:
     """A part of an amount, rounded half to even."""
     whole, rest = divmod(amount * basis_points, BASIS)

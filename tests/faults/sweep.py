@@ -4,6 +4,7 @@
 """
 
 import argparse
+import asyncio
 import json
 import random
 import shutil
@@ -18,7 +19,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from switch import database
 from switch.failpoints import NAMES
+from switch.notices.endpoints import Endpoints
+from switch.notices.post import Post, Resolver
+from switch.notices.subscribed import Subscribed
+from switch.security.vault import Keyring, Vault
 from tests.faults import books
 from tests.faults.stage import ACQUIRERS, Keys, Server, Stub, Timers, free_port, furnish, new_database, postgres, sql, until
 from tests.faults.tills import Till, together
@@ -29,9 +35,13 @@ SILENT, CANCELLED = 2600, 3300  # amounts whose message the host never answers; 
 REST_S, SWEPT_S = 40.0, 1.3  # until every reversal is answered; longer than recovery's own pause
 AT_ONCE = 4
 KILLED = -signal.SIGKILL
+NOWHERE, TOLD_S = "http://127.0.0.1:9/", 20.0
 LEFT = "left-by-a-dead-worker-1"
 
 SET_PORT = "UPDATE acquirer_line SET port = $2 WHERE acquirer_id = (SELECT acquirer_id FROM acquirer WHERE name = $1)"
+# Every sale that was decided or undone makes its event, whoever died meanwhile.
+UNTOLD = """SELECT t.transaction_id FROM transaction t WHERE (t.outcome IS NOT NULL OR t.state = 'REVERSED')
+AND NOT EXISTS (SELECT FROM webhook_event e WHERE e.merchant_id = t.merchant_id AND e.object = 'txn_' || t.transaction_id)"""
 LEASES_OVER = "UPDATE worker SET lease_until = now() - interval '1 minute'"
 
 
@@ -77,7 +87,24 @@ def prepare(cluster_url: str, folder: Path) -> Template:
             each.end()
     assert [row["state"] for row in sql(url, "SELECT state FROM transaction")] == ["SENT"], "no sale was left behind"
     sql(url, LEASES_OVER)
-    return Template(cluster_url, url, folder, keys)
+    template = Template(cluster_url, url, folder, keys)
+    subscribe(template)
+    return template
+
+
+def subscribe(template: Template) -> None:
+    """An endpoint of each merchant at which nobody listens: every event is attempted, and none is ever delivered."""
+    async def run() -> None:
+        pool = await database.pool(template.url, "switch_writer", 1)
+        try:
+            post = Post(Resolver(), anywhere=True)
+            endpoints = Endpoints(pool, Vault(Keyring.create(template.folder / "keys.json")), post, Subscribed(pool))
+            for row in await pool.fetch("SELECT merchant_id FROM merchant"):
+                await endpoints.create(row["merchant_id"], NOWHERE, ["*"], "")
+        finally:
+            await pool.close()
+
+    asyncio.run(run())
 
 
 def tills_of(template: Template, folder: Path, base: str) -> list[Till]:
@@ -121,7 +148,7 @@ def run(template: Template, folder: Path, case: Case | None, patient: bool = Tru
     stubs = {name: Stub(folder, name, free_port()) for name in ACQUIRERS}
     for name, stub in stubs.items():
         sql(url, SET_PORT, name, stub.port)
-    server = Server(folder, "swept", url, failpoint=f"{case}:kill" if case else f"record:{record}")
+    server = Server(folder, "swept", url, failpoint=f"{case}:kill" if case else f"record:{record}", SWITCH_WEBHOOK_TARGETS="any")
     over = threading.Event()
 
     def keep() -> None:
@@ -158,6 +185,8 @@ def finish(server: Server, url: str) -> list[str]:
     """The drain, where the armed life may yet die, and another start, unless there has been one; then recoveries that find nothing to do."""
     server.wait_ready()
     before, found = books.snapshot(url), list[str]()
+    if not until(lambda: not sql(url, UNTOLD), TOLD_S):
+        found.append(f"{len(sql(url, UNTOLD))} transactions were not told")
     if len(server.lives) == 1:
         code = server.process.stop(seconds=60)
         found += [] if code in (0, KILLED) else [f"the drain ended with {code}"]

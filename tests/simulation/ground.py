@@ -27,7 +27,7 @@ PERIODS: dict[tuple[str, str], Any] = {
     ("switch.links.connection", "TICK"): 0.5, ("switch.payments.journal", "TICK_S"): 0.5, ("switch.payments.reversals", "POLL_S"): 0.8,
     ("switch.payments.duties", "PAUSE_MAX_S"): 4.0, ("switch.payments.duties", "NOT_FOUND_SETTLE_S"): 10.0,
     ("switch.payments.reservations", "TICK_S"): 0.5, ("switch.payments.undelivered", "LOOK_S"): 20.0, ("switch.payments.watch", "LOOK_S"): 20.0,
-    ("switch.payments.recovery", "SWEEP_S"): 1.5, ("switch.links.numbering", "STAN_BLOCK"): 20, ("switch.links.numbering", "STANS_READY"): 30, ("switch.links.numbering", "STAN_MAX"): 300,
+    ("switch.payments.recovery", "SWEEP_S"): 1.5, ("switch.notices.subscribed", "LOOK_S"): 20.0, ("switch.links.numbering", "STAN_BLOCK"): 20, ("switch.links.numbering", "STANS_READY"): 30, ("switch.links.numbering", "STAN_MAX"): 300,
     ("switch.links.numbering", "RRN_BLOCK"): 200, ("switch.links.numbering", "RRNS_READY"): 100, ("switch.app", "FIRST_BLOCKS"): 3,
 }
 

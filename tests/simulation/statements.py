@@ -7,6 +7,7 @@ from typing import Any
 
 from switch import alerts, directory
 from switch.links import numbering
+from switch.notices import subscribed
 from switch.payments import cancellation, evidence, expiry, fulfilment, history, journal, recovery, resolution, reversals, undelivered, watch
 from switch.payments.transaction import Transaction
 from switch.settlement import deadlines, forwarding
@@ -579,6 +580,12 @@ def unheard(session: Session, after: timedelta, limit: int) -> Rows:
 def settle(session: Session, merchant_id: Any, key: Any) -> Rows:
     session.put("undelivered", key, {**session.locked("undelivered", key), "settled_at": session.now})
     return []
+
+
+@statement(subscribed.ANY)
+def anybody_told(session: Session) -> Rows:
+    """The shop of the simulation has no webhooks, so neither the sweep over what was decided nor the sender runs."""
+    return [(False,)]
 
 
 @statement(cancellation.BURN)

@@ -1,0 +1,191 @@
+"""How a host hears and speaks: the rules of behaviours.py are said in the elements of 1987, and each dialect is turned into them and back.
+
+`read` gives what was heard as the rules want it; `write` says their answer in the host's own elements, from what came on the wire.
+"""
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from acquirer_stubs import codec
+from acquirer_stubs.codec import FRAME_BYTES_MAX, BadLength, Message, Undecodable
+from acquirer_stubs.forms import ISO93, UNIONPAY, VISA, Table
+
+
+class Heard(NamedTuple):
+    message: Message   # in the elements of 1987
+    wire: Message      # as it came
+    header: bytes = b""
+
+
+class Speech(NamedTuple):
+    read: Callable[[bytes], Heard]
+    write: Callable[[Message, Heard | None], bytes]
+    frame: Callable[[bytes], bytes]
+    split: Callable[[bytes], tuple[list[bytes], bytes]]
+
+
+def read_87(body: bytes) -> Heard:
+    message = codec.decode(body)
+    if message[0][0] != "0":
+        raise Undecodable("MTI: not the version of 1987")
+    return Heard(message, message)
+
+
+def write_87(reply: Message, heard: Heard | None) -> bytes:
+    return codec.encode(reply)
+
+
+# ISO 8583:1993 in ASCII: action codes of three digits, DE12 with its date, DE24 says what is managed, DE56 names the original.
+
+TABLE_93 = Table(ISO93, packed=False)
+FUNCTION_93 = {"801": "001", "802": "002", "831": "301", "821": "201"}
+ACTION_93 = {"00": "000", "08": "001", "10": "002", "85": "000", "01": "107", "05": "100", "51": "116", "54": "101", "55": "117", "61": "121",
+             "91": "907", "96": "909", "94": "913", "25": "914", "12": "902", "30": "904", "40": "115"}
+ACCEPTED_93 = {"4": "400", "8": "800"}  # by class, instead of 000
+
+
+def read_93(body: bytes) -> Heard:
+    wire = TABLE_93.decode(body)
+    if wire[0][0] != "1":
+        raise Undecodable("MTI: not the version of 1993")
+    message: Message = {de: value for de, value in wire.items() if de not in (24, 26, 56)}
+    message[0] = f"0{wire[0][1:3]}{int(wire[0][3]) & 1}"
+    if 12 in wire:  # the clock of the terminal stands for DE7, which DE56 does not have
+        message |= {7: wire[12][2:], 12: wire[12][6:], 13: wire[12][2:6]}
+    if wire[0][1] == "8":
+        message[70] = FUNCTION_93.get(wire.get(24, ""), "999")
+    if 56 in wire:
+        if len(wire[56]) < 22:
+            raise Undecodable("DE56: cut off")
+        message[90] = f"0{wire[56][1:4]}{wire[56][4:10]}{wire[56][12:22]}" + "0" * 22
+    return Heard(dict(sorted(message.items())), wire)
+
+
+def write_93(reply: Message, heard: Heard | None) -> bytes:
+    if heard is None:
+        now = datetime.now(UTC)
+        function = next(code for code, meaning in FUNCTION_93.items() if meaning == reply[70])
+        date: Message = {15: f"{now:%y}{reply[15]}"} if 15 in reply else {}
+        return TABLE_93.encode({0: "1804", 7: reply[7], 11: reply[11], 12: f"{now:%y%m%d%H%M%S}", 24: function, **date})
+    wire = heard.wire
+    own: Message = {de: reply[de] for de in (4, 37, 38, 54) if de in reply}
+    said: Message = {de: wire[de] for de in (2, 3, 7, 11, 12, 32, 41, 42, 49, 24 if wire[0][1] == "8" else 3) if de in wire} | own
+    code = ACTION_93.get(reply[39], reply[39].rjust(3, "9"))
+    said[39] = ACCEPTED_93.get(wire[0][1], code) if code == "000" else code
+    return TABLE_93.encode({0: f"1{reply[0][1:3]}{int(wire[0][3]) & ~1}", **said})
+
+
+def frame_ascii4(body: bytes) -> bytes:
+    return b"%04d" % len(body) + body
+
+
+def split_ascii4(buffer: bytes) -> tuple[list[bytes], bytes]:
+    """As codec.split; a length of zero keeps the line alive."""
+    bodies: list[bytes] = []
+    while len(buffer) >= 4:
+        digits = buffer[:4]
+        if not digits.isdigit() or int(digits) > FRAME_BYTES_MAX:
+            raise BadLength("frame length", bodies)
+        end = 4 + int(digits)
+        if end > len(buffer):
+            break
+        if end > 4:
+            bodies.append(buffer[4:end])
+        buffer = buffer[end:]
+    return bodies, buffer
+
+
+# UnionPay POS: TPDU and header of 6 bytes; batch and trace are what a transaction is known by; DE60 says its kind, DE61 names the original.
+
+TABLE_CUP = Table(UNIONPAY, packed=True)
+HEADER_BYTES = 11
+MANAGED_CUP = {"001": "001", "003": "001", "004": "001", "002": "002", "301": "301"}
+VOIDS_CUP = {"23": "0200", "11": "0100", "21": "0200"}  # DE60.1 -> MTI of what is voided
+FOLLOWS_CUP = VOIDS_CUP | {"20": "0100", "24": "0100", "25": "0200"}
+UNDONE_CUP = {"10": "0100", "11": "0100", "25": "0220"}  # DE60.1 -> MTI of what a 0400 undoes; 0200 for the rest
+
+
+def read_cup(body: bytes) -> Heard:
+    header = body[:HEADER_BYTES]
+    if len(header) < HEADER_BYTES or header[0] != 0x60:
+        raise Undecodable("TPDU")
+    wire = TABLE_CUP.decode(body[HEADER_BYTES:])
+    if wire[0][0] != "0" or len(wire.get(60, "")) < 8 or 11 not in wire:
+        raise Undecodable("MTI, DE11 or DE60")
+    kind, batch = wire[60][:2], wire[60][2:8]
+    message: Message = {de: value for de, value in wire.items() if de not in (60, 61, 39)} | {7: f"{batch}0000", 37: batch + wire[11]}
+    if wire[0][1] == "8":
+        message[70] = MANAGED_CUP.get(wire[60][8:11], "999")
+    elif wire[0][1] == "4":
+        message[90] = f"{UNDONE_CUP.get(kind, '0200')}{wire[11]}{batch}0000" + "0" * 22
+    elif kind in FOLLOWS_CUP and len(wire.get(61, "")) >= 12:
+        message[90] = f"{FOLLOWS_CUP[kind]}{wire[61][6:12]}{wire[61][:6]}0000" + "0" * 22
+    if kind in VOIDS_CUP and wire[0][1] != "4":
+        message[3] = "02" + wire.get(3, "")[2:]
+    return Heard(dict(sorted(message.items())), wire, header)
+
+
+def write_cup(reply: Message, heard: Heard | None) -> bytes:
+    if heard is None:
+        raise Undecodable("this host says nothing unasked")
+    wire, now = heard.wire, datetime.now(UTC)
+    said: Message = {de: wire[de] for de in (2, 3, 4, 11, 25, 41, 42, 49, 60) if de in wire}
+    said |= {de: reply[de] for de in (4, 38, 39, 54) if de in reply and (de != 4 or de in wire)}
+    said |= {12: f"{now:%H%M%S}", 13: f"{now:%m%d}", 15: f"{now:%m%d}", 32: "00010000", 37: reply.get(37, "0" * 12)}
+    swapped = heard.header[:1] + heard.header[3:5] + heard.header[1:3] + heard.header[5:]
+    return swapped + TABLE_CUP.encode({0: reply[0], **said})
+
+
+# Visa BASE I: VIP header of 22 bytes behind a length and two zero bytes, EBCDIC, binary lengths; the elements themselves are those of 1987.
+
+TABLE_VISA = Table(VISA, packed=True, code="cp500", counted=True, right=True)
+VIP_BYTES = 22
+MANAGED_VISA = {"071": "001", "072": "002", "301": "301"}
+
+
+def read_visa(body: bytes) -> Heard:
+    header = body[:VIP_BYTES]
+    if len(header) < VIP_BYTES or header[0] != VIP_BYTES or int.from_bytes(header[3:5], "big") != len(body):
+        raise Undecodable("VIP header")
+    wire = TABLE_VISA.decode(body[VIP_BYTES:])
+    message = {de: value for de, value in wire.items() if de not in (22, 63)}
+    if 70 in wire:
+        message[70] = MANAGED_VISA.get(wire[70], "999")
+    return Heard(message, wire, header)
+
+
+def write_visa(reply: Message, heard: Heard | None) -> bytes:
+    wire: Message = heard.wire if heard is not None else {0: reply[0], 63: "8000000002"}
+    head = heard.header if heard is not None else bytes([VIP_BYTES, 1, 2]) + bytes(VIP_BYTES - 3)
+    said: Message = {de: value for de, value in reply.items() if de in TABLE_VISA.forms} | {63: wire[63]}
+    if 70 in reply:
+        said[70] = wire.get(70) or next(code for code, meaning in MANAGED_VISA.items() if meaning == reply[70])
+    data = TABLE_VISA.encode({0: reply[0], **said})
+    return head[:3] + (VIP_BYTES + len(data)).to_bytes(2, "big") + head[8:11] + head[5:8] + head[11:] + data
+
+
+def frame_vml(body: bytes) -> bytes:
+    return len(body).to_bytes(2, "big") + b"\0\0" + body
+
+
+def split_vml(buffer: bytes) -> tuple[list[bytes], bytes]:
+    """As codec.split."""
+    bodies: list[bytes] = []
+    while len(buffer) >= 4:
+        end = 4 + int.from_bytes(buffer[:2], "big")
+        if buffer[2:4] != b"\0\0" or end > FRAME_BYTES_MAX:
+            raise BadLength("frame length", bodies)
+        if end > len(buffer):
+            break
+        if end > 4:
+            bodies.append(buffer[4:end])
+        buffer = buffer[end:]
+    return bodies, buffer
+
+
+SPEECHES = {
+    "iso87_ascii": Speech(read_87, write_87, codec.frame, codec.split),
+    "iso93_ascii": Speech(read_93, write_93, frame_ascii4, split_ascii4),
+    "visa_base1": Speech(read_visa, write_visa, frame_vml, split_vml),
+    "unionpay_pos": Speech(read_cup, write_cup, codec.frame, codec.split),
+}

@@ -1,0 +1,217 @@
+"""What a dialect's literal is made of: each key with its shape, its default and what it says. docs/dialects.md is written from this file."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from messages.fields import CONTENT
+from messages.framing import KINDS
+from messages.headers import HEADERS
+
+REQUIRED = object()  # the default of a key that must be there
+TEXT_CODES = ("ascii", "latin-1", "cp500", "cp037")
+PREFIXES = (0, 2, 3)
+VERDICTS = frozenset({"approved", "partial", "declined", "doubt"})
+ADVICES = frozenset({"none", "retry_new_key", "other_card", "enter_pin", "call_issuer", "capture_card", "new_payment_allowed"})
+REVERSAL_OUTCOMES = frozenset({"acknowledged", "not_found", "retry", "park"})
+REVERSAL_STANS = ("own", "original")
+REASONS = ("unanswered", "answered")  # why a request is undone: nothing came in time, or an answer that may not stand
+PURPOSES = ("sign_on", "sign_off", "echo", "cut_over")
+
+# What a template such as "22{batch}000" may name. Values are of the row that is said; original_* are of the transaction that it follows or undoes.
+NAMES: Mapping[str, str] = {
+    "mti": "MTI",
+    "stan": "DE11, 6 digits",
+    "mcc": "ISO 18245, 4 digits",
+    "rrn": "our DE37, 12 characters",
+    "amount": "12 digits, minor units",
+    "processing_code": "DE3, 6 digits",
+    "transmitted_at": "DE7, MMDDhhmmss, UTC",
+    "local_time": "hhmmss at the terminal",
+    "local_date": "MMDD at the terminal",
+    "local": "YYMMDDhhmmss at the terminal",
+    "batch": "6 digits: the business date, YYMMDD",
+    "expiry": "YYMM",
+    "approval_code": "DE38, 6 characters, of the original or of an offline sale; blanks without one",
+    "institution": "the acquirer's DE32, or nothing",
+    "institution_length": "its length, 2 digits",
+    "original_mti": "MTI",
+    "original_stan": "DE11",
+    "original_transmitted_at": "DE7",
+    "original_local_time": "hhmmss",
+    "original_local_date": "MMDD",
+    "original_local": "YYMMDDhhmmss",
+    "original_batch": "as batch",
+    "original_amount": "12 digits",
+    "original_rrn": "the DE37 that the host gave, else ours",
+    "reversal_reason": "one of reversal_reasons",
+    "original_elements": "DE56 of 1993: MTI, DE11, DE12, LL and institution of the original",
+}
+
+
+class Coding(NamedTuple):
+    """How parts are written on the wire, unless a field says otherwise."""
+
+    text: str = "ascii"  # an, ans, x+n, and lengths, MTI and bitmaps where they are text: one of TEXT_CODES
+    mti: str = "text"  # text (4 characters), bcd (2 bytes)
+    bitmap: str = "text"  # text (16 upper-case hex characters), binary (8 bytes)
+    digits: str = "text"  # n: text, bcd (two digits per byte)
+    track: str = "text"  # z: text, bcd ('=' leaves as D)
+    binary: str = "text"  # b: text (hex characters, which a length counts), binary (bytes, which a length counts)
+    length: str = "text"  # of variable fields: text, bcd, binary (one byte for a prefix of 2, two for 3)
+    pad: str = "left 0"  # of an odd number of digits in bcd: side and digit
+
+
+CODINGS: Mapping[str, tuple[str, ...]] = {
+    "text": TEXT_CODES, "mti": ("text", "bcd"), "bitmap": ("text", "binary"), "digits": ("text", "bcd"), "track": ("text", "bcd"),
+    "binary": ("text", "binary"), "length": ("text", "bcd", "binary"),
+    "pad": tuple(f"{side} {digit}" for side in ("left", "right") for digit in "0F"),
+}
+
+
+class Field(NamedTuple):
+    """One data element."""
+
+    number: str
+    name: str
+    type: str  # a key of fields.CONTENT
+    length: int  # characters on our side: exact when prefix is 0, else the maximum; hex characters for type b
+    prefix: int  # digits of the length prefix: 0 (fixed), 2 (LLVAR), 3 (LLLVAR)
+    code: str = "ascii"  # a text code, bcd or binary
+    length_code: str = "ascii"  # a text code, bcd or binary
+    pad: str = "left 0"
+
+    def units(self) -> int:
+        """What a length counts: bytes of binary, else characters or digits."""
+        return self.length // 2 if self.code == "binary" else self.length
+
+    def width(self) -> int:
+        """Bytes of the length."""
+        if self.length_code == "binary":
+            return self.prefix // 2 + self.prefix % 2
+        return (self.prefix + 1) // 2 if self.length_code == "bcd" else self.prefix
+
+
+class ResponseCode(NamedTuple):
+    """What a DE39 means for the payment."""
+
+    verdict: str  # approved, partial, declined, doubt
+    reason: str
+    advice: str  # what the terminal should do next: one of ADVICES
+
+
+class MessageRule(NamedTuple):
+    """How one verb is said: its MTI, the fields whose value the verb fixes, those it carries beyond `request_fields`, and its templates."""
+
+    mti: str
+    fixed: Mapping[str, str]
+    required: tuple[str, ...]
+    composed: Mapping[str, str] = {}  # field -> template: see NAMES
+
+
+class NetworkRule(NamedTuple):
+    """How network management is said."""
+
+    mti: str = "0800"
+    code: str = "70"  # the field, or sub-field, whose value is one of `network`
+    composed: Mapping[str, str] = {"7": "{transmitted_at}", "11": "{stan}", "70": "{code}"}
+    echoed: tuple[str, ...] = ("7", "11", "70")  # in an answer of ours, and equal in an answer to us where they are there
+    approved: str = "00"  # DE39
+    refused: str = "30"
+    mtis: Mapping[str, str] = {}  # purpose -> MTI, where it is another one
+
+
+NETWORK_NAMES: Mapping[str, str] = {
+    "code": "of the purpose, from network", "stan": "a new DE11", "transmitted_at": "MMDDhhmmss, UTC", "local_time": "hhmmss, UTC",
+    "local_date": "MMDD, UTC", "local": "YYMMDDhhmmss, UTC", "rrn": "YDDDhh and the DE11",
+}
+
+
+class Key(NamedTuple):
+    """One key of a literal."""
+
+    shape: str
+    default: object
+    says: str
+
+
+KEYS: Mapping[str, Key] = {
+    "name": Key("text", REQUIRED, "The name that settings rows and commands use."),
+    "framing": Key("(kind, bytes)", REQUIRED, "How messages are cut out of the stream, and the most that one may have, its header included."),
+    "header": Key("(kind, hex)", None, "What stands before the MTI, and the one that our requests carry."),
+    "coding": Key("{part: code}", {}, "How parts are written on the wire; see below."),
+    "fixed_bitmap": Key("bool", False, "Two bitmaps always, with bit 1 clear: a quirk of some hosts."),
+    "fields": Key("{number: (name, type, length, prefix[, {option: code}])}", REQUIRED,
+                  "The data elements. Options: code (a text code, bcd, binary), length_code, pad."),
+    "sub_fields": Key("{number: layout}", {}, "How a field is divided; see below."),
+    "match": Key('{class or "*": (number, ...)}', REQUIRED,
+                 "What an answer is matched by, per second digit of the MTI. Sub-fields by position may be named."),
+    "agree": Key("(number, ...)", REQUIRED, "What must be in the answer as it was in the request; DE4 may be less in a partial approval."),
+    "agree_if_present": Key("(number, ...)", REQUIRED, "What must be the same where the answer has it."),
+    "approval_code_required": Key("(MTI, ...)", REQUIRED, "Answers that approve an amount only with DE38."),
+    "approval_code_exempt": Key("(two digits, ...)", REQUIRED, "Starts of DE3 for which they may come without."),
+    "codes": Key("{code: (verdict, reason, advice)}", REQUIRED, "DE39 of requests. A code that is not here is doubt."),
+    "codes_only_for": Key("{code: (two digits, ...)}", REQUIRED, "Codes that hold only for these starts of DE3."),
+    "reversal_codes": Key("{code: outcome}", REQUIRED, "DE39 of reversals. A code that is not here is sent again."),
+    "reversal_first": Key("bool", REQUIRED, "Whether a terminal's open reversal must be done before its next sale."),
+    "reversal_stan": Key(" | ".join(REVERSAL_STANS), "own", "DE11 of a reversal: a number of its own, or that of its original."),
+    "repeat_mark": Key("bool", True, "Whether a repeat says so in its MTI (0421) or is the same message again (0420)."),
+    "reject_code": Key("code", None,
+                       "The DE39 by which a request that came back under a reject header counts as answered; without it, it times out."),
+    "reversal_reasons": Key("{cause: text}", {}, f"What {{reversal_reason}} is for the causes {', '.join(REASONS)}."),
+    "request_fields": Key("(number, ...)", REQUIRED, "What every request carries beside what its verb fixes."),
+    "omitted": Key("(number, ...)", (), "House fields that this dialect never says."),
+    "composed": Key("{number: template}", {}, "Fields of every money message that are made from a template."),
+    "icc_dataset": Key("hex", None, "Identifier of the dataset in which DE55 carries chip data; two bytes of its length stand behind it."),
+    "entry_forms": Key("{three digits: text}", {}, "DE22 as this dialect writes it, by the house form (two digits entry, one PIN)."),
+    "messages": Key("{verb: (MTI, {number: value}, (number, ...)[, {number: template}])}", REQUIRED,
+                    "What is said for each verb. A verb that is not here is not offered."),
+    "network": Key("{purpose: code}", REQUIRED, f"Codes of {', '.join(PURPOSES)}. A purpose that is not here is not done."),
+    "network_rule": Key("{part: value}", {}, "How network management is said; see below."),
+    "entry_modes": Key("{mode: two digits or one}", REQUIRED, "House forms of DE22: two digits per way of reading, one for the PIN."),
+    "never_stored": Key("(number, ...)", REQUIRED, "Written nowhere, in no form."),
+    "shown": Key("text of numbers", REQUIRED, "Shown as they are; every other field is masked by rule or shown by its length."),
+}
+
+
+def page() -> str:
+    """docs/dialects.md, whole."""
+    return "\n".join([
+        "# The grammar of a dialect", "",
+        "Written from the types by `switch dialect grammar`; a test keeps it so. A dialect is one file with one literal, `DIALECT = {...}`, or the",
+        "literal alone. `switch dialect check FILE` reads it without running it and says what is wrong. What a host cannot do is left out.", "",
+        *_table("Keys", ("key", "shape", "default", "says"),
+                [(f"`{name}`", f"`{key.shape}`", _default(key.default), key.says) for name, key in KEYS.items()]),
+        *_table("coding", ("part", "one of", "default"),
+                [(f"`{part}`", " ".join(f"`{code}`" for code in CODINGS[part]), f"`{Coding._field_defaults[part]}`") for part in Coding._fields]),
+        "`text` as the code of a part means the code named by `text`. Lengths count characters of text, digits of bcd, bytes of binary.",
+        "`length` in `fields` counts characters on our side, where binary is hex text.", "",
+        *_table("Content types", ("type", "characters"), [(f"`{name}`", f"`{form}`".replace("|", "\\|")) for name, form in CONTENT.items()]),
+        *_table("Framings", ("kind", "says"), [(f"`{name}`", kind.says) for name, kind in KINDS.items()]),
+        *_table("Headers", ("kind", "says"), [(f"`{name}`", says) for name, says in HEADERS.items()]),
+        *_table("Sub-fields", ("layout", "says"), [(f"`{form}`", says) for form, says in LAYOUTS.items()]),
+        *_table("network_rule", ("part", "default"), [(f"`{part}`", f"`{NetworkRule._field_defaults[part]!r}`") for part in NetworkRule._fields]),
+        *_table("Names in templates", ("name", "value"), [(f"`{{{name}}}`", says) for name, says in NAMES.items()]),
+        *_table("Names in templates of network_rule", ("name", "value"), [(f"`{{{name}}}`", says) for name, says in NETWORK_NAMES.items()]),
+        "Verdicts: " + ", ".join(sorted(VERDICTS)) + ". Advices: " + ", ".join(sorted(ADVICES)) + ". Outcomes of a reversal: "
+        + ", ".join(sorted(REVERSAL_OUTCOMES)) + ".", "",
+    ])
+
+
+LAYOUTS: Mapping[str, str] = {
+    '("positional", ((name, type, length), ...))': "One after the other, fixed lengths; what stands at the end may be absent from some point on.",
+    '("records", digits, ((name, type, length), ...))': "A count of so many digits, then that many records.",
+    '("tlv", tag, length)': "Tags of so many characters, lengths of so many digits, values.",
+    '("ber",)': "BER-TLV (EMV book 3, annex B) in hex.",
+    '("bitmapped", bytes, {bit: (name, code, bytes)})':
+        "Hex of a bitmap of its own, then the parts whose bits are set; codes: bcd, binary, cp500, ascii.",
+    '("by_mti", {start: layout})': "One of several, by how the MTI starts.",
+}
+
+
+def _default(value: object) -> str:
+    return "must be there" if value is REQUIRED else f"`{value!r}`"
+
+
+def _table(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return [f"## {title}", "", *lines, *("| " + " | ".join(cell.replace(" | ", " \\| ") for cell in row) + " |" for row in rows), ""]

@@ -1,0 +1,153 @@
+"""What can be wrong with a dialect, in words that name the part: parts that do not exist, values that cannot be said."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from messages.compiled import LENGTH_MAX
+from messages.fields import CONTENT, check
+from messages.grammar import (
+    ADVICES,
+    CODINGS,
+    KEYS,
+    NAMES,
+    NETWORK_NAMES,
+    PREFIXES,
+    PURPOSES,
+    REASONS,
+    REQUIRED,
+    REVERSAL_OUTCOMES,
+    REVERSAL_STANS,
+    TEXT_CODES,
+    VERDICTS,
+    Coding,
+    Field,
+    NetworkRule,
+)
+
+if TYPE_CHECKING:
+    from messages.dialect import Dialect
+
+FIELD_NUMBERS = frozenset(str(number) for number in range(2, 129)) - {"65"}  # 1 and 65 are the bits of further bitmaps
+TEMPLATE = re.compile(r"(?:[^{}]|\{[a-z_]+\})*").fullmatch
+NAMED = re.compile(r"\{([a-z_]+)\}").findall
+_NONE = Field("", "", "", 0, 0)
+
+
+def key_faults(literal: object) -> list[str]:
+    """Keys that are missing or unknown."""
+    if not isinstance(literal, Mapping):
+        return ["not a mapping of keys"]
+    missing = [f"{name}: missing ({key.shape})" for name, key in KEYS.items() if key.default is REQUIRED and name not in literal]
+    return missing + [f"{name}: unknown key; known: {', '.join(KEYS)}" for name in literal if name not in KEYS] + _part_faults(literal)
+
+
+def _part_faults(literal: Mapping[str, Any]) -> list[str]:
+    coding, rule = literal.get("coding") or {}, literal.get("network_rule") or {}
+    faults = [f"coding: no part {part}; known: {', '.join(Coding._fields)}" for part in coding if part not in Coding._fields]
+    faults += [f"coding: {part} is {code!r}, none of {', '.join(CODINGS[part])}" for part, code in coding.items()
+               if part in CODINGS and code not in CODINGS[part]]
+    return faults + [f"network_rule: no part {part}; known: {', '.join(NetworkRule._fields)}" for part in rule if part not in NetworkRule._fields]
+
+
+def faults(dialect: "Dialect") -> list[str]:
+    """Contradictions within a dialect; those of the field table first, since the others read it."""
+    rules = (_reference_faults, _code_faults, _message_faults, _template_faults, _network_faults)
+    return _field_faults(dialect) or [fault for find in rules for fault in find(dialect)]
+
+
+def _field_faults(dialect: "Dialect") -> list[str]:
+    found = []
+    for field in dialect.fields.values():
+        most = 10**field.prefix - 1 if field.length_code != "binary" else 255 if field.prefix == 2 else LENGTH_MAX
+        if field.number not in FIELD_NUMBERS:
+            found.append(f"field {field.number}: not a number from 2 to 128 (65 is a bitmap)")
+        elif field.type not in CONTENT:
+            found.append(f"field {field.number}: type {field.type} is none of {', '.join(CONTENT)}")
+        elif field.code not in (*TEXT_CODES, "bcd", "binary") or field.length_code not in (*TEXT_CODES, "bcd", "binary"):
+            found.append(f"field {field.number}: code is none of {', '.join(TEXT_CODES)}, bcd, binary")
+        elif field.pad not in CODINGS["pad"]:
+            found.append(f"field {field.number}: pad is none of {', '.join(CODINGS['pad'])}")
+        elif field.prefix not in PREFIXES or not 1 <= field.units() <= (most if field.prefix else 999):
+            found.append(f"field {field.number}: length {field.length} does not fit a prefix of {field.prefix} digits")
+        elif field.type == "b" and field.length % 2:
+            found.append(f"field {field.number}: hex text of odd length")
+        elif (field.code == "binary") != (field.type == "b") and (field.code == "binary" or field.code == "bcd"):
+            found.append(f"field {field.number}: code {field.code} cannot hold type {field.type}")
+        elif field.code == "bcd" and field.type not in ("n", "z"):
+            found.append(f"field {field.number}: code bcd cannot hold type {field.type}")
+    return found
+
+
+def _reference_faults(dialect: "Dialect") -> list[str]:
+    named: dict[str, Iterable[str]] = {
+        "match": [number for numbers in dialect.match.values() for number in numbers if number not in dialect.key_cuts],
+        "agree": dialect.agree,
+        "agree_if_present": dialect.agree_if_present,
+        "request_fields": dialect.request_fields,
+        "sub_fields": dialect.sub_fields,
+        "composed": dialect.composed,
+        "never_stored": dialect.never_stored,
+        "shown": [number for number in dialect.shown if "." not in number],
+    }
+    found = [f"{part}: no field {number}" for part, numbers in named.items() for number in numbers if number not in dialect.fields]
+    if "*" not in dialect.match:
+        found.append('match: no default "*"')
+    # A match key is read back as one text: only fixed fields cannot run into each other.
+    found += [f"match: field {number} is not fixed" for number in named["match"] if dialect.fields.get(number, _NONE).prefix]
+    found += [f"shown: field {number} is never stored" for number in dialect.shown if number.partition(".")[0] in dialect.never_stored]
+    return found + [f"field {number}: card data, so it belongs to never_stored" for number in ("35", "36", "45", "52")
+                    if number in dialect.fields and number not in dialect.never_stored]
+
+
+def _code_faults(dialect: "Dialect") -> list[str]:
+    length = dialect.fields["39"].length if "39" in dialect.fields else 2
+    words = {2: "two", 3: "three"}
+    found = [f"code {code}: not {words.get(length, length)} characters" for code in (*dialect.codes, *dialect.reversal_codes) if len(code) != length]
+    for code, response in dialect.codes.items():
+        if response.verdict not in VERDICTS or response.advice not in ADVICES:
+            found.append(f"code {code}: verdict {response.verdict}, advice {response.advice}")
+    found += [f"codes_only_for: no code {code}" for code in dialect.codes_only_for if code not in dialect.codes]
+    return found + [f"reversal code {code}: {to}" for code, to in dialect.reversal_codes.items() if to not in REVERSAL_OUTCOMES]
+
+
+def _message_faults(dialect: "Dialect") -> list[str]:
+    found = []
+    for verb, rule in dialect.messages.items():
+        if not (len(rule.mti) == 4 and rule.mti.isdecimal()):
+            found.append(f"message {verb}: MTI {rule.mti}")
+        found += [f"message {verb}: no field {number}" for number in (*rule.fixed, *rule.required, *rule.composed) if number not in dialect.fields]
+        for number, value in rule.fixed.items():
+            field = dialect.fields.get(number)
+            if field and not check(field.type, field.length, field.prefix)(value):
+                found.append(f"message {verb}: field {number} cannot be {value}")
+        if rule.mti[1:2] in ("1", "2") and "3" not in rule.fixed:
+            found.append(f"message {verb}: field 3 is not fixed")
+    return found
+
+
+def _template_faults(dialect: "Dialect") -> list[str]:
+    templates = {f"composed {number}": (text, NAMES) for number, text in dialect.composed.items()}
+    for verb, rule in dialect.messages.items():
+        templates |= {f"message {verb}: composed {number}": (text, NAMES) for number, text in rule.composed.items()}
+    templates |= {f"network_rule: composed {number}": (text, NETWORK_NAMES) for number, text in dialect.network_rule.composed.items()}
+    found = [f"{place}: not a template" for place, (text, _) in templates.items() if not TEMPLATE(text)]
+    found += [f"{place}: no name {name}" for place, (text, names) in templates.items() for name in NAMED(text) if name not in names]
+    if dialect.reversal_stan not in REVERSAL_STANS:
+        found.append(f"reversal_stan: none of {', '.join(REVERSAL_STANS)}")
+    found += [f"reversal_reasons: {cause} is none of {', '.join(REASONS)}" for cause in dialect.reversal_reasons if cause not in REASONS]
+    said = "".join(text for text, _ in templates.values())
+    if "{reversal_reason}" in said and set(dialect.reversal_reasons) != set(REASONS):
+        found.append(f"reversal_reasons: {', '.join(REASONS)} must be there, since a template names them")
+    return found
+
+
+def _network_faults(dialect: "Dialect") -> list[str]:
+    rule = dialect.network_rule
+    found = [f"network: {purpose} is none of {', '.join(PURPOSES)}" for purpose in dialect.network if purpose not in PURPOSES]
+    found += [f"network_rule: no field {number}" for number in (*rule.composed, *rule.echoed) if number not in dialect.fields]
+    if rule.code not in dialect.fields and rule.code not in dialect.key_cuts:
+        found.append(f"network_rule: no field {rule.code}")
+    if "11" not in rule.composed:
+        found.append("network_rule: composed has no field 11, by which answers are matched")
+    return found

@@ -1,0 +1,134 @@
+"""Bank accounts over HTTP: asked for by one operator, agreed by another; shown with the last four characters of their numbers."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Protocol
+from uuid import UUID
+
+import asyncpg
+from fastapi import APIRouter, Depends, Request
+from pydantic import AfterValidator, Field
+from starlette.responses import Response
+
+from switch import logs
+from switch.api.answers import stamp
+from switch.api.documented import documented
+from switch.api.onboard import body_of, identified, said
+from switch.api.resolving import EXAMPLES, plain_text, shown_approval
+from switch.api.settlements import whose
+from switch.api.shapes import Shape, refused, shaped
+from switch.api.terminal import Model
+from switch.callers import Caller, require
+from switch.errors import Problem
+from switch.ids import show
+from switch.merchants.approvals import Approvals
+from switch.payments.resolution import Person
+from switch.settlement.bank_accounts import BankAccounts
+from switch.settlement.banking import BankAccount, masked
+
+AGREE = "agree_bank_account"
+EXAMPLE = {"currency": "EUR", "holder": "Harbour Bakery GmbH", "country": "DE", "iban": "DE89370400440532013000", "bic": "COBADEFFXXX",
+           "reason": "Signed letter of 1 March, checked by telephone"}
+
+
+class BankAccountRequest(Model):
+    """`iban`, or `account_number` with the `bank_code` of its country. `country`: of the bank, ISO 3166. What was asked for takes effect when
+    another person has approved it."""
+
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
+    holder: Annotated[str, Field(min_length=1, max_length=70)]
+    country: Annotated[str, Field(pattern="^[A-Z]{2}$")]
+    iban: Annotated[str, Field(min_length=15, max_length=34)] | None = None
+    account_number: Annotated[str, Field(min_length=3, max_length=34)] | None = None
+    bank_code: Annotated[str, Field(min_length=2, max_length=28)] | None = None
+    bic: Annotated[str, Field(min_length=8, max_length=11)] | None = None
+    reason: Annotated[str, Field(min_length=10, max_length=500), AfterValidator(plain_text)]
+
+
+MODELS = (BankAccountRequest,)
+
+
+class ShownBankAccount(Shape):
+    """`suspended`: a payout to it came back; nothing is paid there until it has been agreed anew."""
+
+    id: str
+    merchant: str | None
+    currency: str
+    holder: str
+    number: str
+    iban: bool
+    bank_code: str | None
+    bic: str | None
+    country: str
+    state: Literal["asked", "active", "suspended", "replaced"]
+    requested_by: str
+    approved_by: str | None
+    active_at: str | None
+
+
+class BankAccountList(Shape):
+    items: list[ShownBankAccount]
+
+
+class Parts(Protocol):
+    bank_accounts: BankAccounts
+    approvals: Approvals
+
+
+def _shown(row: asyncpg.Record) -> dict[str, Any]:
+    return {"id": show("bank_account", row["bank_account_id"]), "merchant": show("merchant", row["merchant_id"]) if row["merchant_id"] else None,
+            "number": masked(row["last4"]), "active_at": stamp(row["active_at"]),
+            **{name: row[name] for name in ("currency", "holder", "iban", "bank_code", "bic", "country", "state", "requested_by", "approved_by")}}
+
+
+def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
+    async def operator(request: Request) -> Caller:
+        caller = require(identify(request), "operator")
+        if request.method != "GET":
+            logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
+        return caller
+
+    async def ask(request: Request, merchant_id: UUID | None, caller: Caller) -> Response:
+        wanted = await body_of(request, BankAccountRequest)
+        if (wanted.iban is None) == (wanted.account_number is None):
+            raise Problem("invalid", errors=[{"field": "iban", "rule": "either this or account_number", "type": "rule"}])
+        assert caller.person is not None  # the database holds it for every operator's key
+        account = BankAccount(wanted.holder, wanted.iban or wanted.account_number, wanted.iban is not None, wanted.bank_code, wanted.bic,
+                              wanted.country)
+        row = await parts.bank_accounts.ask(merchant_id, wanted.currency, account, caller.person)
+        whose_ = show("merchant", merchant_id) if merchant_id else "switch"
+        payload = {"bank_account": show("bank_account", row["bank_account_id"]), "currency": wanted.currency, "holder": wanted.holder,
+                   "number": masked(row["last4"]), "bank_code": wanted.bank_code, "bic": wanted.bic, "country": wanted.country}
+        approval = await parts.approvals.request(AGREE, f"{whose_} {wanted.currency}", payload, wanted.reason, Person(caller.person, caller.key_id))
+        return said(shown_approval(approval), 202)
+
+    routes = APIRouter(tags=["settlement"], responses=refused(401, 403, 404, 422, 503))
+    _routes(routes, parts, identify, operator, ask)
+    return routes
+
+
+WAITS: dict[int | str, dict[str, Any]] = {202: {"description": "It waits for a second person", "content": {"application/json": {
+    "example": {**EXAMPLES["approval"], "kind": AGREE, "object": f"mer_{EXAMPLES['approval']['id'][4:]} EUR", "payload": {"number": "****3000"}}}}}}
+
+
+def _routes(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller], operator: Callable[[Request], Any],
+            ask: Callable[[Request, UUID | None, Caller], Any]) -> None:
+    @routes.get("/v1/merchants/{merchant}/bank-account", summary="Where a merchant's payouts go, for each currency",
+                responses=shaped(200, "As agreed now", BankAccountList))
+    async def of_merchant(request: Request, merchant: str) -> Response:
+        identified("merchant", merchant)
+        return said({"items": [_shown(row) for row in await parts.bank_accounts.page(whose(identify(request), merchant))]})
+
+    @routes.put("/v1/merchants/{merchant}/bank-account", summary="Ask a second person to agree where a merchant's payouts go", status_code=202,
+                openapi_extra=documented(BankAccountRequest, EXAMPLE), responses=WAITS | refused(400, 409, 413, 415))
+    async def set_of_merchant(request: Request, merchant: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
+        return await ask(request, identified("merchant", merchant), caller)  # type: ignore[no-any-return]
+
+    @routes.get("/v1/payouts/bank-account", summary="Our accounts, which payouts are paid from", dependencies=[Depends(operator)],
+                responses=shaped(200, "As agreed now", BankAccountList))
+    async def ours() -> Response:
+        return said({"items": [_shown(row) for row in await parts.bank_accounts.page(None)]})
+
+    @routes.put("/v1/payouts/bank-account", summary="Ask a second person to agree which account payouts are paid from", status_code=202,
+                openapi_extra=documented(BankAccountRequest, {**EXAMPLE, "holder": "Payment Service"}), responses=WAITS | refused(400, 409, 413, 415))
+    async def set_ours(request: Request, caller: Annotated[Caller, Depends(operator)]) -> Response:
+        return await ask(request, None, caller)  # type: ignore[no-any-return]

@@ -1,0 +1,38 @@
+"""What is said to manage a line, and what counts as said: built from the dialect alone. Pure: no clock, no state."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from messages.dialect import Dialect, answer_mti
+from messages.headers import answering
+
+
+def asking(dialect: Dialect, purpose: str, stan: str, utc: datetime) -> dict[str, str]:
+    """Our own network message for a purpose that `dialect.network` has."""
+    rule = dialect.network_rule
+    names = {"code": dialect.network[purpose], "stan": stan, "transmitted_at": f"{utc:%m%d%H%M%S}", "local_time": f"{utc:%H%M%S}",
+             "local_date": f"{utc:%m%d}", "local": f"{utc:%y%m%d%H%M%S}", "rrn": f"{utc:%y%j%H}"[1:] + stan}
+    return {"0": rule.mtis.get(purpose, rule.mti), **{number: template.format_map(names) for number, template in rule.composed.items()}}
+
+
+def answer(dialect: Dialect, message: Mapping[str, str], fault: str | None) -> dict[str, str]:
+    """The answer to a host's network message; `fault` is the field that was not understood."""
+    rule = dialect.network_rule
+    said = {"0": answer_mti(message["0"]), **{number: value for number, value in message.items() if number in rule.echoed}}
+    if dialect.header is not None:
+        said["h"] = answering(dialect.header, message["h"])
+    return {**said, "39": rule.refused if fault else rule.approved}
+
+
+def differing(dialect: Dialect, request: Mapping[str, str], message: Mapping[str, str]) -> str | None:
+    """The first echoed field of an answer that is not the request's."""
+    return next((number for number in dialect.network_rule.echoed if number in message and message[number] != request.get(number)), None)
+
+
+def reject_answer(dialect: Dialect, request: Mapping[str, str]) -> dict[str, str] | None:
+    """What a reject header comes to as an answer, where the dialect says so: the host did not process the request."""
+    if dialect.reject_code is None:
+        return None
+    numbers = {*dialect.agree, *dialect.match["*"]}
+    known = {number: value for number, value in request.items() if number in numbers}
+    return {"0": answer_mti(request["0"]), **known, "39": dialect.reject_code}

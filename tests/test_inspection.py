@@ -1,0 +1,127 @@
+"""switch.inspection: dialects are read without being run, messages come and go as hex, and no card data is printed unless it is asked for."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from messages.codec import encode
+from messages.dialect import LITERALS, load
+from messages.framing import frame
+from messages.grammar import page
+from switch.cli import main
+from tests.leak_scan import PANS, PIN_BLOCK, TRACK_TAIL, emv
+
+PAN = PANS[1]
+FULL = {"2": PAN, "14": "3012", "35": f"{PAN}D{TRACK_TAIL}", "52": PIN_BLOCK, "55": emv(PAN).upper()}
+MESSAGES = {
+    "iso87_ascii": {"0": "0200", **FULL, "3": "000000", "4": "000000001000", "11": "000123", "45": "B" + PAN + "^A/B^3012"},
+    "iso93_ascii": {"0": "1200", **FULL, "3": "000000", "4": "000000001000", "11": "000123", "45": "B" + PAN + "^A/B^3012"},
+    "unionpay_pos": {"0": "0320", **FULL, "36": PAN + "D" + TRACK_TAIL, "11": "000125", "48": "01" + "22000123" + "0000" + PAN + "000000012500",
+                     "59": f"A30{len(PAN)}{PAN}", "60": "00261126201", "62": PAN},
+    "visa_base1": {"0": "0100", **{n: v for n, v in FULL.items() if n != "55"}, "55": "01" + f"{len(emv(PAN)) // 2:04X}" + emv(PAN).upper(), "3": "000000",
+                   "4": "000000001000", "11": "000123", "39": "51", "62": "8000000000000000E8"},
+}
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, *words: str) -> tuple[int, str, str]:
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    monkeypatch.setenv("SWITCH_HOME", "unused")
+    code = main(list(words))
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def ordered(message: dict[str, str]) -> dict[str, str]:
+    return dict(sorted(message.items(), key=lambda item: int(item[0])))
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+@pytest.mark.parametrize("kind", ["decode", "explain"])
+def test_nothing_of_a_card_is_printed(name: str, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    data = encode(load(name), ordered(MESSAGES[name]))
+    code, out, err = asked(monkeypatch, capsys, data.hex(), "message", kind, "--dialect", name)
+    assert (code, err) == (0, "")
+    for secret in (PAN, TRACK_TAIL, PIN_BLOCK, PAN[8:-4], PAN.encode().hex().upper(), "3012"):
+        assert secret not in out
+    assert PAN[-4:] in out
+    for end in (len(data) - 3, len(data) // 2):  # cut, so refused: what is said of it shows nothing either
+        code, out, err = asked(monkeypatch, capsys, data[:end].hex(), "message", kind, "--dialect", name)
+        assert code == 2 and out == "" and "field" in err
+        for secret in (PAN, TRACK_TAIL, PIN_BLOCK, PAN[:8]):
+            assert secret not in err
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_what_is_encoded_decodes_to_the_same_when_it_may_be_shown(name: str, monkeypatch: pytest.MonkeyPatch,
+                                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = asked(monkeypatch, capsys, json.dumps(MESSAGES[name]), "message", "encode", "--dialect", name, "--framed")
+    assert (code, err) == (0, "")
+    assert bytes.fromhex(out) == frame(load(name).framing, encode(load(name), ordered(MESSAGES[name])))
+    code, out, _ = asked(monkeypatch, capsys, out, "message", "decode", "--dialect", name, "--framed", "--clear")
+    assert {number: value for number, value in json.loads(out).items() if number != "h"} == MESSAGES[name]
+
+
+def test_parts_are_named_and_codes_are_explained(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    given = {"0": "0210", "11": "000123", "39": "51", "60.1": "22", "60.2": "261126", "60.3": "000"}
+    _, out, _ = asked(monkeypatch, capsys, json.dumps(given), "message", "encode", "--dialect", "unionpay_pos")
+    _, out, _ = asked(monkeypatch, capsys, out, "message", "explain", "--dialect", "unionpay_pos")
+    rows = [line.split() for line in out.splitlines()]
+    assert ["60.2", "batch", "261126"] in rows
+    assert ["39", "response_code", "51", "(declined:", "insufficient_funds)"] in rows
+    assert ["h", "processing_request", "0"] in rows
+
+
+@pytest.mark.parametrize(("kind", "text", "says"), [
+    ("decode", "zz", "not hexadecimal"), ("decode", "00", "field h"), ("encode", "[1]", "JSON object"), ("encode", "{", "not JSON"),
+    ("encode", '{"0": "0200", "2": "41111111111x"}', "field 2: not at most 19"), ("encode", '{"0": "0200", "60.1": "2"}', "sub-field 60.1"),
+    ("encode", '{"0": "0200", "99.1": "2"}', "field ?"), ("encode", '{"11": "000001"}', "field 0: missing"), ("decode", "0" * 200_001, "more than"),
+])
+def test_what_cannot_be_read_is_refused_by_name(kind: str, text: str, says: str, monkeypatch: pytest.MonkeyPatch,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = asked(monkeypatch, capsys, text, "message", kind, "--dialect", "unionpay_pos")
+    assert (code, out) == (2, "")
+    assert says in err
+    assert "41111111111" not in err
+
+
+@pytest.mark.parametrize("name", LITERALS)
+def test_our_own_dialects_pass_the_check(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    file = Path(__file__).parents[1] / "messages" / "dialects" / f"{name}.py"
+    code, out, _ = asked(monkeypatch, capsys, "", "dialect", "check", str(file))
+    assert code == 0
+    assert f"{name}: sound" in out
+
+
+@pytest.mark.parametrize(("text", "code", "says"), [
+    ("DIALECT = {'a': open('x')}", 2, "line 1: not a literal"), ("import os\nDIALECT = {}", 2, "one literal"), ("DIALECT = {", 2, "line 1"),
+    ("OTHER = {}", 2, "must be called DIALECT"), ("DIALECT = {}", 1, "name: missing"), ("['x']", 1, "not a mapping"),
+    ("DIALECT = {**{}}", 2, "not a literal"), ("DIALECT = __import__('os').system('true')", 2, "not a literal"), ("(" * 500, 2, "line 1"),
+])
+def test_a_file_that_is_no_dialect_is_never_run(text: str, code: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "dialect.py").write_text(text)
+    found, out, err = asked(monkeypatch, capsys, "", "dialect", "check", str(tmp_path / "dialect.py"))
+    assert found == code
+    assert says in out + err
+
+
+def test_every_fault_of_a_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    literal = {**LITERALS["iso93_ascii"], "agree": ("3", "1"), "reversal_stan": "any"}
+    (tmp_path / "two.py").write_text(repr(literal))
+    code, out, _ = asked(monkeypatch, capsys, "", "dialect", "check", str(tmp_path / "two.py"))
+    assert (code, len(out.splitlines())) == (1, 2)
+    assert asked(monkeypatch, capsys, "", "dialect", "check", str(tmp_path / "none.py"))[0] == 2
+
+
+def test_a_file_is_a_dialect_for_messages_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "fifth.py").write_text(repr({**LITERALS["iso93_ascii"], "name": "fifth", "coding": {"text": "cp500", "bitmap": "binary"}}))
+    words = ("--dialect", str(tmp_path / "fifth.py"))
+    _, out, err = asked(monkeypatch, capsys, '{"0": "1804", "11": "000001", "24": "801"}', "message", "encode", *words)
+    assert out.startswith("F1F8F0F4" + "0020010000000000"), err
+    assert json.loads(asked(monkeypatch, capsys, out, "message", "decode", *words)[1])["24"] == "801"
+
+
+def test_the_grammar_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert asked(monkeypatch, capsys, "", "dialect", "grammar")[1] == page()
