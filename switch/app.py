@@ -30,6 +30,7 @@ from switch.links import Link
 from switch.links.numbering import Numbers
 from switch.merchants.approvals import Approvals
 from switch.merchants.onboarding import Onboarding
+from switch.notices import tell
 from switch.notices.delivery import Sender
 from switch.notices.endpoints import Endpoints
 from switch.notices.post import Post, Resolver
@@ -185,7 +186,7 @@ class Switch:
                                lambda: database.pool(self.url, "switch_writer", JOBS), schedules=self.settings.schedules)
         self.intake, self.runs, self.exceptions = Intake(self._writer), Runs(self._writer), Exceptions(self.writers)
         self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
-        self.cases, self.docket, self.exhibits = Cases(), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
+        self.cases, self.docket, self.exhibits = Cases(tell), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
         self.deadlines, self.batches = Deadlines(self.owed, self.cases), Batches(self.readers, self.writers)
         self.forwarding = Forwarding(self.owed, self.directory, self.links, self.numbers)
         self.bank_accounts, self.payouts = BankAccounts(self.writers, self.vault), Payouts(self.readers)

@@ -1,6 +1,7 @@
 """Disputes over real HTTP: notices one by one and as files, evidence, answers, outcomes; nobody sees another's, and nothing is taken twice."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,7 +27,7 @@ TODAY = f"{datetime.now(UTC):%Y-%m-%d}"
 
 @pytest_asyncio.fixture(scope="module")
 async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
-    async with open_shop(database_url, tmp_path_factory.mktemp("disputes")) as opened:
+    async with open_shop(database_url, tmp_path_factory.mktemp("disputes"), SWITCH_WEBHOOK_TARGETS="any") as opened:
         yield opened
 
 
@@ -406,3 +407,22 @@ async def test_the_command_line_lists_shows_opens_and_decides(shop: Shop, tmp_pa
 
 def test_every_state_has_an_event_of_its_own() -> None:
     assert {f"dispute.{state}" for state in (*disputes.STATES, "due")} == {name for name in TYPES if name.startswith("dispute.")}
+
+
+async def test_each_step_is_told_once_in_its_own_commit(shop: Shop) -> None:
+    """A step that is refused, or said again, tells nothing."""
+    made = await shop.ask("POST", "/v1/webhooks", {"url": "http://127.0.0.1:9/hook", "types": ["*"]}, "merchant.one")
+    assert made.status == 201, made.raw
+    sale = (await shop.pay(10_000)).body["id"]
+    body, key = notice(shop, sale, 4000), new_key()
+    first = (await post(shop, "/v1/disputes", body, idempotency_key=key)).body
+    await post(shop, "/v1/disputes", body, idempotency_key=key)
+    await post(shop, "/v1/disputes", body)
+    assert (await post(shop, "/v1/disputes", notice(shop, sale, 9000))).status == 409
+    await post(shop, f"/v1/disputes/{first['id']}/represent", {"statement": "It was delivered"}, "merchant.one")
+    for outcome in ("pre_arbitration", "won", "won"):
+        await post(shop, f"/v1/disputes/{first['id']}/decide", {"outcome": outcome})
+    told = await shop.sql("SELECT type, object, body FROM webhook_event WHERE merchant_id = $1 AND type LIKE 'dispute.%' ORDER BY event_id", shop.ids["merchant.one"])
+    assert [(row["type"], row["object"]) for row in told] == [(f"dispute.{state}", first["id"]) for state in ("chargeback", "represented", "pre_arbitration", "won")]
+    assert json.loads(told[0]["body"])["data"] == {
+        "id": first["id"], "transaction": sale, "state": "chargeback", "amount": 4000, "currency": "CNY", "reason_code": "4853", "answer_by": first["answer_by"].split(".")[0] + "Z"}

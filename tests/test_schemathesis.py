@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -27,12 +28,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module i
 EXAMPLES = {GenerationMode.POSITIVE: 10, GenerationMode.NEGATIVE: 6}
 ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "merchant.one", "operator", "till"), "onboarding": ("operator", "operator", "till"),
          "operations": ("operator", "operator", "merchant.one"), "problems": ("till",), "follow-ups": ("till", "till", "dual", "merchant.one"),
+         "disputes": ("operator", "operator", "merchant.one", "till"), "batches": ("till", "till", "operator", "merchant.one"),
          "settlement": ("operator", "operator", "merchant.one", "till"),
          "webhooks": ("merchant.one", "merchant.one", "operator", "till")}
 # What needs a state that no drawn request brings about: an alert, a parked reversal, somebody's request for approval, terms with room for a tip.
 NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{ident}/retry", "POST /v1/reversals/{ident}/resolve", "POST /v1/approvals/{ident}",
                   "POST /v1/approvals/{ident}/refuse", "POST /v1/authorizations/{authorization}/tips", "POST /v1/advices",
                   # A file that is whole, and an exception that it brings: tests/test_reconciliation_flow.py has them.
+                  "POST /v1/dispute-notices", "POST /v1/disputes", "POST /v1/disputes/{dispute}/evidence", "GET /v1/disputes/{dispute}/evidence/{file}",
+                  "POST /v1/disputes/{dispute}/represent", "POST /v1/disputes/{dispute}/accept", "POST /v1/disputes/{dispute}/decide",
                   "POST /v1/clearing-files", "GET /v1/exceptions/{ident}", "POST /v1/exceptions/{ident}/comments", "POST /v1/exceptions/{ident}/assign",
                   "POST /v1/exceptions/{ident}/resolve",
                   # A payout, its file, and a bank's answer that is whole: tests/test_payouts_flow.py has them.
@@ -81,7 +85,11 @@ async def known(shop: Shop) -> dict[str, Any]:
         return bool((await shop.ask("GET", f"/v1/exports/{export}", key="merchant.one")).body["state"] == "done")
 
     await eventually(written, "the export is not written", 20)
-    return {"organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
+    notice = {"acquirer": shop.shown("acquirer.single"), "kind": "chargeback", "reference": "CB-1", "transaction": sales[0], "amount": 1, "currency": "CNY", "reason_code": "1",
+              "noticed_on": f"{datetime.now(UTC):%Y-%m-%d}"}
+    dispute = (await shop.ask("POST", "/v1/disputes", notice, "operator", Idempotency_Key=new_key())).body["id"]
+    batch = await shop.ask("POST", f"/v1/terminals/{shop.shown('terminal.till')}/batches", {"totals": []}, "till", Idempotency_Key=new_key())
+    return {"dispute": dispute, "batch": batch.body["id"], "till": shop.shown("terminal.till"), "organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
             "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
             "routes": await made("routes", acquirer=acquirer, merchant=merchant), "keys": await made("keys", role="terminal", terminal=terminal),
             "settlement": settlement, "calendar": "spare", "hold": held_back.body["id"], "seller": shop.shown("merchant.one"), "export": export,
@@ -103,7 +111,9 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
             case.path_parameters[name] = random.choice(known["held" if case.method == "POST" and not case.operation.path.endswith("/reversals") else "sales"])
         elif name == "ident" and kind in known:
             case.path_parameters[name] = known[kind]
-        elif name in ("acquirer", "merchant", "settlement", "export", "hold", "calendar"):
+        elif name == "terminal" and "batches" in case.operation.path:
+            case.path_parameters[name] = known["till"]
+        elif name in ("dispute", "batch", "acquirer", "merchant", "settlement", "export", "hold", "calendar"):
             case.path_parameters[name] = known[name]
         elif name in ("webhook", "event"):
             case.path_parameters[name] = hook if name == "webhook" else event
