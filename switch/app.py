@@ -56,7 +56,7 @@ from switch.payments.undelivered import Undelivered
 from switch.payments.watch import Watch
 from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
-from switch.settlement import cutover
+from switch.settlement import cutover, payouts
 from switch.settlement.arrangements import Arrangements
 from switch.settlement.bank_accounts import BankAccounts, agree
 from switch.settlement.bank_answers import BankAnswers
@@ -77,7 +77,7 @@ from switch.settlement.payout_files import PayoutFiles
 from switch.settlement.payouts import Payouts
 from switch.settlement.queue import ROLE as QUEUE_ROLE
 from switch.settlement.runs import Runs
-from switch.settlement.schedules import CutOvers
+from switch.settlement.schedules import CutOvers, PayDays
 from switch.settlement.settlements import Settlements
 
 # Connections: of writes that may wait (operators, cancellations, evidence), of reads, of what is owed, which waits for neither, and of webhooks.
@@ -308,10 +308,12 @@ class Switch:
     def _kinds(self) -> tuple[Kind, ...]:
         """Every kind of background job that there is."""
         cut_overs = CutOvers(self._reader, lambda acquirer_id, day: cutover.run(self._writer, acquirer_id, day, gentle=True))
+        pay_days = PayDays(lambda after: payouts.run(self.writers, "switch", after=after))
         housekeeping = Housekeeping(self.exports, lambda: database.connect(self.url, QUEUE_ROLE))
         return (
             Kind("export", "writes a file for a merchant", self.exports.do, limit_s=1800, attempts=3, at_once=2),
             Kind("cutover", "ends an acquirer's business day and settles it", cut_overs.do, "* * * * *", cut_overs.due, limit_s=7200),
+            Kind("payouts", "asks for what is due to merchants", pay_days.do, "3 * * * *", pay_days.due, limit_s=3600),
             Kind("housekeeping", "removes what is kept for a time only", housekeeping.do, "7 * * * *", housekeeping.due),
         )
 

@@ -90,6 +90,8 @@ HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
     (replaced(">123.45<", ">-123.45<"), "without a sign"), (replaced(">123.45<", ">1e2<"), "without a sign"), (replaced(">123.45<", ">123.456<"), "without a sign"),
     (replaced(">123.45<", ">0.00<"), "not zero"), (replaced('Ccy="EUR">123.45', 'Ccy="QQQ">123.45'), "currency"), (replaced(">DBIT<", ">OUT<"), "CRDT or DBIT"),
     (replaced(">BOOK<", ">DONE<"), "needs a status"), (replaced("<IBAN>" + OUR_IBAN + "</IBAN>", ""), "no account"), (replaced("<Id>STMT-1</Id>", ""), "no id"),
+    (replaced("<Ntry>", "<Ntry>" + "".join(f"<a{at}>1</a{at}>" for at in range(600))), "500 values"), (replaced("<Bal>", "<Bal></Bal>" * 200 + "<Bal>"), "100 balances"),
+    (replaced("<Ntry>", "<Ntry a='" + "a" * (1 << 20) + "'>"), "too long"), (replaced("<Ntry>", "<!--" + "a" * (1 << 20) + "--><Ntry>"), "too long"),
     (replaced("<ElctrncSeqNb>1", "<ElctrncSeqNb>x"), "whole number"), (replaced("<Ccy>EUR", "<Ccy>USD"), "one currency"),
     (statement([Booked("R1", 1, ID), Booked("R1", 1, ID)]), "twice"),
     (replaced("</Stmt>", "</Stmt>" + re.search(rb"<Stmt>.*</Stmt>", PLAIN, re.DOTALL)[0].decode()), "one statement"),  # type: ignore[index]

@@ -3,17 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
 
 from switch import database
 from switch.errors import Problem
-from switch.settlement import cutover, jobs
+from switch.settlement import cutover, jobs, payouts
 from switch.settlement.cutover import Cutover
 from switch.settlement.foreman import Foreman
+from switch.settlement.funding import shares
 from switch.settlement.jobs import Due, Kind, NotYet, Run, Unfit, kinds_of
-from switch.settlement.schedules import CutOvers
+from switch.settlement.schedules import After, CutOvers, PayDays
 from tests.flows import Shop, eventually, open_shop
 from tests.settlements import DAY
 
@@ -102,4 +104,39 @@ async def test_a_worker_without_schedules_looks_for_nothing(shop: Shop) -> None:
     manager, scheduler = shop.switch.foreman.managers or (None, None)
     assert manager is not None and scheduler is not None
     assert {key.entrypoint for key in scheduler.registry} == {"put_back"}
-    assert set(manager.entrypoint_registry) == {"export", "cutover", "housekeeping"}
+    assert set(manager.entrypoint_registry) == {"export", "cutover", "payouts", "housekeeping"}
+
+
+class Watched:
+    """The part of a job's run that pay days use."""
+
+    def __init__(self) -> None:
+        self.said: list[int] = []
+
+    async def progress(self, done: int) -> None:
+        self.said.append(done)
+
+
+def outcome(number: int, paid: bool) -> payouts.Outcome:
+    return payouts.Outcome(UUID(int=number), "CNY", shares(100 if paid else 0, 0, 0, (), True), UUID(int=900 + number) if paid else None)
+
+
+async def test_pay_days_go_on_after_the_last_merchant_until_nobody_is_left() -> None:
+    pages = {None: payouts.Run([outcome(1, True), outcome(2, False)], True), (UUID(int=2), "CNY"): payouts.Run([outcome(3, True)], False)}
+
+    async def some(after: After) -> payouts.Run:
+        return pages[after]
+
+    watched = Watched()
+    days = PayDays(some)
+    assert await days.due(datetime(2026, 11, 26, 3, 4, tzinfo=UTC)) == [Due("2026-11-26T03")]
+    assert await days.do(watched) == {"looked_at": 3, "asked_for": 2}  # type: ignore[arg-type]
+    assert watched.said == [2, 3]
+
+
+async def test_pay_days_wait_while_the_books_are_away() -> None:
+    async def away(after: After) -> payouts.Run:
+        raise Problem("not_ready", "The database went away.")
+
+    with pytest.raises(NotYet):
+        await PayDays(away).do(Watched())  # type: ignore[arg-type]

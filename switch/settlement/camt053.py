@@ -18,6 +18,8 @@ from switch.settlement.clearing import Refused
 NAMESPACE = re.compile(r"urn:iso:std:iso:20022:tech:xsd:camt\.053\.001\.[0-9]{2}")
 DEPTH_MAX, TEXT_MAX, BYTES_MAX = 40, 2000, 256 << 20
 DETAILS_MAX = 10_000  # payments in one booking
+VALUES_MAX, BALANCES_MAX = 500, 100  # of one entry or statement
+TAG_MAX = 1 << 18  # bytes that the parser keeps before it can say what they are
 BOOKED = "BOOK"
 # Where a value stands below its Stmt, Ntry or TxDtls; versions differ in some.
 ACCOUNT = ("Acct/Id/IBAN", "Acct/Id/Othr/Id")
@@ -57,6 +59,8 @@ class Reader:
         if b"\0" in data:  # the parser would take UTF-16, whatever it is told
             raise Refused(self._line, "this is not XML in UTF-8, or it is cut")
         self._parse(data, False)
+        if self._size - max(0, self._parser.CurrentByteIndex) > TAG_MAX + len(data):
+            raise Refused(self._line, "a tag or comment is too long")
 
     def end(self) -> Answer:
         self._parse(b"", True)
@@ -106,6 +110,8 @@ class Reader:
             self._details = []
             if len(self._entries) == ENTRIES_MAX:
                 raise Refused(self._line, f"a statement has at most {ENTRIES_MAX} entries")
+        if local == "Bal" and len(self._balances) == BALANCES_MAX:
+            raise Refused(self._line, f"a statement has at most {BALANCES_MAX} balances")
         if local == "TxDtls" and len(self._details) == DETAILS_MAX:
             raise Refused(self._line, f"a booking has at most {DETAILS_MAX} payments")
         self._open.append((local, len(self._path) + 1, self._line, {}))
@@ -113,6 +119,8 @@ class Reader:
     def _put(self, suffix: str, value: str) -> None:
         _, depth, _, values = self._open[-1]
         values.setdefault("/".join(self._path[depth:]) + suffix, value)
+        if len(values) > VALUES_MAX:
+            raise Refused(self._line, f"an entry or statement has at most {VALUES_MAX} values of its own")
 
     def _characters(self, data: str) -> None:
         self._length += len(data)

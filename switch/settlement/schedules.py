@@ -9,10 +9,12 @@ from zoneinfo import ZoneInfo
 from switch.database import Connection
 from switch.errors import Problem
 from switch.ids import read, show
+from switch.settlement import payouts
 from switch.settlement.calendar import cut_over
 from switch.settlement.cutover import Cutover, LostHold
 from switch.settlement.jobs import Due, NotYet, Run, Unfit
 
+After = tuple[UUID, str] | None
 AGAIN_S = 15.0  # a cut-over that waits for workers or outcomes says why, and is looked at again
 
 # Of each acquirer the oldest day that is not finished: days are cut over in their order.
@@ -54,3 +56,28 @@ class CutOvers:
         if not stands.done:
             raise NotYet(AGAIN_S, f"{stands.step}: {stands.waits_for}"[:500])
         return {"next_date": stands.next_date.isoformat()}
+
+
+class PayDays:
+    """What is due to merchants, looked at each hour: their own calendars decide, so that each hour is some merchant's morning."""
+
+    def __init__(self, run: Callable[[After], Awaitable[payouts.Run]]) -> None:
+        """`run` asks for some of what is due, after these; called again, it pays nothing twice."""
+        self.run = run
+
+    async def due(self, now: datetime) -> list[Due]:
+        return [Due(f"{now:%Y-%m-%dT%H}")]
+
+    async def do(self, run: Run) -> Mapping[str, Any]:
+        looked_at = asked = 0
+        after: After = None
+        while True:
+            try:
+                some = await self.run(after)
+            except Problem as problem:
+                raise NotYet(AGAIN_S, problem.detail) from None
+            looked_at, asked = looked_at + len(some.outcomes), asked + sum(outcome.payout_id is not None for outcome in some.outcomes)
+            await run.progress(looked_at)
+            if not some.more:
+                return {"looked_at": looked_at, "asked_for": asked}
+            after = some.outcomes[-1].merchant_id, some.outcomes[-1].currency
