@@ -115,7 +115,9 @@ async def test_the_acquirer_agrees_when_it_knows_the_same(shop: Shop, till: str)
 async def test_a_void_of_what_was_closed_counts_as_given_back(shop: Shop) -> None:
     await emptied(shop)
     sale = (await shop.pay(8000)).body["id"]
-    assert (await close(shop, [8000], [])).body["in_balance"]
+    first = await close(shop, [8000], [])
+    assert first.body["in_balance"]
+    await settled(shop, first.body["id"])
     assert (await shop.ask("POST", f"/v1/authorizations/{sale}/voids", {}, "till", Idempotency_Key=new_key())).status == 201
     answer = await close(shop, [], [8000])
     assert answer.body["in_balance"], answer.raw
@@ -173,6 +175,19 @@ async def test_a_lost_answer_is_asked_for_again_and_nothing_is_reversed(shop: Sh
     assert not [line for line in await stub_book(shop.host.control) if line.get("mti", "").startswith("04") and line["fields"].get("11") == first["fields"]["11"]]
     (row,) = await shop.sql("SELECT transmissions FROM batch_total WHERE batch_id::text = $1", answer.body["id"][4:])
     assert row["transmissions"] == 2
+
+
+async def test_the_next_batch_waits_for_the_answer_to_the_one_before(shop: Shop) -> None:
+    await emptied(shop)
+    await shop.host.order("silence", None, {"0": "0500"})
+    closed = []
+    for amount in (6000, 7000):
+        await shop.pay(amount)
+        closed.append((await close(shop, [amount], [])).body["id"])
+        await asyncio.sleep(0.3)  # the first one is on its way
+    shown = [await settled(shop, batch, seconds=20) for batch in closed]
+    assert [[each["state"] for each in batch["acquirers"]] for batch in shown] == [["in_balance"], ["in_balance"]]
+    assert [(line["mti"], int(line["fields"]["88"])) for line in (await booked(shop))[-3:]] == [("0500", 6000), ("0501", 6000), ("0500", 7000)]
 
 
 async def test_a_host_that_is_busy_is_asked_again_and_one_that_refuses_is_not(shop: Shop) -> None:

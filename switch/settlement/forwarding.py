@@ -37,11 +37,14 @@ OUT_OF_BALANCE = "95"  # of hosts that do not say it in DE66
 SETTLEMENT_CODE: Mapping[str, str] = {"1": "in_balance", "2": "out_of_balance"}  # DE66
 
 ANY = "SELECT EXISTS (SELECT FROM batch_total WHERE state = 'waiting' AND next_attempt_at <= now())"
-# Not while something of it is still on its way to this acquirer: it would be counted here and not there, or the other way round.
+# Not while something of it is still on its way to this acquirer: it would be counted here and not there, or the other way round. And not before
+# the one before it is answered, since the acquirer counts from one to the next.
 DUE = """SELECT b.merchant_id, b.batch_id, b.acquirer_id, b.currency, b.terminal_id, b.business_date, b.sales_count, b.sales, b.refunds_count,
   b.refunds, b.stan, b.transmitted_at, b.transmissions, n.card_acceptor_terminal, n.card_acceptor
 FROM batch_total b JOIN acquirer_terminal n USING (merchant_id, acquirer_id, terminal_id)
 WHERE b.state = 'waiting' AND b.next_attempt_at <= now() AND b.acquirer_id = ANY($1::uuid[])
+  AND NOT EXISTS (SELECT FROM batch_total p WHERE p.terminal_id = b.terminal_id AND p.acquirer_id = b.acquirer_id AND p.currency = b.currency
+                  AND p.state = 'waiting' AND p.batch_id < b.batch_id)
   AND NOT EXISTS (SELECT FROM duty d WHERE d.terminal_id = b.terminal_id AND d.acquirer_id = b.acquirer_id AND d.kind = 'reversal'
                   AND d.state = 'open')
   AND NOT EXISTS (SELECT FROM batch_entry e JOIN duty d ON d.merchant_id = e.merchant_id AND d.transaction_id = e.transaction_id
