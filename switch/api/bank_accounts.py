@@ -115,8 +115,9 @@ def _routes(routes: APIRouter, parts: Parts, identify: Callable[[Request], Calle
     @routes.get("/v1/merchants/{merchant}/bank-account", summary="Where a merchant's payouts go, for each currency",
                 responses=shaped(200, "As agreed now", BankAccountList))
     async def of_merchant(request: Request, merchant: str) -> Response:
+        caller = require(identify(request), "merchant", "operator")
         identified("merchant", merchant)
-        return said({"items": [_shown(row) for row in await parts.bank_accounts.page(whose(identify(request), merchant))]})
+        return said({"items": [_shown(row) for row in await parts.bank_accounts.page(whose(caller, merchant))]})
 
     @routes.put("/v1/merchants/{merchant}/bank-account", summary="Ask a second person to agree where a merchant's payouts go", status_code=202,
                 openapi_extra=documented(BankAccountRequest, EXAMPLE), responses=WAITS | refused(400, 409, 413, 415))

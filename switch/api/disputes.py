@@ -232,7 +232,7 @@ def _reads(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller
 
     @routes.get("/v1/disputes/{dispute}", summary="One dispute with what happened to it", responses=shaped(200, "The dispute", WholeDispute))
     async def one(request: Request, dispute: str) -> Response:
-        caller = identify(request)
+        caller = require(identify(request), "merchant", "operator")
         row, events, files = await parts.docket.one(identified("dispute", dispute), whose(caller, None))
         return said({**shown(row), "events": [_event(event, caller.role == "operator") for event in events],
                      "evidence": [_file(file) for file in files]})
@@ -244,8 +244,10 @@ def _evidence(routes: APIRouter, parts: Parts, identify: Callable[[Request], Cal
                  openapi_extra={"parameters": [KEY_HEADER], "requestBody": {
                      "required": True, "description": "The bytes of the file, at most 4 MB; a dispute takes at most 10 files.",
                      "content": {media: {"schema": {"type": "string", "format": "binary"}} for media in exhibits.ENDINGS}}})
-    async def upload(request: Request, dispute: str, name: Annotated[str, Query(min_length=1, max_length=120)]) -> Response:
+    async def upload(request: Request, dispute: str, name: Annotated[str, Query(max_length=120)] = "") -> Response:
         caller = require(identify(request), "merchant", "operator")
+        if not name:
+            raise Problem("invalid", errors=[{"field": "query.name", "rule": "1 to 120 characters", "type": "missing"}])
         dispute_id, headers = identified("dispute", dispute), one_of_each(request.scope["headers"])
         key = idempotency_key(headers.get(b"idempotency-key"))
         media_type = headers.get(b"content-type", b"").decode("latin-1").strip().lower()
