@@ -286,12 +286,11 @@ class AuthorizationEndpoint:
     def __init__(self, directory: Directory, authorizations: Authorizations, vault: Vault, undelivered: Undelivered,
                  admit: Callable[[], None]) -> None:
         self.directory, self.authorizations, self.vault, self.undelivered, self.admit = directory, authorizations, vault, undelivered, admit
-        self.loop = asyncio.get_running_loop()
-        self.now = self.loop.time
+        self.now = asyncio.get_running_loop().time
 
     def start(self, headers: list[tuple[bytes, bytes]], body: bytes, whole: WholeAnswer) -> None:
         """A request that is whole (edge.StraightWay). Its task is the switch's own: the walk may run in it."""
-        self.authorizations.desk.keep(self.loop.create_task(self._straight(headers, body, whole)))
+        self.authorizations.desk.begin(self._straight(headers, body, whole))
 
     async def _straight(self, headers: list[tuple[bytes, bytes]], body: bytes, whole: WholeAnswer) -> None:
         try:

@@ -4,7 +4,7 @@ From its first write on a walk belongs to a task of the switch: a client that ha
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -44,6 +44,7 @@ class Desk:
         self.history = history
         self.walks: dict[Key, Walk] = {}
         self.tasks: set[asyncio.Task[Any]] = set()
+        self.refused: set[asyncio.Task[Any]] = set()
         self.draining = False
         self.loop = asyncio.get_running_loop()
 
@@ -66,10 +67,13 @@ class Desk:
             return await self._second(running, key, route, fingerprint)
         return _given(await self._run(key, self._enter(key, route, fingerprint), walk))
 
+    def begin(self, request: Coroutine[Any, Any, None]) -> None:
+        """A request in a task of the switch. The drain waits for those that came before it; who comes later is only refused."""
+        _hold(self.loop.create_task(request), self.refused if self.draining else self.tasks)
+
     def keep(self, task: asyncio.Task[Any]) -> None:
         """The drain waits for it."""
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        _hold(task, self.tasks)
 
     def _enter(self, key: Key, route: str, fingerprint: bytes) -> Walk:
         if self.draining:
@@ -139,9 +143,15 @@ class Desk:
     async def drain(self, timeout: float) -> int:
         """No new walks; waits for those that run. Returns how many are left: recovery takes them."""
         self.draining = True
-        if self.tasks:
-            await asyncio.wait(self.tasks, timeout=timeout)
+        until = self.loop.time() + timeout
+        while self.tasks and (left := until - self.loop.time()) > 0:  # a walk that ends may leave a doubt behind
+            await asyncio.wait(self.tasks, timeout=left)
         return len(self.tasks)
+
+
+def _hold(task: asyncio.Task[Any], tasks: set[asyncio.Task[Any]]) -> None:
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
 
 
 def _given(result: Told | Problem) -> Told:

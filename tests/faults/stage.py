@@ -24,6 +24,7 @@ from tests.processes import SWITCH, Process, environment, family, wait
 
 ACQUIRERS = ("single", "dual")
 READY_S = 60.0
+told_ports = set[int]()
 
 
 class Timers(NamedTuple):
@@ -34,12 +35,17 @@ class Timers(NamedTuple):
 
 
 def free_port() -> int:
-    """A port that comes back: below the ephemeral ones, so that no outgoing connection takes it while its owner restarts."""
+    """A port that comes back: below the ephemeral ones, so that no outgoing connection takes it while its owner restarts; never told twice,
+    since whoever was told it first may bind it later.
+    """
     while True:
         port = random.randrange(12_000, 19_000)
+        if port in told_ports:
+            continue
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
+            told_ports.add(port)
             return port
 
 
