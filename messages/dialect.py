@@ -9,7 +9,7 @@ from typing import Any
 from messages import soundness
 from messages.dialects import iso87_ascii, iso93_ascii, unionpay_pos, visa_base1
 from messages.framing import Framing
-from messages.grammar import KEYS, REQUIRED, Coding, Field, MessageRule, NetworkRule, ResponseCode
+from messages.grammar import KEYS, LIKE, REQUIRED, Coding, Field, MessageRule, NetworkRule, ResponseCode
 from messages.headers import Header
 from messages.subfields import Layout, Positional, layout
 
@@ -107,7 +107,7 @@ def build(literal: Mapping[str, Any]) -> Dialect:
     if faults:
         raise DialectError(f"dialect literal: {faults[0]}")
     try:
-        dialect = _built({name: key.default for name, key in KEYS.items() if key.default is not REQUIRED} | dict(literal))
+        dialect = _built(_whole(literal))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise DialectError(f"dialect literal: {error}") from error
     for fault in soundness.faults(dialect):
@@ -121,9 +121,22 @@ def faults(literal: Mapping[str, Any]) -> list[str]:
     if found:
         return found
     try:
-        return soundness.faults(_built({name: key.default for name, key in KEYS.items() if key.default is not REQUIRED} | dict(literal)))
+        return soundness.faults(_built(_whole(literal)))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         return [f"a value has another shape than docs/dialects.md says: {error}"]
+
+
+def _whole(literal: Mapping[str, Any]) -> dict[str, Any]:
+    """With the defaults, and with what it takes from the dialect that it is like."""
+    whole: dict[str, Any] = {name: key.default for name, key in KEYS.items() if key.default is not REQUIRED} | dict(literal)
+    if whole["like"] is None:
+        return whole
+    if whole["like"] not in LITERALS or "like" in LITERALS[whole["like"]]:
+        raise ValueError(f"like: {whole['like']!r} is none of {', '.join(name for name, known in LITERALS.items() if 'like' not in known)}")
+    for key in LIKE:
+        begun = {**LITERALS[whole["like"]][key], **literal.get(key, {})}
+        whole[key] = {entry: value for entry, value in begun.items() if value is not None}
+    return whole
 
 
 def _built(literal: Mapping[str, Any]) -> Dialect:

@@ -16,6 +16,7 @@ REVERSAL_OUTCOMES = frozenset({"acknowledged", "not_found", "retry", "park"})
 REVERSAL_STANS = ("own", "original")
 REASONS = ("unanswered", "answered")  # why a request is undone: nothing came in time, or an answer that may not stand
 PURPOSES = ("sign_on", "sign_off", "echo", "cut_over")
+LIKE = ("codes", "codes_only_for", "reversal_codes", "entry_modes")  # tables that a dialect may take from another, entry by entry
 
 # What a template such as "22{batch}000" may name. Values are of the row that is said; original_* are of the transaction that it follows or undoes.
 NAMES: Mapping[str, str] = {
@@ -136,6 +137,7 @@ class Key(NamedTuple):
 
 KEYS: Mapping[str, Key] = {
     "name": Key("text", REQUIRED, "The name that settings rows and commands use."),
+    "like": Key("name", None, f"A dialect of ours in which {', '.join(LIKE)} begin: an entry of this literal stands instead, None takes one out."),
     "framing": Key("(kind, bytes)", REQUIRED, "How messages are cut out of the stream, and the most that one may have, its header included."),
     "header": Key("(kind, hex)", None, "What stands before the MTI, and the one that our requests carry."),
     "coding": Key("{part: code}", {}, "How parts are written on the wire; see below."),

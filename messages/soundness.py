@@ -10,6 +10,7 @@ from messages.grammar import (
     ADVICES,
     CODINGS,
     KEYS,
+    LIKE,
     NAMES,
     NETWORK_NAMES,
     PREFIXES,
@@ -38,7 +39,8 @@ def key_faults(literal: object) -> list[str]:
     """Keys that are missing or unknown."""
     if not isinstance(literal, Mapping):
         return ["not a mapping of keys"]
-    missing = [f"{name}: missing ({key.shape})" for name, key in KEYS.items() if key.default is REQUIRED and name not in literal]
+    given = {*literal, *(LIKE if literal.get("like") else ())}
+    missing = [f"{name}: missing ({key.shape})" for name, key in KEYS.items() if key.default is REQUIRED and name not in given]
     return missing + [f"{name}: unknown key; known: {', '.join(KEYS)}" for name in literal if name not in KEYS] + _part_faults(literal)
 
 

@@ -274,6 +274,9 @@ def broken(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         (lambda literal: literal["codes"].update({"5": ("declined", "insufficient_funds", "none")}), "code 5"),
         (lambda literal: literal.update(codes_only_for={"Q1": ("33",)}), "codes_only_for: no code Q1"),
         (lambda literal: literal["reversal_codes"].update({"05": "maybe"}), "reversal code 05"),
+        (lambda literal: literal.update(like="iso87"), "like: 'iso87' is none of iso87_ascii"),
+        (lambda literal: literal.update(like="visa_base1"), "like: 'visa_base1' is none of iso87_ascii"),  # it is like another itself
+        (lambda literal: literal.update(like=["iso87_ascii"]), "literal"),
         (lambda literal: literal["messages"].update({"void": ("200", {}, ())}), "message void: MTI"),
         (lambda literal: literal["messages"].update({"void": ("0200", {}, ("1",))}), "message void: no field 1"),
         (lambda literal: literal["messages"].update({"void": ("0200", {"3": "2"}, ())}), "message void: field 3 cannot be 2"),
@@ -282,6 +285,20 @@ def broken(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
 def test_a_literal_that_contradicts_itself_is_refused_by_name(change: Callable[[dict[str, Any]], object], part: str) -> None:
     with pytest.raises(DialectError, match=part):
         build(broken(change))
+
+
+def test_a_dialect_that_is_like_another_says_only_where_it_differs() -> None:
+    def change(literal: dict[str, Any]) -> None:
+        del literal["entry_modes"], literal["codes_only_for"]
+        literal |= {"name": "other", "like": "iso87_ascii", "reversal_codes": {"12": "park"},
+                    "codes": {"85": None, "51": ("declined", "no_money", "none"), "Z9": ("doubt", "who_knows", "none")}}
+    with pytest.raises(DialectError, match="codes_only_for: no code 85"):
+        build(broken(change))
+    other = build(broken(change) | {"codes_only_for": {"85": None}})
+    assert (other.entry_modes, other.reversal_codes) == (DIALECT.entry_modes, {**DIALECT.reversal_codes, "12": "park"})
+    assert {code: meaning for code, meaning in other.codes.items() if DIALECT.codes.get(code) != meaning} == {
+        "51": ("declined", "no_money", "none"), "Z9": ("doubt", "who_knows", "none")}
+    assert set(DIALECT.codes) - set(other.codes) == {"85"} and not other.codes_only_for
 
 
 def test_another_field_table_is_another_codec_without_code() -> None:
