@@ -11,8 +11,9 @@ from typing import Any
 
 import asyncpg
 
-from switch import clearings, contests, cutovers, database, failpoints, inquiries, inspection, logs, paying, pricing
+from switch import database, failpoints, logs
 from switch.api.onboard import shown
+from switch.commands import clearings, contests, cutovers, inquiries, inspection, paying, pricing
 from switch.demo import demo
 from switch.errors import PROBLEMS, Problem, SettingsError, StartError
 from switch.ids import read

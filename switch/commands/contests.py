@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from switch.inquiries import Question, asking, put, quoted
+from switch.commands.inquiries import Question, asking, put, quoted
 from switch.settings import Settings
 
 

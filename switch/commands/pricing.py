@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from switch.api.strict import StrictError, parse
+from switch.commands.inquiries import Question, asking, put, quoted
 from switch.errors import StartError
-from switch.inquiries import Question, asking, put, quoted
 from switch.merchants import BRANDS
 from switch.money import text
 from switch.settings import Settings
