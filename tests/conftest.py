@@ -29,15 +29,25 @@ def cluster_folder(cluster_url: str, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
+MIGRATED = "migrated"  # by the first that asks; every other database of the run is a copy of it
+
+
 async def create_database(cluster_url: str) -> str:
     """A new database, migrated; its URL."""
     name = f"t_{uuid.uuid4().hex[:12]}"
     connection = await asyncpg.connect(cluster_url)
-    await connection.execute(f"CREATE DATABASE {name}")
-    await connection.close()
-    url = cluster_url.rsplit("/", 1)[0] + f"/{name}"
-    await database.migrate(url)
-    return url
+    try:
+        if await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", MIGRATED) is None:
+            await connection.execute(f"CREATE DATABASE {MIGRATED}")
+            await database.migrate(of(cluster_url, MIGRATED))
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {MIGRATED}")
+    finally:
+        await connection.close()
+    return of(cluster_url, name)
+
+
+def of(cluster_url: str, name: str) -> str:
+    return f"{cluster_url.rsplit('/', 1)[0]}/{name}"
 
 
 @pytest_asyncio.fixture(scope="module")

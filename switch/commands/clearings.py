@@ -2,17 +2,18 @@
 
 import argparse
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from switch import database
+from switch.commands.files import chunks_of
 from switch.errors import Problem
 from switch.ids import read, show
+from switch.settings import Settings
 from switch.settlement.intake import Intake
 from switch.settlement.runs import Runs
 
-CHUNK_BYTES = 1 << 16
 NAMED = "SELECT acquirer_id, coalesce(institution_code, name) AS institution FROM acquirer WHERE name = $1 OR acquirer_id = $2"
 
 
@@ -26,7 +27,7 @@ def parsers(verbs: Any) -> None:
     load.add_argument("--person", required=True, help="who brings it in")
 
 
-async def work(options: argparse.Namespace, url: str, say: Callable[[str], None]) -> int:
+async def work(options: argparse.Namespace, url: str, settings: Settings, say: Callable[[str], None]) -> int:
     """0 when the file is in and no run is due. Raises Problem: not_found, file_refused, conflict."""
     async def connect() -> database.Connection:
         return await database.connect(url, "switch_writer")
@@ -40,19 +41,10 @@ async def work(options: argparse.Namespace, url: str, say: Callable[[str], None]
                 raise Problem("not_found", f"{options.acquirer[:60]} is neither the name nor the id of an acquirer")
             acquirer_id, institutions = found["acquirer_id"], [found["institution"]]
         row, new = await Intake(connect).take("clearing" if acquirer_id else "statement", acquirer_id, institutions, options.path.name[:120],
-                                              _chunks(options.path), options.person)
+                                              chunks_of(options.path), options.person)
         made = await Runs(connect).finish()
     finally:
         await connection.close()
     say(json.dumps({"file": show("clearing_file", row["file_id"]), "new": new, "business_date": row["business_date"].isoformat(),
                     "lines": row["lines"], "runs": made}))
     return 0
-
-
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
-    except OSError as error:
-        raise Problem("not_found", f"The file cannot be read: {error.strerror}.") from None

@@ -10,6 +10,7 @@ from uuid import UUID
 from switch import database
 from switch.errors import Problem
 from switch.ids import read, show
+from switch.settings import Settings
 from switch.settlement import cutover
 
 SHOWN_DAYS = 20
@@ -40,7 +41,7 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gentle", action="store_true", help="slower, so that payments beside it keep their answer times")
 
 
-async def work(options: argparse.Namespace, url: str, say: Callable[[str], None]) -> int:
+async def work(options: argparse.Namespace, url: str, settings: Settings, say: Callable[[str], None]) -> int:
     """0 when it is done, 1 when it must wait. Raises Problem."""
     async def connect() -> database.Connection:
         return await database.connect(url, "switch_writer")

@@ -93,13 +93,13 @@ def asking(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
-def ask(options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
+def work(options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
     """Raises StartError: the switch cannot be reached, or refuses."""
     return put(_question(options), options, settings, say)
 
 
 def put(question: Question, options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
-    """Asks and tells the answer. Raises StartError as `ask` does."""
+    """Asks and tells the answer. Raises StartError as `work` does."""
     url, key = _reached(options, settings)
     headers = {"Idempotency-Key": secrets.token_hex(16)} if question.keyed else {}
     try:

@@ -16,6 +16,7 @@ from messages.headers import explained
 from messages.masking import by_length, mask
 from messages.subfields import Found, SubfieldError, joined, split
 from switch.errors import StartError
+from switch.settings import Settings
 
 FILE_MAX = 1_000_000  # bytes of a dialect's file
 INPUT_MAX = 200_000  # characters of hex or JSON
@@ -37,7 +38,7 @@ def parsers(verbs: Any) -> None:
             parser.add_argument("--clear", action="store_true", help="show card data too: for test cards only")
 
 
-def look(options: argparse.Namespace, say: Callable[[str], None]) -> int:
+def work(options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
     """Raises StartError: what was given cannot be read."""
     if options.verb == "dialect":
         return _check(options.file, say) if options.kind == "check" else _lines(iter(grammar.page().rstrip("\n").split("\n")), say)

@@ -2,8 +2,7 @@
 
 import argparse
 import json
-import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,20 +10,19 @@ from uuid import UUID
 from switch import database
 from switch.api.payouts import shown_answer, shown_file, shown_outcome
 from switch.app import open_vault
+from switch.commands.files import chunks_of, write_private
 from switch.database import Pool
 from switch.errors import Problem
 from switch.failpoints import failpoint
 from switch.ids import read, show
 from switch.money import decimal
-from switch.security.vault import Vault
-from switch.settings import load
+from switch.settings import Settings
 from switch.settlement import payouts
 from switch.settlement.bank_answers import BankAnswers
 from switch.settlement.banking import masked
 from switch.settlement.payout_files import PayoutFiles
 from switch.settlement.payouts import Payouts
 
-CHUNK_BYTES = 1 << 16
 SHOWN = 50
 
 
@@ -47,7 +45,7 @@ def parsers(verbs: Any) -> None:
         parser.add_argument("--person", required=True, help="who does it")
 
 
-async def work(options: argparse.Namespace, url: str, say: Callable[[str], None]) -> int:
+async def work(options: argparse.Namespace, url: str, settings: Settings, say: Callable[[str], None]) -> int:
     """0 when it is done. Raises Problem."""
     pool = await database.pool(url, "switch_writer", 2)
     try:
@@ -56,17 +54,13 @@ async def work(options: argparse.Namespace, url: str, say: Callable[[str], None]
         elif options.kind == "list":
             await _list(options, pool, say)
         elif options.kind == "file":
-            await _file(options, pool, say)
+            await _file(options, pool, settings, say)
         else:
-            row, new = await BankAnswers(pool, _vault()).take(options.path.name[:120], _chunks(options.path), options.person)
+            row, new = await BankAnswers(pool, open_vault(settings)).take(options.path.name[:120], chunks_of(options.path), options.person)
             say(json.dumps({**shown_answer(row), "new": new}))
     finally:
         await pool.close()
     return 0
-
-
-def _vault() -> Vault:
-    return open_vault(load())
 
 
 def _merchant(options: argparse.Namespace) -> UUID | None:
@@ -93,32 +87,10 @@ async def _list(options: argparse.Namespace, pool: Pool, say: Callable[[str], No
             f"{row['holder']} {masked(row['last4'])}  {row['reason']}".rstrip())
 
 
-async def _file(options: argparse.Namespace, pool: Pool, say: Callable[[str], None]) -> None:
-    files = PayoutFiles(pool, _vault())
+async def _file(options: argparse.Namespace, pool: Pool, settings: Settings, say: Callable[[str], None]) -> None:
+    files = PayoutFiles(pool, open_vault(settings))
     row, new = await files.make(options.currency, options.format, None, options.person)
     _, data = await files.content(row["file_id"])
-    _write(options.path, data)
+    write_private(options.path, data)
     failpoint("payout.written")
     say(json.dumps({**shown_file(await files.sent(row["file_id"], options.person)), "new": new, "path": str(options.path)}))
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, for its owner alone: it holds account numbers."""
-    fresh = path.with_name(f".{path.name}.new")
-    try:
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(path)
-    except OSError as error:
-        raise Problem("not_found", f"The file cannot be written: {error.strerror}.") from None
-
-
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
-    except OSError as error:
-        raise Problem("not_found", f"The file cannot be read: {error.strerror}.") from None

@@ -1,0 +1,135 @@
+"""`switch onboard | acquirer | route`: rows of the directory, written on the database itself."""
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+from switch import database
+from switch.api.onboard import shown
+from switch.errors import Problem
+from switch.ids import read
+from switch.merchants import IssuedKey
+from switch.merchants.onboarding import Onboarding
+from switch.merchants.reversal_terms import ReversalTerms
+from switch.payments.timers import Limits
+from switch.settings import Settings
+
+
+def parsers(verbs: Any) -> None:
+    """Adds the commands to the command line."""
+    kinds = verbs.add_parser("onboard", help="make an organisation, merchant, store, terminal or key").add_subparsers(dest="kind", required=True)
+    organisation = kinds.add_parser("organisation")
+    merchant = kinds.add_parser("merchant")
+    merchant.add_argument("--organisation", required=True)
+    merchant.add_argument("--mcc", required=True)
+    merchant.add_argument("--duplicate-policy", default="warn", choices=("warn", "refuse"))
+    store = kinds.add_parser("store")
+    store.add_argument("--merchant", required=True)
+    store.add_argument("--city", default="")
+    store.add_argument("--country", default="CN")
+    merchant.add_argument("--time-zone", default="Asia/Shanghai")
+    store.add_argument("--time-zone", help="default: the merchant's")
+    terminal = kinds.add_parser("terminal")
+    terminal.add_argument("--store", required=True)
+    for part in (organisation, merchant, store, terminal):
+        part.add_argument("--name", required=True)
+    owner = kinds.add_parser("key").add_mutually_exclusive_group(required=True)
+    owner.add_argument("--terminal")
+    owner.add_argument("--merchant")
+    owner.add_argument("--operator", metavar="PERSON")
+    acquirers = verbs.add_parser("acquirer", help="acquirers").add_subparsers(dest="kind", required=True)
+    added, changed = acquirers.add_parser("add"), acquirers.add_parser("change", help="what is given changes, on every worker")
+    added.add_argument("name")
+    added.add_argument("--dialect", default="iso87_ascii")
+    added.add_argument("--host", required=True)
+    added.add_argument("--port", required=True, type=int)
+    added.add_argument("--message-mode", default="single", choices=("single", "dual"))
+    added.add_argument("--answer-timeout", type=_milliseconds, default=30_000, metavar="SECONDS")
+    changed.add_argument("name")
+    changed.add_argument("--host")
+    changed.add_argument("--port", type=int)
+    changed.add_argument("--status", choices=("active", "down", "draining"))
+    changed.add_argument("--answer-timeout", type=_milliseconds, metavar="SECONDS")
+    for parser in (added, changed):
+        _terms(parser)
+    route = verbs.add_parser("route", help="routes").add_subparsers(dest="kind", required=True).add_parser("add")
+    route.add_argument("--acquirer", required=True, metavar="NAME")
+    route.add_argument("--merchant")
+    route.add_argument("--brand")
+    route.add_argument("--priority", type=int, default=100)
+
+
+def _milliseconds(seconds: str) -> int:
+    try:
+        return round(float(seconds) * 1000)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError("it must be a number of seconds, such as 30") from None
+
+
+def _terms(parser: argparse.ArgumentParser) -> None:
+    """How reversals go to the acquirer; what is not said is the default, or stays."""
+    parser.add_argument("--reversal-codes", type=_codes, metavar="CODE=MEANING,...",
+                        help="over the dialect's: acknowledged, not_found, retry or park, such as 21=acknowledged; '' for none")
+    parser.add_argument("--reversal-max-age", dest="reversal_max_age_s", type=int, metavar="SECONDS")
+    parser.add_argument("--reversals-per-second", type=int, metavar="N", help="of one worker")
+    parser.add_argument("--reversals-at-once", type=int, metavar="N", help="of one worker")
+    parser.add_argument("--reversal-first", action=argparse.BooleanOptionalAction, help="a terminal's reversal before its next sale")
+
+
+def _codes(text: str) -> dict[str, str]:
+    pairs = (pair.partition("=") for pair in text.split(",") if pair)
+    return {code: meaning for code, _, meaning in pairs}
+
+
+def _terms_of(options: argparse.Namespace) -> ReversalTerms:
+    return {"reversal_codes": options.reversal_codes, "reversal_max_age_s": options.reversal_max_age_s,
+            "reversals_per_second": options.reversals_per_second, "reversals_at_once": options.reversals_at_once,
+            "reversal_first": options.reversal_first}
+
+
+def _id(kind: str, text: str) -> Any:
+    found = read(kind, text)
+    if found is None:
+        raise Problem("not_found", f"{text[:60]} is not the id of a {kind}")
+    return found
+
+
+async def _made(options: argparse.Namespace, onboarding: Onboarding) -> Any:
+    match options.verb, options.kind:
+        case "onboard", "organisation":
+            return await onboarding.organisation(options.name)
+        case "onboard", "merchant":
+            return await onboarding.merchant(_id("organisation", options.organisation), options.name, options.mcc, options.time_zone,
+                                             options.duplicate_policy)
+        case "onboard", "store":
+            return await onboarding.store(_id("merchant", options.merchant), options.name, options.city, options.country, options.time_zone)
+        case "onboard", "terminal":
+            return await onboarding.terminal(_id("store", options.store), options.name)
+        case "onboard", "key":
+            return await onboarding.key(
+                "terminal" if options.terminal else "merchant" if options.merchant else "operator",
+                terminal_id=_id("terminal", options.terminal) if options.terminal else None,
+                merchant_id=_id("merchant", options.merchant) if options.merchant else None, person=options.operator)
+        case "acquirer", "change":
+            known = await onboarding.acquirer_named(options.name)
+            return await onboarding.change_acquirer(known.acquirer_id, status=options.status, host=options.host, port=options.port,
+                                                    answer_timeout_ms=options.answer_timeout, **_terms_of(options))
+        case "acquirer", _:
+            await onboarding.install_bins()
+            return await onboarding.acquirer(options.name, options.dialect, options.host, options.port, message_mode=options.message_mode,
+                                             answer_timeout_ms=options.answer_timeout, **_terms_of(options))
+        case _:
+            return await onboarding.route(options.acquirer, merchant_id=_id("merchant", options.merchant) if options.merchant else None,
+                                          brand=options.brand, priority=options.priority)
+
+
+async def work(options: argparse.Namespace, url: str, settings: Settings, say: Callable[[str], None]) -> int:
+    """Tells what was made, a key once and never again. Raises Problem."""
+    pool = await database.pool(url, "switch_writer", 2)
+    try:
+        made = await _made(options, Onboarding(pool, Limits(settings.commit_budget_s, settings.http_deadline_s)))
+    finally:
+        await pool.close()
+    say(json.dumps({**shown(made.key), "key": made.text} if isinstance(made, IssuedKey) else shown(made)))
+    return 0
