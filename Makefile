@@ -50,8 +50,10 @@ $(READY): $(LOCKED) pyproject.toml
 run: $(READY)
 	@exec $(BIN)/switch demo $(ARGS)
 
+# A process per core, each with a PostgreSQL of its own; a file stays in one. One process: make test PROCESSES=0
+PROCESSES ?= auto
 test: $(READY)
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 ablations: $(READY)
 	@exec $(BIN)/python -m tests.ablations $(ARGS)

@@ -12,6 +12,13 @@ from switch import database
 from switch.postgres import EmbeddedPostgres
 
 
+LONG = ("test_simulation", "test_failpoint_sweep", "test_schemathesis", "test_ablations", "test_kill")  # begun first, so that no process is left alone
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 @pytest_asyncio.fixture(scope="session")
 async def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """A superuser's URL of a real PostgreSQL with fsync on, for the whole run."""
