@@ -8,13 +8,14 @@ READY := .venv/.ready
 LOCKED := requirements/run.txt requirements/dev.txt requirements/load.txt requirements/reports.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help setup run test ablations check bench bench-settlement load faults kills lock
+.PHONY: help setup run test ablations certify check bench bench-settlement load faults kills lock
 
 help:
 	@echo "make setup   make .venv from the locked requirements (the other targets do it by themselves)"
 	@echo "make run     the demo: embedded PostgreSQL, acquirer stub, switch, one authorization to see"
 	@echo "make test    all tests"
 	@echo "make ablations  takes each safeguard out of a copy: the test it names must go red"
+	@echo "make certify  what an acquirer makes a switch show before it lets it in, for each dialect (about 5 minutes)"
 	@echo "make check   ruff, mypy, import-linter"
 	@echo "make bench   CPU per authorization against the baseline, memory, added time"
 	@echo "make bench-settlement  a million captured transactions priced, posted and cut over: seconds and memory"
@@ -57,6 +58,9 @@ test: $(READY)
 
 ablations: $(READY)
 	@exec $(BIN)/python -m tests.ablations $(ARGS)
+
+certify: $(READY)
+	@exec $(BIN)/python -m tests.certify $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check

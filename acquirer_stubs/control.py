@@ -120,6 +120,8 @@ class Control:
             raise Refused(400, "an object with sign_off, echo, cutover, capacity or delay is expected")
         self._check(order)
         host = self.host
+        if not host.speech.unasked and order.keys() & {"echo", "cutover", "sign_off"}:
+            raise Refused(400, "this host says nothing unasked")
         if "capacity" in order:
             host.capacity = order["capacity"]
         if "delay" in order:

@@ -17,11 +17,19 @@ class Heard(NamedTuple):
     header: bytes = b""
 
 
+Spoil = Callable[[Message], Message]  # what a fault makes of an answer in the host's own elements
+
+
+def plainly(said: Message) -> Message:
+    return said
+
+
 class Speech(NamedTuple):
     read: Callable[[bytes], Heard]
-    write: Callable[[Message, Heard | None], bytes]
+    write: Callable[[Message, Heard | None, "Spoil"], bytes]
     frame: Callable[[bytes], bytes]
     split: Callable[[bytes], tuple[list[bytes], bytes]]
+    unasked: bool = True  # whether the host manages the network of itself
 
 
 def read_87(body: bytes) -> Heard:
@@ -31,8 +39,8 @@ def read_87(body: bytes) -> Heard:
     return Heard(message, message)
 
 
-def write_87(reply: Message, heard: Heard | None) -> bytes:
-    return codec.encode(reply)
+def write_87(reply: Message, heard: Heard | None, spoil: Spoil = plainly) -> bytes:
+    return codec.encode(spoil(reply))
 
 
 # ISO 8583:1993 in ASCII: action codes of three digits, DE12 with its date, DE24 says what is managed, DE56 names the original.
@@ -40,7 +48,8 @@ def write_87(reply: Message, heard: Heard | None) -> bytes:
 TABLE_93 = Table(ISO93, packed=False)
 FUNCTION_93 = {"801": "001", "802": "002", "831": "301", "821": "201"}
 ACTION_93 = {"00": "000", "08": "001", "10": "002", "85": "000", "01": "107", "05": "100", "51": "116", "54": "101", "55": "117", "61": "121",
-             "91": "907", "96": "909", "94": "913", "25": "914", "12": "902", "30": "904", "40": "115"}
+             "91": "907", "96": "909", "94": "913", "25": "914", "12": "902", "30": "904", "40": "115", "14": "111",
+             "41": "208", "43": "209", "75": "106", "90": "906", "Z9": "899"}
 ACCEPTED_93 = {"4": "400", "8": "800"}  # by class, instead of 000
 
 
@@ -61,7 +70,7 @@ def read_93(body: bytes) -> Heard:
     return Heard(dict(sorted(message.items())), wire)
 
 
-def write_93(reply: Message, heard: Heard | None) -> bytes:
+def write_93(reply: Message, heard: Heard | None, spoil: Spoil = plainly) -> bytes:
     if heard is None:
         now = datetime.now(UTC)
         function = next(code for code, meaning in FUNCTION_93.items() if meaning == reply[70])
@@ -72,7 +81,7 @@ def write_93(reply: Message, heard: Heard | None) -> bytes:
     said: Message = {de: wire[de] for de in (2, 3, 7, 11, 12, 32, 41, 42, 49, 24 if wire[0][1] == "8" else 3) if de in wire} | own
     code = ACTION_93.get(reply[39], reply[39].rjust(3, "9"))
     said[39] = ACCEPTED_93.get(wire[0][1], code) if code == "000" else code
-    return TABLE_93.encode({0: f"1{reply[0][1:3]}{int(wire[0][3]) & ~1}", **said})
+    return TABLE_93.encode(spoil({0: f"1{reply[0][1:3]}{int(wire[0][3]) & ~1}", **said}))
 
 
 def frame_ascii4(body: bytes) -> bytes:
@@ -125,7 +134,7 @@ def read_cup(body: bytes) -> Heard:
     return Heard(dict(sorted(message.items())), wire, header)
 
 
-def write_cup(reply: Message, heard: Heard | None) -> bytes:
+def write_cup(reply: Message, heard: Heard | None, spoil: Spoil = plainly) -> bytes:
     if heard is None:
         raise Undecodable("this host says nothing unasked")
     wire, now = heard.wire, datetime.now(UTC)
@@ -133,7 +142,7 @@ def write_cup(reply: Message, heard: Heard | None) -> bytes:
     said |= {de: reply[de] for de in (4, 38, 39, 54) if de in reply and (de != 4 or de in wire)}
     said |= {12: f"{now:%H%M%S}", 13: f"{now:%m%d}", 15: f"{now:%m%d}", 32: "00010000", 37: reply.get(37, "0" * 12)}
     swapped = heard.header[:1] + heard.header[3:5] + heard.header[1:3] + heard.header[5:]
-    return swapped + TABLE_CUP.encode({0: reply[0], **said})
+    return swapped + TABLE_CUP.encode(spoil({0: reply[0], **said}))
 
 
 # Visa BASE I: VIP header of 22 bytes behind a length and two zero bytes, EBCDIC, binary lengths; the elements themselves are those of 1987.
@@ -154,13 +163,13 @@ def read_visa(body: bytes) -> Heard:
     return Heard(message, wire, header)
 
 
-def write_visa(reply: Message, heard: Heard | None) -> bytes:
+def write_visa(reply: Message, heard: Heard | None, spoil: Spoil = plainly) -> bytes:
     wire: Message = heard.wire if heard is not None else {0: reply[0], 63: "8000000002"}
     head = heard.header if heard is not None else bytes([VIP_BYTES, 1, 2]) + bytes(VIP_BYTES - 3)
     said: Message = {de: value for de, value in reply.items() if de in TABLE_VISA.forms} | {63: wire[63]}
     if 70 in reply:
         said[70] = wire.get(70) or next(code for code, meaning in MANAGED_VISA.items() if meaning == reply[70])
-    data = TABLE_VISA.encode({0: reply[0], **said})
+    data = TABLE_VISA.encode(spoil({0: reply[0], **said}))
     return head[:3] + (VIP_BYTES + len(data)).to_bytes(2, "big") + head[8:11] + head[5:8] + head[11:] + data
 
 
@@ -187,5 +196,5 @@ SPEECHES = {
     "iso87_ascii": Speech(read_87, write_87, codec.frame, codec.split),
     "iso93_ascii": Speech(read_93, write_93, frame_ascii4, split_ascii4),
     "visa_base1": Speech(read_visa, write_visa, frame_vml, split_vml),
-    "unionpay_pos": Speech(read_cup, write_cup, codec.frame, codec.split),
+    "unionpay_pos": Speech(read_cup, write_cup, codec.frame, codec.split, unasked=False),
 }

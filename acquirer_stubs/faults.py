@@ -5,7 +5,8 @@
     duplicate            answered twice
     wrong DE ("11")      that element of the answer is changed ("0" = MTI), or left out when written "-DE"
     garbage              undecodable bytes in a sound frame; value "frame": a header that announces more than any message has
-    cut                  booked, then the connection is closed instead of an answer; value "before": closed without booking
+    cut                  booked, then the connection is closed instead of an answer; value "before": closed without booking, "middle": after
+                         half of the answer
     half_open            booked, then the line is neither read nor answered but stays open; value "before": without booking
     code CODE            answered with that DE39; money moves only for 00 and 10
 
@@ -83,7 +84,8 @@ def _value_fits(action: str, value: Any) -> bool:
         return isinstance(value, str) and (value == "0" or value.removeprefix("-") in ELEMENTS)
     if action == "code":
         return isinstance(value, str) and len(value) == 2 and value.isascii() and value.isalnum()
-    return value is None or (action == "garbage" and value == "frame") or (action in ("cut", "half_open") and value == "before")
+    return value is None or (action == "garbage" and value == "frame") or (action in ("cut", "half_open") and value == "before") \
+        or (action == "cut" and value == "middle")
 
 
 def _match(match: Any) -> dict[int, str] | None:

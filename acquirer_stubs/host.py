@@ -8,7 +8,7 @@ from typing import cast
 from acquirer_stubs.behaviours import Decision, Known, answer, answerable, decide
 from acquirer_stubs.book import Book
 from acquirer_stubs.codec import BadLength, Message, Undecodable
-from acquirer_stubs.dialects import SPEECHES, Heard
+from acquirer_stubs.dialects import SPEECHES, Heard, plainly
 from acquirer_stubs.faults import Fault, Faults, corrupted, garbage
 
 LINES_MAX = 1024
@@ -168,17 +168,20 @@ class Host:
         reply, speech = answer(heard.message, decision), self.speech
         wait = self.delay
         if fault is None:
-            framed = speech.frame(speech.write(reply, heard))
+            framed = speech.frame(speech.write(reply, heard, plainly))
         elif fault.action in ("silence", "cut", "half_open"):
             self._count_owed(-1)
             if fault.action == "cut":
+                if fault.value == "middle":
+                    whole = speech.frame(speech.write(reply, heard, plainly))
+                    line.post(whole[:len(whole) // 2])
                 self._break(line, fault)
             return
         elif fault.action == "garbage":
-            framed = garbage(fault, len(speech.write(reply, heard)))
+            framed = garbage(fault, len(speech.write(reply, heard, plainly)))
             framed = framed if fault.value == "frame" else speech.frame(framed[2:])
         else:
-            framed = speech.frame(speech.write(corrupted(reply, str(fault.value)) if fault.action == "wrong" else reply, heard))
+            framed = speech.frame(speech.write(reply, heard, partial(corrupted, value=str(fault.value)) if fault.action == "wrong" else plainly))
             framed *= 2 if fault.action == "duplicate" else 1
             wait += float(fault.value or 0) if fault.action in ("delay", "late") else 0.0
         if self.capacity is not None:
@@ -227,7 +230,7 @@ class Host:
             if settlement_date:
                 message[15] = settlement_date
             message[70] = code
-            line.post(self.speech.frame(self.speech.write(message, None)))
+            line.post(self.speech.frame(self.speech.write(message, None, plainly)))
             if code == CODE_SIGN_OFF:
                 line.signed_on = False
         return len(lines)

@@ -11,7 +11,6 @@ import pytest_asyncio
 from switch import database
 from switch.postgres import EmbeddedPostgres
 
-
 LONG = ("test_simulation", "test_failpoint_sweep", "test_schemathesis", "test_ablations", "test_kill")  # begun first, so that no process is left alone
 
 

@@ -159,10 +159,10 @@ class Kept:
 class Stub(Kept):
     """One acquirer's host with its durable book: every life on the same ports and the same book."""
 
-    def __init__(self, folder: Path, name: str, port: int, delay_s: float = 0.0) -> None:
+    def __init__(self, folder: Path, name: str, port: int, delay_s: float = 0.0, dialect: str = "iso87_ascii") -> None:
         self.port, self.control_port, self.book = port, free_port(), folder / f"{name}.book.jsonl"
         command = (sys.executable, "-m", "acquirer_stubs", "--port", str(port), "--control-port", str(self.control_port),
-                   "--book", str(self.book), "--delay", f"{delay_s:g}")
+                   "--book", str(self.book), "--delay", f"{delay_s:g}", "--dialect", dialect)
         super().__init__(name, lambda: Process(folder, f"stub-{name}", command, environment(folder)))
 
     def order(self, action: str, value: object = None, match: object = "any", count: int | None = 1) -> None:

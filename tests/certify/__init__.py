@@ -1,0 +1,1 @@
+"""Certification of a dialect: what an acquirer makes a switch show before it lets it in, over HTTP and TCP, with real processes."""
