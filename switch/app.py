@@ -56,29 +56,31 @@ from switch.payments.undelivered import Undelivered
 from switch.payments.watch import Watch
 from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
-from switch.settlement import cutover, payouts
-from switch.settlement.arrangements import Arrangements
-from switch.settlement.bank_accounts import BankAccounts, agree
-from switch.settlement.bank_answers import BankAnswers
-from switch.settlement.batches import Batches
-from switch.settlement.cases import Cases
-from switch.settlement.closing import Closing
-from switch.settlement.deadlines import Deadlines
-from switch.settlement.docket import Docket
-from switch.settlement.exceptions import Exceptions
-from switch.settlement.exhibits import Exhibits
-from switch.settlement.exports import Connect, Exports, Housekeeping
-from switch.settlement.foreman import Foreman
-from switch.settlement.forwarding import Forwarding
-from switch.settlement.intake import Intake
-from switch.settlement.jobs import Kind, kinds_of
-from switch.settlement.paper import Press
-from switch.settlement.payout_files import PayoutFiles
-from switch.settlement.payouts import Payouts
-from switch.settlement.queue import ROLE as QUEUE_ROLE
-from switch.settlement.runs import Runs
-from switch.settlement.schedules import CutOvers, PayDays
-from switch.settlement.settlements import Settlements
+from switch.settlement.batches.counts import Batches
+from switch.settlement.batches.forwarding import Forwarding
+from switch.settlement.cutover import steps
+from switch.settlement.cutover.closing import Closing
+from switch.settlement.cutover.schedule import CutOvers
+from switch.settlement.cutover.settlements import Settlements
+from switch.settlement.disputes.cases import Cases
+from switch.settlement.disputes.deadlines import Deadlines
+from switch.settlement.disputes.docket import Docket
+from switch.settlement.disputes.exhibits import Exhibits
+from switch.settlement.exports.files import Connect, Exports, Housekeeping
+from switch.settlement.exports.paper import Press
+from switch.settlement.funding.arrangements import Arrangements
+from switch.settlement.jobs.foreman import Foreman
+from switch.settlement.jobs.queue import ROLE as QUEUE_ROLE
+from switch.settlement.jobs.table import Kind, kinds_of
+from switch.settlement.payouts import runs
+from switch.settlement.payouts.answers import BankAnswers
+from switch.settlement.payouts.bank_accounts import BankAccounts, agree
+from switch.settlement.payouts.files import PayoutFiles
+from switch.settlement.payouts.runs import Payouts
+from switch.settlement.payouts.schedule import PayDays
+from switch.settlement.reconciliation.exceptions import Exceptions
+from switch.settlement.reconciliation.intake import Intake
+from switch.settlement.reconciliation.runs import Runs
 
 # Connections: of writes that may wait (operators, cancellations, evidence), of reads, of what is owed, which waits for neither, and of webhooks.
 WRITERS, READERS, OWED, NOTICES = 4, 6, 4, 3
@@ -307,8 +309,8 @@ class Switch:
 
     def _kinds(self) -> tuple[Kind, ...]:
         """Every kind of background job that there is."""
-        cut_overs = CutOvers(self._reader, lambda acquirer_id, day: cutover.run(self._writer, acquirer_id, day, gentle=True))
-        pay_days = PayDays(lambda after: payouts.run(self.writers, "switch", after=after))
+        cut_overs = CutOvers(self._reader, lambda acquirer_id, day: steps.run(self._writer, acquirer_id, day, gentle=True))
+        pay_days = PayDays(lambda after: runs.run(self.writers, "switch", after=after))
         housekeeping = Housekeeping(self.exports, lambda: database.connect(self.url, QUEUE_ROLE))
         return (
             Kind("export", "writes a file for a merchant", self.exports.do, limit_s=1800, attempts=3, at_once=2),

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from switch.settlement import bank_csv, camt053
-from switch.settlement.answered import Answer
-from switch.settlement.clearing import Refused
+from switch.settlement.payouts import bank_csv, camt053
+from switch.settlement.payouts.answered import Answer
+from switch.settlement.reconciliation.clearing import Refused
 from tests.bank import DAY, OUR_IBAN, Booked, answer_csv, statement
 
 ID = "0" * 31 + "1"

@@ -13,9 +13,9 @@ import pytest_asyncio
 
 from switch import database
 from switch.notices.webhooks import TYPES
-from switch.settlement import disputes
-from switch.settlement.cases import Cases
-from switch.settlement.deadlines import Deadlines
+from switch.settlement.disputes import life
+from switch.settlement.disputes.cases import Cases
+from switch.settlement.disputes.deadlines import Deadlines
 from tests.flows import Shop, new_key, open_shop
 from tests.processes import Answer, Caller, run
 from tests.test_disputes import file as csv_of
@@ -406,7 +406,7 @@ async def test_the_command_line_lists_shows_opens_and_decides(shop: Shop, tmp_pa
 
 
 def test_every_state_has_an_event_of_its_own() -> None:
-    assert {f"dispute.{state}" for state in (*disputes.STATES, "due")} == {name for name in TYPES if name.startswith("dispute.")}
+    assert {f"dispute.{state}" for state in (*life.STATES, "due")} == {name for name in TYPES if name.startswith("dispute.")}
 
 
 async def test_each_step_is_told_once_in_its_own_commit(shop: Shop) -> None:

@@ -17,10 +17,10 @@ from settled import Till, open_till
 from switch import database
 from switch.errors import Problem
 from switch.ids import show
-from switch.settlement.cases import Cases, Step
-from switch.settlement.deadlines import Deadlines
-from switch.settlement.dispute_notices import Notice
-from switch.settlement.disputes import CHARGED, CLOSED, EVENTS, LIFE, NOTICES, TO_ANSWER
+from switch.settlement.disputes.cases import Cases, Step
+from switch.settlement.disputes.deadlines import Deadlines
+from switch.settlement.disputes.life import CHARGED, CLOSED, EVENTS, LIFE, NOTICES, TO_ANSWER
+from switch.settlement.disputes.notices import Notice
 
 T = TypeVar("T")
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -22,7 +22,7 @@ import pytest_asyncio
 
 from switch.api import download
 from switch.ids import show
-from switch.settlement import exports, paper
+from switch.settlement.exports import files, paper
 from tests.flows import Shop, eventually, new_key, open_shop
 from tests.settlements import DAY, settle
 
@@ -138,7 +138,7 @@ async def test_a_client_that_does_not_read_is_cut_off_and_frees_its_place(shop: 
     """The deadline of the whole; that of a single write is the edge's. Meanwhile the switch reads no further than the socket takes."""
     shown = show("settlement", await settled(shop, 60_000))
     read = 0
-    lines = exports.statements.lines
+    lines = files.statements.lines
 
     async def counted(*arguments: Any) -> AsyncIterator[Any]:
         nonlocal read
@@ -146,7 +146,7 @@ async def test_a_client_that_does_not_read_is_cut_off_and_frees_its_place(shop: 
             read += len(rows)
             yield rows
 
-    monkeypatch.setattr(exports.statements, "lines", counted)
+    monkeypatch.setattr(files.statements, "lines", counted)
     monkeypatch.setattr(download.Download.__init__, "__defaults__", (6.0,))
     reader, writer = await asyncio.open_connection(*shop.base.removeprefix("http://").split(":"), limit=1024)
     writer.write(f"GET /v1/settlements/{shown}/export HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {shop.keys['merchant.one']}\r\n\r\n".encode())
@@ -321,7 +321,7 @@ async def test_the_same_key_is_the_same_export(shop: Shop) -> None:
 
 
 async def test_a_merchant_has_a_limited_number_of_open_exports(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exports, "OPEN_MAX", 0)
+    monkeypatch.setattr(files, "OPEN_MAX", 0)
     shown = show("settlement", await settled(shop, 1))
     assert (await asked(shop, {"of": "settlement", "settlement": shown, "format": "csv"}, status=409))["code"] == "conflict"
 

@@ -9,9 +9,9 @@ from uuid import UUID
 import pytest_asyncio
 from settled import DAY, ONE_DAY, Till, open_till
 
-from switch.settlement.bills import bill
-from switch.settlement.fees import Sale
-from switch.settlement.tariffs import costs_of, tariffs_of
+from switch.settlement.fees.bills import bill
+from switch.settlement.fees.charges import Sale
+from switch.settlement.fees.tariffs import costs_of, tariffs_of
 
 TERMS: dict[str, Any] = {
     "name": "Retail", "currency": "CNY", "rounding": "half_even", "refunds": {"returns": "proportional"},

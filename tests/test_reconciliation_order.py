@@ -14,8 +14,8 @@ from acquirer_stubs.clearing import Item, csv_lines, plant, statement_lines
 from switch import database
 from switch.errors import Problem
 from switch.settlement import ledger
-from switch.settlement.intake import Intake
-from switch.settlement.runs import Runs
+from switch.settlement.reconciliation.intake import Intake
+from switch.settlement.reconciliation.runs import Runs
 from tests.conftest import create_database
 
 ACQUIRER, WHO = UUID(int=7), "12345678"

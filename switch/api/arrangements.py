@@ -21,7 +21,7 @@ from switch.callers import Caller, require
 from switch.errors import Problem
 from switch.ids import show
 from switch.money import AMOUNT_MAX
-from switch.settlement.arrangements import DAYS_MAX, PAGE_MAX, Arrangements, Ending, Funding, Hold
+from switch.settlement.funding.arrangements import DAYS_MAX, PAGE_MAX, Arrangements, Ending, Funding, Hold
 
 CalendarName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,39}$")]
 Named = Annotated[str, Path(pattern="^[a-z0-9][a-z0-9_-]{0,39}$")]

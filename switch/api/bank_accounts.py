@@ -22,8 +22,8 @@ from switch.errors import Problem
 from switch.ids import show
 from switch.merchants.approvals import Approvals
 from switch.payments.resolution import Person
-from switch.settlement.bank_accounts import BankAccounts
-from switch.settlement.banking import BankAccount, masked
+from switch.settlement.payouts.bank_accounts import BankAccounts
+from switch.settlement.payouts.banking import BankAccount, masked
 
 AGREE = "agree_bank_account"
 EXAMPLE = {"currency": "EUR", "holder": "Harbour Bakery GmbH", "country": "DE", "iban": "DE89370400440532013000", "bic": "COBADEFFXXX",

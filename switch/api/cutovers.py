@@ -16,7 +16,7 @@ from switch.api.shapes import Shape, refused, shaped
 from switch.api.terminal import Model
 from switch.callers import Caller, require
 from switch.ids import show
-from switch.settlement.closing import Closing
+from switch.settlement.cutover.closing import Closing
 
 PAGE_MAX = 200
 

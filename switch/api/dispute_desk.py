@@ -25,11 +25,11 @@ from switch.database import Connection
 from switch.errors import Problem
 from switch.ids import show
 from switch.money import AMOUNT_MAX
-from switch.settlement import notice_files
-from switch.settlement.cases import Step
-from switch.settlement.dispute_notices import BYTES_MAX, Notice, is_reference
-from switch.settlement.disputes import OUTCOMES
-from switch.settlement.docket import Charge, Deadline
+from switch.settlement.disputes import notice_files
+from switch.settlement.disputes.cases import Step
+from switch.settlement.disputes.docket import Charge, Deadline
+from switch.settlement.disputes.life import OUTCOMES
+from switch.settlement.disputes.notices import BYTES_MAX, Notice, is_reference
 
 _ID = "0192f0c4-7c1e-7aaa-8bbb-1234567890ab"
 Kind = Literal["retrieval", "chargeback", "pre_arbitration"]

@@ -29,11 +29,11 @@ from switch.errors import Problem
 from switch.ids import show
 from switch.security.pan import luhn_valid
 from switch.security.vault import Vault
-from switch.settlement import exhibits, keyed
-from switch.settlement.cases import CODES, Cases, Step
-from switch.settlement.docket import PAGE_MAX, Docket, Wanted
-from switch.settlement.exhibits import Exhibits
-from switch.settlement.keyed import Asked
+from switch.settlement.disputes import exhibits, keyed
+from switch.settlement.disputes.cases import CODES, Cases, Step
+from switch.settlement.disputes.docket import PAGE_MAX, Docket, Wanted
+from switch.settlement.disputes.exhibits import Exhibits
+from switch.settlement.disputes.keyed import Asked
 
 State = Literal["retrieval", "answered", "unanswered", "chargeback", "represented", "pre_arbitration", "arbitration", "won", "lost", "accepted",
                 "withdrawn"]

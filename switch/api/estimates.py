@@ -24,10 +24,10 @@ from switch.directory import Directory
 from switch.errors import Problem
 from switch.ids import show
 from switch.money import AMOUNT_MAX, CURRENCIES
-from switch.settlement import tariffs, wording
-from switch.settlement.bills import Bill, Totals, bill
-from switch.settlement.fees import Original, Priced, Sale
-from switch.settlement.terms import CARD_TYPES, ENTRY_MODES
+from switch.settlement.fees import tariffs, wording
+from switch.settlement.fees.bills import Bill, Totals, bill
+from switch.settlement.fees.charges import Original, Priced, Sale
+from switch.settlement.fees.terms import CARD_TYPES, ENTRY_MODES
 
 TRANSACTIONS_MAX = 10_000
 BODY_MAX = 4 << 20

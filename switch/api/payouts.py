@@ -21,12 +21,12 @@ from switch.callers import Caller, require
 from switch.database import Pool
 from switch.errors import Problem
 from switch.ids import show
-from switch.settlement import bank_answers, payouts
-from switch.settlement.bank_answers import BankAnswers
-from switch.settlement.banking import masked
-from switch.settlement.funding import WORDS
-from switch.settlement.payout_files import PayoutFiles
-from switch.settlement.payouts import AT_ONCE, PAGE_MAX, Outcome, Payouts
+from switch.settlement.funding.payable import WORDS
+from switch.settlement.payouts import answers, runs
+from switch.settlement.payouts.answers import BankAnswers
+from switch.settlement.payouts.banking import masked
+from switch.settlement.payouts.files import PayoutFiles
+from switch.settlement.payouts.runs import AT_ONCE, PAGE_MAX, Outcome, Payouts
 
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
 Code = Annotated[str, Field(pattern="^[A-Z]{3}$")]
@@ -212,7 +212,7 @@ def _asking(routes: APIRouter, parts: Parts, operator: Callable[[Request], Any])
             place, _, currency = wanted.after.partition(":")
             after = (identified("merchant", place), currency)
         merchant_id = identified("merchant", wanted.merchant) if wanted.merchant is not None else None
-        done = await payouts.run(parts.writers, _who(caller), merchant_id=merchant_id, currency=wanted.currency, after=after, limit=AT_ONCE)
+        done = await runs.run(parts.writers, _who(caller), merchant_id=merchant_id, currency=wanted.currency, after=after, limit=AT_ONCE)
         items = [shown_outcome(each) for each in done.outcomes]
         return said({"items": items, "next": f"{items[-1]['merchant']}:{items[-1]['currency']}" if done.more else None})
 
@@ -264,7 +264,7 @@ def _answers(routes: APIRouter, parts: Parts, operator: Callable[[Request], Any]
                 responses=shaped(200, "One page", AnswerPage))
     async def page(limit: Limit = 50, after: str | None = None) -> Response:
         before = None if after is None else identified("bank_answer", after)
-        return _page([shown_answer(row) for row in await bank_answers.page(parts.writers, before, limit + 1)], limit)
+        return _page([shown_answer(row) for row in await answers.page(parts.writers, before, limit + 1)], limit)
 
 
 def _reading(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller]) -> None:

@@ -27,10 +27,10 @@ from switch.merchants import Acquirer
 from switch.merchants.approvals import Approvals
 from switch.merchants.onboarding import Onboarding
 from switch.payments.resolution import Person
-from switch.settlement import exceptions, incoming, intake, runs
-from switch.settlement.exceptions import Exceptions
-from switch.settlement.intake import Intake
-from switch.settlement.runs import Runs
+from switch.settlement.reconciliation import exceptions, incoming, intake, runs
+from switch.settlement.reconciliation.exceptions import Exceptions
+from switch.settlement.reconciliation.intake import Intake
+from switch.settlement.reconciliation.runs import Runs
 
 RESOLVE = "resolve_exception"
 PAGE_MAX = 200

@@ -11,8 +11,8 @@ from switch.commands.files import chunks_of
 from switch.errors import Problem
 from switch.ids import read, show
 from switch.settings import Settings
-from switch.settlement.intake import Intake
-from switch.settlement.runs import Runs
+from switch.settlement.reconciliation.intake import Intake
+from switch.settlement.reconciliation.runs import Runs
 
 NAMED = "SELECT acquirer_id, coalesce(institution_code, name) AS institution FROM acquirer WHERE name = $1 OR acquirer_id = $2"
 

@@ -10,8 +10,9 @@ from switch.links import numbering
 from switch.notices import subscribed
 from switch.payments import cancellation, evidence, expiry, fulfilment, history, journal, recovery, resolution, reversals, undelivered, watch
 from switch.payments.transaction import Transaction
-from switch.settlement import deadlines, forwarding
-from switch.settlement import runs as reconciliation_runs
+from switch.settlement.batches import forwarding
+from switch.settlement.disputes import deadlines
+from switch.settlement.reconciliation import runs as reconciliation_runs
 from tests.simulation.books import Row, Session, insert_transaction, put_duty, update_transaction
 
 Rows = list[Any]
