@@ -69,7 +69,6 @@ from switch.settlement.payouts.files import PayoutFiles
 from switch.settlement.payouts.runs import Payouts
 from switch.settlement.reconciliation.exceptions import Exceptions
 from switch.settlement.reconciliation.intake import Intake
-from switch.settlement.reconciliation.runs import Runs
 
 EXAMPLE = {
     "type": "purchase", "amount": 10000, "currency": "CNY", "terminal_trace": "000017", "reference": "table 4",
@@ -92,7 +91,6 @@ class Parts(Protocol):
     resolution: Resolution
     approvals: Approvals
     intake: Intake
-    runs: Runs
     exceptions: Exceptions
     webhooks: Endpoints
     links: dict[UUID, Link]

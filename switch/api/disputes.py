@@ -188,8 +188,6 @@ async def asked_json(parts: Keyed, request: Request, caller: Caller, route: str,
     check_content(headers)
     checked, value = model_of(model, await read_body(headers, request.receive))
     parts.admit()
-    if caller.role == "operator":
-        logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
     return Asked(caller_name(caller), key, route, parts.vault.fingerprint(route.encode() + b"|" + canonical(value))), checked
 
 
@@ -281,6 +279,8 @@ def _answers(routes: APIRouter, parts: Parts, identify: Callable[[Request], Call
         caller = require(identify(request), "merchant", "operator")
         dispute_id = identified("dispute", dispute)
         asked, body = await asked_json(parts, request, caller, f"{event}:{dispute_id}", model)
+        if caller.role == "operator":
+            logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
         files = [identified("dispute_file", file) for file in getattr(body, "files", ())]
 
         async def work(connection: Connection) -> dict[str, Any]:

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from switch import logs
 from switch.api.answers import stamp
-from switch.api.onboard import identified, said
+from switch.api.onboard import identified, paged, said
+from switch.api.operators import operators, person
 from switch.api.shapes import refused
-from switch.callers import Caller, require
+from switch.callers import Caller
 from switch.database import UNKNOWN, Pool
 from switch.errors import Problem
 from switch.ids import show
@@ -44,12 +44,7 @@ def _answered(**more: Any) -> dict[int | str, dict[str, Any]]:
 def router(identify: Callable[[Request], Caller], pool: Pool) -> APIRouter:
     """`pool` acts as `switch_writer`."""
 
-    async def operator(request: Request) -> Caller:
-        caller = require(identify(request), "operator")
-        if request.method != "GET":
-            logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
-        return caller
-
+    operator = operators(identify)
     routes = APIRouter(dependencies=[Depends(operator)], responses=refused(401, 403, 404, 422, 503))
 
     @routes.get("/v1/jobs", tags=["operations"], summary="Background jobs, newest first",
@@ -59,7 +54,7 @@ def router(identify: Callable[[Request], Caller], pool: Pool) -> APIRouter:
         async with _books():
             found = await table.page(pool, limit + 1, None if after is None else identified("job", after), state, kind)
         items = [shown(job) for job in found]
-        return said({"items": items[:limit], "next": items[limit - 1]["id"] if len(items) > limit else None})
+        return paged(items, limit)
 
     @routes.get("/v1/jobs/{ident}", tags=["operations"], summary="One background job", responses=_answered())
     async def one(ident: str) -> Response:
@@ -75,9 +70,8 @@ def router(identify: Callable[[Request], Caller], pool: Pool) -> APIRouter:
     @routes.post("/v1/jobs/{ident}/cancel", tags=["operations"], responses=refused(409) | _answered(state="cancelled", cancel_asked_by="Li Wei"),
                  summary="Cancel a job; one that runs stops within seconds, and what it has committed stays")
     async def cancel(ident: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
-        assert caller.person is not None  # the database holds it for every operator's key
         async with _books(), pool.acquire() as connection:
-            return said(shown(await table.cancel(connection, identified("job", ident), caller.person)))
+            return said(shown(await table.cancel(connection, identified("job", ident), person(caller))))
 
     return routes
 

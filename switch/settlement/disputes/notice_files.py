@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from switch.database import UNKNOWN, Connection, Pool
-from switch.errors import PROBLEMS, Problem
+from switch.errors import PROBLEMS, Problem, file_refused
 from switch.failpoints import failpoint
 from switch.ids import uuid7
 from switch.settlement.disputes.cases import CODES, Cases
@@ -67,8 +67,7 @@ async def take(pool: Pool, cases: Cases, acquirer_id: UUID, raw: bytes, by: str,
         reason = PROBLEMS[CODES.get(error.constraint_name or "", "conflict")].title
     except UNKNOWN:
         raise Problem("not_ready", "It is not known whether the file was written; send it again, twice is once.", retry_after=2) from None
-    raise Problem("file_refused", f"Nothing of it was taken. Line {line}: {reason}",
-                  errors=[{"field": f"line {line}", "rule": reason, "type": "rule"}])
+    raise file_refused(line, reason)
 
 
 async def _lock_sales(connection: Connection, acquirer_id: UUID, notices: Sequence[Notice]) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
-from switch.database import UNKNOWN, Connection, Pool
+from switch.database import Connection, Pool, work
 from switch.errors import Problem
 from switch.ids import show, uuid7
 from switch.settlement import ledger
@@ -83,15 +83,13 @@ class Arrangements:
     @asynccontextmanager
     async def _work(self) -> AsyncIterator[Connection]:
         try:
-            async with self.pool.acquire() as connection, connection.transaction():
+            async with work(self.pool) as connection:
                 yield connection
         except asyncpg.UniqueViolationError:
             raise Problem("already_exists", "The same hold stands already.") from None
         except asyncpg.ForeignKeyViolationError:
             raise Problem("invalid", "There is no such calendar.",
                           errors=[{"field": "calendar", "rule": "the name of a calendar", "type": "rule"}]) from None
-        except UNKNOWN:
-            raise Problem("not_ready", "The database does not answer. Look first whether it was written.", retry_after=2) from None
 
     async def funding(self, merchant_id: UUID) -> Funding:
         async with self._work() as connection:

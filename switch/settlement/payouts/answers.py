@@ -15,7 +15,7 @@ import asyncpg
 
 from switch import alerts
 from switch.database import UNKNOWN, Connection, Pool
-from switch.errors import Problem
+from switch.errors import Problem, file_refused
 from switch.ids import show
 from switch.security.vault import Vault
 from switch.settlement import ledger
@@ -116,8 +116,7 @@ class BankAnswers:
                 async with self.pool.acquire() as connection, connection.transaction():
                     return await self._take(connection, found, name, by)
             except Refused as refused:
-                raise Problem("file_refused", f"Nothing of it was taken. Line {refused.line}: {refused.reason}.",
-                              errors=[{"field": f"line {refused.line}", "rule": refused.reason, "type": "rule"}]) from None
+                raise file_refused(refused.line, refused.reason) from None
             except asyncpg.UniqueViolationError:
                 raise Problem("conflict", "Another content under this statement's id and number is there already; ask the bank.") from None
             except UNKNOWN:

@@ -2,14 +2,13 @@
 
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
 
-from switch.database import UNKNOWN, Connection, Pool
+from switch.database import Connection, Pool, work
 from switch.errors import Problem
 from switch.ids import read, uuid7
 from switch.money import CURRENCIES
@@ -52,17 +51,9 @@ class BankAccounts:
     def __init__(self, pool: Pool, vault: Vault) -> None:
         self.pool, self.vault = pool, vault
 
-    @asynccontextmanager
-    async def _work(self) -> AsyncIterator[Connection]:
-        try:
-            async with self.pool.acquire() as connection, connection.transaction():
-                yield connection
-        except UNKNOWN:
-            raise Problem("not_ready", "The database does not answer. Look first whether it was written.", retry_after=2) from None
-
     async def page(self, merchant_id: UUID | None) -> list[asyncpg.Record]:
         """What payouts go to now, one for each currency; None: where they come from."""
-        async with self._work() as connection:
+        async with work(self.pool) as connection:
             return await connection.fetch(PAGE, merchant_id)
 
     async def ask(self, merchant_id: UUID | None, currency: str, account: BankAccount, by: str) -> asyncpg.Record:
@@ -73,7 +64,7 @@ class BankAccounts:
             raise Problem("invalid", errors=[{"field": "currency", "rule": "a code of ISO 4217", "type": "rule"}])
         identity = new_id()
         key_id, sealed = self.vault.seal_row(PURPOSE, banking.padded(account.number), identity.bytes)
-        async with self._work() as connection:
+        async with work(self.pool) as connection:
             if merchant_id is not None and not await connection.fetchval(MERCHANT, merchant_id):
                 raise Problem("not_found")
             row = await connection.fetchrow(ASK, identity, merchant_id, currency, account.holder, account.iban, key_id, sealed, account.number[-4:],

@@ -6,14 +6,12 @@ finds it again, and the bank knows the same message by its id.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from uuid import UUID
 
 import asyncpg
 
-from switch.database import UNKNOWN, Connection, Pool
+from switch.database import Connection, Pool, work
 from switch.errors import Problem
 from switch.failpoints import failpoint
 from switch.ids import show
@@ -29,6 +27,7 @@ IN_A_FILE, PAGE_MAX = 2000, 200
 FORMATS = {"pain001": pain001.written, "csv": bank_csv.written}
 EXTENSION = {"pain001": "xml", "csv": "csv"}
 FILE_LOCK = 3583013
+AGAIN = "It is not known whether it was written; ask again, twice is once."
 
 SHOWN = """file_id, bank_account_id, currency, format, execution_date, payouts, total, encode(sha256, 'hex') AS sha256, size, state, made_by, made_at,
 sent_by, sent_at"""
@@ -57,17 +56,9 @@ class PayoutFiles:
     def __init__(self, pool: Pool, vault: Vault) -> None:
         self.pool, self.vault = pool, vault
 
-    @asynccontextmanager
-    async def _work(self) -> AsyncIterator[Connection]:
-        try:
-            async with self.pool.acquire() as connection, connection.transaction():
-                yield connection
-        except UNKNOWN:
-            raise Problem("not_ready", "It is not known whether it was written; ask again, twice is once.", retry_after=2) from None
-
     async def make(self, currency: str, format_: str, execution_date: date | None, by: str) -> tuple[asyncpg.Record, bool]:
         """The file of what is asked for, at most 2,000 payouts, and whether it is new: the one that is not sent yet comes first."""
-        async with self._work() as connection:
+        async with work(self.pool, AGAIN) as connection:
             await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", FILE_LOCK, currency)
             unsent = await connection.fetchrow(UNSENT, currency)
             if unsent is not None:
@@ -103,7 +94,7 @@ class PayoutFiles:
 
     async def content(self, file_id: UUID) -> tuple[str, bytes]:
         """Its name, and exactly the bytes that were made."""
-        async with self._work() as connection:
+        async with work(self.pool, AGAIN) as connection:
             row = await connection.fetchrow(CONTENT, file_id)
         if row is None:
             raise Problem("not_found")
@@ -116,7 +107,7 @@ class PayoutFiles:
 
     async def sent(self, file_id: UUID, by: str) -> asyncpg.Record:
         """The bank has it. Again changes nothing."""
-        async with self._work() as connection:
+        async with work(self.pool, AGAIN) as connection:
             file = await connection.fetchrow(LOCK, file_id)
             if file is None:
                 raise Problem("not_found")
@@ -130,11 +121,11 @@ class PayoutFiles:
 
     async def page(self, before: UUID | None, limit: int) -> list[asyncpg.Record]:
         """Newest first."""
-        async with self._work() as connection:
+        async with work(self.pool, AGAIN) as connection:
             return await connection.fetch(PAGE, before, min(limit, PAGE_MAX + 1))
 
     async def one(self, file_id: UUID) -> asyncpg.Record:
-        async with self._work() as connection:
+        async with work(self.pool, AGAIN) as connection:
             row = await connection.fetchrow(ONE, file_id)
         if row is None:
             raise Problem("not_found")

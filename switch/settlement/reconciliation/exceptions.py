@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 
 from switch import alerts
-from switch.database import UNKNOWN, Connection, Pool
+from switch.database import UNKNOWN, Connection, Pool, unsure
 from switch.errors import Problem
 from switch.ids import show, uuid7
 from switch.settlement import ledger
@@ -172,7 +172,7 @@ class Exceptions:
         try:
             return await self.pool.fetch(PAGE, states, acquirer_id, day, kind, owner, before, min(limit, PAGE_MAX + 1))
         except UNKNOWN:
-            raise not_ready() from None
+            raise unsure() from None
 
     async def get(self, exception_id: UUID) -> tuple[asyncpg.Record, list[str], list[asyncpg.Record]]:
         """The exception, how the two sides differ in words, and what was said about it, oldest first."""
@@ -189,7 +189,7 @@ class Exceptions:
                     words += explain(Line(0, **dict(line)), Movement(0, **dict(movement), expected_fee=fee))
                 return row, words, await connection.fetch(COMMENTS, exception_id, COMMENTS_MAX)
         except UNKNOWN:
-            raise not_ready() from None
+            raise unsure() from None
 
     async def comment(self, exception_id: UUID, by: str, text: str) -> None:
         await self._change(exception_id, by, "comment", text, None)
@@ -210,14 +210,14 @@ class Exceptions:
                 assert row is not None
                 return row
         except UNKNOWN:
-            raise not_ready() from None
+            raise unsure() from None
 
     async def asked(self, exception_id: UUID, resolution: str) -> Resolved:
         """Whether it may be resolved so, and by how many people."""
         try:
             row = await self.pool.fetchrow(GET, exception_id)
         except UNKNOWN:
-            raise not_ready() from None
+            raise unsure() from None
         if row is None:
             raise Problem("not_found")
         if wrong := fault(row, resolution):
@@ -232,7 +232,7 @@ class Exceptions:
             async with self.pool.acquire() as connection, connection.transaction():
                 return await _resolve(connection, exception_id, wanted.resolution, wanted.version, by, None, note)
         except UNKNOWN:
-            raise not_ready() from None
+            raise unsure() from None
 
     async def approved(self, connection: Connection, exception_id: UUID, payload: Mapping[str, Any], people: Mapping[str, str]) -> None:
         """Executes an approval inside its commit."""
@@ -256,7 +256,3 @@ async def _resolve(connection: Connection, exception_id: UUID, resolution: str, 
     await connection.execute(SAY, [exception_id], by, state, f"{resolution}: {note}"[:1000])
     assert decided is not None
     return decided
-
-
-def not_ready() -> Problem:
-    return Problem("not_ready", "The database does not answer. Look first whether it was written.", retry_after=2)

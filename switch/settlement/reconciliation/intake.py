@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from switch.database import UNKNOWN, Connection
-from switch.errors import Problem
+from switch.errors import Problem, file_refused
 from switch.ids import show, uuid7
 from switch.settlement.reconciliation import incoming, runs
 from switch.settlement.reconciliation.clearing import Line, Reader, Refused
@@ -59,8 +59,7 @@ class Intake:
             except _Seen as seen:
                 return seen.args[0], False
             except Refused as refused:
-                raise Problem("file_refused", f"Nothing of it was taken. Line {refused.line}: {refused.reason}.",
-                              errors=[{"field": f"line {refused.line}", "rule": refused.reason, "type": "rule"}]) from None
+                raise file_refused(refused.line, refused.reason) from None
             except asyncpg.UniqueViolationError:
                 raise Problem("conflict", "Another file with this date and number is there already; the sender must number it anew.") from None
             except UNKNOWN:

@@ -2,33 +2,36 @@
 
 A run pairs the lines that carry its date with the transactions of its date, rule by rule (`reconciliation.RULES`), and writes what it found. What is
 left over is then held against the leftovers of the neighbouring dates, and the exceptions of those dates follow. Nothing depends on the order in
-which files came or runs were made, so a late file changes the day that it speaks of.
+which files came or runs were made, so a late file changes the day that it speaks of. Each run is a job.
 """
 
-import asyncio
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from datetime import date
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import date, datetime
+from typing import Any
 from uuid import UUID
 
-import asyncpg
-
 from switch import logs
-from switch.database import UNKNOWN, Connection, Pool
-from switch.ids import uuid7
+from switch.database import Connection, Pool
+from switch.ids import read, show, uuid7
+from switch.settlement.jobs import table
+from switch.settlement.jobs.table import Due, Run
 from switch.settlement.reconciliation import exceptions, incoming
 from switch.settlement.reconciliation.matching import ACROSS_DAYS, WITHIN_DAY, pairing
 
-LOOK_S, RETRY_S, STATEMENT_S = 2.0, 5.0, 900.0
+KIND = "reconciliation"  # of its jobs
+STATEMENT_S, AT_ONCE = 900.0, 200
 LOCK = "SELECT pg_advisory_xact_lock(3583012, hashtext($1::text))"
 
 REQUEST = """INSERT INTO reconciliation_run (run_id, acquirer_id, business_date, cause) VALUES ($1, $2, $3, $4)
-ON CONFLICT (acquirer_id, business_date) WHERE state = 'due' DO NOTHING"""
-WAITING = "SELECT EXISTS (SELECT FROM reconciliation_run WHERE state = 'due')"
-DUE = """SELECT run_id, acquirer_id, business_date FROM reconciliation_run WHERE state = 'due' ORDER BY business_date, run_id LIMIT 1
-FOR UPDATE SKIP LOCKED"""
+ON CONFLICT (acquirer_id, business_date) WHERE state = 'due' DO UPDATE SET state = 'due' RETURNING run_id"""
+LEFT = "SELECT run_id FROM reconciliation_run WHERE state IN ('due', 'running') ORDER BY business_date, run_id LIMIT $1"
+NEXT = "SELECT run_id FROM reconciliation_run WHERE state = 'due' ORDER BY business_date, run_id LIMIT 1"
+# Committed before anything is read: whoever asks from now on asks for another run, and who asked before has committed what it is to see.
+BEGIN = "UPDATE reconciliation_run SET state = 'running', started_at = clock_timestamp() WHERE run_id = $1 AND state = 'due'"
+BEGUN = "SELECT acquirer_id, business_date FROM reconciliation_run WHERE run_id = $1 AND state = 'running' FOR UPDATE"
 SHOWN = """run_id, acquirer_id, business_date, state, cause, requested_at, started_at, ended_at, complete, lines, movements, matched, found, digest"""
 PAGE = f"""SELECT {SHOWN} FROM reconciliation_run WHERE ($1::uuid IS NULL OR acquirer_id = $1) AND ($2::date IS NULL OR business_date = $2)
 AND ($3::uuid IS NULL OR run_id < $3) ORDER BY run_id DESC LIMIT $4"""
@@ -55,7 +58,7 @@ WHERE m.acquirer_id = $1 AND m.business_date = $2"""
 PAIR = {rule.name: f"INSERT INTO rc_pair SELECT '{rule.name}', line_order, movement_order FROM ({pairing(rule)}) AS p" for rule in WITHIN_DAY[:1]} | {
     rule.name: f"""INSERT INTO rc_pair SELECT '{rule.name}', line_order, movement_order
     FROM ({pairing(rule, 'rc_line_left', 'rc_movement_left')}) AS p""" for rule in WITHIN_DAY[1:]}
-LEFT = (
+LEFT_OVER = (
     "ANALYZE rc_pair",
     "INSERT INTO rc_line_left SELECT * FROM rc_line l WHERE NOT EXISTS (SELECT FROM rc_pair p WHERE p.line_order = l.n)",
     "INSERT INTO rc_movement_left SELECT * FROM rc_movement m WHERE NOT EXISTS (SELECT FROM rc_pair p WHERE p.movement_order = m.n)",
@@ -89,10 +92,10 @@ FROM (
 AMOUNTS = [rule.name for rule in WITHIN_DAY if rule.finding]
 # The same books and files give the same digest, whenever and how often they are run.
 END = """
-UPDATE reconciliation_run r SET state = 'done', started_at = $2, ended_at = clock_timestamp(), complete = $3, lines = $4, movements = $5,
-matched = $6::jsonb, found = (SELECT coalesce(jsonb_object_agg(kind, count), '{}') FROM
+UPDATE reconciliation_run r SET state = 'done', ended_at = clock_timestamp(), complete = $2, lines = $3, movements = $4,
+matched = $5::jsonb, found = (SELECT coalesce(jsonb_object_agg(kind, count), '{}') FROM
     (SELECT kind, count(*) AS count FROM reconciliation_finding WHERE run_id = $1 GROUP BY kind) AS k),
-digest = md5(concat_ws('|', $4::int, $5::int, $6::text, $3::boolean, (SELECT sum(hashtextextended(concat_ws('|', kind, rule, rrn, movement, currency,
+digest = md5(concat_ws('|', $3::int, $4::int, $5::text, $2::boolean, (SELECT sum(hashtextextended(concat_ws('|', kind, rule, rrn, movement, currency,
     expected, found, transaction_id), 0)::numeric) FROM reconciliation_finding WHERE run_id = $1)))
 WHERE run_id = $1"""
 COMPLETE = "SELECT EXISTS (SELECT FROM clearing_file WHERE acquirer_id = $1 AND business_date = $2)"
@@ -122,67 +125,73 @@ ACROSS = tuple(f"INSERT INTO rc_across SELECT '{rule.name}', line_order, movemen
 
 
 async def request(connection: Connection, acquirer_id: UUID, days: Iterable[date], cause: str) -> None:
-    """Asks for runs, in the caller's commit. One that waits already is enough."""
+    """Asks for runs, in the caller's commit. One that waits already is enough; one that was given up is tried again."""
     for day in sorted(days):
-        await connection.execute(REQUEST, uuid7(time.time_ns() // 1_000_000, os.urandom(10)), acquirer_id, day, cause)
+        run_id = await connection.fetchval(REQUEST, uuid7(time.time_ns() // 1_000_000, os.urandom(10)), acquirer_id, day, cause)
+        job, new = await table.ask(connection, KIND, _due(run_id), "switch")
+        if not new and job.state in ("failed", "cancelled"):
+            await table.retry(connection, job.job_id)
+
+
+def _due(run_id: UUID) -> Due:
+    return Due(show("run", run_id), {"run": show("run", run_id)})
 
 
 class Runs:
-    """Works off what was asked for. `connect` gives a connection of the writer's role, for as long as there is work."""
+    """`connect` gives a connection of the writer's role for each run."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
-        self.connect = connect
-        self.asked = asyncio.Event()
+    def __init__(self, pool: Pool, connect: Callable[[], Awaitable[Connection]]) -> None:
+        self.pool, self.connect = pool, connect
 
-    async def work(self, pool: Pool) -> None:
-        """Until cancelled; `pool` is asked whether a run is due. A run that is cut off leaves nothing, and is due as before."""
-        while True:
-            try:
-                if await pool.fetchval(WAITING):
-                    await self.finish()
-            except (*UNKNOWN, asyncpg.PostgresError) as error:
-                logs.warning("reconciliation_interrupted", error=type(error).__name__)
-                await asyncio.sleep(RETRY_S)
-            self.asked.clear()
-            try:
-                async with asyncio.timeout(LOOK_S):
-                    await self.asked.wait()
-            except TimeoutError:
-                continue
+    async def due(self, now: datetime) -> list[Due]:
+        """What was asked for and is not done: all of it has its job, but what an earlier release asked for."""
+        return [_due(row[0]) for row in await self.pool.fetch(LEFT, AT_ONCE)]
 
-    async def finish(self) -> int:
-        """All that is due; how many."""
-        connection, made = await self.connect(), 0
+    async def do(self, run: Run) -> Mapping[str, Any]:
+        """One run. Cut off, it leaves nothing, and begins anew."""
+        run_id = read("run", run.job.arguments["run"])
+        assert run_id is not None
+        connection = await self.connect()
         try:
-            while await self.step(connection):
-                made += 1
+            return await make(connection, run_id, run.hold)
         finally:
-            await connection.close()
-        return made
-
-    async def step(self, connection: Connection) -> bool:
-        """One run, if one is due and nobody else has it."""
-        async with connection.transaction():
-            due = await connection.fetchrow(DUE)
-            if due is None:
-                return False
-            await _run(connection, *due)
-        return True
+            connection.terminate()
 
 
-async def _run(connection: Connection, run_id: UUID, acquirer_id: UUID, day: date) -> None:
+async def finish(connection: Connection) -> int:
+    """All that is due and that nobody has begun, in this process; how many were made."""
+    made = 0
+    while (run_id := await connection.fetchval(NEXT)) is not None:
+        made += bool(await make(connection, run_id))
+    return made
+
+
+async def make(connection: Connection, run_id: UUID, hold: Callable[[Connection], Awaitable[None]] | None = None) -> Mapping[str, Any]:
+    """One run; nothing when another has made it. `hold`: asked before the commit whether it is still ours to make."""
+    await connection.execute(BEGIN, run_id)
+    async with connection.transaction():
+        begun = await connection.fetchrow(BEGUN, run_id)
+        if begun is None:
+            return {}
+        counts = await _run(connection, run_id, begun["acquirer_id"], begun["business_date"])
+        if hold is not None:
+            await hold(connection)
+    return counts
+
+
+async def _run(connection: Connection, run_id: UUID, acquirer_id: UUID, day: date) -> Mapping[str, Any]:
     await connection.execute(LOCK, str(acquirer_id))
     # Tables that grew a moment ago look empty to the planner: a nested loop over a day would never end.
     await connection.execute("SET LOCAL work_mem = '96MB'")
     await connection.execute("SET LOCAL enable_nestloop = off")
-    started, complete = await connection.fetchval("SELECT clock_timestamp()"), await connection.fetchval(COMPLETE, acquirer_id, day)
+    complete = await connection.fetchval(COMPLETE, acquirer_id, day)
     for statement in TABLES:
         await connection.execute(statement)
     lines = _count(await connection.execute(LINES, acquirer_id, day, timeout=STATEMENT_S))
     movements = _count(await connection.execute(MOVEMENTS, acquirer_id, day, timeout=STATEMENT_S))
     matched = await pair_up(connection)
     await find(connection, run_id, complete)
-    await connection.execute(END, run_id, started, complete, lines, movements, json.dumps(matched, sort_keys=True), timeout=STATEMENT_S)
+    await connection.execute(END, run_id, complete, lines, movements, json.dumps(matched, sort_keys=True), timeout=STATEMENT_S)
     for statement in ACROSS_TABLES:
         await connection.execute(statement)
     await connection.execute(FOUND, acquirer_id, day, timeout=STATEMENT_S)
@@ -192,6 +201,7 @@ async def _run(connection: Connection, run_id: UUID, acquirer_id: UUID, day: dat
     await connection.execute("DROP TABLE rc_final")
     await incoming.follow(connection, [incoming.Named(acquirer_id, day)])
     logs.info("reconciled", acquirer_id=acquirer_id, count=lines, rows=movements)
+    return {"lines": lines, "movements": movements}
 
 
 async def pair_up(connection: Connection) -> dict[str, int]:
@@ -203,7 +213,7 @@ async def pair_up(connection: Connection) -> dict[str, int]:
         if pairs:
             matched[rule] = pairs
         if at == 0:
-            for left in LEFT:
+            for left in LEFT_OVER:
                 await connection.execute(left, timeout=STATEMENT_S)
         elif pairs:
             for taken in TAKE:
