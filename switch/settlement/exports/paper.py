@@ -143,8 +143,8 @@ class Press:
                     process.kill()
                 await process.wait()
         if process.returncode == NO_FONT:
-            raise Problem("no_pdf", "No font here has the characters of this statement; put one into the folder `fonts` of the switch's home, "
-                                    "or ask for format=html.")
+            raise Problem("no_pdf", "No font here is known to have the characters of this statement; for Chinese ones put a font into the folder "
+                                    "`fonts` of the switch's home, or ask for format=html.")
         if process.returncode != 0:
             raise Problem("internal")
         return out
