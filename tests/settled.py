@@ -57,8 +57,8 @@ class Till:
                                          row.transaction_id)
             if state == "APPROVED":
                 approved = sets.pop("approved_amount", row.amount)
-                sets |= {"outcome": "APPROVED", "outcome_at": row.received_at + timedelta(seconds=1), "response_code": "00",
-                         "approved_amount": approved, "approval_code": "A00001"}
+                sets = {"outcome": "APPROVED", "outcome_at": row.received_at + timedelta(seconds=1), "response_code": "00",
+                        "approved_amount": approved, "approval_code": "A00001"} | sets
                 if row.original_id is None and row.type != "refund":
                     captured = approved if row.capture_method == "automatic" else 0
                     sets = {"authorised": approved, "capturable": approved, "captured": captured} | sets

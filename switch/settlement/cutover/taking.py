@@ -62,15 +62,16 @@ WITH kin AS ({FAMILY}), late AS (
       JOIN history_transaction t ON t.merchant_id = k.merchant_id AND t.original_id = k.transaction_id
 )
 SELECT * FROM (
-    SELECT {_COLUMNS}, {GROSS} AS gross, 0::bigint AS settled, 0::bigint AS fee, 0::bigint AS interchange, 0::bigint AS scheme_fee,
-      0::bigint AS acquirer_fee
+    SELECT {_COLUMNS}, {GROSS} AS gross, 0::bigint AS settled, 0::bigint AS of_month, 0::bigint AS fee, 0::bigint AS interchange,
+      0::bigint AS scheme_fee, 0::bigint AS acquirer_fee
     FROM history_transaction t {ORIGINAL}
     WHERE t.acquirer_id = $1 AND t.business_date = $2 AND t.type IN ('purchase', 'cash_advance', 'offline_sale', 'capture', 'tip', 'refund')
       AND t.state IN ('APPROVED', 'CONFIRMED')
     UNION ALL
-    SELECT {_COLUMNS}, {GROSS}, s.gross, s.fee, s.interchange, s.scheme_fee, s.acquirer_fee
+    SELECT {_COLUMNS}, {GROSS}, s.gross, s.of_month, s.fee, s.interchange, s.scheme_fee, s.acquirer_fee
     FROM late JOIN history_transaction t USING (merchant_id, transaction_id) {ORIGINAL}
     CROSS JOIN LATERAL (SELECT coalesce(sum(l.gross), 0)::bigint AS gross, coalesce(sum(l.fee), 0)::bigint AS fee,
+      coalesce(sum(l.gross) FILTER (WHERE l.business_date >= date_trunc('month', $2::date)::date), 0)::bigint AS of_month,
       coalesce(sum(l.interchange), 0)::bigint AS interchange, coalesce(sum(l.scheme_fee), 0)::bigint AS scheme_fee,
       coalesce(sum(l.acquirer_fee), 0)::bigint AS acquirer_fee
       FROM settlement_line l WHERE l.merchant_id = t.merchant_id AND l.transaction_id = t.transaction_id) s
@@ -93,7 +94,8 @@ DEALT_WITH = "UPDATE late_change SET settled_on = $2 WHERE acquirer_id = $1 AND 
 MERCHANT = "SELECT calendar, funding_days, reserve_basis_points, reserve_days FROM directory_merchant WHERE merchant_id = $1"
 BINS = "SELECT low, high, card_type FROM directory_bin_range WHERE card_type <> 'unknown' ORDER BY length(low) DESC, low"
 SETTLEMENT_COLUMNS = ("merchant_id", "settlement_id", "acquirer_id", "business_date", "currency", "sales_count", "sales", "refunds_count", "refunds",
-                      "adjustments_count", "adjustments", "fees", "tax", "costs", "net", "reserve_held", "reserve_release_on", "due_on", "extras")
+                      "adjustments_count", "adjustments", "fees", "tax", "costs", "net", "reserve_held", "reserve_release_on", "due_on", "extras",
+                      "volume")
 LINE_COLUMNS = ("merchant_id", "settlement_id", "business_date", "transaction_id", "acquirer_id", "kind", "type", "for_date", "gross", "fee",
                 "interchange", "scheme_fee", "acquirer_fee", "currency", "tariff_id", "rule", "original_id", "store_id", "terminal_id", "brand",
                 "card_type", "entry_mode", "mcc", "card_last4", "rrn", "stan", "acquirer_rrn", "approval_code", "reference", "captured_at")
@@ -127,6 +129,7 @@ class Settlement:
     reserve_release_on: date | None = None
     due_on: date = date.min
     extras: str = "[]"
+    volume: int = 0  # of sales, what counts towards the tiers of the month
 
     def add(self, kind: str, gross: int, price: Price) -> None:
         if kind == "sale":
@@ -147,6 +150,12 @@ class Group:
     pricer: Pricer
     terms: asyncpg.Record
     rows: list[asyncpg.Record] = field(default_factory=list)
+
+
+def _counts(row: asyncpg.Record) -> int:
+    """By how much a sale changes the month's volume. What is undone leaves the month that it counted in, and no other."""
+    change: int = row["gross"] - row["settled"]
+    return change if change > 0 else -min(-change, max(0, row["of_month"]))
 
 
 class Batch:
@@ -212,16 +221,16 @@ class Batch:
         rows, settlement, business_date = group.rows, group.settlement, self.day.business_date
         before = await self._before(group)
         taken = [self._taken(row, before) for row in rows]
-        prices = iter(group.pricer.prices([each for each in taken if each.amount]))
+        prices = group.pricer.prices(taken)
         records = []
-        for row, each in zip(rows, taken, strict=True):
-            price = next(prices) if each.amount else Price(rule="undone after it was settled")
+        for row, each, price in zip(rows, taken, prices, strict=True):
             kind = "adjustment" if row["for_date"] < business_date else "sale" if each.amount > 0 else "refund"
             if row["settled"]:
                 price = price._replace(fee=price.fee - row["fee"], interchange=price.interchange - row["interchange"],
                                        scheme_fee=price.scheme_fee - row["scheme_fee"], acquirer_fee=price.acquirer_fee - row["acquirer_fee"])
             gross = each.amount - row["settled"]
             settlement.add(kind, gross, price)
+            settlement.volume += each.counts
             records.append((
                 settlement.merchant_id, settlement.settlement_id, business_date, each.transaction_id, self.day.acquirer_id, kind, each.type,
                 each.for_date, gross, price.fee, price.interchange, price.scheme_fee, price.acquirer_fee, each.currency, price.tariff_id, price.rule,
@@ -244,7 +253,7 @@ class Batch:
         sale = row["original_id"] if row["type"] in ("capture", "tip", "refund") else row["transaction_id"]
         return Taken(row["transaction_id"], row["type"], row["gross"], row["currency"], row["authorised_on"], row["for_date"], row["captured_at"],
                      row["brand"], self._card_type(row["masked_pan"]), row["entry_mode"], row["mcc"], row["store_id"], row["terminal_id"],
-                     sale, row["given_back"], before.get(sale) if row["type"] == "refund" else None)
+                     sale, row["given_back"], before.get(sale) if row["type"] == "refund" else None, 0 if row["type"] == "refund" else _counts(row))
 
     def _card_type(self, masked: str) -> str:
         """As the longest installed range says whose digits the masked number still shows."""

@@ -133,6 +133,7 @@ class Sale(NamedTuple):
     acquirer_id: UUID | None = None
     original_id: UUID | None = None
     original: Original | None = None
+    settled_on: date | None = None  # the business date whose settlement has it; None: as it was captured
 
 
 class Line(NamedTuple):
@@ -311,7 +312,8 @@ class Meter:
 
 
 def in_order(sales: Iterable[Sale]) -> list[Sale]:
-    return sorted(sales, key=lambda sale: (sale.captured_at, sale.transaction_id))
+    """As settlements count them: by business date, then capture time, then id."""
+    return sorted(sales, key=lambda sale: (sale.settled_on or sale.captured_at.date(), sale.captured_at, sale.transaction_id))
 
 
 def periodic_fees(tariff: Tariff | None, counts: Mapping[str, int]) -> list[tuple[Periodic, int, int]]:

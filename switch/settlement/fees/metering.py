@@ -13,8 +13,9 @@ from switch.settlement.fees.matching import REFUND, SALE
 from switch.settlement.fees.pricing import Closing, Pricer, Settled, Taken
 from switch.settlement.fees.tariffs import costs_of, tariffs_of
 
-# Of the month before this day, and of this day at acquirers that were cut over before this one.
-MONTH_TO_DATE = """SELECT coalesce(sum(sales), 0)::bigint FROM settlement
+# Of the month before this day, and of this day at acquirers that were cut over before this one; sales that were approved late and what was undone
+# since in the day that settled the difference.
+MONTH_TO_DATE = """SELECT coalesce(sum(coalesce(volume, sales)), 0)::bigint FROM settlement
 WHERE merchant_id = $1 AND currency = $2 AND business_date BETWEEN date_trunc('month', $3::date)::date AND $3"""
 # Monthly fees come once, with the first settlement of the month; two acquirers' cut-overs at once wait for each other here.
 LOCK = "SELECT pg_advisory_xact_lock(3583013, hashtext($1::uuid::text))"
@@ -42,6 +43,9 @@ class MeteredPricer:
         return [self._price(each) for each in taken]
 
     def _price(self, taken: Taken) -> pricing.Price:
+        if not taken.amount:
+            self.volume += taken.counts
+            return pricing.Price(rule=UNDONE)
         tariff, costs = self.tariffs.on(taken.authorised_on), self.costs.on(taken.authorised_on)
         refund = taken.amount < 0
         sale = Sale(taken.transaction_id, taken.captured_at, abs(taken.amount), REFUND if refund else SALE, taken.currency, taken.brand,
@@ -62,8 +66,7 @@ class MeteredPricer:
         return known if known.amount else None
 
     def _remember(self, taken: Taken, found: charges.Priced) -> None:
-        if taken.amount > 0:
-            self.volume += taken.amount
+        self.volume += taken.counts
         if taken.sale is None or not (taken.given_back or taken.amount < 0):
             return
         known = self.sold.get(taken.sale, Original(0, 0))
@@ -92,6 +95,7 @@ class MeteredPricer:
 
 
 NOTHING = Settled(0, 0, 0, 0, 0, 0)
+UNDONE = "undone after it was settled"
 
 
 class Metered:

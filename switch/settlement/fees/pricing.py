@@ -23,7 +23,8 @@ class Taken(NamedTuple):
     """A transaction to be priced. `amount`: minor units, negative for a refund; `authorised_on`: the business date whose tariff holds.
 
     `sale`: the transaction that it belongs to, itself or its original; `given_back`: that one has refunds, so its price is asked for again;
-    `settled`: of a refund, what the books of earlier days know of its sale.
+    `settled`: of a refund, what the books of earlier days know of its sale. `counts`: by how much it changes the month's volume. With an
+    amount of 0 it was undone after it was settled, and costs nothing any more.
     """
 
     transaction_id: UUID
@@ -41,7 +42,8 @@ class Taken(NamedTuple):
     terminal_id: UUID
     sale: UUID | None
     given_back: bool
-    settled: Settled | None = None
+    settled: Settled | None
+    counts: int
 
 
 class Price(NamedTuple):

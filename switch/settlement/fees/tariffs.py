@@ -3,8 +3,7 @@
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
-from switch.database import UNKNOWN, Connection, Pool
+from switch.database import Connection, Pool, work
 from switch.errors import Problem
 from switch.ids import uuid7
 from switch.settlement.fees.charges import Costs, Tariff
@@ -58,15 +57,6 @@ def _agreed(row: asyncpg.Record) -> Agreed:
     return Agreed(row[0], row[1], row[2], row[3], json.loads(row[4]), row[5], row[6])
 
 
-@asynccontextmanager
-async def _work(pool: Pool) -> AsyncIterator[Connection]:
-    try:
-        async with pool.acquire() as connection, connection.transaction():
-            yield connection
-    except UNKNOWN:
-        raise Problem("not_ready", "The database does not answer. Look first whether it was written.", retry_after=2) from None
-
-
 KNOWN = {kind: f"SELECT EXISTS (SELECT FROM directory_{kind.owner} WHERE {kind.owner}_id = $1)" for kind in (TARIFF, COSTS)}
 HOLDS = {kind: f"""SELECT {kind.ident}_id, version FROM {kind.table} WHERE {kind.owner}_id = $1 AND effective_from = $2
 ORDER BY version DESC LIMIT 1""" for kind in (TARIFF, COSTS)}
@@ -86,7 +76,7 @@ async def agree(pool: Pool, kind: Kind, owner_id: UUID, effective_from: date, te
     if not EARLIEST <= effective_from < LATEST:
         raise Problem("invalid", "One or more fields are wrong; see errors.",
                       errors=[{"field": "effective_from", "rule": f"a date from {EARLIEST} on, before {LATEST}", "type": "rule"}])
-    async with _work(pool) as connection:
+    async with work(pool) as connection:
         if not await connection.fetchval(KNOWN[kind], owner_id):
             raise Problem("not_found")
         check(kind, terms, {*brands, "unknown", *(row[0] for row in await connection.fetch(BRANDS))})
@@ -131,7 +121,7 @@ ORDER BY effective_from DESC, version DESC LIMIT $3""" for kind in (TARIFF, COST
 
 async def page(pool: Pool, kind: Kind, owner_id: UUID, limit: int, after: UUID | None = None) -> list[Agreed]:
     """The latest first, replaced ones too; those before `after`. Raises Problem: not_found, not_ready."""
-    async with _work(pool) as connection:
+    async with work(pool) as connection:
         if not await connection.fetchval(KNOWN[kind], owner_id):
             raise Problem("not_found")
         return [_agreed(row) for row in await connection.fetch(LIST[kind], owner_id, after, limit)]
@@ -163,6 +153,6 @@ async def in_force(connection: Connection, kind: Kind, owner_id: UUID, day: date
 
 async def prices(pool: Pool, merchant_id: UUID, acquirers: Collection[UUID]) -> tuple[list[Tariff], dict[UUID | None, list[Costs]]]:
     """All that is needed to price a merchant's transactions at these acquirers, as of one instant. Raises Problem not_ready."""
-    async with _work(pool) as connection:
+    async with work(pool) as connection:
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         return await tariffs_of(connection, merchant_id), {each: await costs_of(connection, each) for each in sorted(acquirers)}
