@@ -75,10 +75,13 @@ HELD = "SELECT currency FROM merchant_hold WHERE merchant_id = $1 AND amount IS 
 DISPUTED = """SELECT currency, sum(charged)::bigint AS amount FROM dispute WHERE merchant_id = $1 AND closed_at IS NULL AND charged > 0
 GROUP BY currency"""
 MERCHANT = """SELECT minimum_payout, (now() AT TIME ZONE time_zone)::date AS today, now() AS at FROM directory_merchant WHERE merchant_id = $1"""
+# A page of each account at most, however long they are.
 ENTRIES = """SELECT e.transfer_id, a.kind, e.amount, e.currency, e.cause, e.object, e.business_date, e.posted_at, e.note, e.corrects
-FROM account a JOIN ledger_entry e USING (account_id) WHERE a.merchant_id = $1 AND ($2::text IS NULL OR a.kind = $2)
-AND ($3::text IS NULL OR a.currency = $3) AND ($4::timestamptz IS NULL OR e.posted_at >= $4) AND ($5::timestamptz IS NULL OR e.posted_at < $5)
-AND ($6::uuid IS NULL OR e.transfer_id < $6) ORDER BY e.transfer_id DESC, a.kind LIMIT $7"""
+FROM account a CROSS JOIN LATERAL (
+    SELECT * FROM ledger_entry e WHERE e.account_id = a.account_id AND ($4::timestamptz IS NULL OR e.posted_at >= $4)
+      AND ($5::timestamptz IS NULL OR e.posted_at < $5) AND ($6::uuid IS NULL OR e.transfer_id < $6) ORDER BY e.transfer_id DESC LIMIT $7) e
+WHERE a.merchant_id = $1 AND ($2::text IS NULL OR a.kind = $2) AND ($3::text IS NULL OR a.currency = $3)
+ORDER BY e.transfer_id DESC, a.kind LIMIT $7"""
 
 
 class Settlements:
