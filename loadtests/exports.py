@@ -4,13 +4,8 @@ The settlement's rows are written by SQL, since no load makes 100,000 of them in
 """
 import argparse
 import asyncio
-import contextlib
 import http.client
-import json
-import shutil
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from datetime import date
@@ -20,8 +15,9 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from loadtests.measured import Result, measured, parser
 from loadtests.processes import Processes, RunError, call, memory
-from loadtests.services import ROOT, SWITCH, Cluster, environment, start_stub, start_switch
+from loadtests.services import SWITCH, Cluster, environment, start_stub, start_switch
 
 FIRST_BYTE_MS, GROWTH_MB = 300.0, 16.0
 SETTLE = """WITH day AS (
@@ -148,27 +144,15 @@ def broken(result: dict[str, Any]) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m loadtests.exports", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--count", type=int, default=100_000, help="lines of the long settlement; a tenth of it is measured first")
-    options = parser.parse_args()
-    reports = ROOT / "reports"
-    reports.mkdir(exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="exports-", dir=reports))  # beside the sources: /tmp may be in memory and fsync for nothing
-    processes, result, failures = Processes(home), {}, []
-    try:
-        result = asyncio.run(measure(options, processes, home))
-        failures += broken(result)
-    except (RunError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, subprocess.SubprocessError) as error:
-        failures.append(str(error) or type(error).__name__)
-    finally:
-        with contextlib.suppress(KeyboardInterrupt):
-            processes.stop_all()
-            shutil.rmtree(home, ignore_errors=True)
-    (reports / "exports.json").write_text(json.dumps(result | {"limits_broken": failures}, indent=1) + "\n")
-    for failure in failures:
-        print(f"FAILED: {failure}", flush=True)
-    print(json.dumps(result | {"limits_broken": failures}), flush=True)
-    return 1 if failures else 0
+    options_of = parser("exports", __doc__)
+    options_of.add_argument("--count", type=int, default=100_000, help="lines of the long settlement; a tenth of it is measured first")
+    options = options_of.parse_args()
+
+    def run(result: Result, processes: Processes, home: Path) -> list[str]:
+        result |= asyncio.run(measure(options, processes, home))
+        return broken(result)
+
+    return measured("exports", run)
 
 
 if __name__ == "__main__":

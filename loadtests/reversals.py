@@ -5,12 +5,7 @@ clock runs from the moment the pace is lifted to the moment no reversal is owed.
 """
 import argparse
 import asyncio
-import contextlib
-import json
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -19,8 +14,9 @@ import asyncpg
 import uvloop
 
 from loadtests.driver import Driver, Workload
+from loadtests.measured import Result, measured, parser
 from loadtests.processes import Processes, RunError, call, cpu_seconds
-from loadtests.services import ROOT, SWITCH, Cluster, Service, environment, start_stub, start_switch
+from loadtests.services import SWITCH, Cluster, Service, environment, start_stub, start_switch
 
 CONNECTIONS = 64
 RATE_MIN = 1000.0
@@ -95,35 +91,19 @@ async def measure(options: argparse.Namespace, processes: Processes, home: Path)
             "transmissions": row["transmissions"], "differences": differences}
 
 
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m loadtests.reversals", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--timeout", type=float, default=300.0)
-    options = parser.parse_args()
-    reports = ROOT / "reports"
-    reports.mkdir(exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="reversals-", dir=reports))  # beside the sources: /tmp may be in memory and fsync for nothing
-    processes, result, failures = Processes(home), {}, []
-    try:
-        result = uvloop.run(measure(options, processes, home))
-        failures += [f"{result['reversals_per_s']} a second are less than {RATE_MIN:g}"] if result["reversals_per_s"] < RATE_MIN else []
-        failures += [f"{result['differences']} differences between books"] if result["differences"] else []
-    except (RunError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, subprocess.SubprocessError) as error:
-        failures.append(str(error) or type(error).__name__)
-    finally:
-        with contextlib.suppress(KeyboardInterrupt):
-            processes.stop_all()
-            shutil.rmtree(home, ignore_errors=True)
-    (reports / "reversals.json").write_text(json.dumps(result | {"limits_broken": failures}, indent=1) + "\n")
-    for failure in failures:
-        say(f"FAILED: {failure}")
-    say(json.dumps(result | {"limits_broken": failures}))
-    return 1 if failures else 0
+    options_of = parser("reversals", __doc__)
+    options_of.add_argument("--count", type=int, default=20_000)
+    options_of.add_argument("--workers", type=int, default=2)
+    options_of.add_argument("--timeout", type=float, default=300.0)
+    options = options_of.parse_args()
+
+    def run(result: Result, processes: Processes, home: Path) -> list[str]:
+        result |= uvloop.run(measure(options, processes, home))
+        return [*([f"{result['reversals_per_s']} a second are less than {RATE_MIN:g}"] if result["reversals_per_s"] < RATE_MIN else []),
+                *([f"{result['differences']} differences between books"] if result["differences"] else [])]
+
+    return measured("reversals", run)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,11 @@
 The transactions are written by one statement, as rows of a real size in the order of their times. The cut-over is the command that operators
 run; its wall time and the memory of its process count. `python -m loadtests.settlement --help`.
 """
-import argparse
 import asyncio
-import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from datetime import date
 from pathlib import Path
@@ -19,9 +15,10 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from loadtests import settlement_files
+from loadtests import settlement_beside, settlement_files
+from loadtests.measured import Result, measured, parser, say
 from loadtests.processes import Processes, RunError
-from loadtests.services import ROOT, SWITCH, Cluster, environment
+from loadtests.services import SWITCH, Cluster, environment
 
 DAY = date(2026, 11, 23)
 SECONDS_MAX, GENTLE_SECONDS_MAX, RSS_MB_MAX, LINEAR_MAX, MEMORY_MAX = 180.0, 900.0, 400.0, 12.0, 1.2
@@ -30,7 +27,7 @@ MILLION, TENTH = 1_000_000, 100_000
 HOUSE = (
     "INSERT INTO organisation (organisation_id, name) VALUES ('00000000-0000-7000-8000-000000000001', 'Bench')",
     """INSERT INTO acquirer (acquirer_id, name, dialect, message_mode)
-    VALUES ('00000000-0000-7000-8000-000000000002', 'bench', 'iso87_ascii', 'single')""",
+    VALUES ('00000000-0000-7000-8000-000000000002', '{acquirer}', 'iso87_ascii', 'single')""",
     """INSERT INTO business_day (acquirer_id, business_date) VALUES ('00000000-0000-7000-8000-000000000002', '{day}')""",
 )
 MERCHANTS = (
@@ -65,7 +62,8 @@ SELECT (lpad(to_hex(1795392 * bigint '1000000' + n * 80), 12, '0') || '7000800' 
 BOOKS = """SELECT (SELECT count(*) FROM settlement_line) AS lines, (SELECT count(*) FROM settlement WHERE state = 'stated') AS settlements,
   (SELECT coalesce(sum(gross - fee), 0)::bigint FROM settlement_line) AS net_of_lines, (SELECT coalesce(sum(net), 0)::bigint FROM settlement) AS net,
   (SELECT coalesce(sum(e.amount), 0)::bigint FROM ledger_entry e JOIN account a USING (account_id) WHERE a.kind IN ('merchant', 'reserve')) AS owed,
-  (SELECT coalesce(sum(CASE type WHEN 'refund' THEN -amount ELSE amount END), 0)::bigint FROM transaction) AS sold,
+  (SELECT coalesce(sum(CASE type WHEN 'refund' THEN -amount ELSE amount END), 0)::bigint FROM transaction
+   WHERE acquirer_id = '00000000-0000-7000-8000-000000000002') AS sold,
   (SELECT coalesce(sum(gross), 0)::bigint FROM settlement_line) AS gross"""
 
 
@@ -75,13 +73,13 @@ class Ran(NamedTuple):
     rss_mb: float
 
 
-async def generate(url: str, count: int, merchants: int) -> None:
+async def generate(url: str, count: int, merchants: int, acquirer: str = "bench") -> None:
     """A migrated database becomes one with `count` captured transactions. The triggers of their lives are off meanwhile: they are born approved."""
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(ID)
         for statement in HOUSE:
-            await connection.execute(statement.format(day=DAY))
+            await connection.execute(statement.format(day=DAY, acquirer=acquirer))
         await connection.execute(MERCHANTS[0], merchants)
         await connection.execute(MERCHANTS[1])
         await connection.execute("ALTER TABLE transaction DISABLE TRIGGER USER")
@@ -151,42 +149,35 @@ def faults(runs: list[dict[str, Any]], gentle: bool) -> list[str]:
     return found
 
 
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m loadtests.settlement", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--count", type=int, action="append", help=f"transactions; may be repeated; default: {TENTH} and {MILLION}")
-    parser.add_argument("--merchants", type=int, default=2000)
-    parser.add_argument("--gentle", action="store_true", help="the cut-over as it runs beside payments")
-    options = parser.parse_args()
-    reports = ROOT / "reports"
-    reports.mkdir(exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="settlement-", dir=reports))  # beside the sources: /tmp may be in memory and fsync for nothing
-    processes, runs, failures = Processes(home), [], []
+    options_of = parser("settlement", __doc__)
+    options_of.add_argument("--count", type=int, action="append", help=f"transactions; may be repeated; default: {TENTH} and {MILLION}")
+    options_of.add_argument("--merchants", type=int, default=2000)
+    options_of.add_argument("--gentle", action="store_true", help="the cut-over as it runs beside payments")
+    options_of.add_argument("--beside", type=float, metavar="RATE", help="authorizations a second that are made meanwhile; default count: 100,000")
+    options_of.add_argument("--seconds", type=float, default=20.0, help="with --beside: how long they are measured alone first")
+    options = options_of.parse_args()
+    if options.beside is not None and not (options.gentle and options.beside > 0):
+        options_of.error("--beside RATE measures the gentle cut-over: say --gentle too")
 
-    async def all_runs() -> None:
-        cluster = Cluster(processes, home)
-        await cluster.check()
-        for count in options.count or (TENTH, MILLION):
-            runs.append(await measure(cluster, processes, home, count, options.merchants, options.gentle))
+    def run(result: Result, processes: Processes, home: Path) -> list[str]:
+        runs = result.setdefault("runs", [])
 
-    try:
+        async def all_runs() -> None:
+            cluster = Cluster(processes, home)
+            await cluster.check()
+            if options.beside:
+                for count in options.count or (TENTH,):
+                    runs.append(await settlement_beside.measure(cluster, processes, home, count, options.merchants, options.beside, options.seconds,
+                                                                generate, check, timed, DAY.isoformat()))
+                return
+            for count in options.count or (TENTH, MILLION):
+                runs.append(await measure(cluster, processes, home, count, options.merchants, options.gentle))
+
         asyncio.run(all_runs())
-        failures += faults(runs, options.gentle)
-    except (RunError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, subprocess.SubprocessError) as error:
-        failures.append(str(error) or type(error).__name__)
-    finally:
-        with contextlib.suppress(KeyboardInterrupt):
-            processes.stop_all()
-            shutil.rmtree(home, ignore_errors=True)
-    result = {"runs": runs, "limits_broken": failures}
-    (reports / "settlement.json").write_text(json.dumps(result, indent=1) + "\n")
-    for failure in failures:
-        say(f"FAILED: {failure}")
-    say(json.dumps(result))
-    return 1 if failures else 0
+        return settlement_beside.faults(runs) if options.beside else faults(runs, options.gentle)
+
+    return measured("settlement", run)
 
 
 if __name__ == "__main__":

@@ -56,29 +56,31 @@ from switch.payments.undelivered import Undelivered
 from switch.payments.watch import Watch
 from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
-from switch.settlement import cutover, payouts
-from switch.settlement.arrangements import Arrangements
-from switch.settlement.bank_accounts import BankAccounts, agree
-from switch.settlement.bank_answers import BankAnswers
-from switch.settlement.batches import Batches
-from switch.settlement.cases import Cases
-from switch.settlement.closing import Closing
-from switch.settlement.deadlines import Deadlines
-from switch.settlement.docket import Docket
-from switch.settlement.exceptions import Exceptions
-from switch.settlement.exhibits import Exhibits
-from switch.settlement.exports import Connect, Exports, Housekeeping
-from switch.settlement.foreman import Foreman
-from switch.settlement.forwarding import Forwarding
-from switch.settlement.intake import Intake
-from switch.settlement.jobs import Kind, kinds_of
-from switch.settlement.paper import Press
-from switch.settlement.payout_files import PayoutFiles
-from switch.settlement.payouts import Payouts
-from switch.settlement.queue import ROLE as QUEUE_ROLE
-from switch.settlement.runs import Runs
-from switch.settlement.schedules import CutOvers, PayDays
-from switch.settlement.settlements import Settlements
+from switch.settlement.batches.counts import Batches
+from switch.settlement.batches.forwarding import Forwarding
+from switch.settlement.cutover import steps
+from switch.settlement.cutover.closing import Closing
+from switch.settlement.cutover.schedule import CutOvers
+from switch.settlement.cutover.settlements import Settlements
+from switch.settlement.disputes.cases import Cases
+from switch.settlement.disputes.deadlines import Deadlines
+from switch.settlement.disputes.docket import Docket
+from switch.settlement.disputes.exhibits import Exhibits
+from switch.settlement.exports.files import Connect, Exports, Housekeeping
+from switch.settlement.exports.paper import Press
+from switch.settlement.funding.arrangements import Arrangements
+from switch.settlement.jobs.foreman import Foreman
+from switch.settlement.jobs.queue import ROLE as QUEUE_ROLE
+from switch.settlement.jobs.table import Kind, kinds_of
+from switch.settlement.payouts import runs as payout_runs
+from switch.settlement.payouts.answers import BankAnswers
+from switch.settlement.payouts.bank_accounts import BankAccounts, agree
+from switch.settlement.payouts.files import PayoutFiles
+from switch.settlement.payouts.runs import Payouts
+from switch.settlement.payouts.schedule import PayDays
+from switch.settlement.reconciliation.exceptions import Exceptions
+from switch.settlement.reconciliation.intake import Intake
+from switch.settlement.reconciliation.runs import Runs
 
 # Connections: of writes that may wait (operators, cancellations, evidence), of reads, of what is owed, which waits for neither, and of webhooks.
 WRITERS, READERS, OWED, NOTICES = 4, 6, 4, 3
@@ -172,8 +174,8 @@ class Switch:
         await self.reservations.start()
         self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
                   self.evidence.work(), self.reversals.work(), self.expiry.work(), self._gauge(), self._pulse(), self.undelivered.work(),
-                  self.watch.work(), self._jobs(), self._confirm(), self.runs.work(self.owed), self.subscribed.work(),
-                  self.sweep.work(), self.sender.work(), self.deadlines.work(), self.forwarding.work())
+                  self.watch.work(), self._jobs(), self._confirm(), self.subscribed.work(), self.sweep.work(), self.sender.work(),
+                  self.forwarding.work())
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
@@ -182,12 +184,12 @@ class Switch:
     def _join_settlement(self) -> None:
         self.places, self.press = Places(), Press(self.settings.home / "fonts")
         self.exports = Exports(self._long_reader, self.settings.home / "exports")
+        self.cases, self.docket, self.exhibits = Cases(tell), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
         self.foreman = Foreman(kinds_of(*self._kinds()), lambda role: database.connect(self.url, role),
                                lambda: database.pool(self.url, "switch_writer", JOBS), schedules=self.settings.schedules)
-        self.intake, self.runs, self.exceptions = Intake(self._writer), Runs(self._writer), Exceptions(self.writers)
+        self.intake, self.exceptions = Intake(self._writer), Exceptions(self.writers)
         self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
-        self.cases, self.docket, self.exhibits = Cases(tell), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
-        self.deadlines, self.batches = Deadlines(self.owed, self.cases), Batches(self.readers, self.writers)
+        self.batches = Batches(self.readers, self.writers)
         self.forwarding = Forwarding(self.owed, self.directory, self.links, self.numbers)
         self.bank_accounts, self.payouts = BankAccounts(self.writers, self.vault), Payouts(self.readers)
         self.payout_files, self.bank_answers = PayoutFiles(self.writers, self.vault), BankAnswers(self.writers, self.vault)
@@ -307,13 +309,17 @@ class Switch:
 
     def _kinds(self) -> tuple[Kind, ...]:
         """Every kind of background job that there is."""
-        cut_overs = CutOvers(self._reader, lambda acquirer_id, day: cutover.run(self._writer, acquirer_id, day, gentle=True))
-        pay_days = PayDays(lambda after: payouts.run(self.writers, "switch", after=after))
+        cut_overs = CutOvers(self._reader, lambda acquirer_id, day: steps.run(self._writer, acquirer_id, day, gentle=True))
+        pay_days = PayDays(lambda after: payout_runs.run(self.writers, "switch", after=after))
+        deadlines, reconciled = Deadlines(self.owed, self.cases), Runs(self.owed, self._writer)
         housekeeping = Housekeeping(self.exports, lambda: database.connect(self.url, QUEUE_ROLE))
         return (
             Kind("export", "writes a file for a merchant", self.exports.do, limit_s=1800, attempts=3, at_once=2),
             Kind("cutover", "ends an acquirer's business day and settles it", cut_overs.do, "* * * * *", cut_overs.due, limit_s=7200),
             Kind("payouts", "asks for what is due to merchants", pay_days.do, "3 * * * *", pay_days.due, limit_s=3600),
+            Kind("reconciliation", "holds clearing files against the books of a date", reconciled.do, "* * * * *", reconciled.due,
+                 attempts=10, at_once=2),
+            Kind("dispute", "warns of a dispute's deadline, and keeps it", deadlines.do, "* * * * *", deadlines.due, limit_s=60),
             Kind("housekeeping", "removes what is kept for a time only", housekeeping.do, "7 * * * *", housekeeping.due),
         )
 

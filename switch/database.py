@@ -1,7 +1,8 @@
 """PostgreSQL: connections by role, and the schema's version. The only door to asyncpg's connections and to alembic."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from switch import logs
-from switch.errors import StartError
+from switch.errors import Problem, StartError
 
 # asyncpg's classes take a type parameter for the checker only.
 if TYPE_CHECKING:
@@ -138,6 +139,24 @@ async def _upgrade(url: str) -> None:
             await connection.run_sync(run)
     finally:
         await engine.dispose()
+
+
+UNSURE = "The database does not answer. Look first whether it was written."
+
+
+def unsure(words: str = UNSURE) -> Problem:
+    """What whoever asked for a write is told when the database went away meanwhile."""
+    return Problem("not_ready", words, retry_after=2)
+
+
+@asynccontextmanager
+async def work(pool: Pool, words: str = UNSURE) -> AsyncIterator[Connection]:
+    """One transaction of what somebody asked for. Raises Problem not_ready when it is not known whether it was committed."""
+    try:
+        async with pool.acquire() as connection, connection.transaction():
+            yield connection
+    except UNKNOWN:
+        raise unsure(words) from None
 
 
 def record_of(cls: Callable[..., Any], row: asyncpg.Record) -> Any:

@@ -95,6 +95,12 @@ class Problem(Exception):
                            "code": self.code, "errors": self.errors, "request_id": request_id, **self.extra}).encode()
 
 
+def file_refused(line: int, reason: str) -> Problem:
+    """Of a file that is taken whole or not at all; the reason repeats nothing of it."""
+    return Problem("file_refused", f"Nothing of it was taken. Line {line}: {reason.removesuffix('.')}.",
+                   errors=[{"field": f"line {line}", "rule": reason, "type": "rule"}])
+
+
 class SettingsError(ValueError):
     """A setting is missing or wrong; the message names the variable and what it must be."""
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from switch import database
 from switch.errors import Problem
-from switch.settlement import cutover, posting, taking
+from switch.settlement.cutover import posting, steps, taking
 
 BUSY = 7
 
@@ -15,7 +15,7 @@ BUSY = 7
 async def main(url: str, acquirer: str, day: str) -> int:
     taking.PIECE, taking.COMMIT, posting.AT_ONCE = 2, 3, 2
     try:
-        done = await cutover.run(lambda: database.connect(url, "switch_writer"), UUID(acquirer), date.fromisoformat(day), grace_s=0.0, wait_s=0.0,
+        done = await steps.run(lambda: database.connect(url, "switch_writer"), UUID(acquirer), date.fromisoformat(day), grace_s=0.0, wait_s=0.0,
                                  confirm_s=5.0)
     except Problem:
         return BUSY

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from switch import database
-from switch.settlement.foreman import Foreman
-from switch.settlement.jobs import Kind, Run, kinds_of
+from switch.settlement.jobs.foreman import Foreman
+from switch.settlement.jobs.table import Kind, Run, kinds_of
 
 
 def kinds(folder: Path) -> Mapping[str, Kind]:

@@ -11,8 +11,8 @@ import rows
 
 from switch import database
 from switch.payments.transaction import Transaction
-from switch.settlement import cutover
-from switch.settlement.cutover import Cutover
+from switch.settlement.cutover import steps
+from switch.settlement.cutover.steps import Cutover
 
 DAY = date(2026, 11, 23)
 ONE_DAY = timedelta(days=1)
@@ -57,8 +57,8 @@ class Till:
                                          row.transaction_id)
             if state == "APPROVED":
                 approved = sets.pop("approved_amount", row.amount)
-                sets |= {"outcome": "APPROVED", "outcome_at": row.received_at + timedelta(seconds=1), "response_code": "00",
-                         "approved_amount": approved, "approval_code": "A00001"}
+                sets = {"outcome": "APPROVED", "outcome_at": row.received_at + timedelta(seconds=1), "response_code": "00",
+                        "approved_amount": approved, "approval_code": "A00001"} | sets
                 if row.original_id is None and row.type != "refund":
                     captured = approved if row.capture_method == "automatic" else 0
                     sets = {"authorised": approved, "capturable": approved, "captured": captured} | sets
@@ -84,7 +84,7 @@ class Till:
 
     async def cut(self, business_date: date | None = None, **more: Any) -> Cutover:
         """The cut-over of the oldest day, without waits."""
-        done = await cutover.run(self.connect, self.acquirer, business_date, **{"grace_s": 0.0, "wait_s": 0.0, "confirm_s": 0.5} | more)
+        done = await steps.run(self.connect, self.acquirer, business_date, **{"grace_s": 0.0, "wait_s": 0.0, "confirm_s": 0.5} | more)
         self.day = max(self.day, done.next_date)
         return done
 

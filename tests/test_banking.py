@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switch.security.vault import Keyring, Vault, VaultError
-from switch.settlement.banking import BankAccount, fault, iban_valid, padded, unpadded
+from switch.settlement.payouts.banking import BankAccount, fault, iban_valid, padded, unpadded
 
 # Examples of the IBAN registry (ISO 13616).
 VALID = ("DE89370400440532013000", "GB82WEST12345698765432", "NO9386011117947", "MT84MALT011000012345MTLCAST001S", "FR1420041010050500013M02606",

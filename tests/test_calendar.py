@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switch.settlement.calendar import Calendar, NoBusinessDay, business_date_at, cut_over, due
-from switch.settlement.funding import Payable, half_even, payable, reserved
+from switch.settlement.funding.calendar import Calendar, NoBusinessDay, business_date_at, cut_over, due
+from switch.settlement.funding.payable import Payable, half_even, payable, reserved
 
 WEEKDAYS = Calendar("weekdays", frozenset({6, 7}), {})
 # Around the Chinese new year of 2026: off from the 16th to the 23rd of February, and two Saturdays worked for it.

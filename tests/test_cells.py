@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switch.money import CURRENCIES
-from switch.settlement import cells
-from switch.settlement.cells import Column
+from switch.settlement.exports import cells
+from switch.settlement.exports.cells import Column
 
 SHANGHAI, BERLIN = ZoneInfo("Asia/Shanghai"), ZoneInfo("Europe/Berlin")
 

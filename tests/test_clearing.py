@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acquirer_stubs.clearing import LINES, Item, plant, statement_lines
-from switch.settlement.clearing import KINDS, LINE_BYTES_MAX, Entry, Line, Reader, Refused
-from switch.settlement.formats import FORMATS
-from switch.settlement.unpacking import Unpacker
+from switch.settlement.reconciliation.clearing import KINDS, LINE_BYTES_MAX, Entry, Line, Reader, Refused
+from switch.settlement.reconciliation.formats import FORMATS
+from switch.settlement.reconciliation.unpacking import Unpacker
 
 DAY = "2026-11-25"
 WHO = "00010344"

@@ -11,8 +11,8 @@ from asyncpg import exceptions as refusals
 from settled import DAY, ONE_DAY, Till, open_till
 
 from switch.errors import Problem
-from switch.settlement import cutover
-from switch.settlement.pricing import Closing, Price, Settled, Taken
+from switch.settlement.cutover import steps
+from switch.settlement.fees.pricing import Closing, Price, Settled, Taken
 
 
 @pytest_asyncio.fixture
@@ -73,8 +73,8 @@ async def test_the_steps_are_rows_and_a_second_run_changes_nothing(till: Till) -
     books = [await till.settlements(), await till.lines(), await till.fetch("SELECT * FROM transfer ORDER BY 1")]
     assert await till.cut(DAY) == first
     assert [await till.settlements(), await till.lines(), await till.fetch("SELECT * FROM transfer ORDER BY 1")] == books
-    (stands,) = await cutover.stands(till.owner, till.acquirer)
-    assert [(step["step"], step["state"]) for step in stands["steps"]] == [(step, "done") for step in cutover.STEPS]
+    (stands,) = await steps.stands(till.owner, till.acquirer)
+    assert [(step["step"], step["state"]) for step in stands["steps"]] == [(step, "done") for step in steps.STEPS]
     assert stands["ended_at"] is not None
     assert await till.fetch("SELECT business_date, state FROM business_day WHERE acquirer_id = $1 ORDER BY 1", till.acquirer) == [
         {"business_date": DAY, "state": "closed"}, {"business_date": DAY + ONE_DAY, "state": "open"}]
@@ -84,7 +84,7 @@ async def test_an_approval_that_comes_late_is_an_adjustment_that_names_its_day(t
     await till.made(amount=1000)
     late = await till.new(amount=2000)
     await till.cut()
-    (stands,) = await cutover.stands(till.owner, till.acquirer)
+    (stands,) = await steps.stands(till.owner, till.acquirer)
     shown = f"txn_{late.transaction_id}"
     assert {step["step"]: step["detail"] for step in stands["steps"]}["wait"] == {"without_outcome": 1, "listed": [shown]}
     assert {step["step"]: step["detail"] for step in stands["steps"]}["take"] == {"carried": 1, "listed": [shown]}
@@ -152,8 +152,8 @@ async def test_a_move_that_the_batch_did_not_see_is_not_marked_as_dealt_with(til
                 await till.step(sold, state, **sets)
 
     moved: list[bool] = []
-    progress = cutover.Runner._progress
-    monkeypatch.setattr(cutover.Runner, "_progress", lambda self, lines: _both(told(self, lines), progress(self, lines)))
+    progress = steps.Runner._progress
+    monkeypatch.setattr(steps.Runner, "_progress", lambda self, lines: _both(told(self, lines), progress(self, lines)))
     await till.cut()
     assert [line["kind"] for line in await till.lines(sold)] == ["sale"]
     await till.cut()
@@ -198,7 +198,7 @@ async def test_whoever_closes_a_day_waits_for_the_intents_that_hold_it(till: Til
         assert holds[0]["count"] == 1
         await till.owner.execute("SET lock_timeout = '100ms'")
         with pytest.raises(refusals.LockNotAvailableError):
-            await till.owner.execute(cutover.LOCK_DAY, till.acquirer, DAY)
+            await till.owner.execute(steps.LOCK_DAY, till.acquirer, DAY)
     await other.owner.close()
 
 
@@ -249,7 +249,7 @@ async def test_a_live_worker_that_does_not_know_the_new_day_is_waited_for_and_a_
 async def test_two_runners_at_once_are_one(till: Till) -> None:
     await till.made()
     holder = await till.connect()
-    await holder.fetchval(cutover.RUN_LOCK, till.acquirer)
+    await holder.fetchval(steps.RUN_LOCK, till.acquirer)
     with pytest.raises(Problem, match="conflict"):
         await till.cut()
     await holder.close()
@@ -263,15 +263,15 @@ async def test_a_runner_that_was_overtaken_writes_nothing_more(till: Till) -> No
     async def overtaken(_connection: object, _rows: object) -> None:
         raise AssertionError("never told")
 
-    progress = cutover.Runner._progress
+    progress = steps.Runner._progress
 
-    async def lose(self: cutover.Runner, lines: int) -> None:
+    async def lose(self: steps.Runner, lines: int) -> None:
         await till.owner.execute("UPDATE cutover SET epoch = epoch + 1 WHERE acquirer_id = $1", till.acquirer)
         await progress(self, lines)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cutover.Runner, "_progress", lose)
-        with pytest.raises(cutover.LostHold):
+        patch.setattr(steps.Runner, "_progress", lose)
+        with pytest.raises(steps.LostHold):
             await till.cut(told=overtaken)
     assert await till.settlements() == []
     assert (await till.cut()).done

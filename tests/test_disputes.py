@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switch.errors import PROBLEMS
-from switch.settlement import disputes
-from switch.settlement.dispute_notices import HEAD, LINES_MAX, Notice, Refused, is_reference, parse
-from switch.settlement.disputes import CHARGED, CLOSED, EVENTS, LIFE, STATES, TO_ANSWER, About, Fee, Term, postings, refusal, times
+from switch.settlement.disputes import life
+from switch.settlement.disputes.life import CHARGED, CLOSED, EVENTS, LIFE, STATES, TO_ANSWER, About, Fee, Term, postings, refusal, times
+from switch.settlement.disputes.notices import HEAD, LINES_MAX, Notice, Refused, is_reference, parse
 
 ABOUT = About(UUID(int=1), "dsp_1", UUID(int=2), UUID(int=3), "CNY", 1000, 1)
 DAY = date(2026, 11, 23)
@@ -50,7 +50,7 @@ def test_a_step_that_is_not_in_the_life_is_refused_by_name(state: str | None, ev
     else:
         assert refused.code == "dispute_move"
     with pytest.raises(LookupError):
-        disputes.step(state, event)
+        life.step(state, event)
 
 
 @pytest.mark.parametrize(("was", "state", "fee", "moves"), [
@@ -88,8 +88,8 @@ def test_the_time_ends_with_a_day_of_the_acquirers_zone() -> None:
         datetime(2026, 3, 21, 16, tzinfo=UTC), datetime(2026, 3, 16, 16, tzinfo=UTC))
     until, _ = times(date(2026, 10, 20), Term(5, 1), ZoneInfo("Europe/Berlin"))  # a wall clock went back on the last day
     assert until == datetime(2026, 10, 25, 23, tzinfo=UTC)
-    assert not disputes.overdue("represent", until, until - timedelta(microseconds=1)) and disputes.overdue("represent", until, until)
-    assert not disputes.overdue("win", until, until + timedelta(days=9))
+    assert not life.overdue("represent", until, until - timedelta(microseconds=1)) and life.overdue("represent", until, until)
+    assert not life.overdue("win", until, until + timedelta(days=9))
 
 
 # Files of notices.

@@ -13,10 +13,13 @@ import pytest_asyncio
 
 from switch import database
 from switch.notices.webhooks import TYPES
-from switch.settlement import disputes
-from switch.settlement.cases import Cases
-from switch.settlement.deadlines import Deadlines
-from tests.flows import Shop, new_key, open_shop
+from switch.settlement.disputes import life
+from switch.settlement.disputes.cases import Cases
+from switch.settlement.disputes.deadlines import Deadlines
+from switch.settlement.jobs.foreman import Foreman
+from switch.settlement.jobs.table import Kind, kinds_of
+from tests.deadlines import look
+from tests.flows import Shop, eventually, new_key, open_shop
 from tests.processes import Answer, Caller, run
 from tests.test_disputes import file as csv_of
 from tests.test_exhibits import HOSTILE, JPEG, PDF, PNG, SOUND
@@ -353,11 +356,10 @@ async def test_what_nobody_answers_is_called_out_and_then_lost(shop: Shop) -> No
     dispute = await opened(shop, 3000)
     pool = await database.pool(shop.url, "switch_writer", 2)
     try:
-        deadlines = Deadlines(pool, Cases())
         end = datetime.fromisoformat(dispute["answer_by"])
         for now, state, alerts in ((end - timedelta(days=6), "chargeback", []), (end - timedelta(days=4), "chargeback", ["dispute_due"]),
                                    (end - timedelta(seconds=1), "chargeback", ["dispute_due"]), (end, "lost", ["dispute_due", "dispute_overdue"])):
-            await asyncio.gather(*(deadlines.look(now) for _ in range(3)))  # several workers look
+            await asyncio.gather(*(look(pool, Cases(), now) for _ in range(3)))  # several workers look
             assert (await shop.ask("GET", f"/v1/disputes/{dispute['id']}", key="merchant.one")).body["state"] == state
             found = await shop.sql("SELECT kind, count FROM alert WHERE object = $1 ORDER BY kind", dispute["id"])
             assert found == [{"kind": kind, "count": 1} for kind in alerts]
@@ -368,6 +370,31 @@ async def test_what_nobody_answers_is_called_out_and_then_lost(shop: Shop) -> No
     assert await posted(shop, dispute["id"]) == {"merchant": -3000, "dispute": 0, "acquirer": 3000}
     won = await post(shop, f"/v1/disputes/{dispute['id']}/decide", {"outcome": "won"})
     assert (won.body["state"], await posted(shop, dispute["id"])) == ("won", {"merchant": 0, "dispute": 0, "acquirer": 0})
+
+
+async def test_deadlines_are_kept_by_jobs_once_however_many_workers_look(shop: Shop) -> None:
+    overdue = await opened(shop, 200, noticed_on=f"{datetime.now(UTC) - timedelta(days=30):%Y-%m-%d}")
+    soon = await opened(shop, 300, noticed_on=f"{datetime.now(UTC) - timedelta(days=18):%Y-%m-%d}")
+    deadlines = Deadlines(shop.switch.owed, Cases())
+    kind = Kind("dispute", "keeps deadlines", deadlines.do, "* * * * * */1", deadlines.due)
+    foremen = [Foreman(kinds_of(kind), lambda role: database.connect(shop.url, role), lambda: database.pool(shop.url, "switch_writer", 4), 2.0) for _ in range(2)]
+    running = [asyncio.create_task(foreman.work()) for foreman in foremen]
+    try:
+        async def kept() -> bool:
+            return [row["state"] for row in await shop.sql("SELECT state FROM job WHERE kind = 'dispute'")].count("done") >= 2
+
+        await eventually(kept, "the deadlines are not kept", 20)
+        await asyncio.sleep(2.5)  # they look again
+    finally:
+        await asyncio.gather(*(foreman.stop() for foreman in foremen))
+        await asyncio.gather(*running)
+    mine = {dispute["id"]: alert for dispute, alert in ((overdue, "dispute_overdue"), (soon, "dispute_due"))}
+    jobs = [row for row in await shop.sql("SELECT key, state, detail FROM job WHERE kind = 'dispute'") if row["key"].split(":")[0] in mine]
+    assert sorted(row["key"].split(":")[:3] for row in jobs) == sorted([ident, "chargeback", alert] for ident, alert in mine.items())
+    assert {row["state"] for row in jobs} == {"done"} and {row["detail"] for row in jobs} == {'{"moved": true}'}
+    for ident, alert in mine.items():
+        assert await shop.sql("SELECT kind, count FROM alert WHERE object = $1", ident) == [{"kind": alert, "count": 1}]
+    assert [(await shop.ask("GET", f"/v1/disputes/{each['id']}", key="merchant.one")).body["state"] for each in (overdue, soon)] == ["lost", "chargeback"]
 
 
 async def test_an_answer_after_its_time_is_refused_before_anybody_has_looked(shop: Shop) -> None:
@@ -406,7 +433,7 @@ async def test_the_command_line_lists_shows_opens_and_decides(shop: Shop, tmp_pa
 
 
 def test_every_state_has_an_event_of_its_own() -> None:
-    assert {f"dispute.{state}" for state in (*disputes.STATES, "due")} == {name for name in TYPES if name.startswith("dispute.")}
+    assert {f"dispute.{state}" for state in (*life.STATES, "due")} == {name for name in TYPES if name.startswith("dispute.")}
 
 
 async def test_each_step_is_told_once_in_its_own_commit(shop: Shop) -> None:

@@ -17,10 +17,10 @@ from settled import Till, open_till
 from switch import database
 from switch.errors import Problem
 from switch.ids import show
-from switch.settlement.cases import Cases, Step
-from switch.settlement.deadlines import Deadlines
-from switch.settlement.dispute_notices import Notice
-from switch.settlement.disputes import CHARGED, CLOSED, EVENTS, LIFE, NOTICES, TO_ANSWER
+from switch.settlement.disputes.cases import Cases, Step
+from switch.settlement.disputes.life import CHARGED, CLOSED, EVENTS, LIFE, NOTICES, TO_ANSWER
+from switch.settlement.disputes.notices import Notice
+from tests.deadlines import look
 
 T = TypeVar("T")
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -155,12 +155,12 @@ class Disputed(RuleBasedStateMachine):
     def time_passes(self, days: int) -> None:
         self.now += timedelta(days=days)
         lost = [each for each in self.disputes.values() if each["by"] is not None and each["by"] <= self.now]
-        found = self.wait(Deadlines(self.pool, self.cases).look(self.now))
+        found = self.wait(look(self.pool, self.cases, self.now))
         assert found[0] == len(lost)
         for dispute in lost:
             self._is_now(dispute, LIFE[dispute["state"], "expire"])
             self.seen["expired"] += 1
-        assert self.wait(Deadlines(self.pool, self.cases).look(self.now)) == (0, 0), "each once"
+        assert self.wait(look(self.pool, self.cases, self.now)) == (0, 0), "each once"
 
     @invariant()
     def the_books_are_the_models(self) -> None:
@@ -182,7 +182,7 @@ class Disputed(RuleBasedStateMachine):
     def teardown(self) -> None:
         """The next sale's deadlines are looked at alone."""
         if hasattr(self, "row"):
-            self.wait(Deadlines(self.pool, self.cases).look(self.now + timedelta(days=99)))
+            self.wait(look(self.pool, self.cases, self.now + timedelta(days=99)))
 
 
 def drawn(till: Till, pool: Any, loop: asyncio.AbstractEventLoop) -> Counter[str]:

@@ -16,9 +16,9 @@ from switch.api.edge import EdgeLimits
 from switch.api.estimates import BODY_MAX, EXAMPLE, TRANSACTIONS_MAX
 from switch.api.tariffs import COSTS_EXAMPLE, TARIFF_EXAMPLE
 from switch.cli import main
-from switch.settlement.bills import bill
-from switch.settlement.fees import Sale
-from switch.settlement.terms import costs_from, tariff_from
+from switch.settlement.fees.bills import bill
+from switch.settlement.fees.charges import Sale
+from switch.settlement.fees.terms import costs_from, tariff_from
 from tests.flows import Shop, open_shop
 from tests.processes import Answer
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switch.security.vault import Keyring, Vault, VaultError
-from switch.settlement.exhibits import BYTES_MAX, fault, sniffed
+from switch.settlement.disputes.exhibits import BYTES_MAX, fault, sniffed
 
 PDF = b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\ntrailer\n<<>>\n%%EOF\n"
 

@@ -3,10 +3,13 @@
 import asyncio
 import csv
 import hashlib
+import importlib
 import io
 import json
 import os
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,7 +25,7 @@ import pytest_asyncio
 
 from switch.api import download
 from switch.ids import show
-from switch.settlement import exports, paper
+from switch.settlement.exports import files, paper
 from tests.flows import Shop, eventually, new_key, open_shop
 from tests.settlements import DAY, settle
 
@@ -138,7 +141,7 @@ async def test_a_client_that_does_not_read_is_cut_off_and_frees_its_place(shop: 
     """The deadline of the whole; that of a single write is the edge's. Meanwhile the switch reads no further than the socket takes."""
     shown = show("settlement", await settled(shop, 60_000))
     read = 0
-    lines = exports.statements.lines
+    lines = files.statements.lines
 
     async def counted(*arguments: Any) -> AsyncIterator[Any]:
         nonlocal read
@@ -146,7 +149,7 @@ async def test_a_client_that_does_not_read_is_cut_off_and_frees_its_place(shop: 
             read += len(rows)
             yield rows
 
-    monkeypatch.setattr(exports.statements, "lines", counted)
+    monkeypatch.setattr(files.statements, "lines", counted)
     monkeypatch.setattr(download.Download.__init__, "__defaults__", (6.0,))
     reader, writer = await asyncio.open_connection(*shop.base.removeprefix("http://").split(":"), limit=1024)
     writer.write(f"GET /v1/settlements/{shown}/export HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {shop.keys['merchant.one']}\r\n\r\n".encode())
@@ -321,7 +324,7 @@ async def test_the_same_key_is_the_same_export(shop: Shop) -> None:
 
 
 async def test_a_merchant_has_a_limited_number_of_open_exports(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exports, "OPEN_MAX", 0)
+    monkeypatch.setattr(files, "OPEN_MAX", 0)
     shown = show("settlement", await settled(shop, 1))
     assert (await asked(shop, {"of": "settlement", "settlement": shown, "format": "csv"}, status=409))["code"] == "conflict"
 
@@ -422,10 +425,39 @@ async def test_a_statement_as_pdf_by_format_or_by_accept(shop: Shop) -> None:
 
 
 @needs_typst
-async def test_characters_that_no_font_here_has_are_refused_and_not_left_out(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_statement_in_chinese_is_printed_where_a_font_has_it_and_refused_where_none_has(shop: Shop) -> None:
+    typst, press = importlib.import_module("typst"), importlib.import_module("switch.settlement.exports.press")
+    here = set(typst.Fonts(include_system_fonts=True, include_embedded_fonts=True).families()) & set(press.HAN_FAMILIES)
     shown = show("settlement", await settled(shop, 1))
     answer = await got(shop, f"/v1/settlements/{shown}/statement?format=pdf&language=zh")
-    assert answer.status_code == 200 or (answer.status_code, answer.json()["code"]) == (501, "no_pdf")
+    if here:
+        assert "结算单" in "".join(page.extract_text() for page in pypdf.PdfReader(io.BytesIO(answer.content)).pages)
+    else:
+        assert (answer.status_code, answer.json()["code"]) == (501, "no_pdf") and "`fonts`" in answer.json()["detail"]
+    page = await got(shop, f"/v1/settlements/{shown}/statement?format=html&language=zh")
+    assert page.status_code == 200 and "结算单" in page.text, "as a page it is always there"
+
+
+TYPST = """
+import json, sys
+class Fonts:
+    def __init__(self, include_system_fonts, include_embedded_fonts, font_paths): self.paths = font_paths
+    def families(self): return ["Libertinus Serif", *([{family!r}] if {family!r} else [])]
+def compile(template, root, font_paths, format, sys_inputs):
+    return json.dumps([font_paths, sys_inputs["han"]]).encode()
+"""
+
+
+@pytest.mark.parametrize(("words", "family", "printed"), [
+    ("Shop №1, Zürich, Łódź, Ελλάδα, Москва: 12 €", "", True), ("结算单", "", False), ("结算单", "Noto Sans CJK SC", True), ("ร้าน", "Noto Sans CJK SC", False), ("☃", "", False),
+])
+@pytest.mark.parametrize("escaped", [True, False])
+def test_nothing_is_printed_with_gaps(tmp_path: Path, words: str, family: str, printed: bool, escaped: bool) -> None:
+    (tmp_path / "typst.py").write_text(TYPST.format(family=family))
+    done = subprocess.run([sys.executable, str(paper.PRESS), "statement.typ", "the/fonts"], input=json.dumps({"title": words}, ensure_ascii=escaped).encode(),
+                          env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, check=False)
+    assert done.returncode == (0 if printed else paper.NO_FONT), done.stderr
+    assert not printed or json.loads(done.stdout) == [["the/fonts"], family]
 
 
 async def test_without_typst_a_pdf_is_refused_with_a_reason(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def test_without_the_setting_every_failpoint_is_one_empty_function() -> None:
 
 def test_every_name_stands_in_the_switch_and_no_other() -> None:
     placed = {name for path in (ROOT / "switch").rglob("*.py") for name in re.findall(r"failpoint(?:_written|_held)?\(\"([^\"]+)\"\)", path.read_text())}
-    placed |= {f"cutover.{step}" for step in re.findall(r"_commit\(\"(\w+)\"\)", (ROOT / "switch/settlement/cutover.py").read_text())}
+    placed |= {f"cutover.{step}" for step in re.findall(r"_commit\(\"(\w+)\"\)", (ROOT / "switch/settlement/cutover/steps.py").read_text())}
     assert placed == set(ALL)
 
 

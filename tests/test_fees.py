@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from switch.settlement import wording
-from switch.settlement.bills import Bill, bill
-from switch.settlement.fees import ROUNDINGS, Costs, Meter, Original, Priced, Sale, in_order, price
-from switch.settlement.matching import KNOWN_MAX, Matcher
-from switch.settlement.terms import costs_from, tariff_from
+from switch.settlement.fees import wording
+from switch.settlement.fees.bills import Bill, bill
+from switch.settlement.fees.charges import ROUNDINGS, Costs, Meter, Original, Priced, Sale, in_order, price
+from switch.settlement.fees.matching import KNOWN_MAX, Matcher
+from switch.settlement.fees.terms import costs_from, tariff_from
 
 DAY = date(2026, 11, 23)
 AT = datetime(2026, 11, 23, 12, tzinfo=UTC)

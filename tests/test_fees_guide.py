@@ -9,11 +9,11 @@ from uuid import UUID
 
 import pytest
 
-from switch.settlement import wording
-from switch.settlement.bills import Bill, bill
-from switch.settlement.fees import ROUNDINGS, Sale
-from switch.settlement.matching import WEIGHT
-from switch.settlement.terms import CARD_TYPES, ENTRY_MODES, METHODS, PER, RETURNS, RULES_MAX, costs_from, tariff_from
+from switch.settlement.fees import wording
+from switch.settlement.fees.bills import Bill, bill
+from switch.settlement.fees.charges import ROUNDINGS, Sale
+from switch.settlement.fees.matching import WEIGHT
+from switch.settlement.fees.terms import CARD_TYPES, ENTRY_MODES, METHODS, PER, RETURNS, RULES_MAX, costs_from, tariff_from
 
 GUIDE = (Path(__file__).resolve().parent.parent / "docs" / "fees.md").read_text()
 EXAMPLE = GUIDE.split("## An example\n", 1)[1]

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from switch.settlement.incoming import Named, judged, named, names
+from switch.settlement.reconciliation.incoming import Named, judged, named, names
 
 ONE, TWO = UUID(int=1), UUID(int=2)
 KNOWN = names([(ONE, "harbour-bank", "12345678"), (TWO, "hill-bank", None)])

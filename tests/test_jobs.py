@@ -24,10 +24,10 @@ from switch import database, metrics
 from switch.database import Pool
 from switch.errors import Problem
 from switch.ids import show
-from switch.settlement import foreman as foreman_module
-from switch.settlement import jobs, queue
-from switch.settlement.foreman import Foreman
-from switch.settlement.jobs import Due, Job, Kind, NotYet, Run, Taken, Unfit, kinds_of
+from switch.settlement.jobs import foreman as foreman_module
+from switch.settlement.jobs import queue, table
+from switch.settlement.jobs.foreman import Foreman
+from switch.settlement.jobs.table import Due, Job, Kind, NotYet, Run, Taken, Unfit, kinds_of
 from tests.conftest import create_database
 from tests.flows import eventually
 from tests.processes import Process, environment
@@ -66,15 +66,15 @@ async def working(url: str, *kinds: Kind, lease_s: float = LEASE_S, count: int =
 
 async def asked(pool: Pool, kind: str, key: str = "", **arguments: Any) -> Job:
     async with pool.acquire() as connection, connection.transaction():
-        return (await jobs.ask(connection, kind, Due(key or uuid4().hex, arguments), "Li Wei"))[0]
+        return (await table.ask(connection, kind, Due(key or uuid4().hex, arguments), "Li Wei"))[0]
 
 
 async def reached(pool: Pool, job: Job, state: str, seconds: float = 15.0) -> Job:
     async def there() -> Job | None:
-        now = await jobs.one(pool, job.job_id)
+        now = await table.one(pool, job.job_id)
         return now if now.state == state else None
 
-    return await eventually(there, f"the job is not {state} but {await jobs.one(pool, job.job_id)}", seconds)
+    return await eventually(there, f"the job is not {state} but {await table.one(pool, job.job_id)}", seconds)
 
 
 def counting(then: Callable[[Run], Any] | None = None) -> tuple[Callable[[Run], Any], Counter[UUID]]:
@@ -88,7 +88,7 @@ def counting(then: Callable[[Run], Any] | None = None) -> tuple[Callable[[Run], 
 
 
 def test_the_database_holds_the_steps_of_this_table() -> None:
-    assert sorted(DATABASE_STEPS) == sorted(f"{before}>{after}" for before, states in jobs.STEPS.items() for after in states)
+    assert sorted(DATABASE_STEPS) == sorted(f"{before}>{after}" for before, states in table.STEPS.items() for after in states)
 
 
 async def test_the_tables_of_the_queue_are_those_that_pgqueuer_expects(url: str) -> None:
@@ -105,12 +105,12 @@ async def test_the_tables_of_the_queue_are_those_that_pgqueuer_expects(url: str)
 async def test_the_writer_may_not_delete_from_the_queue_and_the_queues_role_sees_nothing_else(url: str) -> None:
     writer, role = await database.connect(url, "switch_writer"), await database.connect(url, queue.ROLE)
     try:
-        for table in ("pgqueuer", "pgqueuer_log", "pgqueuer_schedules", "pgqueuer_statistics"):
+        for relation in ("pgqueuer", "pgqueuer_log", "pgqueuer_schedules", "pgqueuer_statistics"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                await writer.execute(f"DELETE FROM queue.{table}")
-        for table in ("job", "transaction", "merchant", "alert", "api_key"):
+                await writer.execute(f"DELETE FROM queue.{relation}")
+        for relation in ("job", "transaction", "merchant", "alert", "api_key"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                await role.fetch(f"SELECT * FROM {table}")
+                await role.fetch(f"SELECT * FROM {relation}")
     finally:
         await writer.close()
         await role.close()
@@ -136,7 +136,7 @@ async def test_a_key_is_one_job_however_often_it_is_asked_for(url: str, pool: Po
 async def test_what_is_rolled_back_was_never_asked_for(url: str, pool: Pool) -> None:
     with pytest.raises(ZeroDivisionError):
         async with pool.acquire() as connection, connection.transaction():
-            await jobs.ask(connection, "count", Due("never"), "Li Wei")
+            await table.ask(connection, "count", Due("never"), "Li Wei")
             raise ZeroDivisionError
     assert await pool.fetchval("SELECT (SELECT count(*) FROM job) + (SELECT count(*) FROM queue.pgqueuer)") == 0
 
@@ -154,7 +154,7 @@ async def test_progress_and_detail_are_seen_while_it_runs(url: str, pool: Pool) 
         job = await asked(pool, "count")
 
         async def told() -> Job | None:
-            now = await jobs.one(pool, job.job_id)
+            now = await table.one(pool, job.job_id)
             return now if now.progress_done == 3 else None
 
         seen = await eventually(told, "no progress is shown")
@@ -175,9 +175,9 @@ async def test_a_failure_is_tried_again_after_a_pause_and_says_why_without_the_e
         assert waiting.error and waiting.error.startswith("ValueError at test_jobs.py:")
         done = await reached(pool, job, "done")
     assert (done.attempts, done.failures, done.error) == (3, 2, None)
-    for table in ("job", "queue.pgqueuer", "queue.pgqueuer_log"):
+    for relation in ("job", "queue.pgqueuer", "queue.pgqueuer_log"):
         connection = await asyncpg.connect(url)
-        assert "4111" not in str(await connection.fetch(f"SELECT t::text FROM {table} t")), table
+        assert "4111" not in str(await connection.fetch(f"SELECT t::text FROM {relation} t")), relation
         await connection.close()
 
 
@@ -197,16 +197,16 @@ async def test_what_fails_as_often_as_its_kind_allows_waits_for_a_person_with_an
         assert tuple(alert) == ("job_failed", 1)
         assert metrics.jobs.labels("count", "failed")._value.get() == before + 1
         await asyncio.sleep(0.5)
-        assert (await jobs.one(pool, job.job_id)).attempts == 2, "it must not run by itself again"
+        assert (await table.one(pool, job.job_id)).attempts == 2, "it must not run by itself again"
         broken = False
         async with pool.acquire() as connection:
-            again = await jobs.retry(connection, job.job_id)
+            again = await table.retry(connection, job.job_id)
         assert (again.state, again.failures, again.ended_at) == ("queued", 0, None)
         done = await reached(pool, job, "done")
         assert done.attempts == 3
         with pytest.raises(Problem, match="conflict"):
             async with pool.acquire() as connection:
-                await jobs.retry(connection, job.job_id)
+                await table.retry(connection, job.job_id)
 
 
 async def test_a_retry_does_not_wait_for_the_pause(url: str, pool: Pool) -> None:
@@ -221,7 +221,7 @@ async def test_a_retry_does_not_wait_for_the_pause(url: str, pool: Pool) -> None
         await reached(pool, job, "waiting")
         broken = False
         async with pool.acquire() as connection:
-            await jobs.retry(connection, job.job_id)
+            await table.retry(connection, job.job_id)
         await reached(pool, job, "done", 8)
 
 
@@ -274,13 +274,13 @@ async def test_a_running_job_can_be_cancelled_and_asked_for_again(url: str, pool
         job = await asked(pool, "count")
         await started.wait()
         async with pool.acquire() as connection:
-            asked_to_stop = await jobs.cancel(connection, job.job_id, "Wang Fang")
+            asked_to_stop = await table.cancel(connection, job.job_id, "Wang Fang")
             assert (asked_to_stop.state, asked_to_stop.cancel_asked_by) == ("running", "Wang Fang")
             cancelled = await reached(pool, job, "cancelled")
             assert stopped.is_set() and cancelled.ended_at
             with pytest.raises(Problem, match="conflict"):
-                await jobs.cancel(connection, job.job_id, "Wang Fang")
-            await jobs.retry(connection, job.job_id)
+                await table.cancel(connection, job.job_id, "Wang Fang")
+            await table.retry(connection, job.job_id)
         assert (await reached(pool, job, "done")).cancel_asked_by is None
 
 
@@ -288,7 +288,7 @@ async def test_a_queued_job_is_cancelled_at_once_and_never_runs(url: str, pool: 
     do, runs = counting()
     job = await asked(pool, "count")
     async with pool.acquire() as connection:
-        assert (await jobs.cancel(connection, job.job_id, "Wang Fang")).state == "cancelled"
+        assert (await table.cancel(connection, job.job_id, "Wang Fang")).state == "cancelled"
     async with working(url, Kind("count", "counts", do)):
         await asyncio.sleep(0.5)
     assert not runs
@@ -297,19 +297,19 @@ async def test_a_queued_job_is_cancelled_at_once_and_never_runs(url: str, pool: 
 async def test_a_job_that_runs_is_nobody_elses_until_its_lease_is_over(pool: Pool) -> None:
     job, one, other = await asked(pool, "count"), uuid4(), uuid4()
     async with pool.acquire() as connection:
-        first = await jobs.claim(connection, job.job_id, one, 0.4)
+        first = await table.claim(connection, job.job_id, one, 0.4)
         assert isinstance(first, Job) and first.attempts == 1
-        left = await jobs.claim(connection, job.job_id, other, 0.4)
+        left = await table.claim(connection, job.job_id, other, 0.4)
         assert isinstance(left, float) and 0 < left <= 0.4
-        assert await jobs.renew(pool, [first], 0.4) == {job.job_id: None}
+        assert await table.renew(pool, [first], 0.4) == {job.job_id: None}
         await asyncio.sleep(0.45)
-        second = await jobs.claim(connection, job.job_id, other, 10)
+        second = await table.claim(connection, job.job_id, other, 10)
         assert isinstance(second, Job) and second.attempts == 2
-        assert await jobs.renew(pool, [first], 0.4) == {}
-        assert not await jobs.finish(connection, first, jobs.Ending("done"))
-        assert (await jobs.one(pool, job.job_id)).state == "running"
-        assert await jobs.finish(connection, second, jobs.Ending("done"))
-        assert await jobs.claim(connection, job.job_id, one, 10) is None
+        assert await table.renew(pool, [first], 0.4) == {}
+        assert not await table.finish(connection, first, table.Ending("done"))
+        assert (await table.one(pool, job.job_id)).state == "running"
+        assert await table.finish(connection, second, table.Ending("done"))
+        assert await table.claim(connection, job.job_id, one, 10) is None
 
 
 async def test_two_workers_run_each_job_once(url: str, pool: Pool) -> None:
@@ -378,7 +378,7 @@ async def test_a_worker_that_stands_still_loses_its_job_and_writes_nothing_more(
         async with working(url, kind):
             done = await reached(pool, job, "done")
             await asyncio.sleep(0.2)
-            assert await jobs.one(pool, job.job_id) == done
+            assert await table.one(pool, job.job_id) == done
         first.attempts.clear()
     assert ran_by == [1, 2] and done.attempts == 2
 
@@ -393,7 +393,7 @@ async def test_a_worker_that_drains_hands_its_jobs_on(url: str, pool: Pool) -> N
         async with working(url, kind, lease_s=30.0):
             job = await asked(pool, "count")
             await reached(pool, job, "running")
-        handed = await jobs.one(pool, job.job_id)
+        handed = await table.one(pool, job.job_id)
         assert (handed.state, handed.failures) == ("queued", 0), "no lease has to run out first"
         await stack.enter_async_context(working(url, kind))
         assert (await reached(pool, job, "done", 8)).attempts == 2
@@ -408,7 +408,7 @@ async def test_kill_9_in_the_middle_another_worker_carries_on(url: str, pool: Po
     workers = [worker("first")]
     try:
         async def half() -> bool:
-            return (await jobs.one(pool, job.job_id)).progress_done >= 8
+            return (await table.one(pool, job.job_id)).progress_done >= 8
 
         await eventually(half, "the first worker does not begin", 20)
         workers.append(worker("second"))
@@ -440,7 +440,7 @@ async def test_what_the_queue_has_lost_is_put_back(url: str, pool: Pool) -> None
         await asyncio.sleep(0.3)
         assert not runs
         async with pool.acquire() as held:
-            assert await jobs.put_back(held, ["count"]) == 1
+            assert await table.put_back(held, ["count"]) == 1
         await reached(pool, job, "done")
 
 
@@ -501,7 +501,7 @@ def test_pauses_grow_and_have_an_end(failures: int, seconds: float) -> None:
 
 
 async def test_the_oldest_job_that_does_not_run_is_measured(pool: Pool) -> None:
-    assert await jobs.overdue(pool) == 0
+    assert await table.overdue(pool) == 0
     await asked(pool, "count")
     await asyncio.sleep(0.2)
-    assert 0.1 < await jobs.overdue(pool) < 60
+    assert 0.1 < await table.overdue(pool) < 60

@@ -16,8 +16,8 @@ import pytest_asyncio
 
 from switch.api import jobs as api
 from switch.ids import show
-from switch.settlement import jobs
-from switch.settlement.jobs import Due
+from switch.settlement.jobs import table
+from switch.settlement.jobs.table import Due
 from tests.flows import Shop, eventually, new_key, open_shop
 from tests.processes import Process, ask, environment, run
 from tests.settlements import settle
@@ -32,7 +32,7 @@ async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> A
 async def planted(shop: Shop, kind: str = "unknown_here", **arguments: Any) -> str:
     """A job of a kind that no worker of this release knows: it stays queued."""
     async with shop.switch.writers.acquire() as connection, connection.transaction():
-        job, _ = await jobs.ask(connection, kind, Due(uuid4().hex, arguments), "Li Wei")
+        job, _ = await table.ask(connection, kind, Due(uuid4().hex, arguments), "Li Wei")
     return show("job", job.job_id)
 
 

@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import AsyncIterator
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
+from random import Random
 from typing import Any
 from uuid import UUID
 
+import pytest
 import pytest_asyncio
 from settled import DAY, ONE_DAY, Till, open_till
 
-from switch.settlement.bills import bill
-from switch.settlement.fees import Sale
-from switch.settlement.tariffs import costs_of, tariffs_of
+from switch.settlement.fees.bills import bill
+from switch.settlement.fees.charges import Sale
+from switch.settlement.fees.tariffs import costs_of, tariffs_of
 
 TERMS: dict[str, Any] = {
     "name": "Retail", "currency": "CNY", "rounding": "half_even", "refunds": {"returns": "proportional"},
@@ -96,6 +98,74 @@ async def test_costs_and_margin_are_known_and_the_acquirer_keeps_them(till: Till
     (line,) = await till.lines()
     assert [line[name] for name in ("fee", "interchange", "scheme_fee", "acquirer_fee", "margin")] == [200, 30, 2, 5, 163]
     assert await till.balance("acquirer") == -10_000 + 37
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_the_estimate_of_a_month_is_its_bill_whenever_its_sales_were_approved(till: Till, seed: int) -> None:
+    """Drawn: on their day, around midnight, or days later; each sale by the volume of those before it, in the order of settlement."""
+    chance = Random(seed)
+    borders = sorted(chance.sample(range(20_000, 200_000), 3))
+    tiers = [*({"up_to": border, "basis_points": rate} for border, rate in zip(borders, (250, 180, 120), strict=True)), {"basis_points": 90}]
+    await agree(till, {**TERMS, "periodic": [], "rules": [{"name": "Tiers", "price": {"tiers": tiers}}]}, {**COSTS, "rules": [
+        {"name": "All", "interchange": {"tiers": tiers}, "scheme": {"fixed": 2}, "acquirer": {"basis_points": 5}}]})
+    facts, sold, late = list[Sale](), list[Any](), list[Any]()
+
+    def fact(row: Any, kind: str, at: Any, original: UUID | None = None) -> None:
+        facts.append(Sale(row.transaction_id, at, row.amount, kind, "CNY", row.brand, "unknown", "card", row.entry_mode, row.mcc, row.business_date, till.acquirer,
+                          original, settled_on=till.day))
+
+    for _ in range(5):
+        midnight = datetime.combine(till.day, datetime.min.time(), UTC)
+        for _ in range(chance.randrange(3)):
+            if late:
+                row = late.pop(chance.randrange(len(late)))
+                at = midnight + timedelta(seconds=chance.randrange(1, 86_400))
+                await till.step(row, "APPROVED", outcome_at=at)
+                sold.append(row)
+                fact(row, "sale", at)
+        for _ in range(chance.randrange(1, 7)):
+            row = await till.new(amount=chance.randrange(1, 40_000), received_at=midnight + timedelta(seconds=chance.randrange(86_400)))
+            if chance.random() < 0.3:
+                late.append(row)
+                continue
+            at = midnight + timedelta(seconds=chance.choice([chance.randrange(86_400), 86_400 + chance.randrange(9)]))
+            await till.step(row, "APPROVED", outcome_at=at)
+            sold.append(row)
+            fact(row, "sale", at)
+        if sold and chance.random() < 0.5:
+            original = chance.choice(sold)
+            row = await till.follow(original, "refund", 1)
+            fact(row, "refund", row.received_at + timedelta(seconds=1), original.transaction_id)
+        await till.cut()
+    wanted = bill(await tariffs_of(till.owner, till.merchant), {till.acquirer: await costs_of(till.owner, till.acquirer)}, facts, {})
+    assert {line["transaction_id"]: (line["gross"], line["fee"], line["interchange"]) for line in await till.lines()} == {
+        priced.transaction_id: (priced.gross, priced.fee, priced.interchange) for priced in wanted.priced}
+    settled = await till.settlements()
+    assert sum(each["fees"] for each in settled) == wanted.totals["CNY"].fees
+    assert sum(each["volume"] for each in settled) == wanted.month_to_date["CNY"] == sum(each.amount for each in facts if each.kind == "sale")
+
+
+async def test_what_is_undone_leaves_the_volume_of_the_month_that_it_counted_in_and_comes_back_with_its_sale(till: Till) -> None:
+    await agree(till, {**TERMS, "periodic": [], "tax": {"name": "none", "basis_points": 0}})
+    first = await till.made(amount=80_000)
+    await till.cut()
+    await till.step(first, "REVERSING", captured=0)
+    await till.step(first, "REVERSED")
+    await till.made(amount=50_000)
+    await till.cut()
+    assert [(line["gross"], line["fee"]) for line in await till.lines()] == [(80_000, 1600), (-80_000, -1600), (50_000, 1000)], "as if it had never been sold"
+    assert [each["volume"] for each in await till.settlements()] == [80_000, -30_000]
+    last = await till.made(amount=60_000)
+    while till.day < date(2026, 12, 1):
+        await till.cut()
+    assert (await till.lines(last))[0]["fee"] == 1000 + 100, "50,000 of the month were before it"
+    await till.step(last, "REVERSING", captured=0)
+    await till.step(last, "REVERSED")
+    await till.made(amount=100_000)
+    await till.cut()
+    undone, sale = (await till.lines())[-1], (await till.lines())[-2]
+    assert {(each["gross"], each["fee"]) for each in (undone, sale)} == {(-60_000, -1100), (100_000, 2000)}
+    assert (await till.settlements())[-1]["volume"] == 100_000, "it counted in November, and December owes it nothing"
 
 
 async def test_what_is_settled_day_by_day_is_the_bill_of_the_month(till: Till) -> None:

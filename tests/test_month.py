@@ -8,7 +8,7 @@ import pytest_asyncio
 from settled import Till, open_till
 
 from switch.payments.transaction import Transaction
-from switch.settlement.calendar import cut_over
+from switch.settlement.funding.calendar import cut_over
 from tests import month_figures as month
 
 MIDNIGHT = 1440

@@ -10,6 +10,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from switch.api.edge import LARGER
 from tests.flows import ROUTE, Shop, body_of, local_now, new_key, open_shop
 from tests.processes import CARD, Answer
 
@@ -107,6 +108,15 @@ async def test_every_route_is_described_with_its_answers_and_refusals(file: Any)
             assert [p for p in operation["parameters"] if p["name"] == name and p["in"] == "path"], (method, path)
         assert len({p["name"] for p in operation.get("parameters", [])}) == len(operation.get("parameters", []))
     assert len({operation["operationId"] for _, _, operation in operations(file)}) == len(operations(file))
+
+
+async def test_what_takes_more_than_others_is_a_route_that_takes_bytes_or_a_large_document(file: Any) -> None:
+    for path, comes in LARGER.items():
+        ((media, _), *_) = file["paths"][path]["post"]["requestBody"]["content"].items()
+        assert (media == "application/json") is not comes, path
+    taken = {path for method, path, operation in operations(file) if method == "post"
+             and not set(operation.get("requestBody", {"content": {"application/json"}})["content"]) & {"application/json"}}
+    assert taken == {path for path, comes in LARGER.items() if comes}, "whatever takes bytes reads them as they come"
 
 
 async def test_no_reference_dangles_and_no_refusal_has_another_shape_than_a_problem(file: Any) -> None:

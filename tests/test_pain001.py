@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from switch.money import CURRENCIES
-from switch.settlement import bank_csv, pain001
-from switch.settlement.banking import BankAccount, fault
-from switch.settlement.pain001 import NAMESPACE, Credit, Order
+from switch.settlement.payouts import bank_csv, pain001
+from switch.settlement.payouts.banking import BankAccount, fault
+from switch.settlement.payouts.pain001 import NAMESPACE, Credit, Order
 
 SCHEMA = Path(__file__).parent / "vectors" / "iso20022" / "pain.001.001.09.xsd"
 NAME = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=70)

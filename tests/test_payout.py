@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switch.settlement.funding import WORDS, shares
-from switch.settlement.payout import EVENT_OF, ILLEGAL, LIFE, IllegalMove, Payout, contradicts, requested, step, transfers
+from switch.settlement.funding.payable import WORDS, shares
+from switch.settlement.payouts.life import EVENT_OF, ILLEGAL, LIFE, IllegalMove, Payout, contradicts, requested, step, transfers
 
 STATES, EVENTS = ("requested", "sent", "confirmed", "returned"), ("send", "confirm", "return", "reject")
 DAY = date(2026, 11, 26)

@@ -21,8 +21,9 @@ from switch import database
 from switch.ids import show
 from switch.merchants.onboarding import Onboarding
 from switch.security.vault import Keyring, Vault
-from switch.settlement import ledger, payouts
+from switch.settlement import ledger
 from switch.settlement.ledger import Account, Transfer
+from switch.settlement.payouts import runs
 from tests.bank import OUR_IBAN, THEIR_IBAN, Booked, answer_csv, statement
 from tests.conftest import create_database
 from tests.flows import Shop, open_shop
@@ -216,8 +217,8 @@ async def test_holds_minimum_and_what_is_negative_are_carried(bank: Bank) -> Non
 
 async def test_many_runs_at_once_pay_once_and_files_do_not_share_payouts(bank: Bank) -> None:
     await bank.credit(5000)
-    runs = await asyncio.gather(*(bank.run() for _ in range(6)))
-    assert sum(each["paid"] for run in runs for each in run.values()) == 5000 and len(await bank.payouts()) == 1
+    every = await asyncio.gather(*(bank.run() for _ in range(6)))
+    assert sum(each["paid"] for run in every for each in run.values()) == 5000 and len(await bank.payouts()) == 1
     made = await asyncio.gather(*(bank.ask("POST", "/v1/payouts/files", {"currency": "EUR"}) for _ in range(6)))
     assert sorted(each.status for each in made) == [200] * 5 + [201] and len({each.body["id"] for each in made}) == 1
     assert (await bank.ask("POST", "/v1/payouts/files", {"currency": "EUR", "format": "csv"})).status == 409
@@ -332,7 +333,7 @@ async def test_what_is_settled_is_paid_when_it_is_due_and_reserves_when_they_are
     pool = await database.pool(till.url, "switch_writer", 2)
     try:
         async def run(today: date) -> list[tuple[int, int, str]]:
-            done = await payouts.run(pool, "test", merchant_id=till.merchant, today=today)
+            done = await runs.run(pool, "test", merchant_id=till.merchant, today=today)
             return [(each.shares.due, each.shares.paid, each.shares.reason) for each in done.outcomes]
 
         await till.made(amount=10_000)

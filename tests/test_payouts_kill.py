@@ -20,11 +20,12 @@ from switch import database
 from switch.app import open_vault
 from switch.ids import show
 from switch.settings import load
-from switch.settlement import bank_accounts, ledger
-from switch.settlement.bank_accounts import BankAccounts
-from switch.settlement.banking import BankAccount
+from switch.settlement import ledger
 from switch.settlement.ledger import Account, Transfer
-from switch.settlement.pain001 import NAMESPACE
+from switch.settlement.payouts import bank_accounts
+from switch.settlement.payouts.bank_accounts import BankAccounts
+from switch.settlement.payouts.banking import BankAccount
+from switch.settlement.payouts.pain001 import NAMESPACE
 from tests.bank import DAY, OUR_IBAN, THEIR_IBAN, Booked, statement
 from tests.conftest import create_database
 from tests.processes import ROOT, environment

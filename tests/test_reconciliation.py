@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from switch import database
-from switch.settlement import runs
-from switch.settlement.reconciliation import REASONS, RULES, Line, Movement, across, explain, pairing, reconcile
+from switch.settlement.reconciliation import runs
+from switch.settlement.reconciliation.matching import REASONS, RULES, Line, Movement, across, explain, pairing, reconcile
 
 DAY = date(2026, 11, 25)
 RRN, OTHER = "632900000001", "632900000002"

@@ -65,7 +65,7 @@ async def bring(shop: Shop, data: bytes, key: str = "operator", document: str = 
 async def done(shop: Shop) -> None:
     """Waits until no run is due."""
     async def none_due() -> bool:
-        return not await shop.sql("SELECT FROM reconciliation_run WHERE state = 'due'")
+        return not await shop.sql("SELECT FROM reconciliation_run WHERE state <> 'done'")
 
     await eventually(none_due, "a run stays due", 20)
 

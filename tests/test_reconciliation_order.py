@@ -1,5 +1,6 @@
 """Files in any order give the same exceptions and the same ledger; a run repeats its result; the plan of a run needs no memory of ours."""
 
+import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator
@@ -14,8 +15,9 @@ from acquirer_stubs.clearing import Item, csv_lines, plant, statement_lines
 from switch import database
 from switch.errors import Problem
 from switch.settlement import ledger
-from switch.settlement.intake import Intake
-from switch.settlement.runs import Runs
+from switch.settlement.jobs import table
+from switch.settlement.reconciliation import runs
+from switch.settlement.reconciliation.intake import Intake
 from tests.conftest import create_database
 
 ACQUIRER, WHO = UUID(int=7), "12345678"
@@ -76,7 +78,11 @@ class Books:
             await self.run()
 
     async def run(self) -> None:
-        await Runs(self.connect).finish()
+        connection = await self.connect()
+        try:
+            await runs.finish(connection)
+        finally:
+            await connection.close()
 
     async def tell(self) -> tuple[Any, Any, Any]:
         connection = await self.connect()
@@ -122,6 +128,62 @@ async def test_a_run_asked_for_again_gives_the_same_digest_and_nothing_new(clust
     assert len({row["digest"] for row in newest}) == 1 and before == await books.tell()
 
 
+async def test_a_file_that_comes_while_its_day_is_run_waits_for_nothing_and_is_seen_by_another_run(cluster_url: str) -> None:
+    books, (first, second, *_) = Books(await create_database(cluster_url)), files()
+    await books.open()
+    await books.bring(*first, run=False)
+    connection, watch = await books.connect(), await books.connect()
+
+    async def comes(_: Any) -> None:  # the lines of the day are read, and nothing is committed
+        await asyncio.wait_for(books.bring(*second, run=False), 5)
+
+    run_id = await watch.fetchval(runs.NEXT)
+    lines = await watch.fetchval("SELECT count(*) FROM clearing_line WHERE business_date = $1", DAY)
+    assert await runs.make(connection, run_id, comes) == {"lines": lines, "movements": 30}
+    again = await watch.fetch("SELECT business_date, state FROM reconciliation_run WHERE business_date = $1 AND state <> 'done'", DAY)
+    assert [tuple(row) for row in again] == [(DAY, "due")]
+    await books.run()
+    seen = await watch.fetchval("SELECT lines FROM reconciliation_run WHERE business_date = $1 ORDER BY ended_at DESC LIMIT 1", DAY)
+    assert seen == await watch.fetchval("SELECT count(*) FROM clearing_line WHERE business_date = $1", DAY) > lines
+    await connection.close()
+    await watch.close()
+
+
+async def test_a_run_begins_when_whoever_asked_for_it_too_has_committed(cluster_url: str) -> None:
+    books = Books(await create_database(cluster_url))
+    await books.open()
+    asker, runner, watch = [await books.connect() for _ in range(3)]
+    async with watch.transaction():
+        await runs.request(watch, ACQUIRER, [DAY], "first")
+    async with asker.transaction():
+        await runs.request(asker, ACQUIRER, [DAY], "second")
+        making = asyncio.create_task(runs.make(runner, await watch.fetchval(runs.NEXT)))
+        await asyncio.sleep(0.5)
+        assert not making.done(), "what comes with the second would be read past"
+    assert await asyncio.wait_for(making, 10)
+    assert [tuple(row) for row in await watch.fetch("SELECT state FROM reconciliation_run")] == [("done",)]
+    for each in (asker, runner, watch):
+        await each.close()
+
+
+async def test_a_run_that_was_given_up_is_tried_again_when_it_is_asked_for_again(cluster_url: str) -> None:
+    books = Books(await create_database(cluster_url))
+    await books.open()
+    connection = await books.connect()
+    for given_up in ("cancelled", "failed", "not at all"):
+        async with connection.transaction():
+            await runs.request(connection, ACQUIRER, [DAY], "asked for")
+        (job,) = await table.page(connection, 9, None, None, runs.KIND)
+        assert job.state == "queued", given_up
+        if given_up == "cancelled":
+            await table.cancel(connection, job.job_id, "Li Wei")
+        elif given_up == "failed":
+            claimed = await table.claim(connection, job.job_id, job.job_id, 10.0)
+            assert isinstance(claimed, table.Job) and await table.finish(connection, claimed, table.Ending("failed", "no", failed=True))
+    assert await connection.fetchval("SELECT count(*) FROM reconciliation_run") == 1
+    await connection.close()
+
+
 async def test_a_refused_file_leaves_no_line_and_no_run(cluster_url: str) -> None:
     books = Books(await create_database(cluster_url))
     await books.open()
@@ -131,6 +193,6 @@ async def test_a_refused_file_leaves_no_line_and_no_run(cluster_url: str) -> Non
             await books.bring(document, broken, run=False)
         assert refused.value.code == "file_refused"
     connection = await books.connect()
-    for table in ("clearing_file", "clearing_line", "statement_entry", "reconciliation_run", "transfer"):
-        assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0, table
+    for relation in ("clearing_file", "clearing_line", "statement_entry", "reconciliation_run", "transfer"):
+        assert await connection.fetchval(f"SELECT count(*) FROM {relation}") == 0, relation
     await connection.close()

@@ -10,12 +10,15 @@ import pytest_asyncio
 
 from switch import database
 from switch.errors import Problem
-from switch.settlement import cutover, jobs, payouts
-from switch.settlement.cutover import Cutover
-from switch.settlement.foreman import Foreman
-from switch.settlement.funding import shares
-from switch.settlement.jobs import Due, Kind, NotYet, Run, Unfit, kinds_of
-from switch.settlement.schedules import After, CutOvers, PayDays
+from switch.settlement.cutover import steps
+from switch.settlement.cutover.schedule import CutOvers
+from switch.settlement.cutover.steps import Cutover
+from switch.settlement.funding.payable import shares
+from switch.settlement.jobs import table
+from switch.settlement.jobs.foreman import Foreman
+from switch.settlement.jobs.table import Due, Kind, NotYet, Run, Unfit, kinds_of
+from switch.settlement.payouts import runs
+from switch.settlement.payouts.schedule import After, PayDays
 from tests.flows import Shop, eventually, open_shop
 from tests.settlements import DAY
 
@@ -27,7 +30,7 @@ async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> A
 
 
 def cut_overs(shop: Shop) -> CutOvers:
-    return CutOvers(lambda: database.connect(shop.url, "switch_reader"), lambda acquirer, day: cutover.run(shop.switch._writer, acquirer, day, grace_s=0.1))
+    return CutOvers(lambda: database.connect(shop.url, "switch_reader"), lambda acquirer, day: steps.run(shop.switch._writer, acquirer, day, grace_s=0.1))
 
 
 @pytest.mark.parametrize(("zone", "minute", "ends"), [
@@ -87,11 +90,11 @@ class Told:
 
 @pytest.mark.parametrize(("outcome", "expected", "words"), [
     (Problem("conflict", "A cut-over of this acquirer is running; ask how it stands."), NotYet, "is running"),
-    (cutover.LostHold(), NotYet, "taken"), (Problem("not_found", "This acquirer has no such business day."), Unfit, "no such"),
+    (steps.LostHold(), NotYet, "taken"), (Problem("not_found", "This acquirer has no such business day."), Unfit, "no such"),
 ])
 async def test_what_is_not_done_waits_or_fails_with_words(shop: Shop, outcome: Exception, expected: type[Exception], words: str) -> None:
     async with shop.switch.writers.acquire() as connection, connection.transaction():
-        job, _ = await jobs.ask(connection, "not_here", Due(words, {"acquirer": shop.shown("acquirer.dual"), "business_date": "2026-11-25"}), "Li Wei")
+        job, _ = await table.ask(connection, "not_here", Due(words, {"acquirer": shop.shown("acquirer.dual"), "business_date": "2026-11-25"}), "Li Wei")
     with pytest.raises(expected, match=words):
         await CutOvers(lambda: database.connect(shop.url, "switch_reader"), Told(outcome).run).do(Run(job, shop.switch.writers))
     waiting = Cutover(shop.ids["acquirer.dual"], DAY, DAY, "wait", False, "2 payments have no outcome")
@@ -104,7 +107,7 @@ async def test_a_worker_without_schedules_looks_for_nothing(shop: Shop) -> None:
     manager, scheduler = shop.switch.foreman.managers or (None, None)
     assert manager is not None and scheduler is not None
     assert {key.entrypoint for key in scheduler.registry} == {"put_back"}
-    assert set(manager.entrypoint_registry) == {"export", "cutover", "payouts", "housekeeping"}
+    assert set(manager.entrypoint_registry) == {"export", "cutover", "payouts", "reconciliation", "dispute", "housekeeping"}
 
 
 class Watched:
@@ -117,14 +120,14 @@ class Watched:
         self.said.append(done)
 
 
-def outcome(number: int, paid: bool) -> payouts.Outcome:
-    return payouts.Outcome(UUID(int=number), "CNY", shares(100 if paid else 0, 0, 0, (), True), UUID(int=900 + number) if paid else None)
+def outcome(number: int, paid: bool) -> runs.Outcome:
+    return runs.Outcome(UUID(int=number), "CNY", shares(100 if paid else 0, 0, 0, (), True), UUID(int=900 + number) if paid else None)
 
 
 async def test_pay_days_go_on_after_the_last_merchant_until_nobody_is_left() -> None:
-    pages = {None: payouts.Run([outcome(1, True), outcome(2, False)], True), (UUID(int=2), "CNY"): payouts.Run([outcome(3, True)], False)}
+    pages = {None: runs.Run([outcome(1, True), outcome(2, False)], True), (UUID(int=2), "CNY"): runs.Run([outcome(3, True)], False)}
 
-    async def some(after: After) -> payouts.Run:
+    async def some(after: After) -> runs.Run:
         return pages[after]
 
     watched = Watched()
@@ -135,7 +138,7 @@ async def test_pay_days_go_on_after_the_last_merchant_until_nobody_is_left() -> 
 
 
 async def test_pay_days_wait_while_the_books_are_away() -> None:
-    async def away(after: After) -> payouts.Run:
+    async def away(after: After) -> runs.Run:
         raise Problem("not_ready", "The database went away.")
 
     with pytest.raises(NotYet):

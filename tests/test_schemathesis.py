@@ -19,7 +19,7 @@ from schemathesis.checks import load_all_checks
 from schemathesis.specs.openapi import checks
 
 from switch.ids import show
-from switch.settlement import cutover
+from switch.settlement.cutover import steps
 from tests.flows import Shop, eventually, new_key, open_shop
 from tests.processes import CARD
 
@@ -71,7 +71,7 @@ async def known(shop: Shop) -> dict[str, Any]:
     await shop.ask("PATCH", f"/v1/acquirers/{acquirer}", {"status": "down"}, "operator")
     await made(f"merchants/{shop.shown('merchant.one')}/tariffs", effective_from="2026-01-01", terms=TERMS)
     await shop.pay(5000)
-    await cutover.run(shop.switch._writer, shop.ids["acquirer.single"], grace_s=0.1)
+    await steps.run(shop.switch._writer, shop.ids["acquirer.single"], grace_s=0.1)
     await shop.caught_up()
     await shop.ask("PUT", "/v1/calendars/spare", {"weekend": [7]}, "operator")
     held_back = await shop.ask("POST", f"/v1/merchants/{merchant}/holds", {"currency": "CNY", "reason": "Spare and held"}, "operator")

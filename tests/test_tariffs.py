@@ -17,8 +17,8 @@ from switch.database import Pool
 from switch.errors import Problem
 from switch.merchants import Acquirer, BinRange
 from switch.merchants.onboarding import Onboarding
-from switch.settlement.fees import price
-from switch.settlement.tariffs import COSTS, TARIFF, agree, costs_of, holding, in_force, page, prices, tariffs_of
+from switch.settlement.fees.charges import price
+from switch.settlement.fees.tariffs import COSTS, TARIFF, agree, costs_of, holding, in_force, page, prices, tariffs_of
 from tests import rows
 from tests.conftest import create_database
 from tests.test_fees import sale

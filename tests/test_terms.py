@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switch.settlement import wording
-from switch.settlement.terms import FAULTS_MAX, RULES_MAX, TermsError, costs_from, tariff_from
+from switch.settlement.fees import wording
+from switch.settlement.fees.terms import FAULTS_MAX, RULES_MAX, TermsError, costs_from, tariff_from
 
 ALL: dict[str, Any] = {"name": "All", "price": {"basis_points": 60}}
 

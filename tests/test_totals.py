@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from messages.dialect import answer_mti, load
-from switch.settlement.forwarding import Total, message, pause, verdict
-from switch.settlement.totals import Difference, Entry, Sums, balanced, differences, sums
+from switch.settlement.batches.forwarding import Total, message, pause, verdict
+from switch.settlement.batches.totals import Difference, Entry, Sums, balanced, differences, sums
 
 ACQUIRER = UUID(int=9)
 

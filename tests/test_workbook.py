@@ -9,8 +9,8 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from switch.settlement import workbook
-from switch.settlement.exports import WORKBOOK
+from switch.settlement.exports import workbook
+from switch.settlement.exports.files import WORKBOOK
 
 ABOUT = {"sheet": "lines", "header": ["reference", "amount", "amount_decimal"], "kinds": ["text", "number", "text"]}
 

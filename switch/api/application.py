@@ -53,23 +53,22 @@ from switch.payments.offline import OfflineSales
 from switch.payments.resolution import Resolution
 from switch.payments.undelivered import Undelivered
 from switch.security.vault import Vault
-from switch.settlement.arrangements import Arrangements
-from switch.settlement.bank_accounts import BankAccounts
-from switch.settlement.bank_answers import BankAnswers
-from switch.settlement.batches import Batches
-from switch.settlement.cases import Cases
-from switch.settlement.closing import Closing
-from switch.settlement.docket import Docket
-from switch.settlement.exceptions import Exceptions
-from switch.settlement.exhibits import Exhibits
-from switch.settlement.exports import Connect, Exports
-from switch.settlement.forwarding import Forwarding
-from switch.settlement.intake import Intake
-from switch.settlement.paper import Press
-from switch.settlement.payout_files import PayoutFiles
-from switch.settlement.payouts import Payouts
-from switch.settlement.runs import Runs
-from switch.settlement.settlements import Settlements
+from switch.settlement.batches.counts import Batches
+from switch.settlement.batches.forwarding import Forwarding
+from switch.settlement.cutover.closing import Closing
+from switch.settlement.cutover.settlements import Settlements
+from switch.settlement.disputes.cases import Cases
+from switch.settlement.disputes.docket import Docket
+from switch.settlement.disputes.exhibits import Exhibits
+from switch.settlement.exports.files import Connect, Exports
+from switch.settlement.exports.paper import Press
+from switch.settlement.funding.arrangements import Arrangements
+from switch.settlement.payouts.answers import BankAnswers
+from switch.settlement.payouts.bank_accounts import BankAccounts
+from switch.settlement.payouts.files import PayoutFiles
+from switch.settlement.payouts.runs import Payouts
+from switch.settlement.reconciliation.exceptions import Exceptions
+from switch.settlement.reconciliation.intake import Intake
 
 EXAMPLE = {
     "type": "purchase", "amount": 10000, "currency": "CNY", "terminal_trace": "000017", "reference": "table 4",
@@ -92,7 +91,6 @@ class Parts(Protocol):
     resolution: Resolution
     approvals: Approvals
     intake: Intake
-    runs: Runs
     exceptions: Exceptions
     webhooks: Endpoints
     links: dict[UUID, Link]

@@ -9,19 +9,19 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import AfterValidator, Field
 from starlette.responses import Response
 
-from switch import logs
 from switch.api.answers import stamp
 from switch.api.days import Day
 from switch.api.documented import documented
 from switch.api.onboard import body_of, identified, said
+from switch.api.operators import operators, person
 from switch.api.resolving import plain_text
 from switch.api.shapes import Shape, refused, shaped
 from switch.api.terminal import Model
-from switch.callers import Caller, require
+from switch.callers import Caller
 from switch.errors import Problem
 from switch.ids import show
 from switch.money import AMOUNT_MAX
-from switch.settlement.arrangements import DAYS_MAX, PAGE_MAX, Arrangements, Ending, Funding, Hold
+from switch.settlement.funding.arrangements import DAYS_MAX, PAGE_MAX, Arrangements, Ending, Funding, Hold
 
 CalendarName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,39}$")]
 Named = Annotated[str, Path(pattern="^[a-z0-9][a-z0-9_-]{0,39}$")]
@@ -129,18 +129,8 @@ def _calendar(name: str, found: tuple[list[int], dict[date, str]]) -> dict[str, 
     return {"calendar": name, "weekend": found[0], "exceptions": [{"day": day.isoformat(), "kind": kind} for day, kind in found[1].items()]}
 
 
-def _person(caller: Caller) -> str:
-    assert caller.person is not None  # the database holds it for every operator's key
-    return caller.person
-
-
 def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
-    async def operator(request: Request) -> Caller:
-        caller = require(identify(request), "operator")
-        if request.method != "GET":
-            logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
-        return caller
-
+    operator = operators(identify)
     routes = APIRouter(tags=["settlement"], dependencies=[Depends(operator)], responses=refused(401, 403, 404, 422, 503))
     _terms(routes, parts)
     _calendars(routes, parts)
@@ -204,9 +194,9 @@ def _holds(routes: APIRouter, parts: Parts, operator: Callable[[Request], Any]) 
                  responses=shaped(201, "The hold", ShownHold) | refused(400, 409, 413, 415))
     async def place(request: Request, merchant: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
         merchant_id, wanted = identified("merchant", merchant), await body_of(request, HoldRequest)
-        return said(_hold(await parts.arrangements.place(merchant_id, wanted.currency, wanted.amount, wanted.reason, _person(caller))), 201)
+        return said(_hold(await parts.arrangements.place(merchant_id, wanted.currency, wanted.amount, wanted.reason, person(caller))), 201)
 
     @routes.post("/v1/merchants/{merchant}/holds/{hold}/release", summary="Release it; again changes nothing",
                  responses=shaped(200, "The hold", ShownHold))
     async def release(merchant: str, hold: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
-        return said(_hold(await parts.arrangements.release(identified("merchant", merchant), identified("hold", hold), _person(caller))))
+        return said(_hold(await parts.arrangements.release(identified("merchant", merchant), identified("hold", hold), person(caller))))

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import AfterValidator, Field
 from starlette.responses import Response
 
-from switch import logs
 from switch.api.answers import stamp
 from switch.api.documented import documented
 from switch.api.onboard import body_of, identified, said
+from switch.api.operators import operators, person
 from switch.api.resolving import EXAMPLES, plain_text, shown_approval
 from switch.api.settlements import whose
 from switch.api.shapes import Shape, refused, shaped
@@ -22,8 +22,8 @@ from switch.errors import Problem
 from switch.ids import show
 from switch.merchants.approvals import Approvals
 from switch.payments.resolution import Person
-from switch.settlement.bank_accounts import BankAccounts
-from switch.settlement.banking import BankAccount, masked
+from switch.settlement.payouts.bank_accounts import BankAccounts
+from switch.settlement.payouts.banking import BankAccount, masked
 
 AGREE = "agree_bank_account"
 EXAMPLE = {"currency": "EUR", "holder": "Harbour Bakery GmbH", "country": "DE", "iban": "DE89370400440532013000", "bic": "COBADEFFXXX",
@@ -81,24 +81,19 @@ def _shown(row: asyncpg.Record) -> dict[str, Any]:
 
 
 def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
-    async def operator(request: Request) -> Caller:
-        caller = require(identify(request), "operator")
-        if request.method != "GET":
-            logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
-        return caller
+    operator = operators(identify)
 
     async def ask(request: Request, merchant_id: UUID | None, caller: Caller) -> Response:
         wanted = await body_of(request, BankAccountRequest)
         if (wanted.iban is None) == (wanted.account_number is None):
             raise Problem("invalid", errors=[{"field": "iban", "rule": "either this or account_number", "type": "rule"}])
-        assert caller.person is not None  # the database holds it for every operator's key
         account = BankAccount(wanted.holder, wanted.iban or wanted.account_number, wanted.iban is not None, wanted.bank_code, wanted.bic,
                               wanted.country)
-        row = await parts.bank_accounts.ask(merchant_id, wanted.currency, account, caller.person)
+        row = await parts.bank_accounts.ask(merchant_id, wanted.currency, account, person(caller))
         whose_ = show("merchant", merchant_id) if merchant_id else "switch"
         payload = {"bank_account": show("bank_account", row["bank_account_id"]), "currency": wanted.currency, "holder": wanted.holder,
                    "number": masked(row["last4"]), "bank_code": wanted.bank_code, "bic": wanted.bic, "country": wanted.country}
-        approval = await parts.approvals.request(AGREE, f"{whose_} {wanted.currency}", payload, wanted.reason, Person(caller.person, caller.key_id))
+        approval = await parts.approvals.request(AGREE, f"{whose_} {wanted.currency}", payload, wanted.reason, Person(person(caller), caller.key_id))
         return said(shown_approval(approval), 202)
 
     routes = APIRouter(tags=["settlement"], responses=refused(401, 403, 404, 422, 503))

@@ -25,9 +25,9 @@ from switch.errors import Problem
 from switch.ids import read, show
 from switch.money import AMOUNT_MAX
 from switch.security.vault import Vault
-from switch.settlement.batches import PAGE_MAX, Batches, Closed, Counted
-from switch.settlement.forwarding import Forwarding
-from switch.settlement.totals import Sums
+from switch.settlement.batches.counts import PAGE_MAX, Batches, Closed, Counted
+from switch.settlement.batches.forwarding import Forwarding
+from switch.settlement.batches.totals import Sums
 
 LISTED_MAX = 1000
 Count = Annotated[int, Field(ge=0, le=1_000_000)]

@@ -7,16 +7,16 @@ from typing import Annotated, Any, Literal, Protocol
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from switch import logs
 from switch.api.answers import stamp
 from switch.api.days import Day, DayText, day_of
 from switch.api.documented import documented
 from switch.api.onboard import body_of, identified, said
+from switch.api.operators import operators
 from switch.api.shapes import Shape, refused, shaped
 from switch.api.terminal import Model
-from switch.callers import Caller, require
+from switch.callers import Caller
 from switch.ids import show
-from switch.settlement.closing import Closing
+from switch.settlement.cutover.closing import Closing
 
 PAGE_MAX = 200
 
@@ -77,12 +77,7 @@ class Parts(Protocol):
 
 
 def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
-    async def operator(request: Request) -> Caller:
-        caller = require(identify(request), "operator")
-        if request.method != "GET":
-            logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
-        return caller
-
+    operator = operators(identify)
     routes = APIRouter(tags=["settlement"], dependencies=[Depends(operator)], responses=refused(401, 403, 404, 422, 503))
 
     @routes.post("/v1/acquirers/{acquirer}/cutovers", status_code=202, summary="Cut a business day over: it runs on, and may be asked for again",

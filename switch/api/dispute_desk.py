@@ -9,7 +9,6 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from switch import logs
 from switch.api.answers import stamp
 from switch.api.days import Day
 from switch.api.disputes import Parts as MerchantParts
@@ -17,19 +16,20 @@ from switch.api.disputes import ShownDispute, Statement, answered, asked_json, c
 from switch.api.documented import documented
 from switch.api.follow_ups import described
 from switch.api.onboard import Ident, body_of, identified, said
+from switch.api.operators import operators
 from switch.api.shapes import Shape, refused, shaped
 from switch.api.terminal import Currency, Model
-from switch.callers import Caller, require
+from switch.callers import Caller
 from switch.clock import clock
 from switch.database import Connection
 from switch.errors import Problem
 from switch.ids import show
 from switch.money import AMOUNT_MAX
-from switch.settlement import notice_files
-from switch.settlement.cases import Step
-from switch.settlement.dispute_notices import BYTES_MAX, Notice, is_reference
-from switch.settlement.disputes import OUTCOMES
-from switch.settlement.docket import Charge, Deadline
+from switch.settlement.disputes import notice_files
+from switch.settlement.disputes.cases import Step
+from switch.settlement.disputes.docket import Charge, Deadline
+from switch.settlement.disputes.life import OUTCOMES
+from switch.settlement.disputes.notices import BYTES_MAX, Notice, is_reference
 
 _ID = "0192f0c4-7c1e-7aaa-8bbb-1234567890ab"
 Kind = Literal["retrieval", "chargeback", "pre_arbitration"]
@@ -150,9 +150,7 @@ def _file(row: asyncpg.Record) -> dict[str, Any]:
 
 
 def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
-    async def operator(request: Request) -> Caller:
-        return require(identify(request), "operator")
-
+    operator = operators(identify)
     routes = APIRouter(tags=["disputes"], dependencies=[Depends(operator)], responses=refused(401, 403, 404, 422, 503))
     _notices(routes, parts, operator)
     _terms(routes, parts, operator)
@@ -201,7 +199,6 @@ def _notices(routes: APIRouter, parts: Parts, operator: Callable[[Request], Any]
             raise Problem("content_type", "Send the file with the Content-Type text/csv.")
         raw = await raw_body(request, BYTES_MAX, "body_too_large")
         parts.admit()
-        logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
         row, new = await notice_files.take(parts.writers, parts.cases, acquirer_id, raw, caller_name(caller), clock.now())
         return said(_file(row), 201 if new else 200)
 
@@ -225,7 +222,6 @@ def _terms(routes: APIRouter, parts: Parts, operator: Callable[[Request], Any]) 
                 responses=shaped(200, "As it is now", DisputeTerms) | refused(400, 413, 415))
     async def put(request: Request, acquirer: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
         acquirer_id, wanted = identified("acquirer", acquirer), await body_of(request, DisputeTermsRequest)
-        logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
         deadlines = [Deadline(each.brand, each.kind, each.answer_days, each.warn_days) for each in wanted.deadlines]
         fees = [Charge(each.kind, each.currency, each.fee, each.cost) for each in wanted.fees]
         if len({each[:2] for each in deadlines}) < len(deadlines) or len({each[:2] for each in fees}) < len(fees):

@@ -29,11 +29,11 @@ from switch.errors import Problem
 from switch.ids import show
 from switch.security.pan import luhn_valid
 from switch.security.vault import Vault
-from switch.settlement import exhibits, keyed
-from switch.settlement.cases import CODES, Cases, Step
-from switch.settlement.docket import PAGE_MAX, Docket, Wanted
-from switch.settlement.exhibits import Exhibits
-from switch.settlement.keyed import Asked
+from switch.settlement.disputes import exhibits, keyed
+from switch.settlement.disputes.cases import CODES, Cases, Step
+from switch.settlement.disputes.docket import PAGE_MAX, Docket, Wanted
+from switch.settlement.disputes.exhibits import Exhibits
+from switch.settlement.disputes.keyed import Asked
 
 State = Literal["retrieval", "answered", "unanswered", "chargeback", "represented", "pre_arbitration", "arbitration", "won", "lost", "accepted",
                 "withdrawn"]
@@ -188,8 +188,6 @@ async def asked_json(parts: Keyed, request: Request, caller: Caller, route: str,
     check_content(headers)
     checked, value = model_of(model, await read_body(headers, request.receive))
     parts.admit()
-    if caller.role == "operator":
-        logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
     return Asked(caller_name(caller), key, route, parts.vault.fingerprint(route.encode() + b"|" + canonical(value))), checked
 
 
@@ -281,6 +279,8 @@ def _answers(routes: APIRouter, parts: Parts, identify: Callable[[Request], Call
         caller = require(identify(request), "merchant", "operator")
         dispute_id = identified("dispute", dispute)
         asked, body = await asked_json(parts, request, caller, f"{event}:{dispute_id}", model)
+        if caller.role == "operator":
+            logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
         files = [identified("dispute_file", file) for file in getattr(body, "files", ())]
 
         async def work(connection: Connection) -> dict[str, Any]:

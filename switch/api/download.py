@@ -14,7 +14,7 @@ from switch import logs
 from switch.callers import Caller
 from switch.database import UNKNOWN
 from switch.errors import Problem
-from switch.settlement.exports import Connect, reading
+from switch.settlement.exports.files import Connect, reading
 
 STREAMS, STREAMS_OF_ONE = 4, 2  # at once in this worker, and of one merchant
 STREAM_S = 300.0  # from the first byte to the last

@@ -6,8 +6,9 @@ What is refused here never reaches the application, or reaches it as a disconnec
 import asyncio
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 import httptools
@@ -29,8 +30,8 @@ class EdgeLimits:
     head_bytes: int = 32 * 1024  # request line and headers
     headers: int = 100
     body_bytes: int = 64 * 1024
-    large_body_bytes: int = 4 << 20  # of the routes in LARGE_BODIES
-    upload_bytes: int = 2 << 30  # of a body that is read as it comes, and of no other
+    large_body_bytes: int = 4 << 20  # of what LARGER reads whole
+    upload_bytes: int = 2 << 30  # of what LARGER reads as it comes
     upload_step: int = 64 * 1024  # of it, in `request_seconds`: slower is too slow
     pipelined: int = 16  # requests waiting behind the one at work, per connection
     connections: int = 2000
@@ -40,10 +41,18 @@ class EdgeLimits:
 BETWEEN, HEAD, BODY = range(3)  # where in a request the parser is; an enum would cost a microsecond per request
 
 
-LARGE_BODIES = frozenset({b"/v1/fees/estimates"})
-# POST here is read as it comes.
-UPLOADS = frozenset({b"/v1/clearing-files", b"/v1/dispute-notices", b"/v1/payouts/answers"})
-EVIDENCE = re.compile(rb"/v1/disputes/[0-9a-z_-]{1,64}/evidence")
+# POSTs that take more than `body_bytes`, and whether they are read as they come.
+LARGER: Mapping[str, bool] = MappingProxyType({
+    "/v1/fees/estimates": False, "/v1/clearing-files": True, "/v1/dispute-notices": True, "/v1/payouts/answers": True,
+    "/v1/disputes/{dispute}/evidence": True,
+})
+_LARGER = [(re.compile(re.sub(r"{\w+}", "[0-9a-z_-]{1,64}", path).encode()), comes) for path, comes in LARGER.items()]
+
+
+def _larger(path: bytes) -> bool | None:
+    return next((comes for pattern, comes in _LARGER if pattern.fullmatch(path)), None)
+
+
 WHOLE_ANSWER = "switch.whole_answer"
 
 
@@ -195,10 +204,10 @@ class EdgeProtocol(HttpToolsProtocol):
         # The parser has refused a Content-Length that is not a number or stands beside Transfer-Encoding (RFC 9112, 6.3).
         self._uploading, self._body_max = False, limits.body_bytes
         if b"content-length" not in once or int(once[b"content-length"]) > limits.body_bytes:
-            path = self.url.partition(b"?")[0]
-            self._uploading = self.parser.get_method() == b"POST" and (path in UPLOADS or EVIDENCE.fullmatch(path) is not None)
-            self._step = limits.upload_step
-            self._body_max = limits.upload_bytes if self._uploading else limits.large_body_bytes if path in LARGE_BODIES else limits.body_bytes
+            comes = _larger(self.url.partition(b"?")[0]) if self.parser.get_method() == b"POST" else None
+            self._uploading, self._step = comes is True, limits.upload_step
+            if comes is not None:
+                self._body_max = limits.upload_bytes if comes else limits.large_body_bytes
             if int(once.get(b"content-length", b"0")) > self._body_max:
                 self._stop("body_too_large")
         if b"host" not in once and self.parser.get_http_version() != "1.0":

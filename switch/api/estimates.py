@@ -24,10 +24,10 @@ from switch.directory import Directory
 from switch.errors import Problem
 from switch.ids import show
 from switch.money import AMOUNT_MAX, CURRENCIES
-from switch.settlement import tariffs, wording
-from switch.settlement.bills import Bill, Totals, bill
-from switch.settlement.fees import Original, Priced, Sale
-from switch.settlement.terms import CARD_TYPES, ENTRY_MODES
+from switch.settlement.fees import tariffs, wording
+from switch.settlement.fees.bills import Bill, Totals, bill
+from switch.settlement.fees.charges import Original, Priced, Sale
+from switch.settlement.fees.terms import CARD_TYPES, ENTRY_MODES
 
 TRANSACTIONS_MAX = 10_000
 BODY_MAX = 4 << 20
@@ -50,7 +50,8 @@ class EstimatedOriginal(Model):
 
 class EstimatedTransaction(Model):
     """A transaction that was made, by its facts, or one that might be made. Those of the same `captured_at` go by id, those without an id in
-    their order. A refund names its sale in the same list as `refund_of`, or describes it as `original`."""
+    their order. `settled_on`: the business date whose settlement has it, where that is not the day on which it was captured. A refund names its
+    sale in the same list as `refund_of`, or describes it as `original`."""
 
     id: Annotated[str, Field(max_length=64)] | None = None
     kind: Literal["sale", "refund"] = "sale"
@@ -58,6 +59,7 @@ class EstimatedTransaction(Model):
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
     captured_at: Instant | None = None
     business_date: Day | None = None
+    settled_on: Day | None = None
     brand: Annotated[str, Field(pattern="^[a-z0-9_-]{1,40}$")] = "unknown"
     card_type: Literal["debit", "credit", "prepaid", "unknown"] = "unknown"
     method: Literal["card", "qr"] = "card"
@@ -242,7 +244,8 @@ def _asked(body: bytes, caller: Caller, directory: Directory, now: datetime) -> 
             each.mcc or merchant.mcc, each.business_date or captured_at.astimezone(zone).date(),
             routed[each.brand] if each.acquirer is None else identified("acquirer", each.acquirer),
             None if each.refund_of is None else identified("transaction", each.refund_of),
-            None if original is None else Original(original.amount, original.fee, refunded=original.refunded)))
+            None if original is None else Original(original.amount, original.fee, refunded=original.refunded),
+            each.settled_on or captured_at.astimezone(zone).date()))
     faults += [_fault("month_to_date", "ISO 4217 alpha codes with whole numbers of minor units")] if wanted.month_to_date.keys() - CURRENCIES else []
     _refuse(faults)
     counts = None if wanted.periodic is None else {"terminal": wanted.periodic.terminals, "store": wanted.periodic.stores}
@@ -254,6 +257,8 @@ def _odd(at: int, each: EstimatedTransaction) -> list[dict[str, str]]:
     faults = []
     if each.currency not in CURRENCIES:
         faults.append(_fault(f"transactions.{at}.currency", "an ISO 4217 alpha code"))
+    if each.settled_on is not None and each.business_date is not None and each.settled_on < each.business_date:
+        faults.append(_fault(f"transactions.{at}.settled_on", "the business date, or one after it"))
     if each.kind == "sale" and (each.refund_of is not None or each.original is not None):
         faults.append(_fault(f"transactions.{at}.kind", "a refund, since it names a sale"))
     if each.refund_of is not None and each.original is not None:

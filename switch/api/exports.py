@@ -21,11 +21,12 @@ from switch.callers import Caller, require
 from switch.database import UNKNOWN, Pool
 from switch.errors import Problem
 from switch.ids import show
-from switch.settlement import exports, jobs, paper, statements
-from switch.settlement.cells import MEDIA
-from switch.settlement.exports import Connect, Exports
-from switch.settlement.jobs import Job
-from switch.settlement.paper import Press
+from switch.settlement.exports import files, paper, statements
+from switch.settlement.exports.cells import MEDIA
+from switch.settlement.exports.files import Connect, Exports
+from switch.settlement.exports.paper import Press
+from switch.settlement.jobs import table
+from switch.settlement.jobs.table import Job
 
 _ID = "01980b53-7a10-7c3e-9f52-3b7a1c0de4f1"
 _AT = "2026-03-01T02:03:04.000000Z"
@@ -93,7 +94,7 @@ def shown(job: Job) -> dict[str, Any]:
     return {"id": ident, "merchant": show("merchant", job.merchant_id) if job.merchant_id else None, "asked": dict(job.arguments), "state": job.state,
             "progress": {"done": job.progress_done, "total": job.progress_total}, "error": job.error,
             "file": f"/v1/exports/{ident}/file" if done else None, **{name: job.detail.get(name) for name in ("name", "bytes", "rows", "sha256")},
-            "created_at": stamp(job.created_at), "ended_at": stamp(job.ended_at), "expires_at": stamp(exports.expires_at(job))}
+            "created_at": stamp(job.created_at), "ended_at": stamp(job.ended_at), "expires_at": stamp(files.expires_at(job))}
 
 
 def _answered(code: int = 200, **more: Any) -> dict[int | str, dict[str, Any]]:
@@ -134,7 +135,7 @@ def _settlements(routes: APIRouter, parts: Parts, identify: Callable[[Request], 
         @asynccontextmanager
         async def opened() -> AsyncIterator[AsyncIterator[bytes]]:
             async with parts.places.place(caller), books(connect) as connection:
-                yield exports.streamed(exports.of_settlement(connection, await whole_of(connection, settlement, merchant_id)), format_, bom)
+                yield files.streamed(files.of_settlement(connection, await whole_of(connection, settlement, merchant_id)), format_, bom)
 
         return Download(opened(), MEDIA[format_], f"{identified('settlement', settlement)}.{format_}")
 
@@ -166,10 +167,10 @@ def _jobs(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller]
     async def export_of(caller: Caller, shown_id: str) -> Job:
         merchant_id = _whose(caller)
         try:
-            job = await jobs.one(parts.writers, identified("export", shown_id))
+            job = await table.one(parts.writers, identified("export", shown_id))
         except UNKNOWN:
             raise Problem("not_ready", "The books cannot be read just now.", retry_after=2) from None
-        if job.kind != exports.KIND or merchant_id not in (None, job.merchant_id):
+        if job.kind != files.KIND or merchant_id not in (None, job.merchant_id):
             raise Problem("not_found")
         return job
 
@@ -227,11 +228,11 @@ async def _asked(pool: Pool, merchant_id: UUID, key: str, arguments: dict[str, A
         async with pool.acquire() as connection:
             if not await connection.fetchval("SELECT true FROM merchant WHERE merchant_id = $1", merchant_id):
                 raise Problem("not_found")
-            job = await exports.ask(connection, merchant_id, key, arguments, caller.person or caller.key_id)
+            job = await files.ask(connection, merchant_id, key, arguments, caller.person or caller.key_id)
     except UNKNOWN:
         raise Problem("not_ready", "The books cannot be written just now.", retry_after=2) from None
     if job is None:
-        raise Problem("conflict", f"{exports.OPEN_MAX} exports of this merchant wait or run; fetch those first.")
+        raise Problem("conflict", f"{files.OPEN_MAX} exports of this merchant wait or run; fetch those first.")
     if dict(job.arguments) != arguments:
         raise Problem("idempotency_key_reused")
     return job

@@ -6,16 +6,16 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from switch import logs
 from switch.api.answers import stamp
-from switch.api.onboard import identified, said
+from switch.api.onboard import identified, paged, said
+from switch.api.operators import operators, person
 from switch.api.shapes import refused
-from switch.callers import Caller, require
+from switch.callers import Caller
 from switch.database import UNKNOWN, Pool
 from switch.errors import Problem
 from switch.ids import show
-from switch.settlement import jobs
-from switch.settlement.jobs import Job
+from switch.settlement.jobs import table
+from switch.settlement.jobs.table import Job
 
 _ID = "01980b53-7a10-7c3e-9f52-3b7a1c0de4f1"
 _AT = "2026-03-01T02:03:04.000000Z"
@@ -25,7 +25,7 @@ EXAMPLE: Mapping[str, Any] = {
     "attempts": 5, "cancel_asked_by": None, "not_before": _AT, "created_at": _AT, "started_at": _AT, "ended_at": _AT,
 }
 State = Literal["queued", "running", "waiting", "done", "failed", "cancelled"]
-Limit = Annotated[int, Query(ge=1, le=jobs.PAGE_MAX)]
+Limit = Annotated[int, Query(ge=1, le=table.PAGE_MAX)]
 
 
 def shown(job: Job) -> dict[str, Any]:
@@ -44,12 +44,7 @@ def _answered(**more: Any) -> dict[int | str, dict[str, Any]]:
 def router(identify: Callable[[Request], Caller], pool: Pool) -> APIRouter:
     """`pool` acts as `switch_writer`."""
 
-    async def operator(request: Request) -> Caller:
-        caller = require(identify(request), "operator")
-        if request.method != "GET":
-            logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
-        return caller
-
+    operator = operators(identify)
     routes = APIRouter(dependencies=[Depends(operator)], responses=refused(401, 403, 404, 422, 503))
 
     @routes.get("/v1/jobs", tags=["operations"], summary="Background jobs, newest first",
@@ -57,27 +52,26 @@ def router(identify: Callable[[Request], Caller], pool: Pool) -> APIRouter:
     async def page(limit: Limit = 50, after: str | None = None, state: State | None = None,
                    kind: Annotated[str | None, Query(max_length=40)] = None) -> Response:
         async with _books():
-            found = await jobs.page(pool, limit + 1, None if after is None else identified("job", after), state, kind)
+            found = await table.page(pool, limit + 1, None if after is None else identified("job", after), state, kind)
         items = [shown(job) for job in found]
-        return said({"items": items[:limit], "next": items[limit - 1]["id"] if len(items) > limit else None})
+        return paged(items, limit)
 
     @routes.get("/v1/jobs/{ident}", tags=["operations"], summary="One background job", responses=_answered())
     async def one(ident: str) -> Response:
         async with _books():
-            return said(shown(await jobs.one(pool, identified("job", ident))))
+            return said(shown(await table.one(pool, identified("job", ident))))
 
     @routes.post("/v1/jobs/{ident}/retry", tags=["operations"], responses=refused(409) | _answered(state="queued", error=None, ended_at=None),
                  summary="Try a job again that failed, waits or was cancelled: now, and with all its attempts")
     async def retry(ident: str) -> Response:
         async with _books(), pool.acquire() as connection:
-            return said(shown(await jobs.retry(connection, identified("job", ident))))
+            return said(shown(await table.retry(connection, identified("job", ident))))
 
     @routes.post("/v1/jobs/{ident}/cancel", tags=["operations"], responses=refused(409) | _answered(state="cancelled", cancel_asked_by="Li Wei"),
                  summary="Cancel a job; one that runs stops within seconds, and what it has committed stays")
     async def cancel(ident: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
-        assert caller.person is not None  # the database holds it for every operator's key
         async with _books(), pool.acquire() as connection:
-            return said(shown(await jobs.cancel(connection, identified("job", ident), caller.person)))
+            return said(shown(await table.cancel(connection, identified("job", ident), person(caller))))
 
     return routes
 

@@ -24,9 +24,9 @@ from switch.payments.cancellation import Cancellations
 from switch.payments.history import PAGE_MAX, Filter, History
 from switch.payments.transaction import REVERSING, SENT, STATE_OF, Transaction
 from switch.payments.undelivered import Undelivered
-from switch.settlement import exports
-from switch.settlement.cells import MEDIA
-from switch.settlement.exports import Connect
+from switch.settlement.exports import files
+from switch.settlement.exports.cells import MEDIA
+from switch.settlement.exports.files import Connect
 
 Type = Literal["purchase", "preauthorization", "cash_advance", "balance_inquiry", "account_verification", "capture", "increment", "void",
                "tip", "refund", "offline_sale"]
@@ -170,7 +170,7 @@ def _as_csv(parts: Parts, caller: Caller, wanted: Filter, bom: bool) -> Response
     @asynccontextmanager
     async def opened() -> AsyncIterator[AsyncIterator[bytes]]:
         async with parts.places.place(caller), books(connect) as connection:
-            yield exports.csv(exports.of_transactions(connection, wanted, zone), bom)
+            yield files.csv(files.of_transactions(connection, wanted, zone), bom)
 
     return Download(opened(), MEDIA["csv"], "transactions.csv")
 

@@ -195,6 +195,11 @@ def said(body: Any, status: int = 200) -> Response:
     return JSONResponse(body, status, {"cache-control": "no-store"})
 
 
+def paged(items: list[dict[str, Any]], limit: int, ident: str = "id") -> Response:
+    """One item more than `limit` was read: it tells whether there is a next page, after the item with this `ident`."""
+    return said({"items": items[:limit], "next": items[limit - 1][ident] if len(items) > limit else None})
+
+
 async def body_of(request: Request, model: type[Model]) -> Any:
     """The checked model of a strict JSON body. Raises Problem: json_*, content_*, body_too_large, invalid."""
     headers = one_of_each(request.scope["headers"])

@@ -9,7 +9,7 @@ import asyncpg
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from switch import alerts, logs
+from switch import alerts
 from switch.api import unmatched
 from switch.api.answers import stamp
 from switch.api.documented import documented
@@ -28,11 +28,13 @@ from switch.api.onboard import (
     TerminalRequest,
     body_of,
     identified,
+    paged,
     said,
     shown,
 )
+from switch.api.operators import operators
 from switch.api.shapes import refused
-from switch.callers import Caller, require
+from switch.callers import Caller
 from switch.database import UNKNOWN, Pool
 from switch.errors import Problem
 from switch.ids import show
@@ -98,12 +100,7 @@ WRITES = refused(400, 409, 413, 415)
 def router(identify: Callable[[Request], Caller], onboarding: Onboarding, links: Links, pool: Pool) -> APIRouter:
     """All routes of operators. `pool` acts as `switch_writer`; `links`: this worker's lines by acquirer."""
 
-    async def operator(request: Request) -> Caller:
-        caller = require(identify(request), "operator")
-        if request.method != "GET":  # the route's pattern, since a path may hold anything
-            logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
-        return caller
-
+    operator = operators(identify)
     routes = APIRouter(dependencies=[Depends(operator)], responses=refused(401, 403, 404, 422, 503))
     for kind in RECORDS:
         _reads(routes, onboarding, kind)
@@ -277,11 +274,6 @@ async def _fetch(pool: Pool, statement: str, *arguments: Any) -> list[asyncpg.Re
         raise Problem("not_ready", "The books cannot be read just now.", retry_after=2) from None
 
 
-def _paged(items: list[dict[str, Any]], limit: int, ident: str = "id") -> Response:
-    """One item more than `limit` was read: it tells whether there is a next page."""
-    return said({"items": items[:limit], "next": items[limit - 1][ident] if len(items) > limit else None})
-
-
 ALERTS = """SELECT alert_id, kind, object, since, last_at, count, acknowledged_by, acknowledged_at FROM alert
 WHERE ($1::uuid IS NULL OR alert_id < $1) AND ($3::boolean IS NULL OR (acknowledged_at IS NOT NULL) = $3) AND ($4::text IS NULL OR kind = $4)
 ORDER BY alert_id DESC LIMIT $2"""
@@ -300,7 +292,7 @@ def _alerts(routes: APIRouter, pool: Pool, operator: Callable[[Request], Any]) -
     async def page(limit: Limit = 50, after: str | None = None, acknowledged: bool | None = None,
                    kind: Annotated[str | None, Query(max_length=40)] = None) -> Response:
         rows = await _fetch(pool, ALERTS, None if after is None else identified("alert", after), limit + 1, acknowledged, kind)
-        return _paged([_alert(row) for row in rows], limit)
+        return paged([_alert(row) for row in rows], limit)
 
     @routes.post("/v1/alerts/{ident}/acknowledge", tags=["operations"], summary="Take an alert on; who did stays named until it is raised again",
                  responses=_answered("alert", acknowledged_by="Li Wei", acknowledged_at=_AT))

@@ -8,25 +8,25 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from switch import logs
 from switch.api.answers import stamp
 from switch.api.days import Day
 from switch.api.documented import documented
-from switch.api.onboard import Ident, body_of, identified, said
+from switch.api.onboard import Ident, body_of, identified, paged, said
+from switch.api.operators import operators, person
 from switch.api.reconciliation import streamed
 from switch.api.settlements import whose
 from switch.api.shapes import Shape, refused, shaped
 from switch.api.terminal import Model
-from switch.callers import Caller, require
+from switch.callers import Caller
 from switch.database import Pool
 from switch.errors import Problem
 from switch.ids import show
-from switch.settlement import bank_answers, payouts
-from switch.settlement.bank_answers import BankAnswers
-from switch.settlement.banking import masked
-from switch.settlement.funding import WORDS
-from switch.settlement.payout_files import PayoutFiles
-from switch.settlement.payouts import AT_ONCE, PAGE_MAX, Outcome, Payouts
+from switch.settlement.funding.payable import WORDS
+from switch.settlement.payouts import answers, runs
+from switch.settlement.payouts.answers import BankAnswers
+from switch.settlement.payouts.banking import masked
+from switch.settlement.payouts.files import PayoutFiles
+from switch.settlement.payouts.runs import AT_ONCE, PAGE_MAX, Outcome, Payouts
 
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
 Code = Annotated[str, Field(pattern="^[A-Z]{3}$")]
@@ -178,22 +178,8 @@ def shown_answer(row: asyncpg.Record) -> dict[str, Any]:
             **{name: row[name] for name in ("format", "statement", "name", "sha256", "size", "entries", "applied", "unexplained", "received_by")}}
 
 
-def _page(items: list[dict[str, Any]], limit: int) -> Response:
-    return said({"items": items[:limit], "next": items[limit - 1]["id"] if len(items) > limit else None})
-
-
-def _who(caller: Caller) -> str:
-    assert caller.person is not None  # the database holds it for every operator's key
-    return caller.person
-
-
 def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
-    async def operator(request: Request) -> Caller:
-        caller = require(identify(request), "operator")
-        if request.method != "GET":
-            logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
-        return caller
-
+    operator = operators(identify)
     routes = APIRouter(tags=["settlement"], responses=refused(401, 403, 404, 422, 503))
     _asking(routes, parts, operator)
     _files(routes, parts, operator)
@@ -212,7 +198,7 @@ def _asking(routes: APIRouter, parts: Parts, operator: Callable[[Request], Any])
             place, _, currency = wanted.after.partition(":")
             after = (identified("merchant", place), currency)
         merchant_id = identified("merchant", wanted.merchant) if wanted.merchant is not None else None
-        done = await payouts.run(parts.writers, _who(caller), merchant_id=merchant_id, currency=wanted.currency, after=after, limit=AT_ONCE)
+        done = await runs.run(parts.writers, person(caller), merchant_id=merchant_id, currency=wanted.currency, after=after, limit=AT_ONCE)
         items = [shown_outcome(each) for each in done.outcomes]
         return said({"items": items, "next": f"{items[-1]['merchant']}:{items[-1]['currency']}" if done.more else None})
 
@@ -224,14 +210,14 @@ def _files(routes: APIRouter, parts: Parts, operator: Callable[[Request], Any]) 
                  | refused(400, 409, 413, 415))
     async def make(request: Request, caller: Annotated[Caller, Depends(operator)]) -> Response:
         wanted = await body_of(request, PayoutFileRequest)
-        row, new = await parts.payout_files.make(wanted.currency, wanted.format, wanted.execution_date, _who(caller))
+        row, new = await parts.payout_files.make(wanted.currency, wanted.format, wanted.execution_date, person(caller))
         return said(shown_file(row), 201 if new else 200)
 
     @routes.get("/v1/payouts/files", summary="Files to the bank, newest first", dependencies=[Depends(operator)],
                 responses=shaped(200, "One page", PayoutFilePage))
     async def page(limit: Limit = 50, after: str | None = None) -> Response:
         before = None if after is None else identified("payout_file", after)
-        return _page([shown_file(row) for row in await parts.payout_files.page(before, limit + 1)], limit)
+        return paged([shown_file(row) for row in await parts.payout_files.page(before, limit + 1)], limit)
 
     @routes.get("/v1/payouts/files/{file}/content", summary="The file itself, the same bytes each time", dependencies=[Depends(operator)],
                 responses={200: {"description": "pain.001 or CSV", "content": {"application/xml": {}, "text/csv": {}}}})
@@ -243,7 +229,7 @@ def _files(routes: APIRouter, parts: Parts, operator: Callable[[Request], Any]) 
     @routes.post("/v1/payouts/files/{file}/sent", summary="Say that the bank has it; again changes nothing",
                  responses=shaped(200, "The file", ShownPayoutFile))
     async def sent(file: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
-        return said(shown_file(await parts.payout_files.sent(identified("payout_file", file), _who(caller))))
+        return said(shown_file(await parts.payout_files.sent(identified("payout_file", file), person(caller))))
 
 
 def _answers(routes: APIRouter, parts: Parts, operator: Callable[[Request], Any]) -> None:
@@ -257,14 +243,14 @@ def _answers(routes: APIRouter, parts: Parts, operator: Callable[[Request], Any]
             raise Problem("content_encoding", "Send the bytes of the file; a gzip file is one without Content-Encoding, too.")
         if not name.isprintable():
             raise Problem("invalid", errors=[{"field": "name", "rule": "printable characters", "type": "rule"}])
-        row, new = await parts.bank_answers.take(name, streamed(request), _who(caller))
+        row, new = await parts.bank_answers.take(name, streamed(request), person(caller))
         return said(shown_answer(row), 201 if new else 200)
 
     @routes.get("/v1/payouts/answers", summary="Answers that were taken, newest first", dependencies=[Depends(operator)],
                 responses=shaped(200, "One page", AnswerPage))
     async def page(limit: Limit = 50, after: str | None = None) -> Response:
         before = None if after is None else identified("bank_answer", after)
-        return _page([shown_answer(row) for row in await bank_answers.page(parts.writers, before, limit + 1)], limit)
+        return paged([shown_answer(row) for row in await answers.page(parts.writers, before, limit + 1)], limit)
 
 
 def _reading(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller]) -> None:
@@ -274,7 +260,7 @@ def _reading(routes: APIRouter, parts: Parts, identify: Callable[[Request], Call
         merchant_id = whose(identify(request), merchant)
         file_id = None if file is None else identified("payout_file", file)
         before = None if after is None else identified("payout", after)
-        return _page([_payout(row) for row in await parts.payouts.page(merchant_id, state, currency, file_id, before, limit + 1)], limit)
+        return paged([_payout(row) for row in await parts.payouts.page(merchant_id, state, currency, file_id, before, limit + 1)], limit)
 
     @routes.get("/v1/payouts/{payout}", summary="One payout, with the settlements that it pays",
                 responses=shaped(200, "The payout", ShownPayoutWhole))

@@ -12,25 +12,24 @@ from pydantic import AfterValidator, Field
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from switch import logs
 from switch.api.answers import stamp
 from switch.api.documented import documented
-from switch.api.onboard import Ident, body_of, identified, said
+from switch.api.onboard import Ident, body_of, identified, paged, said
+from switch.api.operators import operators, person
 from switch.api.resolving import plain_text, shown_approval
 from switch.api.shapes import refused
 from switch.api.terminal import Model
-from switch.callers import Caller, require
-from switch.database import UNKNOWN, Pool
+from switch.callers import Caller
+from switch.database import UNKNOWN, Pool, unsure
 from switch.errors import Problem
 from switch.ids import show
 from switch.merchants import Acquirer
 from switch.merchants.approvals import Approvals
 from switch.merchants.onboarding import Onboarding
 from switch.payments.resolution import Person
-from switch.settlement import exceptions, incoming, intake, runs
-from switch.settlement.exceptions import Exceptions
-from switch.settlement.intake import Intake
-from switch.settlement.runs import Runs
+from switch.settlement.reconciliation import incoming, intake, runs
+from switch.settlement.reconciliation.exceptions import Exceptions
+from switch.settlement.reconciliation.intake import Intake
 
 RESOLVE = "resolve_exception"
 PAGE_MAX = 200
@@ -92,7 +91,6 @@ class Parts(Protocol):
     approvals: Approvals
     writers: Pool
     intake: Intake
-    runs: Runs
     exceptions: Exceptions
 
 
@@ -128,10 +126,6 @@ def _listed(kind: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"description": "One page", "content": {"application/json": {"example": {"items": [EXAMPLES[kind]], "next": None}}}}}
 
 
-def _page(items: list[dict[str, Any]], limit: int) -> Response:
-    return said({"items": items[:limit], "next": items[limit - 1]["id"] if len(items) > limit else None})
-
-
 def _id(kind: str, text: str | None) -> UUID | None:
     return None if text is None else identified(kind, text)
 
@@ -140,27 +134,17 @@ async def _fetch(pool: Pool, statement: str, *arguments: Any) -> list[asyncpg.Re
     try:
         return await pool.fetch(statement, *arguments)
     except UNKNOWN:
-        raise exceptions.not_ready() from None
+        raise unsure() from None
 
 
 def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
-    async def operator(request: Request) -> Caller:
-        caller = require(identify(request), "operator")
-        if request.method != "GET":  # the route's pattern, since a path may hold anything
-            logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
-        return caller
-
+    operator = operators(identify)
     routes = APIRouter(dependencies=[Depends(operator)], responses=refused(401, 403, 404, 422, 503), tags=["operations"])
     _files(routes, operator, parts)
     _runs(routes, parts)
     _exceptions(routes, operator, parts)
     _resolving(routes, operator, parts)
     return routes
-
-
-def _who(caller: Caller) -> str:
-    assert caller.person is not None  # the database holds it for every operator's key
-    return caller.person
 
 
 def _files(routes: APIRouter, operator: Callable[[Request], Any], parts: Parts) -> None:
@@ -182,15 +166,14 @@ def _files(routes: APIRouter, operator: Callable[[Request], Any], parts: Parts) 
             acquirer_id = identified("acquirer", acquirer)
             record = await parts.onboarding.get(Acquirer, acquirer_id)
             institutions = [record.institution_code or record.name]
-        row, new = await parts.intake.take(document, acquirer_id, institutions, name, streamed(request), _who(caller))
-        parts.runs.asked.set()
+        row, new = await parts.intake.take(document, acquirer_id, institutions, name, streamed(request), person(caller))
         return said(_file(row), 201 if new else 200)
 
     @routes.get("/v1/clearing-files", summary="Files that were taken, newest first", responses=_listed("file"))
     async def page(limit: Limit = 50, after: str | None = None, acquirer: str | None = None,
                    document: Literal["clearing", "statement"] | None = None) -> Response:
         rows = await _fetch(parts.writers, intake.PAGE, _id("acquirer", acquirer), document, _id("clearing_file", after), limit + 1)
-        return _page([_file(row) for row in rows], limit)
+        return paged([_file(row) for row in rows], limit)
 
 
 async def streamed(request: Request) -> AsyncIterator[bytes]:
@@ -211,17 +194,16 @@ def _runs(routes: APIRouter, parts: Parts) -> None:
         acquirer_id = identified("acquirer", wanted.acquirer)
         await parts.onboarding.get(Acquirer, acquirer_id)
         try:
-            async with parts.writers.acquire() as connection:
+            async with parts.writers.acquire() as connection, connection.transaction():
                 await runs.request(connection, acquirer_id, [wanted.business_date], "asked for")
         except UNKNOWN:
-            raise exceptions.not_ready() from None
-        parts.runs.asked.set()
+            raise unsure() from None
         return said({"acquirer": wanted.acquirer, "business_date": wanted.business_date.isoformat(), "state": "due"}, 202)
 
     @routes.get("/v1/reconciliations", summary="Runs, newest first", responses=_listed("run"))
     async def page(limit: Limit = 50, after: str | None = None, acquirer: str | None = None, business_date: date | None = None) -> Response:
         rows = await _fetch(parts.writers, runs.PAGE, _id("acquirer", acquirer), business_date, _id("run", after), limit + 1)
-        return _page([_run(row) for row in rows], limit)
+        return paged([_run(row) for row in rows], limit)
 
     @routes.get("/v1/reconciliations/totals", summary="A date of an acquirer in three ways: our books, its file, the bank",
                 responses=_answered("totals"))
@@ -230,7 +212,7 @@ def _runs(routes: APIRouter, parts: Parts) -> None:
         try:
             items = await incoming.three_ways(parts.writers, acquirer_id, business_date)
         except UNKNOWN:
-            raise exceptions.not_ready() from None
+            raise unsure() from None
         return said({"acquirer": acquirer, "business_date": business_date.isoformat(), "items": items})
 
 
@@ -241,7 +223,7 @@ def _exceptions(routes: APIRouter, operator: Callable[[Request], Any], parts: Pa
                    state: Literal["open", "claimed", "resolved", "withdrawn", "all"] | None = None) -> Response:
         states: list[str] | None = ["open", "claimed"] if state is None else None if state == "all" else [state]
         rows = await parts.exceptions.page(states, _id("acquirer", acquirer), business_date, kind, owner, _id("exception", after), limit + 1)
-        return _page([_exception(row) for row in rows], limit)
+        return paged([_exception(row) for row in rows], limit)
 
     @routes.get("/v1/exceptions/{ident}", summary="One exception, how both sides differ, and what was said about it",
                 responses=_answered("exception", explanation=["RRN, direction and date agree, the amount does not"],
@@ -255,14 +237,14 @@ def _exceptions(routes: APIRouter, operator: Callable[[Request], Any], parts: Pa
                  responses=_answered("comment", 201) | refused(400, 413, 415))
     async def comment(request: Request, ident: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
         wanted = await body_of(request, CommentRequest)
-        await parts.exceptions.comment(identified("exception", ident), _who(caller), wanted.text)
+        await parts.exceptions.comment(identified("exception", ident), person(caller), wanted.text)
         return said({"exception": ident}, 201)
 
     @routes.post("/v1/exceptions/{ident}/assign", summary="Give it to somebody", openapi_extra=documented(AssignRequest, {"owner": "Li Wei"}),
                  responses=_answered("exception", owner="Li Wei") | refused(400, 413, 415))
     async def assign(request: Request, ident: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
         wanted = await body_of(request, AssignRequest)
-        return said(_exception(await parts.exceptions.assign(identified("exception", ident), _who(caller), wanted.owner)))
+        return said(_exception(await parts.exceptions.assign(identified("exception", ident), person(caller), wanted.owner)))
 
 
 def _resolving(routes: APIRouter, operator: Callable[[Request], Any], parts: Parts) -> None:
@@ -275,7 +257,7 @@ def _resolving(routes: APIRouter, operator: Callable[[Request], Any], parts: Par
         exception_id, wanted = identified("exception", ident), await body_of(request, ExceptionRequest)
         asked = await parts.exceptions.asked(exception_id, wanted.resolution)
         if not asked.two_people:
-            return said(_exception(await parts.exceptions.resolve(exception_id, asked, _who(caller), wanted.reason)))
+            return said(_exception(await parts.exceptions.resolve(exception_id, asked, person(caller), wanted.reason)))
         payload = {"resolution": asked.resolution, "version": asked.version}
-        row = await parts.approvals.request(RESOLVE, show("exception", exception_id), payload, wanted.reason, Person(_who(caller), caller.key_id))
+        row = await parts.approvals.request(RESOLVE, show("exception", exception_id), payload, wanted.reason, Person(person(caller), caller.key_id))
         return said(shown_approval(row), 202)

@@ -12,13 +12,13 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
-from switch import logs
 from switch.api.answers import stamp
 from switch.api.documented import documented
-from switch.api.onboard import body_of, identified, said
+from switch.api.onboard import body_of, identified, paged, said
+from switch.api.operators import operators, person
 from switch.api.shapes import refused
 from switch.api.terminal import Model
-from switch.callers import Caller, require
+from switch.callers import Caller
 from switch.ids import show
 from switch.merchants.approvals import PAGE_MAX, Approvals
 from switch.payments.resolution import Person, Resolution
@@ -82,22 +82,12 @@ def _answered(kind: str, code: int = 200, /, **more: Any) -> dict[int | str, dic
     return {code: {"description": f"The {kind}", "content": {"application/json": {"example": {**EXAMPLES[kind], **more}}}}}
 
 
-def _page(items: list[dict[str, Any]], limit: int, ident: str) -> Response:
-    """One item more than `limit` was read: it tells whether there is a next page."""
-    return said({"items": items[:limit], "next": items[limit - 1][ident] if len(items) > limit else None})
-
-
 def _listed(kind: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"description": "One page", "content": {"application/json": {"example": {"items": [EXAMPLES[kind]], "next": None}}}}}
 
 
 def router(identify: Callable[[Request], Caller], resolution: Resolution, approvals: Approvals) -> APIRouter:
-    async def operator(request: Request) -> Caller:
-        caller = require(identify(request), "operator")
-        if request.method != "GET":  # the route's pattern, since a path may hold anything
-            logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
-        return caller
-
+    operator = operators(identify)
     routes = APIRouter(dependencies=[Depends(operator)], responses=refused(401, 403, 404, 422, 503))
     _reversals(routes, operator, resolution, approvals)
     _approvals(routes, operator, approvals)
@@ -105,8 +95,7 @@ def router(identify: Callable[[Request], Caller], resolution: Resolution, approv
 
 
 def _person(caller: Caller) -> Person:
-    assert caller.person is not None  # the database holds it for every operator's key
-    return Person(caller.person, caller.key_id)
+    return Person(person(caller), caller.key_id)
 
 
 def _id(kind: str, text: str | None) -> UUID | None:
@@ -119,7 +108,7 @@ def _reversals(routes: APIRouter, operator: Callable[[Request], Any], resolution
                    acquirer: str | None = None) -> Response:
         states = ("open", "parked") if state is None else (state,)
         rows = await resolution.page(states, _id("acquirer", acquirer), _id("transaction", after), limit + 1)
-        return _page([_reversal(row) for row in rows], limit, "transaction")
+        return paged([_reversal(row) for row in rows], limit, "transaction")
 
     @routes.post("/v1/reversals/{ident}/retry", tags=["operations"], responses=refused(409) | _answered("reversal", state="open"),
                  summary="Send it again now; a parked one is opened again")
@@ -141,7 +130,7 @@ def _approvals(routes: APIRouter, operator: Callable[[Request], Any], approvals:
     async def page(limit: Limit = 50, after: str | None = None,
                    state: Literal["waiting", "approved", "refused", "expired", "all"] = "waiting") -> Response:
         rows = await approvals.page(None if state == "all" else state, _id("approval", after), limit + 1)
-        return _page([shown_approval(row) for row in rows], limit, "id")
+        return paged([shown_approval(row) for row in rows], limit, "id")
 
     @routes.post("/v1/approvals/{ident}", tags=["operations"], summary="Approve what another person asked for: it is done in the same commit",
                  responses=refused(409) | _answered("approval", state="approved", decided_by="Wang Fang", decided_at=_AT))

@@ -18,7 +18,7 @@ from switch.api.shapes import Shape, refused, shaped
 from switch.callers import Caller, require
 from switch.errors import Problem
 from switch.ids import show
-from switch.settlement.settlements import PAGE_MAX, Balance, Settlements, Wanted
+from switch.settlement.cutover.settlements import PAGE_MAX, Balance, Settlements, Wanted
 
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
 Currency = Annotated[str | None, Query(pattern="^[A-Z]{3}$")]

@@ -23,9 +23,9 @@ from switch.directory import Directory
 from switch.errors import Problem
 from switch.ids import show
 from switch.merchants import BRANDS
-from switch.settlement import tariffs, wording
-from switch.settlement.tariffs import COSTS, TARIFF, Agreed, Kind
-from switch.settlement.terms import costs_from, tariff_from
+from switch.settlement.fees import tariffs, wording
+from switch.settlement.fees.tariffs import COSTS, TARIFF, Agreed, Kind
+from switch.settlement.fees.terms import costs_from, tariff_from
 
 ISO_DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 

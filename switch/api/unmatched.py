@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from switch.api.answers import stamp
-from switch.api.onboard import Dated, identified, said
+from switch.api.onboard import Dated, identified, paged, said
 from switch.database import UNKNOWN, Pool
 from switch.errors import Problem
 from switch.ids import show
@@ -68,7 +68,7 @@ def report(routes: APIRouter, pool: Pool, listed: dict[int | str, dict[str, Any]
                         acquirer: str | None = None, reason: Reason | None = None, since: From = None, until: To = None) -> Response:
         acquirer_id = None if acquirer is None else identified("acquirer", acquirer)
         rows = [_shown(row) for row in await _fetch(pool, UNMATCHED, after, limit + 1, acquirer_id, reason, _aware(since), _aware(until))]
-        return said({"items": rows[:limit], "next": rows[limit - 1]["id"] if len(rows) > limit else None})
+        return paged(rows, limit)
 
     @routes.get("/v1/unmatched-answers/summary", tags=["operations"],
                 summary="How many by acquirer, reason and differing field; of the last day unless told",

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from switch.api.answers import stamp
 from switch.api.documented import documented
-from switch.api.onboard import body_of, identified, said
+from switch.api.onboard import body_of, identified, paged, said
 from switch.api.resolving import holds_card_number
 from switch.api.shapes import Shape, refused, shaped
 from switch.api.terminal import Model
@@ -143,10 +143,6 @@ def _delivery(row: asyncpg.Record) -> dict[str, Any]:
             **{name: stamp(row[name]) for name in ("happened_at", "created_at", "ended_at")}}
 
 
-def _page(items: list[dict[str, Any]], limit: int) -> Response:
-    return said({"items": items[:limit], "next": items[limit - 1]["id"] if len(items) > limit else None})
-
-
 def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
     routes = APIRouter(responses=refused(401, 403, 422, 503), tags=["webhooks"])
     _endpoints(routes, parts, identify)
@@ -174,7 +170,7 @@ def _endpoints(routes: APIRouter, parts: Parts, identify: Callable[[Request], Ca
         caller = require(identify(request), "merchant", "operator")
         after_id = None if after is None else identified("webhook", after)
         rows = await parts.webhooks.page(caller.merchant_id, after_id, failing, limit + 1)
-        return _page([_webhook(row) for row in rows], limit)
+        return paged([_webhook(row) for row in rows], limit)
 
     @routes.get("/v1/webhooks/{webhook}", summary="One endpoint", responses=shaped(200, "As it is now", Webhook) | refused(404))
     async def get(request: Request, webhook: str) -> Response:
@@ -216,7 +212,7 @@ def _deliveries(routes: APIRouter, parts: Parts, identify: Callable[[Request], C
         caller = require(identify(request), "merchant", "operator")
         after_id = None if after is None else identified("webhook_event", after)
         rows = await parts.webhooks.deliveries(caller.merchant_id, identified("webhook", webhook), after_id, state, limit + 1)
-        return _page([_delivery(row) for row in rows], limit)
+        return paged([_delivery(row) for row in rows], limit)
 
     @routes.get("/v1/webhooks/{webhook}/deliveries/{event}", summary="One delivery with its body and each attempt",
                 responses=shaped(200, "With its log", DeliveryWithAttempts) | refused(404))

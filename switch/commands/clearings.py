@@ -11,8 +11,8 @@ from switch.commands.files import chunks_of
 from switch.errors import Problem
 from switch.ids import read, show
 from switch.settings import Settings
-from switch.settlement.intake import Intake
-from switch.settlement.runs import Runs
+from switch.settlement.reconciliation.intake import Intake
+from switch.settlement.reconciliation.runs import finish
 
 NAMED = "SELECT acquirer_id, coalesce(institution_code, name) AS institution FROM acquirer WHERE name = $1 OR acquirer_id = $2"
 
@@ -42,7 +42,7 @@ async def work(options: argparse.Namespace, url: str, settings: Settings, say: C
             acquirer_id, institutions = found["acquirer_id"], [found["institution"]]
         row, new = await Intake(connect).take("clearing" if acquirer_id else "statement", acquirer_id, institutions, options.path.name[:120],
                                               chunks_of(options.path), options.person)
-        made = await Runs(connect).finish()
+        made = await finish(connection)
     finally:
         await connection.close()
     say(json.dumps({"file": show("clearing_file", row["file_id"]), "new": new, "business_date": row["business_date"].isoformat(),

@@ -11,7 +11,7 @@ from switch import database
 from switch.errors import Problem
 from switch.ids import read, show
 from switch.settings import Settings
-from switch.settlement import cutover
+from switch.settlement.cutover import steps
 
 SHOWN_DAYS = 20
 NAMED = "SELECT acquirer_id FROM acquirer WHERE name = $1"
@@ -52,12 +52,12 @@ async def work(options: argparse.Namespace, url: str, settings: Settings, say: C
         if acquirer_id is None:
             raise Problem("not_found", f"{options.acquirer[:60]} is neither the name nor the id of an acquirer")
         if options.kind == "status":
-            for row in await cutover.stands(connection, acquirer_id, options.date, limit=SHOWN_DAYS):
+            for row in await steps.stands(connection, acquirer_id, options.date, limit=SHOWN_DAYS):
                 _tell(row, say)
             return 0
     finally:
         await connection.close()
-    return _told(await cutover.run(connect, acquirer_id, options.date, gentle=options.gentle), acquirer_id, say)
+    return _told(await steps.run(connect, acquirer_id, options.date, gentle=options.gentle), acquirer_id, say)
 
 
 def _tell(row: dict[str, Any], say: Callable[[str], None]) -> None:
@@ -66,7 +66,7 @@ def _tell(row: dict[str, Any], say: Callable[[str], None]) -> None:
         say(f"  {step['step']:<8} {step['state']:<8} {step['started_at'][:19]}  {json.dumps(step['detail'])}")
 
 
-def _told(done: cutover.Cutover, acquirer_id: UUID, say: Callable[[str], None]) -> int:
+def _told(done: steps.Cutover, acquirer_id: UUID, say: Callable[[str], None]) -> int:
     say(json.dumps({"acquirer": show("acquirer", acquirer_id), "business_date": done.business_date.isoformat(), "next": done.next_date.isoformat(),
                     "step": done.step, "done": done.done, "waits_for": done.waits_for or None}))
     return 0 if done.done else 1

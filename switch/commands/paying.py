@@ -17,11 +17,11 @@ from switch.failpoints import failpoint
 from switch.ids import read, show
 from switch.money import decimal
 from switch.settings import Settings
-from switch.settlement import payouts
-from switch.settlement.bank_answers import BankAnswers
-from switch.settlement.banking import masked
-from switch.settlement.payout_files import PayoutFiles
-from switch.settlement.payouts import Payouts
+from switch.settlement.payouts import runs
+from switch.settlement.payouts.answers import BankAnswers
+from switch.settlement.payouts.banking import masked
+from switch.settlement.payouts.files import PayoutFiles
+from switch.settlement.payouts.runs import Payouts
 
 SHOWN = 50
 
@@ -73,7 +73,7 @@ def _merchant(options: argparse.Namespace) -> UUID | None:
 async def _run(options: argparse.Namespace, pool: Pool, say: Callable[[str], None]) -> None:
     after = None
     while True:
-        done = await payouts.run(pool, options.person, merchant_id=_merchant(options), currency=options.currency, after=after)
+        done = await runs.run(pool, options.person, merchant_id=_merchant(options), currency=options.currency, after=after)
         for each in done.outcomes:
             say(json.dumps(shown_outcome(each)))
         if not done.more:

@@ -12,8 +12,8 @@ from switch.errors import StartError
 from switch.merchants import BRANDS
 from switch.money import text
 from switch.settings import Settings
-from switch.settlement import wording
-from switch.settlement.terms import TermsError, costs_from, tariff_from
+from switch.settlement.fees import wording
+from switch.settlement.fees.terms import TermsError, costs_from, tariff_from
 
 FILE_MAX = 4 << 20
 

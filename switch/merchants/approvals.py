@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
-from switch.database import UNKNOWN, Connection, Pool
+from switch.database import UNKNOWN, Connection, Pool, unsure
 from switch.errors import Problem
 from switch.ids import show, uuid7
 from switch.payments.resolution import Person
@@ -59,7 +59,7 @@ class Approvals:
             raise Problem("conflict", "An approval for this is waiting already; decide that one.",
                           extra={"approval": show("approval", waiting[0][0])} if waiting else None) from None
         except UNKNOWN:
-            raise _not_ready() from None
+            raise unsure() from None
         assert row is not None
         return row
 
@@ -95,14 +95,10 @@ class Approvals:
                     await self.executors[found["kind"]](connection, found["object"], json.loads(found["payload"]), people)
                 return decided
         except UNKNOWN:
-            raise _not_ready() from None
+            raise unsure() from None
 
     async def _fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         try:
             return await self.pool.fetch(statement, *arguments)
         except UNKNOWN:
-            raise _not_ready() from None
-
-
-def _not_ready() -> Problem:
-    return Problem("not_ready", "The database does not answer. Look first whether it was written.", retry_after=2)
+            raise unsure() from None

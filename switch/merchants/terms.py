@@ -1,11 +1,9 @@
 """What acquirers allow beyond the authorised amount and for how long, and what a merchant may do that others may not."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import astuple, dataclass
 from uuid import UUID
 
-from switch.database import UNKNOWN, Connection, Pool
+from switch.database import Pool, work
 from switch.errors import Problem
 from switch.merchants import BRANDS
 from switch.merchants.rules import check, refuse
@@ -35,21 +33,12 @@ WHERE acquirer_id = $1 ORDER BY mcc DESC, brand DESC"""
 PERMIT = "UPDATE merchant SET unreferenced_refunds = $2 WHERE merchant_id = $1 RETURNING true"
 
 
-@asynccontextmanager
-async def _work(pool: Pool) -> AsyncIterator[Connection]:
-    try:
-        async with pool.acquire() as connection, connection.transaction():
-            yield connection
-    except UNKNOWN:
-        raise Problem("not_ready", "The database does not answer. Look first whether it was written.", retry_after=2) from None
-
-
 async def set_terms(pool: Pool, terms: Terms) -> Terms:
     """For authorizations that are approved from now on. Raises Problem: not_found, invalid, not_ready."""
     check(mcc=None if terms.mcc == ANY else terms.mcc)
     refuse([(name, f"a whole number from {low} to {high}") for name, low, high in BOUNDS if not low <= getattr(terms, name) <= high])
     refuse([] if terms.brand in (ANY, "unknown", *BRANDS) else [("brand", f"one of: {', '.join(sorted(BRANDS))}, unknown, or * for any")])
-    async with _work(pool) as connection:
+    async with work(pool) as connection:
         if not await connection.fetchval(KNOWN, terms.acquirer_id):
             raise Problem("not_found")
         await connection.execute(SET, *astuple(terms))
@@ -58,7 +47,7 @@ async def set_terms(pool: Pool, terms: Terms) -> Terms:
 
 async def terms_of(pool: Pool, acquirer_id: UUID) -> list[Terms]:
     """The most particular first. Raises Problem not_found."""
-    async with _work(pool) as connection:
+    async with work(pool) as connection:
         if not await connection.fetchval(KNOWN, acquirer_id):
             raise Problem("not_found")
         return [Terms(*row) for row in await connection.fetch(LIST, acquirer_id)]
@@ -66,6 +55,6 @@ async def terms_of(pool: Pool, acquirer_id: UUID) -> list[Terms]:
 
 async def permit(pool: Pool, merchant_id: UUID, unreferenced_refunds: bool) -> None:
     """Whether the merchant's terminals may give money back that no sale here took. Raises Problem not_found."""
-    async with _work(pool) as connection:
+    async with work(pool) as connection:
         if not await connection.fetchval(PERMIT, merchant_id, unreferenced_refunds):
             raise Problem("not_found")

@@ -10,8 +10,7 @@ from switch.links import numbering
 from switch.notices import subscribed
 from switch.payments import cancellation, evidence, expiry, fulfilment, history, journal, recovery, resolution, reversals, undelivered, watch
 from switch.payments.transaction import Transaction
-from switch.settlement import deadlines, forwarding
-from switch.settlement import runs as reconciliation_runs
+from switch.settlement.batches import forwarding
 from tests.simulation.books import Row, Session, insert_transaction, put_duty, update_transaction
 
 Rows = list[Any]
@@ -631,23 +630,7 @@ for _name, (_text, _, _) in directory.KINDS.items():
     RUN[_text] = _read(_name)
 
 
-# settlement: no file comes in a simulation, so no run is ever due
-
-
-@statement(reconciliation_runs.WAITING)
-def a_run_waits(session: Session) -> Rows:
-    return [(False,)]
-
-
-@statement(deadlines.DUE)
-def disputes_due(session: Session, now: Any, limit: Any) -> Rows:
-    """Nobody contests anything in a simulation."""
-    return []
-
-
-@statement(deadlines.SOON)
-def disputes_soon(session: Session, now: Any, limit: Any) -> Rows:
-    return []
+# settlement
 
 
 @statement(forwarding.ANY)

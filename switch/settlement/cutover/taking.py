@@ -1,0 +1,294 @@
+"""The batch of a closed business date: taken merchant by merchant in one walk through the day, priced, and written as settlements with lines.
+
+What a transaction is worth to its merchant (GROSS) is compared with what was settled of it: all of it on its own day, and a difference that
+came later as an adjustment that names that day. Each commit holds whole merchants, so a restart goes on with those that have none.
+"""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from switch.database import Connection
+from switch.failpoints import failpoint
+from switch.ids import uuid7
+from switch.settlement.fees.pricing import Price, Pricer, Pricing, Settled, Taken
+from switch.settlement.funding import payable
+from switch.settlement.funding.business_days import calendar_of
+from switch.settlement.funding.calendar import Calendar, due
+
+PIECE = 2_000  # lines priced and copied at once
+GENTLE_PIECE, GENTLE_PAUSE_S = 200, 0.03  # where payments are made meanwhile: a few milliseconds of work, then the others' turn
+COMMIT = 20_000  # lines, or a little more: a commit ends with a merchant
+STATEMENT_S = 3600.0
+CARD_TYPES_KEPT = 10_000
+
+_SETTLED_AT_ONCE = "(t.type = 'offline_sale' OR t.type IN ('purchase', 'cash_advance') AND t.capture_method = 'automatic' AND t.mti LIKE '02%')"
+# Minor units, from the merchant's point of view. A dual-message sale and what is captured by hand settle by their captures. A void takes all.
+GROSS = f"""CASE WHEN t.state NOT IN ('APPROVED', 'CONFIRMED') THEN 0
+  WHEN t.type = 'refund' THEN -t.amount
+  WHEN t.type IN ('capture', 'tip') THEN CASE WHEN o.state IN ('APPROVED', 'CONFIRMED') AND o.voided = 0 THEN t.amount ELSE 0 END
+  WHEN {_SETTLED_AT_ONCE} AND t.voided = 0 THEN coalesce(t.approved_amount, t.amount) ELSE 0 END"""
+_COLUMNS = """t.merchant_id, t.currency, coalesce(t.outcome_at, t.received_at) AS captured_at, t.transaction_id, t.type, t.business_date AS for_date,
+  coalesce(o.business_date, t.business_date) AS authorised_on, t.original_id, t.store_id, t.terminal_id, t.brand, t.entry_mode, t.mcc, t.masked_pan,
+  t.card_last4, t.rrn, t.stan, t.acquirer_rrn, t.approval_code, t.reference, coalesce(o.refunded, t.refunded) > 0 AS given_back"""
+# What was settled before of the sales behind refunds: their own lines, and those of their captures, tips and earlier refunds.
+BEFORE = """
+SELECT f.original_id, coalesce(sum(l.gross) FILTER (WHERE l.type <> 'refund'), 0)::bigint,
+  coalesce(sum(l.fee) FILTER (WHERE l.type <> 'refund'), 0)::bigint,
+  coalesce(sum(l.interchange) FILTER (WHERE l.type <> 'refund'), 0)::bigint, coalesce(sum(l.scheme_fee) FILTER (WHERE l.type <> 'refund'), 0)::bigint,
+  coalesce(sum(l.acquirer_fee) FILTER (WHERE l.type <> 'refund'), 0)::bigint, coalesce(-sum(l.gross) FILTER (WHERE l.type = 'refund'), 0)::bigint
+FROM unnest($2::uuid[]) AS f(original_id)
+CROSS JOIN LATERAL (SELECT f.original_id AS transaction_id UNION ALL SELECT c.transaction_id FROM history_transaction c
+                    WHERE c.merchant_id = $1 AND c.original_id = f.original_id) AS kin
+JOIN settlement_line l ON l.merchant_id = $1 AND l.transaction_id = kin.transaction_id AND l.business_date < $3 GROUP BY f.original_id"""
+ORIGINAL = "LEFT JOIN history_transaction o ON o.transaction_id = t.original_id AND t.type IN ('capture', 'tip')"
+# Whoever waits in late_change, with its original and all that follows the same one: an outcome of one may change what the others are worth.
+FAMILY = """
+SELECT merchant_id, transaction_id FROM late_change WHERE acquirer_id = $1 AND settled_on IS NULL
+UNION SELECT t.merchant_id, t.original_id FROM late_change l JOIN history_transaction t USING (merchant_id, transaction_id)
+  WHERE l.acquirer_id = $1 AND l.settled_on IS NULL AND t.original_id IS NOT NULL"""
+BATCH = f"""
+WITH kin AS ({FAMILY}), late AS (
+    SELECT merchant_id, transaction_id FROM kin
+    UNION SELECT t.merchant_id, t.transaction_id FROM kin k
+      JOIN history_transaction t ON t.merchant_id = k.merchant_id AND t.original_id = k.transaction_id
+)
+SELECT * FROM (
+    SELECT {_COLUMNS}, {GROSS} AS gross, 0::bigint AS settled, 0::bigint AS of_month, 0::bigint AS fee, 0::bigint AS interchange,
+      0::bigint AS scheme_fee, 0::bigint AS acquirer_fee
+    FROM history_transaction t {ORIGINAL}
+    WHERE t.acquirer_id = $1 AND t.business_date = $2 AND t.type IN ('purchase', 'cash_advance', 'offline_sale', 'capture', 'tip', 'refund')
+      AND t.state IN ('APPROVED', 'CONFIRMED')
+    UNION ALL
+    SELECT {_COLUMNS}, {GROSS}, s.gross, s.of_month, s.fee, s.interchange, s.scheme_fee, s.acquirer_fee
+    FROM late JOIN history_transaction t USING (merchant_id, transaction_id) {ORIGINAL}
+    CROSS JOIN LATERAL (SELECT coalesce(sum(l.gross), 0)::bigint AS gross, coalesce(sum(l.fee), 0)::bigint AS fee,
+      coalesce(sum(l.gross) FILTER (WHERE l.business_date >= date_trunc('month', $2::date)::date), 0)::bigint AS of_month,
+      coalesce(sum(l.interchange), 0)::bigint AS interchange, coalesce(sum(l.scheme_fee), 0)::bigint AS scheme_fee,
+      coalesce(sum(l.acquirer_fee), 0)::bigint AS acquirer_fee
+      FROM settlement_line l WHERE l.merchant_id = t.merchant_id AND l.transaction_id = t.transaction_id) s
+    WHERE t.acquirer_id = $1 AND t.business_date < $2 AND t.state NOT IN ('SENT', 'REVERSING', 'PARKED')
+      AND coalesce(o.state, t.state) NOT IN ('SENT', 'REVERSING', 'PARKED')
+) AS b WHERE b.gross <> b.settled
+  AND NOT EXISTS (SELECT FROM settlement s WHERE s.acquirer_id = $1 AND s.business_date = $2 AND s.merchant_id = b.merchant_id)
+ORDER BY b.merchant_id, b.currency, b.captured_at, b.transaction_id
+"""
+# Originals and settlements are looked up by their indexes: a hash of all transactions that there are would not end.
+PLANS = "SET LOCAL work_mem = '64MB'; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
+# What waited and has an outcome, of merchants that have no settlement of this day yet: the batch deals with it.
+DECIDED = """
+SELECT l.merchant_id, l.change FROM late_change l JOIN history_transaction t USING (merchant_id, transaction_id)
+WHERE l.acquirer_id = $1 AND l.settled_on IS NULL AND l.for_date < $2 AND t.state NOT IN ('SENT', 'REVERSING', 'PARKED')
+  AND NOT EXISTS (SELECT FROM history_transaction o WHERE o.transaction_id = t.original_id AND o.state IN ('SENT', 'REVERSING', 'PARKED'))
+  AND NOT EXISTS (SELECT FROM settlement s WHERE s.acquirer_id = $1 AND s.business_date = $2 AND s.merchant_id = l.merchant_id)
+"""
+DEALT_WITH = "UPDATE late_change SET settled_on = $2 WHERE acquirer_id = $1 AND settled_on IS NULL AND change = ANY($3::bigint[])"
+MERCHANT = "SELECT calendar, funding_days, reserve_basis_points, reserve_days FROM directory_merchant WHERE merchant_id = $1"
+BINS = "SELECT low, high, card_type FROM directory_bin_range WHERE card_type <> 'unknown' ORDER BY length(low) DESC, low"
+SETTLEMENT_COLUMNS = ("merchant_id", "settlement_id", "acquirer_id", "business_date", "currency", "sales_count", "sales", "refunds_count", "refunds",
+                      "adjustments_count", "adjustments", "fees", "tax", "costs", "net", "reserve_held", "reserve_release_on", "due_on", "extras",
+                      "volume")
+LINE_COLUMNS = ("merchant_id", "settlement_id", "business_date", "transaction_id", "acquirer_id", "kind", "type", "for_date", "gross", "fee",
+                "interchange", "scheme_fee", "acquirer_fee", "currency", "tariff_id", "rule", "original_id", "store_id", "terminal_id", "brand",
+                "card_type", "entry_mode", "mcc", "card_last4", "rrn", "stan", "acquirer_rrn", "approval_code", "reference", "captured_at")
+
+
+class Day(NamedTuple):
+    acquirer_id: UUID
+    business_date: date
+
+
+@dataclass(slots=True)
+class Settlement:
+    """One as it grows; every attribute is a column."""
+
+    merchant_id: UUID
+    settlement_id: UUID
+    acquirer_id: UUID
+    business_date: date
+    currency: str
+    sales_count: int = 0
+    sales: int = 0
+    refunds_count: int = 0
+    refunds: int = 0
+    adjustments_count: int = 0
+    adjustments: int = 0
+    fees: int = 0
+    tax: int = 0
+    costs: int = 0
+    net: int = 0
+    reserve_held: int = 0
+    reserve_release_on: date | None = None
+    due_on: date = date.min
+    extras: str = "[]"
+    volume: int = 0  # of sales, what counts towards the tiers of the month
+
+    def add(self, kind: str, gross: int, price: Price) -> None:
+        if kind == "sale":
+            self.sales_count, self.sales = self.sales_count + 1, self.sales + gross
+        elif kind == "refund":
+            self.refunds_count, self.refunds = self.refunds_count + 1, self.refunds - gross
+        else:
+            self.adjustments_count, self.adjustments = self.adjustments_count + 1, self.adjustments + gross
+        self.fees += price.fee
+        self.costs += price.interchange + price.scheme_fee + price.acquirer_fee
+
+
+@dataclass(slots=True)
+class Group:
+    """The settlement of one merchant and currency while it is being filled."""
+
+    settlement: Settlement
+    pricer: Pricer
+    terms: asyncpg.Record
+    rows: list[asyncpg.Record] = field(default_factory=list)
+
+
+def _counts(row: asyncpg.Record) -> int:
+    """By how much a sale changes the month's volume. What is undone leaves the month that it counted in, and no other."""
+    change: int = row["gross"] - row["settled"]
+    return change if change > 0 else -min(-change, max(0, row["of_month"]))
+
+
+class Batch:
+    """One walk through a closed day. `progress` is told in every commit how many lines there are; it raises when the day is no longer ours."""
+
+    def __init__(self, reader: Connection, writer: Connection, day: Day, pricing: Pricing, progress: Callable[[int], Awaitable[None]],
+                 gentle: bool = False) -> None:
+        self.piece, self.pause_s = (GENTLE_PIECE, GENTLE_PAUSE_S) if gentle else (PIECE, 0.0)
+        self.reader, self.writer, self.day, self.pricing, self.progress = reader, writer, day, pricing, progress
+        self.calendars: dict[str, Calendar] = {}
+        self.bins: list[tuple[str, str, str]] = []
+        self.card_types: dict[str, str] = {}
+        self.ready: list[Settlement] = []
+        self.lines, self.written = 0, 0
+        self.decided: dict[UUID, list[int]] = {}  # late changes of this snapshot; as few as there are reversals after a day's end
+
+    async def settle(self) -> int:
+        """Writes the settlements that are missing; returns how many lines were written now. All rows are seen as of one instant."""
+        self.bins = [(row[0], row[1], row[2]) for row in await self.writer.fetch(BINS)]
+        async with self.reader.transaction(isolation="repeatable_read", readonly=True):
+            await self.reader.execute(PLANS)
+            for merchant_id, change in await self.reader.fetch(DECIDED, *self.day, timeout=STATEMENT_S):
+                self.decided.setdefault(merchant_id, []).append(change)
+            transaction = self.writer.transaction()
+            await transaction.start()
+            try:
+                group: Group | None = None
+                async for row in self._rows():
+                    if group is None or (group.settlement.merchant_id, group.settlement.currency) != (row["merchant_id"], row["currency"]):
+                        if group is not None:
+                            await self._end(group)
+                            if self.lines >= COMMIT and group.settlement.merchant_id != row["merchant_id"]:
+                                await self._commit(transaction, {each.merchant_id for each in self.ready})
+                                transaction = self.writer.transaction()
+                                await transaction.start()
+                        group = await self._begin(row)
+                    group.rows.append(row)
+                    if len(group.rows) >= self.piece:
+                        await self._piece(group)
+                if group is not None:
+                    await self._end(group)
+                await self._commit(transaction, {*self.decided})
+            except BaseException:
+                await transaction.rollback()
+                raise
+        return self.written
+
+    async def _rows(self) -> AsyncIterator[asyncpg.Record]:
+        async for row in self.reader.cursor(BATCH, *self.day, prefetch=self.piece, timeout=STATEMENT_S):
+            yield row
+
+    async def _begin(self, row: asyncpg.Record) -> Group:
+        merchant_id, currency = row["merchant_id"], row["currency"]
+        terms = await self.writer.fetchrow(MERCHANT, merchant_id)
+        assert terms is not None
+        if terms["calendar"] not in self.calendars:
+            self.calendars[terms["calendar"]] = await calendar_of(self.writer, terms["calendar"], self.day.business_date)
+        settlement = Settlement(merchant_id, uuid7(time.time_ns() // 1_000_000, os.urandom(10)), *self.day, currency)
+        return Group(settlement, await self.pricing.of(self.writer, *self.day, merchant_id, currency), terms)
+
+    async def _piece(self, group: Group) -> None:
+        """Prices what has gathered, in order, and copies it."""
+        rows, settlement, business_date = group.rows, group.settlement, self.day.business_date
+        before = await self._before(group)
+        taken = [self._taken(row, before) for row in rows]
+        prices = group.pricer.prices(taken)
+        records = []
+        for row, each, price in zip(rows, taken, prices, strict=True):
+            kind = "adjustment" if row["for_date"] < business_date else "sale" if each.amount > 0 else "refund"
+            if row["settled"]:
+                price = price._replace(fee=price.fee - row["fee"], interchange=price.interchange - row["interchange"],
+                                       scheme_fee=price.scheme_fee - row["scheme_fee"], acquirer_fee=price.acquirer_fee - row["acquirer_fee"])
+            gross = each.amount - row["settled"]
+            settlement.add(kind, gross, price)
+            settlement.volume += each.counts
+            records.append((
+                settlement.merchant_id, settlement.settlement_id, business_date, each.transaction_id, self.day.acquirer_id, kind, each.type,
+                each.for_date, gross, price.fee, price.interchange, price.scheme_fee, price.acquirer_fee, each.currency, price.tariff_id, price.rule,
+                row["original_id"], each.store_id, each.terminal_id, each.brand, each.card_type, each.entry_mode, each.mcc, row["card_last4"],
+                row["rrn"], row["stan"], row["acquirer_rrn"], row["approval_code"], row["reference"], each.captured_at))
+        await self.writer.copy_records_to_table("settlement_line", records=records, columns=LINE_COLUMNS, timeout=STATEMENT_S)
+        self.lines += len(records)
+        group.rows = []
+        if self.pause_s:
+            await asyncio.sleep(self.pause_s)
+
+    async def _before(self, group: Group) -> dict[UUID, Settled]:
+        sales = list({row["original_id"] for row in group.rows if row["type"] == "refund" and row["original_id"] is not None})
+        if not sales:
+            return {}
+        found = await self.writer.fetch(BEFORE, group.settlement.merchant_id, sales, self.day.business_date)
+        return {row[0]: Settled(*tuple(row)[1:]) for row in found}
+
+    def _taken(self, row: asyncpg.Record, before: Mapping[UUID, Settled]) -> Taken:
+        sale = row["original_id"] if row["type"] in ("capture", "tip", "refund") else row["transaction_id"]
+        return Taken(row["transaction_id"], row["type"], row["gross"], row["currency"], row["authorised_on"], row["for_date"], row["captured_at"],
+                     row["brand"], self._card_type(row["masked_pan"]), row["entry_mode"], row["mcc"], row["store_id"], row["terminal_id"],
+                     sale, row["given_back"], before.get(sale) if row["type"] == "refund" else None, 0 if row["type"] == "refund" else _counts(row))
+
+    def _card_type(self, masked: str) -> str:
+        """As the longest installed range says whose digits the masked number still shows."""
+        shown = masked[:8].rstrip("*")
+        known = self.card_types.get(shown)
+        if known is None:
+            if len(self.card_types) > CARD_TYPES_KEPT:
+                self.card_types.clear()
+            known = self.card_types[shown] = next((card_type for low, high, card_type in self.bins
+                                                   if len(low) <= len(shown) and low <= shown[:len(low)] <= high), "unknown")
+        return known
+
+    async def _end(self, group: Group) -> None:
+        await self._piece(group)
+        settlement, terms, day = group.settlement, group.terms, self.day.business_date
+        closing = group.pricer.close(settlement.fees)
+        settlement.fees += sum(extra.amount for extra in closing.extras)
+        settlement.tax = closing.tax
+        settlement.extras = json.dumps([extra._asdict() for extra in closing.extras])
+        settlement.net = settlement.sales - settlement.refunds + settlement.adjustments - settlement.fees - settlement.tax
+        settlement.reserve_held = payable.reserved(settlement.sales, settlement.net, terms["reserve_basis_points"])
+        if settlement.reserve_held:
+            settlement.reserve_release_on = day + timedelta(days=terms["reserve_days"])
+        settlement.due_on = due(day, terms["funding_days"], self.calendars[terms["calendar"]])
+        self.ready.append(settlement)
+
+    async def _commit(self, transaction: Any, merchants: set[UUID]) -> None:
+        """`merchants`: those whose late changes are dealt with by this commit."""
+        await self.progress(self.written + self.lines)
+        changes = [change for merchant_id in merchants for change in self.decided.pop(merchant_id, ())]
+        await self.writer.execute(DEALT_WITH, *self.day, changes)
+        rows = [tuple(getattr(each, name) for name in SETTLEMENT_COLUMNS) for each in self.ready]
+        await self.writer.copy_records_to_table("settlement", records=rows, columns=SETTLEMENT_COLUMNS, timeout=STATEMENT_S)
+        failpoint("cutover.price")
+        await transaction.commit()
+        failpoint("cutover.priced")
+        self.written, self.lines, self.ready = self.written + self.lines, 0, []
+

@@ -1,0 +1,150 @@
+"""Statements on paper: one document of labels and texts, set as HTML for the browser's printer, or as PDF where typst is installed."""
+
+import asyncio
+import importlib.util
+import json
+import sys
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from switch import money
+from switch.errors import Problem
+from switch.ids import show
+from switch.settlement.exports.statements import Statement
+
+Language = Literal["en", "zh"]
+TEMPLATES = Path(__file__).with_name("templates")
+PRESS = Path(__file__).with_name("press.py")
+PRESS_S, PRESSES = 20.0, 2
+NO_FONT = 4
+
+# Every word of a statement, in each language.
+WORDS: dict[str, dict[Language, str]] = {
+    "title": {"en": "Settlement statement", "zh": "结算单"},
+    "merchant": {"en": "Merchant", "zh": "商户"}, "acquirer": {"en": "Acquirer", "zh": "收单机构"},
+    "settlement": {"en": "Settlement", "zh": "结算编号"}, "day": {"en": "Business date", "zh": "营业日"}, "due": {"en": "Due on", "zh": "到账日"},
+    "currency": {"en": "Currency", "zh": "币种"}, "zone": {"en": "Time zone", "zh": "时区"},
+    "provisional": {"en": "Provisional: this settlement is not posted yet.", "zh": "暂定：本结算单尚未入账。"},
+    "summary": {"en": "Summary", "zh": "汇总"}, "item": {"en": "Item", "zh": "项目"}, "count": {"en": "Count", "zh": "笔数"},
+    "amount": {"en": "Amount", "zh": "金额"}, "sales": {"en": "Sales", "zh": "销售"}, "refunds": {"en": "Refunds", "zh": "退款"},
+    "adjustments": {"en": "Adjustments of earlier days", "zh": "往日调整"}, "gross": {"en": "Gross", "zh": "总额"},
+    "fees": {"en": "Fees", "zh": "手续费"}, "tax": {"en": "Tax on fees", "zh": "手续费税金"}, "net": {"en": "Net", "zh": "净额"},
+    "held": {"en": "Held as reserve until", "zh": "保证金，释放日"}, "payable": {"en": "Net after reserve", "zh": "扣除保证金后净额"},
+    "how": {"en": "How the fees come about", "zh": "手续费明细"}, "rule": {"en": "Rule", "zh": "计费规则"}, "kind": {"en": "Kind", "zh": "类型"},
+    "brand": {"en": "Card", "zh": "卡种"}, "fee": {"en": "Fee", "zh": "手续费"}, "by_store": {"en": "By store", "zh": "按门店"},
+    "store": {"en": "Store", "zh": "门店"}, "for": {"en": "Of", "zh": "所属日"},
+    "by_day": {"en": "Adjustments by the day they belong to", "zh": "调整所属日期"},
+    "charge": {"en": "Charge", "zh": "服务费"}, "sale": {"en": "sale", "zh": "销售"}, "refund": {"en": "refund", "zh": "退款"},
+    "adjustment": {"en": "adjustment", "zh": "调整"}, "chargeback": {"en": "chargeback", "zh": "拒付"},
+    "note": {"en": "Amounts are signed from the merchant's point of view. Gross = sales - refunds + adjustments; net = gross - fees - tax.",
+             "zh": "金额以商户角度计正负。总额 = 销售 - 退款 + 调整；净额 = 总额 - 手续费 - 税金。"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    texts: int  # the first columns; the others are numbers
+    last: int = 0  # rows at the end that are sums
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """All that is printed, as texts."""
+
+    language: Language
+    title: str
+    warning: str | None
+    facts: tuple[tuple[str, str], ...]
+    tables: tuple[Table, ...]
+    note: str
+
+
+def document(statement: Statement, language: Language) -> Document:
+    whole = statement.whole
+
+    def word(name: str) -> str:
+        return WORDS[name][language] if name in WORDS else name
+
+    def amount(value: int) -> str:
+        return money.text(value, whole.currency).rpartition(" ")[0]
+
+    facts = (("merchant", whole.merchant_name), ("acquirer", whole.acquirer_name), ("settlement", show("settlement", whole.settlement_id)),
+             ("day", whole.business_date.isoformat()), ("due", whole.due_on.isoformat()), ("currency", whole.currency), ("zone", whole.zone.key))
+    summary = [("sales", str(whole.sales_count), whole.sales), ("refunds", str(whole.refunds_count), -whole.refunds),
+               ("adjustments", str(whole.adjustments_count), whole.adjustments), ("gross", "", whole.gross), ("fees", "", -whole.fees),
+               ("tax", "", -whole.tax), ("net", "", whole.net)]
+    rows = [(word(name), count, amount(value)) for name, count, value in summary]
+    if whole.reserve_held:
+        rows += [(f"{word('held')} {whole.reserve_release_on}", "", amount(-whole.reserve_held)),
+                 (word("payable"), "", amount(whole.net - whole.reserve_held))]
+    fees = [(row["rule"], word(row["kind"]), f"{row['brand']} {row['card_type']}", str(row["count"]), amount(row["gross"]), amount(row["fee"]))
+            for row in statement.fees]
+    fees += [(name, word("charge"), "", "", "", amount(value)) for name, value in whole.charges]
+    tables = [Table(word("summary"), tuple(map(word, ("item", "count", "amount"))), tuple(rows), 1, 1),
+              Table(word("how"), tuple(map(word, ("rule", "kind", "brand", "count", "gross", "fee"))), tuple(fees), 3)]
+    if len(statement.stores) > 1:
+        tables.append(Table(word("by_store"), tuple(map(word, ("store", "count", "sales", "refunds", "gross", "fee"))), tuple(
+            (row["store"] or "", str(row["count"]), *(amount(row[name]) for name in ("sales", "refunds", "gross", "fee")))
+            for row in statement.stores), 1))
+    if statement.adjustments:
+        tables.append(Table(word("by_day"), tuple(map(word, ("for", "count", "gross", "fee"))), tuple(
+            (row["for_date"].isoformat(), str(row["count"]), amount(row["gross"]), amount(row["fee"])) for row in statement.adjustments), 1))
+    return Document(language, word("title"), word("provisional") if whole.state == "priced" else None,
+                    tuple((word(name), value) for name, value in facts), tuple(tables), word("note"))
+
+
+PAGES = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def html(printed: Document) -> str:
+    """One page without scripts and without anything from elsewhere; every text of others is escaped."""
+    return PAGES.get_template("statement.html").render(document=printed)
+
+
+def can_print() -> bool:
+    return importlib.util.find_spec("typst") is not None
+
+
+class Press:
+    """Prints PDF, each in a process of its own, a few at a time."""
+
+    def __init__(self, fonts: Path) -> None:
+        """`fonts`: a folder whose fonts are used beside the system's."""
+        self.fonts, self.free = fonts, asyncio.Semaphore(PRESSES)
+
+    async def pdf(self, printed: Document) -> bytes:
+        """Raises Problem: no_pdf when it is not installed or no font has the characters, overloaded."""
+        if not can_print():
+            raise Problem("no_pdf", "PDF needs the optional extra `reports`, which is not installed here; ask for format=html and print that.")
+        if self.free.locked():
+            raise Problem("overloaded", "Other statements are being printed.", retry_after=2)
+        async with self.free:
+            return await self._printed(json.dumps(asdict(printed)).encode())
+
+    async def _printed(self, content: bytes) -> bytes:
+        command = [sys.executable, str(PRESS), str(TEMPLATES / "statement.typ"), *([str(self.fonts)] if self.fonts.is_dir() else [])]
+        process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+                                                       stderr=asyncio.subprocess.DEVNULL)
+        try:
+            async with asyncio.timeout(PRESS_S):
+                out, _ = await process.communicate(content)
+        except TimeoutError:
+            raise Problem("overloaded", "The statement could not be printed in time.", retry_after=5) from None
+        finally:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        if process.returncode == NO_FONT:
+            raise Problem("no_pdf", "No font here is known to have the characters of this statement; for Chinese ones put a font into the folder "
+                                    "`fonts` of the switch's home, or ask for format=html.")
+        if process.returncode != 0:
+            raise Problem("internal")
+        return out
