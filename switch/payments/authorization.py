@@ -12,6 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from messages.dialect import match_key
+from messages.grammar import MAC_ERROR
 from switch import alerts, logs, metrics
 from switch.clock import clock
 from switch.database import UNKNOWN
@@ -37,8 +38,8 @@ from switch.security.vault import Vault
 CHOICES_MAX = 100_000
 REVERSAL_FIRST = 0.6  # of the time in which a sale may leave, so that it still does
 UNDO_TRIES = 5
-NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost"}
-EVENT_OF_SILENCE = {"timeout": Event.SILENCE, "line_lost": Event.LINE_LOST}
+NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost", "bad_mac": MAC_ERROR}
+EVENT_OF_SILENCE = {"timeout": Event.SILENCE, "line_lost": Event.LINE_LOST, "bad_mac": Event.BAD_MAC}
 ROUTE = "authorizations"
 PRIORITY = {"balance_inquiry": QUERY, "account_verification": QUERY}
 TOLD = {state: metrics.authorizations.labels(status) for state, status in STATUS.items()}

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import orjson
 
 from messages.dialect import Dialect, answer_mti, match_key
-from messages.grammar import MessageRule
+from messages.grammar import MAC_ERROR, MessageRule
 from messages.masking import mask
 from messages.tlv import EMV_STORED, TlvError, keep
 from switch.directory import Acquirer, Merchant, Store
@@ -51,6 +51,9 @@ class Order:
     terminal_trace: str | None
     reference: str | None
     local_time: datetime | None
+    pin_format: str = "iso0"
+    pin_key: str | None = None  # the terminal's name for the key that the block is under
+    pin_serial: str | None = None  # or the serial number of DUKPT, hex
 
 
 class Verdict(NamedTuple):
@@ -134,6 +137,8 @@ def request(order: Order, transaction: Transaction, acquirer: Acquirer, merchant
         if value is not None:
             message[number] = value
     dialect = acquirer.dialect
+    if "52" in message:
+        message |= dialect.with_pin
     if dialect.house:
         return message
     rule = dialect.said_by(transaction.type, transaction.mti, transaction.processing_code, transaction.pos_condition)
@@ -164,8 +169,13 @@ def _names(transaction: Transaction, original: Transaction | None, dialect: Dial
         "original_local_date": of.local_date, "original_local": _local(of), "original_batch": f"{of.business_date:%y%m%d}",
         "original_amount": f"{of.amount:012d}", "original_rrn": (of.acquirer_rrn or of.rrn).ljust(12)[:12],
         "original_elements": f"{of.mti}{of.stan}{_local(of)}{len(code):02d}{code}",
-        "reversal_reason": dialect.reversal_reasons.get("unanswered" if transaction.answered_at is None else "answered", ""),
+        "reversal_reason": _reversal_reason(transaction, dialect),
     }
+
+
+def _reversal_reason(transaction: Transaction, dialect: Dialect) -> str:
+    reasons, cause = dialect.reversal_reasons, "unanswered" if transaction.answered_at is None else "answered"
+    return reasons.get(MAC_ERROR if transaction.reason == MAC_ERROR else cause) or reasons.get(cause, "")
 
 
 def _local(transaction: Transaction) -> str:
