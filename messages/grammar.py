@@ -189,7 +189,8 @@ KEYS: Mapping[str, Key] = {
     "repeat_mark": Key("bool", True, "Whether a repeat says so in its MTI (0421) or is the same message again (0420)."),
     "reject_code": Key("code", None,
                        "The DE39 by which a request that came back under a reject header counts as answered; without it, it times out."),
-    "reversal_reasons": Key("{cause: text}", {}, f"What {{reversal_reason}} is for the causes {', '.join(REASONS)} and, if it has its own, {MAC_ERROR}."),
+    "reversal_reasons": Key("{cause: text}", {},
+                            f"What {{reversal_reason}} is for the causes {', '.join(REASONS)} and, if it has its own, {MAC_ERROR}."),
     "mac": Key("(number, algorithm, (class, ...), code)", None,
                f"The field with the MAC, always the last one; one of {', '.join(MAC_ALGORITHMS)}; second digits of the MTIs that carry it; "
                "the DE39 that says it was wrong."),

@@ -1,4 +1,4 @@
-"""Where the MAC of a message stands, and what it is over: everything before it, from the MTI on, with its own bit set. Pure; it is computed elsewhere."""
+"""Where the MAC of a message stands, and what it is over: all before it, from the MTI on, its own bit set. Pure; keys are elsewhere."""
 
 from messages.dialect import Dialect
 from messages.grammar import MacRule

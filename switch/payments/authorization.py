@@ -29,6 +29,7 @@ from switch.payments.desk import Desk, Key, Told
 from switch.payments.duties import first_attempt_at
 from switch.payments.history import History
 from switch.payments.journal import Claim, Duty, Intent, Journal, Outcome, Written
+from switch.payments.pins import Pins
 from switch.payments.timers import HTTP_MARGIN_S, send_within
 from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, SENT, STATUS, Event, Transaction, step
 from switch.payments.translation import Order, Verdict, de7, hash64, hhmmss, mmdd
@@ -69,11 +70,11 @@ class Authorizations:
 
     def __init__(self, directory: Directory, vault: Vault, journal: Journal, numbers: Numbers, links: Mapping[UUID, Link],
                  desk: Desk, books: History, alarm: alerts.Alerts, admission: Admission, *, worker_epoch: int, commit_budget_s: float,
-                 cleared: Callable[[UUID, Acquirer, float], Awaitable[bool]]) -> None:
+                 cleared: Callable[[UUID, Acquirer, float], Awaitable[bool]], pins: Pins | None = None) -> None:
         """`cleared(terminal, acquirer, seconds)`: sends what the terminal still owes; whether nothing is left (Reversals.clear)."""
         self.directory, self.vault, self.journal, self.numbers, self.links = directory, vault, journal, numbers, links
         self.desk, self.books, self.alarm, self.admission, self.worker_epoch = desk, books, alarm, admission, worker_epoch
-        self.commit_budget_s, self.cleared = commit_budget_s, cleared
+        self.commit_budget_s, self.cleared, self.pins = commit_budget_s, cleared, pins
 
     async def authorize(self, order: Order, seller: Seller, key: str, fingerprint: bytes, door: Door, route: str = ROUTE,
                         own_task: bool = False) -> Told:
@@ -112,6 +113,8 @@ class Authorizations:
 
     async def _sell(self, order: Order, seller: Seller, key: Key, fingerprint: bytes, door: Door, route: str, brand: str, acquirer: Acquirer,
                     link: Link, permit: Permit) -> Told:
+        if order.pin_block is not None and self.pins is not None:
+            order = self.pins.translated(order, seller.merchant.merchant_id, seller.terminal.terminal_id, acquirer.acquirer_id, acquirer.dialect)
         transaction = self.transaction(order, seller, key[2], acquirer, brand, door)
         message = translation.request(order, transaction, acquirer, seller.merchant, seller.store)
         transaction.match_key = match_key(acquirer.dialect, message)
@@ -139,7 +142,9 @@ class Authorizations:
             raise Problem("no_route", retry_after=60, extra={"processed": False})
         refusal, crowded, now = None, False, self.desk.loop.time()
         for acquirer in alternatives:
-            fault = translation.fault(order, acquirer.dialect, acquirer.message_mode)
+            pins = self.pins if order.pin_block is not None else None
+            fault = translation.fault(order, acquirer.dialect, acquirer.message_mode,
+                                      pins is not None and pins.for_acquirer(acquirer.acquirer_id) is not None)
             if fault is not None:
                 refusal = refusal or fault
                 continue

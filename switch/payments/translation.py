@@ -76,8 +76,9 @@ def verb(type_: str, message_mode: str) -> str:
     return f"{type_}.{message_mode}" if type_ in ("purchase", "cash_advance") else type_
 
 
-def fault(order: Order, dialect: Dialect, message_mode: str) -> str | None:
-    """Why this acquirer cannot do what the order asks, or None. Found before anything is written."""
+def fault(order: Order, dialect: Dialect, message_mode: str, pin_translated: bool = False) -> str | None:
+    """Why this acquirer cannot do what the order asks, or None. Found before anything is written. `pin_translated`: its PIN blocks get a key and
+    format of its own."""
     if verb(order.type, message_mode) not in dialect.messages:
         return f"{order.type} is not offered by this acquirer"
     if order.capture_method == "manual" and message_mode == "single" and order.type in ("purchase", "cash_advance"):
@@ -91,9 +92,15 @@ def fault(order: Order, dialect: Dialect, message_mode: str) -> str | None:
         return f"entry mode {order.entry_mode} is not offered by this acquirer"
     if order.type == "refund" and any("{original_" in template for template in dialect.messages["refund"].composed.values()):
         return "this acquirer takes a refund only with its sale"
-    if order.pin_block is not None and ("52" not in dialect.fields or len(order.pin_block.reveal()) != dialect.fields["52"].length):
+    return _pin_fault(order, dialect, pin_translated) if order.pin_block is not None else None
+
+
+def _pin_fault(order: Order, dialect: Dialect, translated: bool) -> str | None:
+    if "52" in dialect.fields and translated:
+        return None
+    if "52" not in dialect.fields or order.pin_block is None or len(order.pin_block.reveal()) != dialect.fields["52"].length:
         return "this acquirer takes PIN blocks of 8 bytes (iso0) only"
-    return None
+    return None if order.pin_format in ("iso0", "iso4") else "this acquirer takes iso0 PIN blocks only"
 
 
 def local(order: Order, store: Store, received_at: datetime) -> datetime:

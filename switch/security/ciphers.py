@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.ciphers import BlockCipherAlgorithm, Cipher,
 from cryptography.hazmat.primitives.ciphers.algorithms import AES, SM4
 
 from switch.security import des
+from switch.security.des import Mode
 
 Algorithm = Literal["des", "tdes", "aes", "sm4"]
 BLOCK: Mapping[str, int] = MappingProxyType({"des": 8, "tdes": 8, "aes": 16, "sm4": 16})
@@ -58,7 +59,7 @@ class ClearKey:
     __reduce__ = __reduce_ex__ = __getstate__ = __copy__ = __deepcopy__ = _refused
 
 
-def _context(key: ClearKey, mode: modes.Mode) -> "Cipher[modes.Mode]":
+def _context(key: ClearKey, mode: modes.ECB | modes.CBC) -> "Cipher[Mode]":
     family: dict[str, type[CipherAlgorithm]] = {"aes": AES, "sm4": SM4}
     algorithm: CipherAlgorithm = family[key.algorithm](key.reveal())  # type: ignore[call-arg]
     assert isinstance(algorithm, BlockCipherAlgorithm)

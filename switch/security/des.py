@@ -5,9 +5,10 @@ from cryptography.hazmat.primitives.ciphers import Cipher, modes
 
 BLOCK = 8
 _HALF = 8
+Mode = modes.ModeWithNonce | modes.ModeWithTweak | modes.ECB | modes.ModeWithInitializationVector | None  # those without a tag
 
 
-def _context(key: bytes, mode: modes.Mode) -> "Cipher[modes.Mode]":
+def _context(key: bytes, mode: modes.ECB | modes.CBC) -> "Cipher[Mode]":
     """A key of 8 bytes three times over is single DES; of 16, its first half comes again (ANSI X9.52)."""
     return Cipher(TripleDES(key * 3 if len(key) == _HALF else key if len(key) == 3 * _HALF else key + key[:_HALF]), mode)
 
