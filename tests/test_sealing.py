@@ -96,9 +96,12 @@ def test_what_leaves_has_its_mac_at_the_end_over_all_before_it_and_the_header_is
 
 
 def test_the_mac_of_a_text_dialect_is_hex() -> None:
-    dialect = build({**LITERALS["iso87_ascii"], "fields": {number: field for number, field in LITERALS["iso87_ascii"]["fields"].items() if int(number) <= 64},
-                     "mac": ("64", "iso9797_3", ("1", "2"), "A0"), "network": {}, "network_rule": {"composed": {"11": "{stan}"}, "echoed": ("11",), "code": "3"},
-                     "messages": {"purchase.single": ("0200", {"3": "000000"}, ())}})
+    house = LITERALS["iso87_ascii"]
+    dialect = build({
+        **house, "fields": {number: field for number, field in house["fields"].items() if int(number) <= 64}, "network": {},
+        "never_stored": tuple(number for number in house["never_stored"] if int(number) <= 64), "shown": "3 11",
+        "network_rule": {"composed": {"11": "{stan}"}, "echoed": ("11",), "code": "3"}, "messages": {"purchase.single": ("0200", {"3": "000000"}, ())},
+        "mac": ("64", "iso9797_3", ("1", "2"), "A0")})
     sent = Sealing(dialect, Keys(b"one")).write({"0": "0200", "3": "000000", "11": "000001"})
     assert sent[-16:].decode() == digest(b"one", sent[:-16]).hex().upper()
     assert dialect.mac is not None and carried(dialect, "0200") is dialect.mac and carried(dialect, "0800") is None
@@ -145,7 +148,7 @@ def test_an_answer_under_a_key_that_comes_a_moment_later_is_believed() -> None:
 def test_a_change_of_one_byte_is_a_wrong_mac() -> None:
     sound = answer(REQUEST, b"one")
     changed = bytearray(sound)
-    changed[sound.index(b"A00001")] ^= 1
+    changed[sound.index(b"A00001") + 5] ^= 1
     line = Line(Keys(b"one"))
     line.request()
     line.receive(bytes(changed))
@@ -242,3 +245,20 @@ def test_what_left_before_a_sign_on_does_not_make_another_one() -> None:
     for request in requests[1:]:
         line.receive(answer(request, b"one", "77"))
     assert line.protocol.phase == "up"
+
+
+def test_a_line_whose_keys_work_goes_on_while_it_gets_new_ones() -> None:
+    keys = Keys(b"one")
+    line = Line(keys)
+    for _ in range(2):  # the second asks nothing more
+        line.protocol.sign_on(line.now, line.utc)
+    assert line.protocol.usable()
+    line.request()
+    keys.good = [b"two", b"one"]
+    line.sign_on_answered()
+    assert keys.told == ["AB" * 40] * 2 and line.protocol.take_output() == b""
+    (settled,) = line.receive(answer(REQUEST, b"one"))
+    assert isinstance(settled.result, Reply)
+    keys.good = []
+    line.protocol.sign_on(line.now, line.utc)
+    assert line.protocol.phase == "signing_on"

@@ -1,6 +1,6 @@
 """The command `switch crypto-keys list | load | component | block | ask`: loads cryptographic keys at a running switch with an operator's key.
 
-Components and key blocks come from the terminal without an echo, or from standard input; never from an argument, which other users of the machine see.
+Components and key blocks come from the terminal without an echo, or from standard input; never from an argument, which others of the machine see.
 """
 
 import argparse
@@ -21,7 +21,7 @@ def parsers(verbs: Any) -> None:
     kinds = verbs.add_parser("crypto-keys", help="cryptographic keys by their check values: list, load by two people").add_subparsers(
         dest="kind", required=True)
     asking(kinds.add_parser("list")).add_argument("--owner", help="acq_..., trm_... or mer_...")
-    for kind, text in (("load", "the first of two or three components, read from the terminal"), ("block", "a TR-31 key block, read from the terminal")):
+    for kind, text in (("load", "the first of two or three components, read from the terminal"), ("block", "a TR-31 block, read from there")):
         made = asking(kinds.add_parser(kind, help=text))
         made.add_argument("--owner", required=True, help="acq_..., trm_... or mer_...")
         made.add_argument("--purpose", required=True, choices=PURPOSES)

@@ -108,8 +108,12 @@ class LinkProtocol:
             self._end(exchange, "bounced", Bounced(reason))
 
     def sign_on(self, now: float, utc: datetime) -> None:
-        """Send 0800/001 now; the line is not usable until it is answered. Nothing happens while one is waiting."""
-        if self.phase in ("up", "signed_off"):
+        """Send 0800/001 now; the line is not usable until it is answered, unless it has keys that work: then it goes on with them until it has
+        the new ones. Nothing happens while one is waiting."""
+        if self.phase == "up" and self._sealing.required() and self._sealing.ready():
+            if "sign_on" not in self._network:
+                self._send_network("sign_on", now, utc, self.settings.sign_on_timeout)
+        elif self.phase in ("up", "signed_off"):
             self._send_sign_on(now, utc)
 
     def drain(self, until: float) -> None:
@@ -286,8 +290,8 @@ class LinkProtocol:
             self.counters.answered += 1
             self.last_answer_at = utc
             self._end(exchange, "answered", Reply(message, exchange.sent_at, utc), raw_length)
-            if self._sealing.heard(message["39"].strip(), exchange.sent_at):
-                self.sign_on(now, utc)
+            if self._sealing.heard(message["39"].strip(), exchange.sent_at) and self.phase == "up":
+                self._send_sign_on(now, utc)
 
     def _bad_mac(self, exchange: Exchange | None, message: dict[str, str], key: str, raw_length: int, now: float, utc: datetime) -> None:
         """Whoever wrote it, it says nothing: evidence, and what it answered is in doubt at once."""
@@ -295,8 +299,8 @@ class LinkProtocol:
         self._unmatched("bad_mac", message, self.dialect.mac.field, key, raw_length, utc)
         if exchange is not None and exchange.end is None and exchange.sent_at is not None:
             self._end(exchange, "bad_mac", Silence("bad_mac", exchange.sent_at), raw_length)
-        if self._sealing.faulty(exchange.sent_at if exchange is not None else None):
-            self.sign_on(now, utc)
+        if self._sealing.faulty(exchange.sent_at if exchange is not None else None) and self.phase == "up":
+            self._send_sign_on(now, utc)
 
     def _unmatched(self, reason: str, message: dict[str, str] | None, number: str | None, key: str | None, raw_length: int, utc: datetime) -> None:
         counter = reason if reason in ("late", "undecodable") else "unmatched"

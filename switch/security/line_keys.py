@@ -66,7 +66,9 @@ class AcquirerKeys:
     def _downloaded(self, data: bytes, parts: tuple[KeyPart, ...], master: Handle) -> list[Handle]:
         """All of them, or none."""
         assert self.hsm is not None
-        keys, at, now = [], 0, int(clock.now().timestamp() * 1000)
+        before = self.store.find(self.acquirer_id, "mac")
+        # later than the one before, whatever the clock says: the newest id is in force
+        keys, at, now = [], 0, max(int(clock.now().timestamp() * 1000), (before.key_id.int >> 80) + 1 if before is not None else 0)
         for part in parts:
             middle, end = at + part.length, at + part.length + part.kcv
             keys.append(self.hsm.downloaded(uuid7(now, os.urandom(10)), part.purpose, part.algorithm,  # type: ignore[arg-type]
