@@ -1,6 +1,7 @@
 """Keys end to end: loaded by two people, working keys by sign-in, MACs on every message, PINs from key to key, over HTTP, TCP and PostgreSQL."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest_asyncio
 from conftest import create_database
 
 from switch.app import Switch
+from switch.cli import _parser
 from switch.errors import StartError
 from switch.ids import show
 from switch.security.ciphers import ClearKey, encrypt, kcv
@@ -19,6 +21,7 @@ from switch.security.pinblocks import clear_block
 from switch.security.software_hsm import WHY_NOT
 from switch.settings import load
 from tests.keyed import KEYED, MASTER, PAN, PARTS, REASON, TERMINAL_KEY, Desk, open_desk, part, pin, together, xor
+from tests.processes import ask
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 BASE = ClearKey("tdes", bytes.fromhex("0123456789ABCDEFFEDCBA9876543210"))
@@ -124,6 +127,27 @@ async def test_a_key_block_is_taken_under_a_key_of_the_same_owner_and_no_other(d
     await asyncio.sleep(0.2)
     card = pin(key=new, key_id="tpk-2")
     assert (await desk.sell(1100, card=card)).body["status"] == "approved"
+
+
+async def test_the_command_line_loads_a_key_without_showing_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(person: str, secret: str, *words: str) -> str:
+        options, said = _parser().parse_args(["crypto-keys", *words, "--url", desk.shop.base, "--key", desk.shop.keys[person]]), []
+        monkeypatch.setattr("sys.stdin", io.StringIO(secret + "\n"))
+        assert await asyncio.to_thread(options.work, options, desk.shop.settings, said.append) == 0
+        assert not secret or secret not in "".join(said)
+        return "\n".join(said)
+
+    key, terminal = ClearKey("tdes", bytes(range(60, 76))), show("terminal", desk.shop.ids["terminal.lost"])
+    first, second = part(PARTS[0]), part(xor(PARTS[0], key.reveal()))
+    begun = await run("operator", first["component"], "load", "--owner", terminal, "--purpose", "pin", "--name", "tpk-3", "--kcv", kcv(key),
+                      "--component-kcv", first["kcv"], "--reason", REASON)
+    ident = begun.split()[0]
+    assert "component 1 of 2" in begun
+    whole = await run("second", second["component"], "component", ident, "--component-kcv", second["kcv"], "--reason", REASON)
+    assert "switch approvals approve app_" in whole and kcv(key) in whole
+    assert f"{ident}  waiting" in await run("operator", "", "list", "--owner", terminal)
+    with pytest.raises(StartError, match="waiting already"):
+        await run("operator", "", "ask", ident, "--reason", REASON)
 
 
 @pytest.mark.parametrize("caller", ["till", "merchant.one"])
@@ -294,6 +318,37 @@ async def test_no_pin_block_is_stored_or_logged(desk: Desk, capfd: pytest.Captur
     translated = [encrypt(key, bytes.fromhex(clear)).hex() for key in (TERMINAL_KEY,)]
     said = (repr(row) + "".join(capfd.readouterr())).lower()
     assert not any(text in said for text in (clear, *translated, card["pin"]["block"].lower()))
+
+
+# several workers
+
+
+async def test_a_sign_in_of_another_worker_changes_the_keys_of_all_and_no_sale_is_lost(desk: Desk) -> None:
+    bases = [desk.shop.base]
+    await desk.shop.start(alone=False)
+    bases.append(desk.shop.base)
+    await desk.up()
+    tills = [await desk.till(f"worker {number}") for number in range(4)]
+    stop, answers = asyncio.Event(), []
+
+    async def sell(base: str, till: str) -> None:
+        while not stop.is_set():
+            answers.append(await ask(base, "POST", flows.ROUTE, desk.shop.keys[till], flows.body_of(1000), Idempotency_Key=flows.new_key()))
+
+    selling = [asyncio.create_task(sell(bases[at % 2], till)) for at, till in enumerate(tills)]
+    for _ in range(4):
+        assert (await desk.ask("POST", f"/v1/links/{desk.acquirer}/sign-on", {})).status == 200
+        await asyncio.sleep(0.5)
+    stop.set()
+    await asyncio.gather(*selling)
+    assert {(answer.status, answer.body["status"]) for answer in answers} == {(201, "approved")} and len(answers) > 40
+    stores = [switch.custody.store for switch in desk.shop.running]
+
+    async def agreed() -> bool:
+        found = {store.find(desk.acquirer_id, "mac") for store in stores}
+        return len(found) == 1 and (await desk.keys(purpose="mac", state="active"))[0]["kcv"] == found.pop().kcv  # type: ignore[union-attr]
+
+    await flows.eventually(agreed, "the workers do not agree")
 
 
 # the module
