@@ -15,6 +15,7 @@ from switch.alerts import Alerts
 from switch.api.application import application
 from switch.api.bank_accounts import AGREE
 from switch.api.crypto_keys import LOAD
+from switch.api.crypto_keys import RETIRE as RETIRE_KEY
 from switch.api.download import Places
 from switch.api.edge import StraightWay
 from switch.api.reconciliation import RESOLVE as RESOLVE_EXCEPTION
@@ -31,7 +32,7 @@ from switch.lines import Lines
 from switch.links import Link
 from switch.links.numbering import Numbers
 from switch.merchants.approvals import Approvals
-from switch.merchants.crypto_keys import activate
+from switch.merchants.crypto_keys import activate, retire
 from switch.merchants.onboarding import Onboarding
 from switch.notices import tell
 from switch.notices.delivery import Sender
@@ -165,7 +166,8 @@ class Switch:
         await self._join_webhooks()
         self._join_settlement()
         self.resolution = Resolution(self.writers)
-        self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception, AGREE: agree, LOAD: activate})
+        self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception, AGREE: agree, LOAD: activate,
+                                                  RETIRE_KEY: retire})
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
                            folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
                            open_day=self.onboarding.open_business_day, keys_of=self.custody.keys_of)

@@ -78,7 +78,7 @@ class Desk:
         async def reached() -> bool:
             return (await self.line())["state"] == "up" and self.shop.switch.custody.store.find(self.acquirer_id, "mac") is not None
 
-        await flows.eventually(reached, "the line is not up", 15.0)
+        await flows.eventually(reached, "the line is not up", 30.0)
 
     async def till(self, name: str) -> str:
         """Another terminal of the same store: a reversal that is not done holds up its own terminal alone."""

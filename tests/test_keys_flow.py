@@ -301,6 +301,36 @@ async def test_a_pin_that_cannot_be_translated_is_refused_before_anything_is_wri
     assert await desk.shop.by_key(key) == []
 
 
+async def test_a_key_that_was_replaced_does_not_change_what_was_answered(desk: Desk) -> None:
+    terminal, card, key = show("terminal", desk.shop.ids["terminal.lost"]), pin(key_id="tpk-4"), flows.new_key()
+    await desk.load(TERMINAL_KEY.reveal(), terminal, "pin", "tpk-4")
+    first = await desk.shop.pay(1450, key, key="lost", card=card)
+    assert first.body["status"] == "approved", first.body
+    await desk.load(bytes(range(80, 96)), terminal, "pin", "tpk-4")
+    await asyncio.sleep(0.2)
+    again, other = await desk.shop.pay(1450, key, key="lost", card=card), await desk.shop.pay(1450, key="lost", card=card)
+    assert (again.status, again.raw, other.status) == (201, first.raw, 422)
+    assert [each["state"] for each in await desk.keys(owner=terminal, name="tpk-4")] == ["active", "replaced"]
+
+
+async def retired(desk: Desk, key: str) -> None:
+    asked = await desk.ask("POST", f"/v1/crypto-keys/{key}/retirement", {"reason": REASON})
+    assert (asked.status, asked.body["kind"]) == (202, "retire_crypto_key"), asked.raw
+    assert (await desk.ask("POST", f"/v1/approvals/{asked.body['id']}", {})).body["code"] == "same_person"
+    assert (await desk.ask("POST", f"/v1/approvals/{asked.body['id']}", {}, "second")).status == 200
+    assert (await desk.ask("POST", f"/v1/crypto-keys/{key}/retirement", {"reason": REASON})).status == 409
+
+
+async def test_a_key_is_taken_out_of_use_by_two_people(desk: Desk) -> None:
+    terminal = show("terminal", desk.shop.ids["terminal.lost"])
+    key = await desk.load(TERMINAL_KEY.reveal(), terminal, "pin", "tpk-5")
+    assert (await desk.sell(1460, card=pin(key_id="tpk-5"))).body["status"] == "approved"
+    await retired(desk, key)
+    await asyncio.sleep(0.2)
+    refused = await desk.shop.pay(1460, key="lost", card=pin(key_id="tpk-5"))
+    assert (refused.status, refused.body["errors"][0]["field"]) == (422, "card.pin")
+
+
 async def test_another_merchants_base_key_is_no_key_of_this_terminal(desk: Desk) -> None:
     serial = "FFFF9876543210E00009"
     card = pin(key=derived(BASE, ksn(serial), "pin"), ksn=serial)
@@ -380,3 +410,18 @@ async def test_the_storage_key_is_changed_and_the_old_one_is_needed_no_more(desk
 async def test_settings_name_the_module_and_what_it_is_for() -> None:
     assert (load({}).hsm, load({}).rehearsal) == ("none", False)
     assert (load({**KEYED}).hsm, load({**KEYED}).rehearsal) == ("software", True)
+
+
+async def test_without_its_master_key_an_acquirer_has_no_keys_at_all(desk: Desk) -> None:
+    (master,) = await desk.keys(purpose="tmk", state="active")
+    await retired(desk, master["id"])
+    assert {key["purpose"] for key in await desk.keys(state="active")} == {"kek"}
+    store = desk.shop.switch.custody.store
+
+    async def gone() -> bool:
+        return store.find(desk.acquirer_id, "tmk") is None and store.find(desk.acquirer_id, "mac") is None and (await desk.line())["state"] == "up"
+
+    await flows.eventually(gone, "the keys are still used")
+    await desk.sell(1470, await desk.till("plain"))
+    said = [line for line in await desk.received() if line["mti"] == "0200"][-1]
+    assert "64" not in said["fields"]

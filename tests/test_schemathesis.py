@@ -42,7 +42,7 @@ NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{id
                   # A payout, its file, and a bank's answer that is whole: tests/test_payouts_flow.py has them.
                   "GET /v1/payouts/{payout}", "POST /v1/payouts/files", "GET /v1/payouts/files/{file}/content", "POST /v1/payouts/files/{file}/sent", "POST /v1/payouts/answers",
                   # Another person's component, and a key that is whole: tests/test_keys_flow.py has them.
-                  "POST /v1/crypto-keys/{key}/components", "POST /v1/crypto-keys/{key}/approval",
+                  "POST /v1/crypto-keys/{key}/components", "POST /v1/crypto-keys/{key}/approval", "POST /v1/crypto-keys/{key}/retirement",
                    "GET /v1/jobs/{ident}", "POST /v1/jobs/{ident}/retry", "POST /v1/jobs/{ident}/cancel"}
 
 

@@ -262,3 +262,18 @@ def test_a_line_whose_keys_work_goes_on_while_it_gets_new_ones() -> None:
     keys.good = []
     line.protocol.sign_on(line.now, line.utc)
     assert line.protocol.phase == "signing_on"
+
+
+def test_a_line_that_signed_on_before_its_master_key_came_signs_on_again() -> None:
+    keys = Keys(needed=False)
+    line = Line(keys)
+    assert line.protocol.usable()
+    keys.needed = True
+    assert not line.protocol.usable()
+    line.later(0.025)
+    assert line.protocol.phase == "signing_on"
+    keys.good = [b"one"]
+    line.sign_on_answered()
+    assert line.protocol.usable()
+    line.later(0.025)
+    assert line.protocol.phase == "up"

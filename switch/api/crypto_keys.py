@@ -26,7 +26,7 @@ from switch.merchants.crypto_keys import CryptoKeys, Wanted
 from switch.payments.resolution import Person
 from switch.security.pan import Secret
 
-LOAD = "load_crypto_key"
+LOAD, RETIRE = "load_crypto_key", "retire_crypto_key"
 OWNER_KINDS = ("acquirer", "terminal", "merchant")
 _ID = "01980b53-7a10-7c3e-9f52-3b7a1c0de4f1"
 REASON = "Key letter of 1 March, both envelopes unopened"
@@ -163,13 +163,13 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
         return caller
 
     async def waits(row: asyncpg.Record, reason: str, caller: Caller) -> Response:
-        """A key that is whole asks for its second person; one that is not is shown as it stands."""
+        """A key that is whole asks for its second person, to be used or to be used no more; one that is not is shown as it stands."""
         if row["state"] == "collecting":
             return said(shown_key(row), 201)
         assert caller.person is not None  # the database holds it for every operator's key
-        shown = shown_key(row)
+        shown, kind = shown_key(row), RETIRE if row["state"] == "active" else LOAD
         payload = {"key": shown["id"], **{name: shown[name] for name in ("owner", "purpose", "name", "algorithm", "kcv", "source")}}
-        approval = await parts.approvals.request(LOAD, shown["id"], payload, reason, Person(caller.person, caller.key_id))
+        approval = await parts.approvals.request(kind, shown["id"], payload, reason, Person(caller.person, caller.key_id))
         return said(shown_approval(approval), 202)
 
     routes = APIRouter(tags=["crypto keys"], responses=refused(401, 403, 404, 422, 503))
@@ -221,4 +221,13 @@ def _routes(routes: APIRouter, parts: Parts, operator: Callable[[Request], Any],
         wanted, row = await body_of(request, ApprovalRequest), await parts.crypto_keys.get(identified("crypto_key", key))
         if row["state"] != "waiting":
             raise Problem("conflict", "Only a key that is whole and not yet in force can be approved.")
+        return await waits(row, wanted.reason, caller)  # type: ignore[no-any-return]
+
+    @routes.post("/v1/crypto-keys/{key}/retirement", summary="Ask a second person to take a key out of use, with nothing in its place",
+                 status_code=202, openapi_extra=documented(ApprovalRequest, {"reason": "The terminal was stolen on 1 March"}),
+                 responses=WAITS | refused(400, 409, 413, 415))
+    async def retire(request: Request, key: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
+        wanted, row = await body_of(request, ApprovalRequest), await parts.crypto_keys.get(identified("crypto_key", key))
+        if row["state"] != "active":
+            raise Problem("conflict", "Only a key that is in force can be retired.")
         return await waits(row, wanted.reason, caller)  # type: ignore[no-any-return]

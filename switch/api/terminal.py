@@ -107,7 +107,7 @@ class Model(BaseModel):
 
 
 class Pin(Model):
-    """An encrypted PIN block; it is passed on and never stored."""
+    """An encrypted PIN block; it is translated to the acquirer's key where that has one, else passed on as it is, and never stored."""
 
     block: Annotated[Secret, PlainValidator(_secret("[0-9A-Fa-f]{16}|[0-9A-Fa-f]{32}", "The PIN block must be 16 or 32 hex characters")),
                      _hex("PIN block", "[0-9A-Fa-f]{16,32}")]

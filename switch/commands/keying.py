@@ -1,4 +1,4 @@
-"""The command `switch crypto-keys list | load | component | block | ask`: loads cryptographic keys at a running switch with an operator's key.
+"""The command `switch crypto-keys list | load | component | block | ask | retire`: at a running switch with an operator's key.
 
 Components and key blocks come from the terminal without an echo, or from standard input; never from an argument, which others of the machine see.
 """
@@ -38,9 +38,10 @@ def parsers(verbs: Any) -> None:
     given.add_argument("crypto_key", help="cky_...")
     given.add_argument("--component-kcv", required=True, help="check value of this component")
     given.add_argument("--reason", required=True)
-    again = asking(kinds.add_parser("ask", help="ask again for the second person of a key that is whole"))
-    again.add_argument("crypto_key", help="cky_...")
-    again.add_argument("--reason", required=True)
+    for kind, text in (("ask", "ask again for the second person of a key that is whole"), ("retire", "ask a second person to take a key out of use")):
+        asked = asking(kinds.add_parser(kind, help=text))
+        asked.add_argument("crypto_key", help="cky_...")
+        asked.add_argument("--reason", required=True)
 
 
 def work(options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
@@ -60,8 +61,9 @@ def _question(options: argparse.Namespace, secret: Callable[[str], str]) -> Ques
         case "component":
             body = {"component": secret("component"), "kcv": options.component_kcv, "reason": options.reason}
             return Question("POST", f"/v1/crypto-keys/{quoted(options.crypto_key)}/components", body, _told)
-        case "ask":
-            return Question("POST", f"/v1/crypto-keys/{quoted(options.crypto_key)}/approval", {"reason": options.reason}, _told)
+        case "ask" | "retire":
+            path = "approval" if options.kind == "ask" else "retirement"
+            return Question("POST", f"/v1/crypto-keys/{quoted(options.crypto_key)}/{path}", {"reason": options.reason}, _told)
     wanted = {name: getattr(options, name) for name in ("owner", "purpose", "name", "algorithm", "kcv", "reason")}
     if options.kind == "block":
         return Question("POST", "/v1/crypto-keys", wanted | {"key_block": {"block": secret("key block"), "under": options.under}}, _told)

@@ -180,7 +180,7 @@ class LinkProtocol:
         self._network_overdue(now)
         if self.draining and (self.in_flight == 0 or now >= self._drain_until):
             self._sign_off(now, utc)
-        elif self.phase == "signed_off" and now >= self._sign_on_at:
+        elif (self.phase == "signed_off" and now >= self._sign_on_at) or (self.phase == "up" and self._sealing.keyless()):
             self._send_sign_on(now, utc)
         elif self.phase == "up" and "echo" not in self._network and (self.echo_failures or now - self._last_received >= self.settings.echo_idle):
             self._send_network("echo", now, utc, self.settings.echo_timeout)

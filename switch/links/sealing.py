@@ -44,6 +44,10 @@ class Sealing:
     def ready(self) -> bool:
         return self.keys is None or self.dialect.mac is None or self.keys.ready()
 
+    def keyless(self) -> bool:
+        """Whether a sign-on must bring keys that are not there: the master key may have come after the last one."""
+        return self.dialect.key_exchange is not None and not self.ready()
+
     def write(self, message: Mapping[str, str]) -> bytes:
         """Raises EncodeError."""
         rule = carried(self.dialect, message["0"]) if self.required() else None

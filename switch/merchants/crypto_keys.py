@@ -50,6 +50,8 @@ AND ($2::uuid IS NULL OR key_id < $2) ORDER BY key_id DESC LIMIT $3"""
 REPLACE = """UPDATE crypto_key SET state = 'replaced', ended_at = now() WHERE coalesce(acquirer_id, terminal_id, merchant_id) = $1 AND purpose = $2
 AND name = $3 AND state = 'active' AND ($4::uuid IS NULL OR key_id < $4)"""
 ACTIVATE = "UPDATE crypto_key SET state = 'active', active_at = now(), approved_by = $2 WHERE key_id = $1"
+RETIRE = "UPDATE crypto_key SET state = 'replaced', ended_at = now() WHERE key_id = $1 AND state = 'active' RETURNING acquirer_id, purpose"
+END_WORKING = "UPDATE crypto_key SET state = 'replaced', ended_at = now() WHERE acquirer_id = $1 AND source = 'sign_in' AND state = 'active'"
 NEWER = """SELECT EXISTS (SELECT FROM crypto_key WHERE acquirer_id = $1 AND purpose = $2 AND name = '' AND state = 'active')"""
 UNDER = """SELECT key_id, purpose, algorithm, kcv, storage_key, wrapped FROM crypto_key WHERE key_id = $1 AND state = 'active' AND purpose = 'kek'
 AND coalesce(acquirer_id, terminal_id, merchant_id) = $2"""
@@ -210,5 +212,17 @@ async def activate(connection: Connection, _object: str, payload: Mapping[str, A
     owner = row["acquirer_id"] or row["terminal_id"] or row["merchant_id"]
     await connection.execute(REPLACE, owner, row["purpose"], row["name"], None)
     await connection.execute(ACTIVATE, identity, people["decided_by"])
+    if row["acquirer_id"] is not None:
+        await set_terms(connection, row["acquirer_id"], {"sign_on": True})
+
+
+async def retire(connection: Connection, _object: str, payload: Mapping[str, Any], _people: Mapping[str, str]) -> None:
+    """Executes an approval inside its commit: the key is used no more, and nothing stands in its place. With a master key go its working keys."""
+    identity = read("crypto_key", payload["key"])
+    row = None if identity is None else await connection.fetchrow(RETIRE, identity)
+    if row is None:
+        raise Problem("conflict", "This key is not in force any more.")
+    if row["purpose"] == "tmk":
+        await connection.execute(END_WORKING, row["acquirer_id"])
     if row["acquirer_id"] is not None:
         await set_terms(connection, row["acquirer_id"], {"sign_on": True})

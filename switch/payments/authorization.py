@@ -114,7 +114,12 @@ class Authorizations:
     async def _sell(self, order: Order, seller: Seller, key: Key, fingerprint: bytes, door: Door, route: str, brand: str, acquirer: Acquirer,
                     link: Link, permit: Permit) -> Told:
         if order.pin_block is not None and self.pins is not None:
-            order = self.pins.translated(order, seller.merchant.merchant_id, seller.terminal.terminal_id, acquirer.acquirer_id, acquirer.dialect)
+            try:
+                order = self.pins.translated(order, seller.merchant.merchant_id, seller.terminal.terminal_id, acquirer.acquirer_id, acquirer.dialect)
+            except Problem:
+                if await self.desk.history.key(*key) is not None:  # sold, when its PIN key was another one
+                    return await self.told_again(key, route, fingerprint, door.at + acquirer.answer_timeout_s)
+                raise
         transaction = self.transaction(order, seller, key[2], acquirer, brand, door)
         message = translation.request(order, transaction, acquirer, seller.merchant, seller.store)
         transaction.match_key = match_key(acquirer.dialect, message)
