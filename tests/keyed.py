@@ -62,6 +62,12 @@ class Desk:
         assert whole.status == 202, whole.raw
         approved = await self.ask("POST", f"/v1/approvals/{whole.body['id']}", {})
         assert approved.status == 200, approved.raw
+        identity, store = UUID(begun.body["id"][4:]), self.shop.switch.custody.store
+
+        async def known() -> bool:
+            return any(held.key.key_id == identity for held in store.current.values())
+
+        await flows.eventually(known, "the key is not followed", 20.0)
         return str(begun.body["id"])
 
     async def keys(self, **wanted: str) -> list[dict[str, Any]]:

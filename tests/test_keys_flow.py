@@ -4,6 +4,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from uuid import UUID
 
 import flows
 import pytest
@@ -326,7 +327,7 @@ async def test_a_key_is_taken_out_of_use_by_two_people(desk: Desk) -> None:
     key = await desk.load(TERMINAL_KEY.reveal(), terminal, "pin", "tpk-5")
     assert (await desk.sell(1460, card=pin(key_id="tpk-5"))).body["status"] == "approved"
     await retired(desk, key)
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(1.5)
     refused = await desk.shop.pay(1460, key="lost", card=pin(key_id="tpk-5"))
     assert (refused.status, refused.body["errors"][0]["field"]) == (422, "card.pin")
 
@@ -379,6 +380,21 @@ async def test_a_sign_in_of_another_worker_changes_the_keys_of_all_and_no_sale_i
         return len(found) == 1 and (await desk.keys(purpose="mac", state="active"))[0]["kcv"] == found.pop().kcv  # type: ignore[union-attr]
 
     await flows.eventually(agreed, "the workers do not agree")
+
+
+async def test_a_working_key_that_comes_late_is_kept_for_those_who_get_answers_under_it(desk: Desk) -> None:
+    switch = desk.shop.switch
+    master = switch.custody.store.find(desk.acquirer_id, "tmk")
+    assert master is not None and switch.custody.hsm is not None
+    octets, old = bytes(range(100, 116)), UUID(int=1 << 80)
+    late = switch.custody.hsm.downloaded(old, "mac", "tdes", encrypt(ClearKey("tdes", MASTER), octets), master, kcv(ClearKey("tdes", octets)))
+    await switch.crypto_keys.installed(desk.acquirer_id, [late])
+
+    async def believed() -> bool:
+        return late in switch.custody.store.usable(desk.acquirer_id, "mac", 60.0)
+
+    await flows.eventually(believed, "nobody knows the key")
+    assert switch.custody.store.find(desk.acquirer_id, "mac") != late
 
 
 # the module

@@ -37,8 +37,9 @@ OWNER = {
     "merchant": "SELECT NULL::uuid, merchant_id, NULL::uuid FROM merchant WHERE merchant_id = $1",
 }
 INSERT = """INSERT INTO crypto_key (key_id, acquirer_id, merchant_id, terminal_id, purpose, name, algorithm, kcv, storage_key, wrapped, source,
-components, state, requested_by, active_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, CASE WHEN $13 = 'active' THEN now() END)"""
+components, state, requested_by, active_at, ended_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, CASE WHEN $13 IN ('active', 'replaced') THEN now() END,
+CASE WHEN $13 = 'replaced' THEN now() END)"""
 ENTER = """INSERT INTO crypto_key_component (key_id, component, kcv, storage_key, wrapped, entered_by) VALUES ($1, $2, $3, $4, $5, $6)"""
 LOCK = "SELECT * FROM crypto_key WHERE key_id = $1 FOR NO KEY UPDATE"
 ENTERED = "SELECT component, kcv, storage_key, wrapped FROM crypto_key_component WHERE key_id = $1 ORDER BY component"
@@ -165,10 +166,10 @@ class CryptoKeys:
             await connection.execute(ACQUIRER_LOCK, acquirer_id)
             for key in keys:
                 await connection.execute(REPLACE, acquirer_id, key.purpose, "", key.key_id)
-                if await connection.fetchval(NEWER, acquirer_id, key.purpose):
-                    continue  # another line has signed on since
+                # when another line has signed on since, the others must know this one all the same: the host may use it for a while
+                state = "replaced" if await connection.fetchval(NEWER, acquirer_id, key.purpose) else "active"
                 await connection.execute(INSERT, key.key_id, acquirer_id, None, None, key.purpose, "", key.algorithm, key.kcv, key.storage_key,
-                                         key.wrapped, "sign_in", 0, "active", None)
+                                         key.wrapped, "sign_in", 0, state, None)
 
     async def rewrap(self, store: KeyStore) -> None:
         """Keys under a storage key of yesterday get today's, so that the old one can be retired."""
