@@ -139,7 +139,6 @@ class Switch:
         self.custody = Custody(self.settings, self.vault.keyring, self.writers, self.alarm)
         async with self.readers.acquire() as connection:
             await self.custody.load(connection)
-        self.crypto_keys = self.custody.crypto_keys
         self.desk = Desk(self.history)
         self.numbers = Numbers(self._writer)
         self.journal = Journal(self._journal_connection, lambda outcome: self.doubts.unsure(outcome),
@@ -165,7 +164,7 @@ class Switch:
         self.onboarding = Onboarding(self.writers, self.limits)
         await self._join_webhooks()
         self._join_settlement()
-        self.resolution = Resolution(self.writers)
+        self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
         self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception, AGREE: agree, LOAD: activate,
                                                   RETIRE_KEY: retire})
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
