@@ -16,6 +16,7 @@ from acquirer_stubs.book import Book, BookError, effects
 from acquirer_stubs.control import Control
 from acquirer_stubs.dialects import SPEECHES
 from acquirer_stubs.host import Host
+from acquirer_stubs.keys import Keys
 
 # uvloop makes the same protocol calls for less CPU, where it is installed.
 new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
@@ -35,6 +36,9 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--fast", action="store_true", help="no fsync; the book is written all the same")
     parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS", help="before every answer")
     parser.add_argument("--require-sign-on", action="store_true", help="91 for money messages on a line without 0800 DE70=001")
+    parser.add_argument("--master-key", type=bytes.fromhex, metavar="HEX",
+                        help="terminal master key of a test, 16 bytes: unionpay_pos then has MACs and PINs")
+    parser.add_argument("--key-grace", type=float, default=60.0, metavar="SECONDS", help="how long keys that were replaced are still good")
     parser.add_argument("--die-with-parent", action="store_true", help="SIGTERM when the thread that started this process ends (Linux)")
     return parser.parse_args(argv)
 
@@ -73,7 +77,8 @@ async def serve(options: argparse.Namespace) -> str:
     book = Book(options.book, fast=options.fast)
     book.failed = lambda error: end(f"{options.book}: {error}")
     book.open(known)
-    host = Host(book, known, delay=options.delay, require_sign_on=options.require_sign_on, dialect=options.dialect)
+    keys = Keys(options.master_key, options.key_grace) if options.master_key else None
+    host = Host(book, known, delay=options.delay, require_sign_on=options.require_sign_on, dialect=options.dialect, keys=keys)
     control = Control(host)
     at = f"{options.host}:{options.port}"
     try:

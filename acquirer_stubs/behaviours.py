@@ -160,16 +160,20 @@ def fingerprint(message: Message, token: str) -> int:
     return zlib.crc32(f"{message[3]}|{message[4]}|{message[49]}|{message.get(90, '')}|{message.get(95, '')}|{token}".encode())
 
 
-def decide(message: Message, known: Known, *, token: str, serial: int, forced: str = "", signed_on: bool = True) -> Decision:
+def decide(message: Message, known: Known, *, token: str, serial: int, forced: str = "", refused: str = "",
+           signed_on: bool = True) -> Decision:
     """The verdict on one answerable message; nothing is changed.
 
     token: keyed hash of the card number; serial: number of the received line, from which DE38 is made; forced: the response code
-    ordered by a fault (money moves only for 00 and 10; a refused advice or reversal is not remembered, so its repeat is judged anew).
+    ordered by a fault (money moves only for 00 and 10; a refused advice or reversal is not remembered, so its repeat is judged anew); refused: the
+    code of a message that is not processed at all.
     """
     mti = answer_mti(message[0])
     kind = KINDS.get(message[0][1:3])
     if kind == "network":
         return Decision(mti, forced or "00")
+    if refused:
+        return Decision(mti, refused, "refused")
     if kind is None:
         return Decision(mti, forced or UNSUPPORTED, "unsupported")
     if not signed_on:

@@ -3,7 +3,8 @@
     POST   /faults {match, action, value?, count?}      201 {faults_left}       see faults.py
     DELETE /faults                                      200 {deleted}           half-open lines are read again
     GET    /book?after=N[&limit=N]                      200 {items, next}       oldest first; next is null at the end
-    POST   /host {sign_off: true, echo: true, cutover: "MMDD", capacity: answers per second | null, delay: seconds}     200 {lines}
+    POST   /host {sign_off: true, echo: true, cutover: "MMDD", capacity: answers per second | null, delay: seconds,
+                  forget_keys: true}     200 {lines}
     GET    /stats                                       200 counts, totals in minor units per currency, lines, faults
 """
 import asyncio
@@ -116,8 +117,8 @@ class Control:
         return 200, f'{{"items":[{",".join(items)}],"next":{json.dumps(following)}}}'
 
     def act(self, query: dict[str, str], order: Any) -> tuple[int, str]:
-        if not isinstance(order, dict) or not order or not order.keys() <= {"sign_off", "echo", "cutover", "capacity", "delay"}:
-            raise Refused(400, "an object with sign_off, echo, cutover, capacity or delay is expected")
+        if not isinstance(order, dict) or not order or not order.keys() <= {"sign_off", "echo", "cutover", "capacity", "delay", "forget_keys"}:
+            raise Refused(400, "an object with sign_off, echo, cutover, capacity, delay or forget_keys is expected")
         self._check(order)
         host = self.host
         if not host.speech.unasked and order.keys() & {"echo", "cutover", "sign_off"}:
@@ -126,6 +127,8 @@ class Control:
             host.capacity = order["capacity"]
         if "delay" in order:
             host.delay = float(order["delay"])
+        if "forget_keys" in order and host.keys is not None:
+            host.keys.forget()
         if "echo" in order:
             host.announce(CODE_ECHO)
         if "cutover" in order:
@@ -137,8 +140,8 @@ class Control:
     def _check(self, order: dict[str, Any]) -> None:
         """Everything is checked before anything is done."""
         capacity, delay, day = order.get("capacity"), order.get("delay", 0), order.get("cutover", "0101")
-        if any(order.get(name, True) is not True for name in ("sign_off", "echo")):
-            raise Refused(400, "sign_off and echo: true")
+        if any(order.get(name, True) is not True for name in ("sign_off", "echo", "forget_keys")):
+            raise Refused(400, "sign_off, echo and forget_keys: true")
         if capacity is not None and (type(capacity) not in (int, float) or not 0 < capacity <= 1_000_000):
             raise Refused(400, "capacity: answers per second above 0, or null")
         if type(delay) not in (int, float) or not 0 <= delay <= 3600:

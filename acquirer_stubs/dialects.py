@@ -139,7 +139,7 @@ def write_cup(reply: Message, heard: Heard | None, spoil: Spoil = plainly) -> by
         raise Undecodable("this host says nothing unasked")
     wire, now = heard.wire, datetime.now(UTC)
     said: Message = {de: wire[de] for de in (2, 3, 4, 11, 25, 41, 42, 49, 60) if de in wire}
-    said |= {de: reply[de] for de in (4, 38, 39, 54) if de in reply and (de != 4 or de in wire)}
+    said |= {de: reply[de] for de in (4, 38, 39, 54, 62) if de in reply and (de != 4 or de in wire)}
     said |= {12: f"{now:%H%M%S}", 13: f"{now:%m%d}", 15: f"{now:%m%d}", 32: "00010000", 37: reply.get(37, "0" * 12)}
     swapped = heard.header[:1] + heard.header[3:5] + heard.header[1:3] + heard.header[5:]
     return swapped + TABLE_CUP.encode(spoil({0: reply[0], **said}))

@@ -9,6 +9,8 @@
                          half of the answer
     half_open            booked, then the line is neither read nor answered but stays open; value "before": without booking
     code CODE            answered with that DE39; money moves only for 00 and 10
+    mac ("wrong")        the answer's DE64 is wrong; "missing": it has none; "former": made with the key before
+    keys ("kcv")         of a sign-in (match {"0": "0800"}): a check value in DE62 is wrong; "none": no DE62
 
 "any" matches every message but network management (0800), which has to be named by its MTI under "0" or by an element.
 """
@@ -18,8 +20,9 @@ from typing import Any
 
 from acquirer_stubs.codec import FIELDS, Message
 
-ACTIONS = frozenset(("delay", "silence", "late", "duplicate", "wrong", "garbage", "cut", "half_open", "code"))
-DEFAULTS: dict[str, float | str] = {"delay": 1.0, "late": 8.0, "wrong": "11"}
+ACTIONS = frozenset(("delay", "silence", "late", "duplicate", "wrong", "garbage", "cut", "half_open", "code", "mac", "keys"))
+DEFAULTS: dict[str, float | str] = {"delay": 1.0, "late": 8.0, "wrong": "11", "mac": "wrong", "keys": "kcv"}
+KEYED = {"mac": ("wrong", "missing", "former"), "keys": ("kcv", "none")}
 ELEMENTS = frozenset(map(str, FIELDS))
 SECONDS_MAX = 3600
 FAULTS_MAX = 1000
@@ -82,6 +85,8 @@ def _value_fits(action: str, value: Any) -> bool:
         return type(value) in (int, float) and 0 <= value <= SECONDS_MAX
     if action == "wrong":
         return isinstance(value, str) and (value == "0" or value.removeprefix("-") in ELEMENTS)
+    if action in KEYED:
+        return value in KEYED[action]
     if action == "code":
         return isinstance(value, str) and len(value) == 2 and value.isascii() and value.isalnum()
     return value is None or (action == "garbage" and value == "frame") or (action in ("cut", "half_open") and value == "before") \

@@ -1,6 +1,7 @@
 """The host: TCP lines in, decisions into the book, answers out after their book lines are stored."""
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import cast
@@ -9,7 +10,8 @@ from acquirer_stubs.behaviours import Decision, Known, answer, answerable, decid
 from acquirer_stubs.book import Book
 from acquirer_stubs.codec import BadLength, Message, Undecodable
 from acquirer_stubs.dialects import SPEECHES, Heard, plainly
-from acquirer_stubs.faults import Fault, Faults, corrupted, garbage
+from acquirer_stubs.faults import KEYED, Fault, Faults, corrupted, garbage
+from acquirer_stubs.keys import Keys
 
 LINES_MAX = 1024
 OWED_ANSWERS_MAX = 65_536
@@ -89,8 +91,8 @@ class Host:
     """All lines, the faults ordered, and what the host knows."""
 
     def __init__(self, book: Book, known: Known, *, delay: float = 0.0, require_sign_on: bool = False,
-                 dialect: str = "iso87_ascii") -> None:
-        self.speech = SPEECHES[dialect]
+                 dialect: str = "iso87_ascii", keys: Keys | None = None) -> None:
+        self.speech, self.keys = SPEECHES[dialect], keys
         self.book, self.known, self.delay, self.require_sign_on = book, known, delay, require_sign_on
         self.loop = asyncio.get_running_loop()
         self.lines: set[Line] = set()
@@ -155,6 +157,7 @@ class Host:
             return
         decision = decide(message, self.known, token=token, serial=self.book.seq + 1,
                           forced=str(fault.value) if fault is not None and fault.action == "code" else "",
+                          refused=self.keys.fault(heard.wire, body) if self.keys is not None else "",
                           signed_on=line.signed_on or not self.require_sign_on)
         self.known.apply(decision)
         if message.get(70) in (CODE_SIGN_ON, CODE_SIGN_OFF) and decision.code == "00":
@@ -167,21 +170,22 @@ class Host:
         """The book has it: the answer, or what a fault makes of it."""
         reply, speech = answer(heard.message, decision), self.speech
         wait = self.delay
-        if fault is None:
-            framed = speech.frame(speech.write(reply, heard, plainly))
+        if fault is None or fault.action in KEYED:
+            framed = speech.frame(self._said(reply, heard, decision, fault))
         elif fault.action in ("silence", "cut", "half_open"):
             self._count_owed(-1)
             if fault.action == "cut":
                 if fault.value == "middle":
-                    whole = speech.frame(speech.write(reply, heard, plainly))
+                    whole = speech.frame(self._said(reply, heard, decision))
                     line.post(whole[:len(whole) // 2])
                 self._break(line, fault)
             return
         elif fault.action == "garbage":
-            framed = garbage(fault, len(speech.write(reply, heard, plainly)))
+            framed = garbage(fault, len(self._said(reply, heard, decision)))
             framed = framed if fault.value == "frame" else speech.frame(framed[2:])
         else:
-            framed = speech.frame(speech.write(reply, heard, partial(corrupted, value=str(fault.value)) if fault.action == "wrong" else plainly))
+            spoilt = partial(corrupted, value=str(fault.value)) if fault.action == "wrong" else plainly
+            framed = speech.frame(self._said(reply, heard, decision, spoilt=spoilt))
             framed *= 2 if fault.action == "duplicate" else 1
             wait += float(fault.value or 0) if fault.action in ("delay", "late") else 0.0
         if self.capacity is not None:
@@ -191,6 +195,16 @@ class Host:
             self.loop.call_later(wait, self._send, line, framed)
         else:
             self._send(line, framed)
+
+    def _said(self, reply: Message, heard: Heard, decision: Decision, fault: Fault | None = None,
+              spoilt: Callable[[Message], Message] = plainly) -> bytes:
+        """The answer as it goes out, with keys for a sign-in and its MAC where this host has keys."""
+        if self.keys is None:
+            return self.speech.write(reply, heard, spoilt)
+        how = str(fault.value) if fault is not None else ""
+        if heard.message.get(70) == CODE_SIGN_ON and decision.code == "00" and (keys := self.keys.issue(how)):
+            reply = reply | {62: keys}
+        return self.keys.sealed(self.speech.write(reply, heard, spoilt), how)
 
     def _break(self, line: Line, fault: Fault) -> None:
         line.flush()

@@ -9,7 +9,7 @@ from typing import Any
 from messages import soundness
 from messages.dialects import iso87_ascii, iso93_ascii, unionpay_pos, visa_base1
 from messages.framing import Framing
-from messages.grammar import KEYS, LIKE, REQUIRED, Coding, Field, MessageRule, NetworkRule, ResponseCode
+from messages.grammar import KEYS, LIKE, REQUIRED, Coding, Field, KeyExchange, KeyPart, MacRule, MessageRule, NetworkRule, ResponseCode
 from messages.headers import Header
 from messages.subfields import Layout, Positional, layout
 
@@ -43,6 +43,9 @@ class Dialect:
     repeat_mark: bool
     reject_code: str | None
     reversal_reasons: Mapping[str, str]
+    mac: MacRule | None
+    key_exchange: KeyExchange | None
+    with_pin: Mapping[str, str]
     request_fields: tuple[str, ...]
     omitted: frozenset[str]
     composed: Mapping[str, str]  # field -> template: see grammar.NAMES
@@ -163,6 +166,9 @@ def _built(literal: Mapping[str, Any]) -> Dialect:
         repeat_mark=bool(literal["repeat_mark"]),
         reject_code=literal["reject_code"],
         reversal_reasons=_frozen(literal["reversal_reasons"]),
+        mac=MacRule(*literal["mac"]) if literal["mac"] is not None else None,
+        key_exchange=_key_exchange(*literal["key_exchange"]) if literal["key_exchange"] is not None else None,
+        with_pin=_frozen(literal["with_pin"]),
         request_fields=literal["request_fields"],
         omitted=frozenset(literal["omitted"]),
         composed=_frozen(literal["composed"]),
@@ -176,6 +182,10 @@ def _built(literal: Mapping[str, Any]) -> Dialect:
         shown=frozenset(literal["shown"].split()),
         key_cuts=_frozen(_cuts(layouts)),
     )
+
+
+def _key_exchange(field: str, layouts: Mapping[int, tuple[Any, ...]], sign_on_after: Mapping[str, int]) -> KeyExchange:
+    return KeyExchange(field, _frozen({length: tuple(KeyPart(*part) for part in parts) for length, parts in layouts.items()}), _frozen(sign_on_after))
 
 
 def _field(coding: Coding, number: str, name: str, type_: str, length: int, prefix: int, options: Mapping[str, str] | None = None) -> Field:
@@ -255,5 +265,5 @@ def _approval_code_missing(dialect: Dialect, request: Mapping[str, str], answer:
     )
 
 
-def _frozen(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+def _frozen(mapping: Mapping[Any, Any]) -> Mapping[Any, Any]:
     return MappingProxyType(dict(mapping))

@@ -15,6 +15,10 @@ ADVICES = frozenset({"none", "retry_new_key", "other_card", "enter_pin", "call_i
 REVERSAL_OUTCOMES = frozenset({"acknowledged", "not_found", "retry", "park"})
 REVERSAL_STANS = ("own", "original")
 REASONS = ("unanswered", "answered")  # why a request is undone: nothing came in time, or an answer that may not stand
+MAC_ERROR = "mac_error"  # and, where the dialect says it in a word of its own: an answer whose MAC was not right
+MAC_ALGORITHMS = ("iso9797_1", "iso9797_3", "cmac", "unionpay_ecb")
+KEY_PURPOSES = ("pin", "mac", "track")
+KEY_ALGORITHMS = ("des", "tdes", "aes", "sm4")
 PURPOSES = ("sign_on", "sign_off", "echo", "cut_over")
 LIKE = ("codes", "codes_only_for", "reversal_codes", "entry_modes")  # tables that a dialect may take from another, entry by entry
 
@@ -121,6 +125,32 @@ class NetworkRule(NamedTuple):
     mtis: Mapping[str, str] = {}  # purpose -> MTI, where it is another one
 
 
+class MacRule(NamedTuple):
+    """The last field of a message, over everything before it from the MTI on. Used with an acquirer that has keys."""
+
+    field: str
+    algorithm: str  # one of MAC_ALGORITHMS
+    classes: tuple[str, ...]  # second digits of the MTIs that carry one
+    error: str  # the DE39 that says that a MAC was wrong
+
+
+class KeyPart(NamedTuple):
+    """A working key in the answer to a sign-on: encrypted under the master key, then its check value."""
+
+    purpose: str
+    algorithm: str
+    length: int  # bytes
+    kcv: int  # bytes
+
+
+class KeyExchange(NamedTuple):
+    """Working keys that a sign-on brings. The length of the field decides what is in it."""
+
+    field: str
+    layouts: Mapping[int, tuple[KeyPart, ...]]  # bytes -> parts
+    sign_on_after: Mapping[str, int]  # DE39 -> so many running make the line sign on anew; a wrong MAC counts as the MAC rule's code
+
+
 NETWORK_NAMES: Mapping[str, str] = {
     "code": "of the purpose, from network", "stan": "a new DE11", "transmitted_at": "MMDDhhmmss, UTC", "local_time": "hhmmss, UTC",
     "local_date": "MMDD, UTC", "local": "YYMMDDhhmmss, UTC", "rrn": "YDDDhh and the DE11",
@@ -159,7 +189,15 @@ KEYS: Mapping[str, Key] = {
     "repeat_mark": Key("bool", True, "Whether a repeat says so in its MTI (0421) or is the same message again (0420)."),
     "reject_code": Key("code", None,
                        "The DE39 by which a request that came back under a reject header counts as answered; without it, it times out."),
-    "reversal_reasons": Key("{cause: text}", {}, f"What {{reversal_reason}} is for the causes {', '.join(REASONS)}."),
+    "reversal_reasons": Key("{cause: text}", {},
+                            f"What {{reversal_reason}} is for the causes {', '.join(REASONS)} and, if it has its own, {MAC_ERROR}."),
+    "mac": Key("(number, algorithm, (class, ...), code)", None,
+               f"The field with the MAC, always the last one; one of {', '.join(MAC_ALGORITHMS)}; second digits of the MTIs that carry it; "
+               "the DE39 that says it was wrong."),
+    "key_exchange": Key("(number, {bytes: ((purpose, algorithm, bytes, bytes of check value), ...)}, {code: count})", None,
+                        "The field of a sign-on's answer with working keys, its layouts by length; after how many answers with a code, running, "
+                        "the line signs on anew (a wrong MAC counts as the code of mac)."),
+    "with_pin": Key("{number: value}", {}, "What goes with a PIN block."),
     "request_fields": Key("(number, ...)", REQUIRED, "What every request carries beside what its verb fixes."),
     "omitted": Key("(number, ...)", (), "House fields that this dialect never says."),
     "composed": Key("{number: template}", {}, "Fields of every money message that are made from a template."),

@@ -9,8 +9,12 @@ from messages.fields import CONTENT, check
 from messages.grammar import (
     ADVICES,
     CODINGS,
+    KEY_ALGORITHMS,
+    KEY_PURPOSES,
     KEYS,
     LIKE,
+    MAC_ALGORITHMS,
+    MAC_ERROR,
     NAMES,
     NETWORK_NAMES,
     PREFIXES,
@@ -54,7 +58,7 @@ def _part_faults(literal: Mapping[str, Any]) -> list[str]:
 
 def faults(dialect: "Dialect") -> list[str]:
     """Contradictions within a dialect; those of the field table first, since the others read it."""
-    rules = (_reference_faults, _code_faults, _message_faults, _template_faults, _network_faults)
+    rules = (_reference_faults, _code_faults, _message_faults, _template_faults, _network_faults, _mac_faults)
     return _field_faults(dialect) or [fault for find in rules for fault in find(dialect)]
 
 
@@ -137,9 +141,10 @@ def _template_faults(dialect: "Dialect") -> list[str]:
     found += [f"{place}: no name {name}" for place, (text, names) in templates.items() for name in NAMED(text) if name not in names]
     if dialect.reversal_stan not in REVERSAL_STANS:
         found.append(f"reversal_stan: none of {', '.join(REVERSAL_STANS)}")
-    found += [f"reversal_reasons: {cause} is none of {', '.join(REASONS)}" for cause in dialect.reversal_reasons if cause not in REASONS]
+    found += [f"reversal_reasons: {cause} is none of {', '.join(REASONS)}" for cause in dialect.reversal_reasons
+              if cause not in (*REASONS, MAC_ERROR)]
     said = "".join(text for text, _ in templates.values())
-    if "{reversal_reason}" in said and set(dialect.reversal_reasons) != set(REASONS):
+    if "{reversal_reason}" in said and not set(dialect.reversal_reasons) >= set(REASONS):
         found.append(f"reversal_reasons: {', '.join(REASONS)} must be there, since a template names them")
     return found
 
@@ -153,3 +158,27 @@ def _network_faults(dialect: "Dialect") -> list[str]:
     if "11" not in rule.composed:
         found.append("network_rule: composed has no field 11, by which answers are matched")
     return found
+
+
+def _mac_faults(dialect: "Dialect") -> list[str]:
+    found = [f"with_pin: no field {number} with {value}" for number, value in dialect.with_pin.items()
+             if number not in dialect.fields or not check(*_shape(dialect.fields[number]))(value)]
+    rule, exchange = dialect.mac, dialect.key_exchange
+    if rule is not None:
+        field = dialect.fields.get(rule.field)
+        if field is None or (field.type, field.length, field.prefix) != ("b", 16, 0) or int(rule.field) != max(map(int, dialect.fields)):
+            found.append(f"mac: field {rule.field} is not the last one, of 16 hex characters")
+        if rule.algorithm not in MAC_ALGORITHMS:
+            found.append(f"mac: {rule.algorithm} is none of {', '.join(MAC_ALGORITHMS)}")
+    if exchange is not None:
+        found += [f"key_exchange: no field {exchange.field} of type b"] * (dialect.fields.get(exchange.field, _NONE).type != "b")
+        for length, parts in exchange.layouts.items():
+            if sum(part.length + part.kcv for part in parts) != length:
+                found.append(f"key_exchange: the parts of {length} bytes are not as long")
+            found += [f"key_exchange: {part.purpose} {part.algorithm}, none of {', '.join(KEY_PURPOSES)} and {', '.join(KEY_ALGORITHMS)}"
+                      for part in parts if part.purpose not in KEY_PURPOSES or part.algorithm not in KEY_ALGORITHMS or not 2 <= part.kcv <= 8]
+    return found
+
+
+def _shape(field: Field) -> tuple[str, int, int]:
+    return field.type, field.length, field.prefix

@@ -39,6 +39,8 @@ KINDS = MappingProxyType({
     "undelivered_approval": "an approval was not delivered to its terminal, and nobody has asked for it since",
     "webhook_disabled": "a merchant's webhook endpoint said 410 or failed for five days: it is told nothing more, its money is not touched",
     "unreadable_card": "a sealed card number could not be opened: its reversal cannot be built",
+    "mac_fault": "answers of an acquirer had no MAC or a wrong one: what they said is not believed, and their payments are reversed",
+    "working_keys_refused": "an acquirer's sign-on brought no working keys that can be used: its line stays down, its payments go elsewhere",
 })
 
 for _kind in KINDS:  # a series that begins with its first alert shows no increase

@@ -14,12 +14,15 @@ from switch import database, logs, metrics
 from switch.alerts import Alerts
 from switch.api.application import application
 from switch.api.bank_accounts import AGREE
+from switch.api.crypto_keys import LOAD
+from switch.api.crypto_keys import RETIRE as RETIRE_KEY
 from switch.api.download import Places
 from switch.api.edge import StraightWay
 from switch.api.reconciliation import RESOLVE as RESOLVE_EXCEPTION
 from switch.api.resolving import RESOLVE
 from switch.api.terminal import AuthorizationEndpoint
 from switch.background import supervised
+from switch.custody import Custody
 from switch.database import Connection
 from switch.directory import Directory
 from switch.errors import Problem, StartError
@@ -29,6 +32,7 @@ from switch.lines import Lines
 from switch.links import Link
 from switch.links.numbering import Numbers
 from switch.merchants.approvals import Approvals
+from switch.merchants.crypto_keys import activate, retire
 from switch.merchants.onboarding import Onboarding
 from switch.notices import tell
 from switch.notices.delivery import Sender
@@ -48,6 +52,7 @@ from switch.payments.follow_ups import FollowUps
 from switch.payments.history import History
 from switch.payments.journal import Journal
 from switch.payments.offline import OfflineSales
+from switch.payments.pins import Pins
 from switch.payments.recovery import LEASE_S, LEASE_TRUSTED_S, RENEW_S, Recovery, claim, end, end_all, knows
 from switch.payments.reservations import Reservations
 from switch.payments.resolution import Resolution
@@ -133,6 +138,9 @@ class Switch:
         self.readers = await database.pool(self.url, "switch_reader", READERS)
         self.owed = await database.pool(self.url, "switch_writer", OWED)
         self.alarm, self.books, self.history = Alerts(self.owed), History(self.owed), History(self.readers)
+        self.custody = Custody(self.settings, self.vault.keyring, self.writers, self.alarm)
+        async with self.readers.acquire() as connection:
+            await self.custody.load(connection)
         self.desk = Desk(self.history)
         self.numbers = Numbers(self._writer)
         self.journal = Journal(self._journal_connection, lambda outcome: self.doubts.unsure(outcome),
@@ -144,7 +152,7 @@ class Switch:
         epoch = self.lease.epoch
         self.authorizations = Authorizations(self.directory, self.vault, self.journal, self.numbers, self.links, self.desk, self.books,
                                              self.alarm, self.admission, worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s,
-                                             cleared=lambda *wanted: self.reversals.clear(*wanted))
+                                             cleared=lambda *wanted: self.reversals.clear(*wanted), pins=Pins(self.custody.store, self.custody.hsm))
         self.doubts = Doubts(self.authorizations)
         self.evidence = Evidence(self.writers, self.directory, self.history, self.authorizations, self.alarm)
         self.cancellations = Cancellations(self.writers, self.history, self.authorizations, self.directory)
@@ -158,11 +166,12 @@ class Switch:
         self.onboarding = Onboarding(self.writers, self.limits)
         await self._join_webhooks()
         self._join_settlement()
-        self.resolution = Resolution(self.writers)
-        self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception, AGREE: agree})
+        self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
+        self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception, AGREE: agree, LOAD: activate,
+                                                  RETIRE_KEY: retire})
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
                            folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
-                           open_day=self.onboarding.open_business_day)
+                           open_day=self.onboarding.open_business_day, keys_of=self.custody.keys_of)
         self.directory.on_acquirer = self.lines.acquirer_changed
         async with self.readers.acquire() as connection:
             await self.directory.load(connection)
@@ -175,7 +184,7 @@ class Switch:
         self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
                   self.evidence.work(), self.reversals.work(), self.expiry.work(), self._gauge(), self._pulse(), self.undelivered.work(),
                   self.watch.work(), self._jobs(), self._confirm(), self.subscribed.work(), self.sweep.work(), self.sender.work(),
-                  self.forwarding.work())
+                  self.forwarding.work(), self.custody.work(self._reader))
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again

@@ -167,7 +167,8 @@ async def demo(settings: Settings, say: SAY, acquirer: tuple[str, int] | None, o
         async with database_of(settings, say) as (url, alone), _host(settings, acquirer) as (host, port, control):
             say(f"acquirer: {host}:{port}" + (" (the stub)" if control else ""))
             keys = await prepare(settings, url, host, port)
-            switch = Switch(replace(settings, webhooks_anywhere=True), url, alone=alone)  # a receiver on this machine is what one tries first
+            # a receiver on this machine is what one tries first
+            switch = Switch(replace(settings, webhooks_anywhere=True, hsm="software", rehearsal=True), url, alone=alone)
             await switch.start()
             base = base_url(listening)
             async with serving(switch, listening, settings):

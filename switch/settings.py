@@ -11,6 +11,7 @@ from switch.logs import LEVELS
 
 WORKERS_MAX = 64
 WEBHOOK_TARGETS = ("public", "any")
+HSMS = ("none", "software")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Settings:
     schedules: bool  # whether what is due by the calendar is begun by itself
     undelivered_after_s: float  # an approval that could not be delivered and that nobody asks for in this time raises an alert
     webhooks_anywhere: bool  # webhooks may go to addresses that are not public, and by plain http
+    hsm: str  # the security module: none, or software, which only a rehearsal may have
+    rehearsal: bool  # the demo or a test
 
 
 VARIABLES = {
@@ -39,7 +42,7 @@ VARIABLES = {
     "SWITCH_POSTGRES_BIN": "folder with initdb and postgres", "SWITCH_LOG_LEVEL": " ".join(LEVELS),
     "SWITCH_MAX_CONNECTIONS": "HTTP connections", "SWITCH_COMMIT_BUDGET": "seconds", "SWITCH_SIGN_ON_WAIT": "seconds",
     "SWITCH_HTTP_DEADLINE": "seconds", "SWITCH_UNDELIVERED_AFTER": "seconds", "SWITCH_SCHEDULES": "on or off",
-    "SWITCH_WEBHOOK_TARGETS": " ".join(WEBHOOK_TARGETS),
+    "SWITCH_WEBHOOK_TARGETS": " ".join(WEBHOOK_TARGETS), "SWITCH_HSM": " ".join(HSMS),
     "SWITCH_WORKERS": "processes that serve", "SWITCH_ADMIN_PORT": "port of health and metrics over all workers, 0 for any",
     "SWITCH_TESTING": "1 in a test", "SWITCH_FAILPOINT": "name:occurrence:action",
 }
@@ -84,6 +87,9 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
     targets = environment.get("SWITCH_WEBHOOK_TARGETS") or "public"
     if targets not in WEBHOOK_TARGETS:
         faults.append(f"SWITCH_WEBHOOK_TARGETS must be one of: {', '.join(WEBHOOK_TARGETS)}")
+    hsm = environment.get("SWITCH_HSM") or "none"
+    if hsm not in HSMS:
+        faults.append(f"SWITCH_HSM must be one of: {', '.join(HSMS)}")
     postgres_bin = environment.get("SWITCH_POSTGRES_BIN")
     if postgres_bin and not (Path(postgres_bin) / "initdb").exists():
         faults.append("SWITCH_POSTGRES_BIN must be a folder that holds initdb and postgres")
@@ -106,6 +112,8 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         schedules=environment.get("SWITCH_SCHEDULES") != "off",
         undelivered_after_s=_number(environment, "SWITCH_UNDELIVERED_AFTER", 900, 0.1, 86_400, faults),
         webhooks_anywhere=targets == "any",
+        hsm=hsm,
+        rehearsal=environment.get("SWITCH_TESTING") == "1",
     )
     if environment.get("SWITCH_SCHEDULES", "") not in ("", "on", "off"):
         faults.append("SWITCH_SCHEDULES must be on or off")

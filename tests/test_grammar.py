@@ -51,6 +51,14 @@ def test_every_dialect_is_sound_and_all_of_its_fields_have_a_template(name: str)
     (lambda literal: literal["network"].update({"dance": "301"}), "network: dance"),
     (lambda literal: literal.update(network_rule={"composed": {"7": "{transmitted_at}"}}), "no field 11"),
     (lambda literal: literal["messages"]["purchase.single"][1].pop("3"), "field 3 is not fixed"),
+    (lambda literal: literal.update(reversal_reasons={"unanswered": "98", "answered": "06", "mac": "A0"}), "reversal_reasons: mac is none of"),
+    (lambda literal: literal.update(mac=("63", "cmac", ("2",), "A0")), "mac: field 63 is not the last one"),
+    (lambda literal: literal.update(mac=("64", "crc", ("2",), "A0")), "mac: crc is none of"),
+    (lambda literal: literal.update(mac=("64", "cmac")), "another shape"),
+    (lambda literal: literal.update(key_exchange=("63", {}, {})), "key_exchange: no field 63 of type b"),
+    (lambda literal: literal.update(key_exchange=("62", {21: (("pin", "tdes", 16, 4),)}, {})), "key_exchange: the parts of 21 bytes are not as long"),
+    (lambda literal: literal.update(key_exchange=("62", {20: (("tmk", "tdes", 16, 4),)}, {})), "key_exchange: tmk tdes, none of"),
+    (lambda literal: literal.update(with_pin={"26": "123"}), "with_pin: no field 26 with 123"),
 ])
 def test_a_fault_is_named_by_its_part(change: Callable[[dict[str, Any]], object], fault: str) -> None:
     literal = copy.deepcopy(dict(LITERALS["unionpay_pos"]))

@@ -212,7 +212,7 @@ def test_ended_requests_are_forgotten_oldest_first_and_keep_no_card_data():
     assert told(line.receive(answer_to(numbered(0)))[0]) == [("no_request", None)]
     assert told(line.receive(answer_to(numbered(1)))[0]) == [("late", None)]
     kept = line.protocol._exchanges
-    assert len(kept) == len(line.protocol._by_stan) == len(line.protocol._by_rrn) == ENDED_MAX
+    assert len(kept) == len(line.protocol._known._by_stan) == len(line.protocol._known._by_rrn) == ENDED_MAX
     assert "4111111111111111" not in repr([exchange.request for exchange in kept.values()])
 
 

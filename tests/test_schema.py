@@ -416,6 +416,8 @@ dispute_notice_file number sha256 received_by
 keyed_answer        caller route body
 batch_total         currency stan transmitted_at state code
 business_calendar   calendar kind
+crypto_key          purpose name algorithm kcv storage_key wrapped source state requested_by approved_by
+crypto_key_component kcv storage_key wrapped entered_by
 calendar            calendar weekend
 cutover_step        step state detail
 merchant_hold       currency reason placed_by released_by

@@ -30,7 +30,7 @@ ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "merchant.
          "operations": ("operator", "operator", "merchant.one"), "problems": ("till",), "follow-ups": ("till", "till", "dual", "merchant.one"),
          "disputes": ("operator", "operator", "merchant.one", "till"), "batches": ("till", "till", "operator", "merchant.one"),
          "settlement": ("operator", "operator", "merchant.one", "till"),
-         "webhooks": ("merchant.one", "merchant.one", "operator", "till")}
+         "webhooks": ("merchant.one", "merchant.one", "operator", "till"), "crypto keys": ("operator", "operator", "merchant.one")}
 # What needs a state that no drawn request brings about: an alert, a parked reversal, somebody's request for approval, terms with room for a tip.
 NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{ident}/retry", "POST /v1/reversals/{ident}/resolve", "POST /v1/approvals/{ident}",
                   "POST /v1/approvals/{ident}/refuse", "POST /v1/authorizations/{authorization}/tips", "POST /v1/advices",
@@ -41,12 +41,14 @@ NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{id
                   "POST /v1/exceptions/{ident}/resolve",
                   # A payout, its file, and a bank's answer that is whole: tests/test_payouts_flow.py has them.
                   "GET /v1/payouts/{payout}", "POST /v1/payouts/files", "GET /v1/payouts/files/{file}/content", "POST /v1/payouts/files/{file}/sent", "POST /v1/payouts/answers",
+                  # Another person's component, and a key that is whole: tests/test_keys_flow.py has them.
+                  "POST /v1/crypto-keys/{key}/components", "POST /v1/crypto-keys/{key}/approval", "POST /v1/crypto-keys/{key}/retirement",
                    "GET /v1/jobs/{ident}", "POST /v1/jobs/{ident}/retry", "POST /v1/jobs/{ident}/cancel"}
 
 
 @pytest_asyncio.fixture(scope="module")
 async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
-    async with open_shop(database_url, tmp_path_factory.mktemp("schemathesis"), SWITCH_WEBHOOK_TARGETS="any") as opened:
+    async with open_shop(database_url, tmp_path_factory.mktemp("schemathesis"), SWITCH_WEBHOOK_TARGETS="any", SWITCH_HSM="software", SWITCH_TESTING="1") as opened:
         yield opened
 
 
@@ -89,7 +91,8 @@ async def known(shop: Shop) -> dict[str, Any]:
               "noticed_on": f"{datetime.now(UTC):%Y-%m-%d}"}
     dispute = (await shop.ask("POST", "/v1/disputes", notice, "operator", Idempotency_Key=new_key())).body["id"]
     batch = await shop.ask("POST", f"/v1/terminals/{shop.shown('terminal.till')}/batches", {"totals": []}, "till", Idempotency_Key=new_key())
-    return {"dispute": dispute, "batch": batch.body["id"], "till": shop.shown("terminal.till"), "organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
+    begun = await shop.ask("POST", "/v1/crypto-keys", {"owner": acquirer, "reason": "A spare key for tests", **COMPONENT}, "operator")
+    return {"crypto_key": begun.body["id"], "dispute": dispute, "batch": batch.body["id"], "till": shop.shown("terminal.till"), "organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
             "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
             "routes": await made("routes", acquirer=acquirer, merchant=merchant), "keys": await made("keys", role="terminal", terminal=terminal),
             "settlement": settlement, "calendar": "spare", "hold": held_back.body["id"], "seller": shop.shown("merchant.one"), "export": export,
@@ -99,6 +102,8 @@ async def known(shop: Shop) -> dict[str, Any]:
 TERMS = {"name": "Flat", "currency": "*", "rules": [{"name": "All", "price": {"basis_points": 60}}]}
 COSTS = {"name": "Bank", "currency": "*", "rules": [{"name": "All", "interchange": {"basis_points": 35}}]}
 NOWHERE = "http://127.0.0.1:9/"
+COMPONENT = {"purpose": "kek", "name": "", "algorithm": "tdes", "kcv": "08D7B4", "key_block": None,
+             "components": {"count": 2, "component": "0123456789ABCDEFFEDCBA9876543210", "kcv": "08D7B4"}}
 NUMBERS = {"card_acceptor_terminal": "S0000001", "card_acceptor": "SPARE0000000001"}
 
 
@@ -115,6 +120,8 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
             case.path_parameters[name] = known["till"]
         elif name in ("dispute", "batch", "acquirer", "merchant", "settlement", "export", "hold", "calendar"):
             case.path_parameters[name] = known[name]
+        elif name == "key":
+            case.path_parameters[name] = known["crypto_key"]
         elif name in ("webhook", "event"):
             case.path_parameters[name] = hook if name == "webhook" else event
         elif name == "code":
@@ -138,7 +145,7 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
 def asked_soundly(case: Any, kind: str, known: dict[str, Any], random: Random) -> None:
     if "idempotency_key" in (case.query or {}):
         case.query["idempotency_key"] = random.choice(known["idempotency_keys"])
-    for name in ("after", "store", "terminal", "acquirer", "from", "to", "date", "business_date", "on", "file"):
+    for name in ("after", "owner", "store", "terminal", "acquirer", "from", "to", "date", "business_date", "on", "file"):
         if case.operation.path != "/v1/reconciliations/totals":
             (case.query or {}).pop(name, None)
     if case.operation.path == "/v1/reconciliations/totals" and "acquirer" in (case.query or {}):
@@ -158,6 +165,8 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
     match path:
         case "/v1/acquirers":
             return {"number_terminals": False}
+        case "/v1/crypto-keys":
+            return {"owner": known["acquirer"], "reason": "A spare key for tests", **COMPONENT}
         case "/v1/keys":
             of_person = {"role": "operator", "terminal": None, "merchant": None, "person": "Some Body"}
             return random.choice([of_person, {"role": "terminal", "terminal": known["terminal"], "merchant": None, "person": None}])

@@ -17,7 +17,7 @@ FAILING_SEEDS = {
     4: "a worker's clock was off by a day, and so was its reversal",
     1009: "an approval that another worker had told was undone by the one that did not know its own commit",
 }
-# Nobody sends these yet; who builds it takes it out of here.
+# The hosts of the simulation have no keys: tests/test_sealing.py and tests/test_keys_flow.py show these.
 NOT_BUILT = {Event.BAD_MAC}
 seen: dict[int, Report] = {}
 

@@ -234,3 +234,27 @@ def test_of_chip_data_only_the_tags_of_the_list_are_kept() -> None:
 ])
 def test_only_the_requests_own_answer_is_one(mti: str, answers: str, is_answer: bool) -> None:
     assert translation.is_answer_to(row(mti=mti), {"0": answers}) is is_answer
+
+
+UNIONPAY = ACQUIRER._replace(dialect=load("unionpay_pos"))
+
+
+def test_a_pin_block_brings_the_fields_that_say_how_it_is_made() -> None:
+    said = translation.request(order(pin_block=Secret(PIN)), row(), UNIONPAY, MERCHANT, STORE)
+    assert (said["26"], said["52"], said["53"]) == ("12", PIN, "2600000000000000")
+    assert not {"26", "53"} & translation.request(order(), row(), UNIONPAY, MERCHANT, STORE).keys()
+
+
+@pytest.mark.parametrize(("changes", "code"), [({"reason": "mac_error"}, "A0"), ({"reason": "no_answer"}, "98"),
+                                               ({"reason": "undo", "answered_at": datetime(2026, 11, 23, tzinfo=UTC)}, "06")])
+def test_a_reversal_says_why(changes: dict[str, Any], code: str) -> None:
+    undone = row(pos_condition="00", **changes)
+    assert translation.reversal(undone, UNIONPAY.dialect, Pan(PAN), "2812", undone.stan, "1123080001")["39"] == code
+
+
+@pytest.mark.parametrize(("form", "block", "translated", "faulty"), [
+    ("iso0", PIN, False, False), ("iso1", PIN, False, True), ("iso3", PIN, False, True), ("iso4", PIN * 2, False, True), ("iso4", PIN * 2, True, False),
+    ("iso3", PIN, True, False)])
+def test_an_acquirer_without_a_key_takes_blocks_as_they_are(form: str, block: str, translated: bool, faulty: bool) -> None:
+    wanted = order(pin_block=Secret(block), pin_format=form)
+    assert (translation.fault(wanted, DIALECT, "single", translated) is not None) == faulty

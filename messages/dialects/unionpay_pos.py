@@ -1,6 +1,7 @@
 """UnionPay POS terminals: TPDU and 6-byte header, BCD digits, sub-fields in DE60 to DE63, a reversal under its original's DE11. A literal.
 
-Layout of fields as open terminal code and its captured messages show them; the acquirer's own specification decides. No MAC is computed yet.
+Layout of fields as open terminal code and its captured messages show them; the acquirer's own specification decides. DE64 is made and checked
+where the acquirer has a master key: keys.
 """
 
 DIALECT = {
@@ -98,7 +99,17 @@ DIALECT = {
     "reversal_first": True,
     "reversal_stan": "original",
     "repeat_mark": False,
-    "reversal_reasons": {"unanswered": "98", "answered": "06"},
+    "reversal_reasons": {"unanswered": "98", "answered": "06", "mac_error": "A0"},
+    "mac": ("64", "unionpay_ecb", ("1", "2", "4"), "A0"),
+    # The length says what is there: single DES, double DES, with a key for tracks, the same with check values of three bytes.
+    "key_exchange": ("62", {
+        24: (("pin", "des", 8, 4), ("mac", "des", 8, 4)),
+        40: (("pin", "tdes", 16, 4), ("mac", "tdes", 16, 4)),
+        60: (("pin", "tdes", 16, 4), ("mac", "tdes", 16, 4), ("track", "tdes", 16, 4)),
+        57: (("pin", "tdes", 16, 3), ("mac", "tdes", 16, 3), ("track", "tdes", 16, 3)),
+    }, {"A0": 3, "99": 3, "77": 1}),
+    # a PIN of up to 12 digits; in a block with the card number, under double DES
+    "with_pin": {"26": "12", "53": "2600000000000000"},
     "request_fields": ("2", "3", "4", "11", "14", "22", "25", "41", "42", "49", "60"),
     # The host fills in time, date, institution and RRN; it is told neither DE7 nor the merchant's name and trade.
     "omitted": ("7", "12", "13", "18", "32", "37", "43", "90"),

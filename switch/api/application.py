@@ -14,6 +14,7 @@ from switch.api import (
     arrangements,
     bank_accounts,
     batches,
+    crypto_keys,
     cutovers,
     dispute_desk,
     disputes,
@@ -43,6 +44,7 @@ from switch.directory import Directory
 from switch.errors import Problem
 from switch.links import Link
 from switch.merchants.approvals import Approvals
+from switch.merchants.crypto_keys import CryptoKeys
 from switch.merchants.onboarding import Onboarding
 from switch.notices.endpoints import Endpoints
 from switch.payments.authorization import Authorizations
@@ -111,6 +113,7 @@ class Parts(Protocol):
     bank_answers: BankAnswers
     payout_files: PayoutFiles
     payouts: Payouts
+    crypto_keys: CryptoKeys
 
     def admit(self) -> None: ...
     def reader(self) -> Connect: ...
@@ -161,6 +164,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(batches.router(parts, caller_of))
     app.include_router(bank_accounts.router(parts, caller_of))
     app.include_router(payouts.router(parts, caller_of))
+    app.include_router(crypto_keys.router(parts, caller_of))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -184,7 +188,7 @@ def application(parts: Parts) -> FastAPI:
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
                    *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
                    *exports.MODELS, *arrangements.MODELS, *webhooks.MODELS,
-                   *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS])
+                   *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS])
     return app
 
 

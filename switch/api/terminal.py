@@ -107,18 +107,18 @@ class Model(BaseModel):
 
 
 class Pin(Model):
-    """An encrypted PIN block; it is passed on and never stored."""
+    """An encrypted PIN block; it is translated to the acquirer's key where that has one, else passed on as it is, and never stored."""
 
     block: Annotated[Secret, PlainValidator(_secret("[0-9A-Fa-f]{16}|[0-9A-Fa-f]{32}", "The PIN block must be 16 or 32 hex characters")),
                      _hex("PIN block", "[0-9A-Fa-f]{16,32}")]
-    format: Literal["iso0", "iso4"]
+    format: Literal["iso0", "iso1", "iso3", "iso4"]
     key_id: Text | None = None
     ksn: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{16,24}$")] | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> "Pin":
-        if len(self.block.reveal()) != (16 if self.format == "iso0" else 32):
-            raise PydanticCustomError("pin", "An iso0 block has 16, an iso4 block 32 hex characters")
+        if len(self.block.reveal()) != (32 if self.format == "iso4" else 16):
+            raise PydanticCustomError("pin", "An iso4 block has 32 hex characters, every other one 16")
         if (self.key_id is None) == (self.ksn is None):
             raise PydanticCustomError("pin", "Send either key_id or ksn")
         return self
@@ -192,14 +192,14 @@ def order_of(request: AuthorizationRequest) -> Order:
     card = request.card
     if card is None:
         raise Problem("not_supported", "No acquirer of this terminal takes QR codes.")
-    capture_method = request.capture_method
+    capture_method, pin = request.capture_method, card.pin
     if capture_method is None and request.type not in NO_AMOUNT:
         capture_method = "manual" if request.type == "preauthorization" else "automatic"
     return Order(
         request.type, request.amount or 0, request.currency, capture_method, request.partial_approval, request.tip_amount,
         request.cashback_amount, card.entry_mode, card.pan, card.expiry, card.track2,
-        card.sequence_number.zfill(3) if card.sequence_number else None, card.emv, card.pin.block if card.pin else None,
-        request.terminal_trace, request.reference, request.local_time)
+        card.sequence_number.zfill(3) if card.sequence_number else None, card.emv, pin.block if pin else None,
+        request.terminal_trace, request.reference, request.local_time, *((pin.format, pin.key_id, pin.ksn) if pin else ()))
 
 
 def check_clock(order: Order, seller: TerminalCaller, received_at: datetime) -> None:

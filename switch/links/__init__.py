@@ -41,7 +41,7 @@ class Bounced:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Written and not answered, outcome unknown: timeout line_lost."""
+    """Written and not answered, outcome unknown: timeout line_lost bad_mac (an answer came whose MAC was wrong or missing)."""
 
     reason: str
     sent_at: datetime
@@ -52,7 +52,7 @@ class Unmatched:
     """Evidence: a frame that answers nothing in flight. `message` is unmasked, None if undecodable; `field` is the one that did not match.
 
     Reasons: no_request, differs (right key, wrong content), late (its request had ended unanswered), duplicate (had been answered),
-    undecodable, unknown_mti (a request that hosts have no business to send).
+    undecodable, unknown_mti (a request that hosts have no business to send), bad_mac (wrong or missing: whatever it says is not believed).
     """
 
     acquirer_id: str

@@ -12,6 +12,7 @@ from messages.dialect import Dialect
 from switch.links import Bounced, CutOver, LinkSettings, Reply, Silence, Unmatched
 from switch.links.connection import LineConnection, Outcome
 from switch.links.protocol import LinkProtocol
+from switch.links.sealing import LineKeys
 
 __all__ = ["AcquirerLink", "Bounced", "LinkSettings", "Reply", "Silence", "Unmatched"]
 
@@ -21,7 +22,7 @@ class AcquirerLink:
 
     The callbacks run from the event loop soon after what they report, one by one and in order; one that raises harms no request.
     `next_stan` numbers our own 0800; None means that no number is left at the moment. `may_write` is asked just before each write:
-    without it nothing leaves, requests are Bounced lease_lost.
+    without it nothing leaves, requests are Bounced lease_lost. `keys`: the acquirer's, for MACs.
     """
 
     def __init__(
@@ -36,12 +37,13 @@ class AcquirerLink:
         on_cut_over: Callable[[str], None],
         on_state: Callable[[str, str], None] | None = None,
         may_write: Callable[[], bool] = lambda: True,
+        keys: LineKeys | None = None,
     ) -> None:
         self.acquirer_id, self.name, self.dialect, self.settings = acquirer_id, name, dialect, settings
         self.state, self.since = "disconnected", datetime.now(UTC)
         self.reconnects = 0
         self._on_unmatched, self._on_cut_over, self._on_state = on_unmatched, on_cut_over, on_state
-        self._protocol = LinkProtocol(acquirer_id, dialect, settings, next_stan=next_stan, draw=random.random)
+        self._protocol = LinkProtocol(acquirer_id, dialect, settings, next_stan=next_stan, draw=random.random, keys=keys)
         self._connection: LineConnection | None = None
         self._wanted, self._connecting, self._may_write = True, False, may_write
         self._wake = asyncio.Event()

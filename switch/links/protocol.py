@@ -12,14 +12,16 @@ from datetime import datetime
 from heapq import heapify, heappop, heappush
 from typing import Literal
 
-from messages.codec import DecodeError, EncodeError, Rejected, decode, encode
-from messages.dialect import Dialect, answer_fault, differing_field, match_key
+from messages.codec import DecodeError, EncodeError, Rejected, decode
+from messages.dialect import Dialect, answer_fault, match_key
 from messages.framing import Deframer, FramingError, frame
 from switch.links import Bounced, Counters, CutOver, Event, LineClosed, LinkSettings, Reply, Settled, Silence, Unmatched
 from switch.links import network as network_rules
-from switch.links.exchange import Exchange, NetworkRequest
+from switch.links.exchange import ENDED_MAX, Exchange, Exchanges, NetworkRequest
+from switch.links.sealing import LineKeys, Sealing
 
-ENDED_MAX = 4096  # ended requests that are remembered, to call a late answer late
+__all__ = ["ENDED_MAX", "LinkProtocol", "backoff_delay"]
+
 PAUSED_NETWORK_FRAMES_MAX = 64  # for a host that sends 0800 but does not read
 EVIDENCE_FIELDS = ("0", "3", "4", "7", "11", "37", "41", "42", "49", "60")  # what is kept of an ended request: no card data
 MONTH_DAY = re.compile("(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])").fullmatch
@@ -35,7 +37,8 @@ class LinkProtocol:
     """Decides; the shell feeds it, writes `take_output()`, dispatches `take_events()`. `draw` gives the jitter, a number from 0 to 1."""
 
     def __init__(
-        self, acquirer_id: str, dialect: Dialect, settings: LinkSettings, *, next_stan: Callable[[], str | None], draw: Callable[[], float]
+        self, acquirer_id: str, dialect: Dialect, settings: LinkSettings, *, next_stan: Callable[[], str | None], draw: Callable[[], float],
+        keys: LineKeys | None = None
     ) -> None:
         self.acquirer_id, self.dialect, self.settings = acquirer_id, dialect, settings
         self.counters = Counters()
@@ -46,11 +49,9 @@ class LinkProtocol:
         self.last_answer_at: datetime | None = None
         self.last_error: str | None = None
         self._next_stan, self._draw = next_stan, draw
-        self._deframer = Deframer(dialect.framing)
-        self._exchanges: dict[str, Exchange] = {}  # in flight and ended, by match key
-        self._by_stan: dict[str, Exchange] = {}
-        self._by_rrn: dict[str, Exchange] = {}
-        self._ended: deque[Exchange] = deque()
+        self._deframer, self._sealing = Deframer(dialect.framing), Sealing(dialect, keys)
+        self._known = Exchanges(dialect)
+        self._exchanges = self._known.by_key
         self._due: list[tuple[float, int, Exchange]] = []  # heap; entries of ended exchanges are dropped when met
         self._serial = 0
         self._queue: deque[Exchange] = deque()
@@ -65,28 +66,28 @@ class LinkProtocol:
     # what the switch asks
 
     def usable(self) -> bool:
-        return self.phase == "up" and not self.draining and self.in_flight < self.settings.window
+        return self.phase == "up" and not self.draining and self.in_flight < self.settings.window and self._sealing.ready()
 
     def request(
         self, message: Mapping[str, str], token: object, now: float, utc: datetime, send_not_after: float, deadline: float
     ) -> bytes | Bounced | None:
         """The frame to hand to write() at once; or why not; or None: queued until the host reads. It ends as `Settled(token, ...)`."""
-        if self.phase != "up" or self.draining:
+        if self.phase != "up" or self.draining or not self._sealing.ready():
             return Bounced("draining" if self.draining and self.phase != "closed" else "line_down")
         if now > send_not_after or now >= deadline:
             return Bounced("too_late")
         if self.in_flight >= self.settings.window:
             return Bounced("window_full")
         try:
-            payload = frame(self.dialect.framing, encode(self.dialect, message))
+            payload = frame(self.dialect.framing, self._sealing.write(message))
         except (EncodeError, FramingError):
             return Bounced("not_encodable")
         key = match_key(self.dialect, message)
         known = self._exchanges.get(key)
         if known is not None and known.end is None:
             return Bounced("duplicate_key")
-        exchange = Exchange(key, message, token, send_not_after, deadline)
-        self._exchanges[key] = self._by_stan[message.get("11", "")] = self._by_rrn[message.get("37", "")] = exchange
+        exchange = Exchange(key, message, token, send_not_after, deadline, sealed=self._sealing.required())
+        self._known.add(exchange)
         self.in_flight += 1
         if self._paused_since is not None:
             exchange.payload = payload
@@ -107,8 +108,12 @@ class LinkProtocol:
             self._end(exchange, "bounced", Bounced(reason))
 
     def sign_on(self, now: float, utc: datetime) -> None:
-        """Send 0800/001 now; the line is not usable until it is answered. Nothing happens while one is waiting."""
-        if self.phase in ("up", "signed_off"):
+        """Send 0800/001 now; the line is not usable until it is answered, unless it has keys that work: then it goes on with them until it has
+        the new ones. Nothing happens while one is waiting."""
+        if self.phase == "up" and self._sealing.required() and self._sealing.ready():
+            if "sign_on" not in self._network:
+                self._send_network("sign_on", now, utc, self.settings.sign_on_timeout)
+        elif self.phase in ("up", "signed_off"):
             self._send_sign_on(now, utc)
 
     def drain(self, until: float) -> None:
@@ -170,10 +175,12 @@ class LinkProtocol:
                 self._fall_due(exchange, now)
         if self._paused_since is not None and now - self._paused_since >= self.settings.write_deadline:
             self.close("write deadline: the host does not read")
+        for message, held in self._sealing.settled(now):
+            self._receive_answer(message, held, now, utc, final=True)
         self._network_overdue(now)
         if self.draining and (self.in_flight == 0 or now >= self._drain_until):
             self._sign_off(now, utc)
-        elif self.phase == "signed_off" and now >= self._sign_on_at:
+        elif (self.phase == "signed_off" and now >= self._sign_on_at) or (self.phase == "up" and self._sealing.keyless()):
             self._send_sign_on(now, utc)
         elif self.phase == "up" and "echo" not in self._network and (self.echo_failures or now - self._last_received >= self.settings.echo_idle):
             self._send_network("echo", now, utc, self.settings.echo_timeout)
@@ -186,7 +193,7 @@ class LinkProtocol:
         if not orderly:
             self.counters.line_losses += 1
             self.last_error = reason
-        for exchange in [exchange for exchange in self._exchanges.values() if exchange.end is None]:
+        for exchange in self._known.running():
             if exchange.sent_at is None:
                 self._end(exchange, "bounced", Bounced("line_down"))
             else:
@@ -228,19 +235,7 @@ class LinkProtocol:
         request = exchange.request
         exchange.request = {number: request[number] for number in EVIDENCE_FIELDS if number in request}
         exchange.end, exchange.token, exchange.payload = end, None, b""
-        if exchange.sent_at is None:
-            self._forget(exchange)
-            return
-        self._ended.append(exchange)
-        if len(self._ended) > ENDED_MAX:
-            self._forget(self._ended.popleft())
-
-    def _forget(self, exchange: Exchange) -> None:
-        request = exchange.request
-        tables = (self._exchanges, exchange.key), (self._by_stan, request.get("11", "")), (self._by_rrn, request.get("37", ""))
-        for table, key in tables:
-            if table.get(key) is exchange:
-                del table[key]
+        self._known.ended(exchange)
 
     # what the host says
 
@@ -260,7 +255,7 @@ class LinkProtocol:
         elif mti[1] == "8":
             self._receive_network_request(message, now, utc, len(payload))
         elif mti[2] in ANSWER_FUNCTIONS:
-            self._receive_answer(message, now, utc, len(payload))
+            self._receive_answer(message, payload, now, utc)
         else:
             self._unmatched("unknown_mti", message, "0", None, len(payload), utc)
 
@@ -272,12 +267,17 @@ class LinkProtocol:
         if exchange is not None and exchange.sent_at is not None and answer is not None:
             self._end(exchange, "answered", Reply(answer, exchange.sent_at, utc), raw_length)
 
-    def _receive_answer(self, message: dict[str, str], now: float, utc: datetime, raw_length: int) -> None:
-        self.echo_failures = 0
+    def _receive_answer(self, message: dict[str, str], payload: bytes, now: float, utc: datetime, *, final: bool = False) -> None:
+        """`final`: it was held already, since its MAC was not right."""
+        self.echo_failures, raw_length = 0, len(payload)
         key = match_key(self.dialect, message)
         exchange = self._exchanges.get(key)
+        if (exchange is None or exchange.sealed) and self._sealing.wrong(message, payload):
+            if final or not self._sealing.hold(message, payload, now):
+                self._bad_mac(exchange, message, key, raw_length, now, utc)
+            return
         if exchange is None or exchange.sent_at is None:
-            self._unmatched("no_request", message, self._nearest_difference(message), key, raw_length, utc)
+            self._unmatched("no_request", message, self._known.nearest_difference(message), key, raw_length, utc)
             return
         if exchange.end is None and now >= exchange.deadline:  # a loop that stalled may read before it ticks: the deadline decides
             self._fall_due(exchange, now)
@@ -290,16 +290,17 @@ class LinkProtocol:
             self.counters.answered += 1
             self.last_answer_at = utc
             self._end(exchange, "answered", Reply(message, exchange.sent_at, utc), raw_length)
+            if self._sealing.heard(message["39"].strip(), exchange.sent_at) and self.phase == "up":
+                self._send_sign_on(now, utc)
 
-    def _nearest_difference(self, message: dict[str, str]) -> str | None:
-        """The first field that differs from the request with this RRN or this STAN, whichever is nearer; None if there is neither."""
-        found = (self._by_rrn.get(message.get("37", "")), self._by_stan.get(message.get("11", "")))
-        candidates = [exchange for exchange in found if exchange is not None]
-        if not candidates:
-            return None
-        numbers = self.dialect.match["*"]
-        near = min(candidates, key=lambda exchange: sum(exchange.request.get(number) != message.get(number) for number in numbers))
-        return differing_field(self.dialect, near.request, message)
+    def _bad_mac(self, exchange: Exchange | None, message: dict[str, str], key: str, raw_length: int, now: float, utc: datetime) -> None:
+        """Whoever wrote it, it says nothing: evidence, and what it answered is in doubt at once."""
+        assert self.dialect.mac is not None
+        self._unmatched("bad_mac", message, self.dialect.mac.field, key, raw_length, utc)
+        if exchange is not None and exchange.end is None and exchange.sent_at is not None:
+            self._end(exchange, "bad_mac", Silence("bad_mac", exchange.sent_at), raw_length)
+        if self._sealing.faulty(exchange.sent_at if exchange is not None else None) and self.phase == "up":
+            self._send_sign_on(now, utc)
 
     def _unmatched(self, reason: str, message: dict[str, str] | None, number: str | None, key: str | None, raw_length: int, utc: datetime) -> None:
         counter = reason if reason in ("late", "undecodable") else "unmatched"
@@ -332,15 +333,18 @@ class LinkProtocol:
             self._network["echo"] = request._replace(sent=now)  # no proof of life: fails when its time is up, unless something else comes
         else:
             del self._network[purpose]
-            self._network_answered(purpose, code, now)
+            self._network_answered(purpose, message, now, utc)
 
-    def _network_answered(self, purpose: str, code: str, now: float) -> None:
+    def _network_answered(self, purpose: str, message: dict[str, str], now: float, utc: datetime) -> None:
+        code = message.get("39", "")
         if purpose == "echo":
             self.echo_failures = 0
         elif purpose == "sign_off":
             self.close("drained", orderly=True)
-        elif code == self.dialect.network_rule.approved:
+        elif code == self.dialect.network_rule.approved and (fault := self._sealing.signed_on(message, utc)) is None:
             self.phase, self._up_since = "up", now
+        elif code == self.dialect.network_rule.approved:
+            self._signed_off(f"sign-on without keys: {fault}", now)
         else:
             self._signed_off(f"sign-on refused: {code or 'without DE39'}", now)
 
@@ -391,4 +395,4 @@ class LinkProtocol:
         if self._paused_since is not None and self._paused_frames > PAUSED_NETWORK_FRAMES_MAX:
             self.close("the host sends network messages and does not read")
         else:
-            self._output.append(frame(self.dialect.framing, encode(self.dialect, message)))
+            self._output.append(frame(self.dialect.framing, self._sealing.write(message)))

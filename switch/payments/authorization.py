@@ -12,6 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from messages.dialect import match_key
+from messages.grammar import MAC_ERROR
 from switch import alerts, logs, metrics
 from switch.clock import clock
 from switch.database import UNKNOWN
@@ -28,6 +29,7 @@ from switch.payments.desk import Desk, Key, Told
 from switch.payments.duties import first_attempt_at
 from switch.payments.history import History
 from switch.payments.journal import Claim, Duty, Intent, Journal, Outcome, Written
+from switch.payments.pins import Pins
 from switch.payments.timers import HTTP_MARGIN_S, send_within
 from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, SENT, STATUS, Event, Transaction, step
 from switch.payments.translation import Order, Verdict, de7, hash64, hhmmss, mmdd
@@ -37,8 +39,8 @@ from switch.security.vault import Vault
 CHOICES_MAX = 100_000
 REVERSAL_FIRST = 0.6  # of the time in which a sale may leave, so that it still does
 UNDO_TRIES = 5
-NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost"}
-EVENT_OF_SILENCE = {"timeout": Event.SILENCE, "line_lost": Event.LINE_LOST}
+NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost", "bad_mac": MAC_ERROR}
+EVENT_OF_SILENCE = {"timeout": Event.SILENCE, "line_lost": Event.LINE_LOST, "bad_mac": Event.BAD_MAC}
 ROUTE = "authorizations"
 PRIORITY = {"balance_inquiry": QUERY, "account_verification": QUERY}
 TOLD = {state: metrics.authorizations.labels(status) for state, status in STATUS.items()}
@@ -68,11 +70,11 @@ class Authorizations:
 
     def __init__(self, directory: Directory, vault: Vault, journal: Journal, numbers: Numbers, links: Mapping[UUID, Link],
                  desk: Desk, books: History, alarm: alerts.Alerts, admission: Admission, *, worker_epoch: int, commit_budget_s: float,
-                 cleared: Callable[[UUID, Acquirer, float], Awaitable[bool]]) -> None:
+                 cleared: Callable[[UUID, Acquirer, float], Awaitable[bool]], pins: Pins | None = None) -> None:
         """`cleared(terminal, acquirer, seconds)`: sends what the terminal still owes; whether nothing is left (Reversals.clear)."""
         self.directory, self.vault, self.journal, self.numbers, self.links = directory, vault, journal, numbers, links
         self.desk, self.books, self.alarm, self.admission, self.worker_epoch = desk, books, alarm, admission, worker_epoch
-        self.commit_budget_s, self.cleared = commit_budget_s, cleared
+        self.commit_budget_s, self.cleared, self.pins = commit_budget_s, cleared, pins
 
     async def authorize(self, order: Order, seller: Seller, key: str, fingerprint: bytes, door: Door, route: str = ROUTE,
                         own_task: bool = False) -> Told:
@@ -111,6 +113,13 @@ class Authorizations:
 
     async def _sell(self, order: Order, seller: Seller, key: Key, fingerprint: bytes, door: Door, route: str, brand: str, acquirer: Acquirer,
                     link: Link, permit: Permit) -> Told:
+        if order.pin_block is not None and self.pins is not None:
+            try:
+                order = self.pins.translated(order, seller.merchant.merchant_id, seller.terminal.terminal_id, acquirer.acquirer_id, acquirer.dialect)
+            except Problem:
+                if await self.desk.history.key(*key) is not None:  # sold, when its PIN key was another one
+                    return await self.told_again(key, route, fingerprint, door.at + acquirer.answer_timeout_s)
+                raise
         transaction = self.transaction(order, seller, key[2], acquirer, brand, door)
         message = translation.request(order, transaction, acquirer, seller.merchant, seller.store)
         transaction.match_key = match_key(acquirer.dialect, message)
@@ -138,7 +147,9 @@ class Authorizations:
             raise Problem("no_route", retry_after=60, extra={"processed": False})
         refusal, crowded, now = None, False, self.desk.loop.time()
         for acquirer in alternatives:
-            fault = translation.fault(order, acquirer.dialect, acquirer.message_mode)
+            pins = self.pins if order.pin_block is not None else None
+            fault = translation.fault(order, acquirer.dialect, acquirer.message_mode,
+                                      pins is not None and pins.for_acquirer(acquirer.acquirer_id) is not None)
             if fault is not None:
                 refusal = refusal or fault
                 continue

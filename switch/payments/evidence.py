@@ -69,6 +69,8 @@ class Evidence:
                                 transaction.transaction_id if transaction else None, shown)
         logs.warning("unmatched_answer", acquirer=acquirer.name, reason=unmatched.reason, field=field,
                      transaction_id=transaction.transaction_id if transaction else None)
+        if unmatched.reason == "bad_mac":
+            await self.alarm.raise_("mac_fault", show("acquirer", acquirer.acquirer_id))
         if transaction is not None and message is not None and unmatched.reason in ("late", "duplicate", "no_request"):
             await self._apply(acquirer, transaction, message, unmatched.reason)
 

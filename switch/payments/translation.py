@@ -9,7 +9,7 @@ from typing import NamedTuple
 import orjson
 
 from messages.dialect import Dialect, answer_mti, match_key
-from messages.grammar import MessageRule
+from messages.grammar import MAC_ERROR, MessageRule
 from messages.masking import mask
 from messages.tlv import EMV_STORED, TlvError, keep
 from switch.directory import Acquirer, Merchant, Store
@@ -51,6 +51,9 @@ class Order:
     terminal_trace: str | None
     reference: str | None
     local_time: datetime | None
+    pin_format: str = "iso0"
+    pin_key: str | None = None  # the terminal's name for the key that the block is under
+    pin_serial: str | None = None  # or the serial number of DUKPT, hex
 
 
 class Verdict(NamedTuple):
@@ -73,8 +76,9 @@ def verb(type_: str, message_mode: str) -> str:
     return f"{type_}.{message_mode}" if type_ in ("purchase", "cash_advance") else type_
 
 
-def fault(order: Order, dialect: Dialect, message_mode: str) -> str | None:
-    """Why this acquirer cannot do what the order asks, or None. Found before anything is written."""
+def fault(order: Order, dialect: Dialect, message_mode: str, pin_translated: bool = False) -> str | None:
+    """Why this acquirer cannot do what the order asks, or None. Found before anything is written. `pin_translated`: its PIN blocks get a key and
+    format of its own."""
     if verb(order.type, message_mode) not in dialect.messages:
         return f"{order.type} is not offered by this acquirer"
     if order.capture_method == "manual" and message_mode == "single" and order.type in ("purchase", "cash_advance"):
@@ -88,9 +92,15 @@ def fault(order: Order, dialect: Dialect, message_mode: str) -> str | None:
         return f"entry mode {order.entry_mode} is not offered by this acquirer"
     if order.type == "refund" and any("{original_" in template for template in dialect.messages["refund"].composed.values()):
         return "this acquirer takes a refund only with its sale"
-    if order.pin_block is not None and ("52" not in dialect.fields or len(order.pin_block.reveal()) != dialect.fields["52"].length):
+    return _pin_fault(order, dialect, pin_translated) if order.pin_block is not None else None
+
+
+def _pin_fault(order: Order, dialect: Dialect, translated: bool) -> str | None:
+    if "52" in dialect.fields and translated:
+        return None
+    if "52" not in dialect.fields or order.pin_block is None or len(order.pin_block.reveal()) != dialect.fields["52"].length:
         return "this acquirer takes PIN blocks of 8 bytes (iso0) only"
-    return None
+    return None if order.pin_format in ("iso0", "iso4") else "this acquirer takes iso0 PIN blocks only"
 
 
 def local(order: Order, store: Store, received_at: datetime) -> datetime:
@@ -134,6 +144,8 @@ def request(order: Order, transaction: Transaction, acquirer: Acquirer, merchant
         if value is not None:
             message[number] = value
     dialect = acquirer.dialect
+    if "52" in message:
+        message |= dialect.with_pin
     if dialect.house:
         return message
     rule = dialect.said_by(transaction.type, transaction.mti, transaction.processing_code, transaction.pos_condition)
@@ -164,8 +176,13 @@ def _names(transaction: Transaction, original: Transaction | None, dialect: Dial
         "original_local_date": of.local_date, "original_local": _local(of), "original_batch": f"{of.business_date:%y%m%d}",
         "original_amount": f"{of.amount:012d}", "original_rrn": (of.acquirer_rrn or of.rrn).ljust(12)[:12],
         "original_elements": f"{of.mti}{of.stan}{_local(of)}{len(code):02d}{code}",
-        "reversal_reason": dialect.reversal_reasons.get("unanswered" if transaction.answered_at is None else "answered", ""),
+        "reversal_reason": _reversal_reason(transaction, dialect),
     }
+
+
+def _reversal_reason(transaction: Transaction, dialect: Dialect) -> str:
+    reasons, cause = dialect.reversal_reasons, "unanswered" if transaction.answered_at is None else "answered"
+    return reasons.get(MAC_ERROR if transaction.reason == MAC_ERROR else cause) or reasons.get(cause, "")
 
 
 def _local(transaction: Transaction) -> str:

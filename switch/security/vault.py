@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from switch.security.pan import Pan
 
-Purpose = Literal["token", "seal", "fingerprint", "api", "webhook", "evidence", "bank_account", "payout_file"]
+Purpose = Literal["token", "seal", "fingerprint", "api", "webhook", "evidence", "bank_account", "payout_file", "hsm"]
 Sealed = Literal["webhook", "evidence", "bank_account", "payout_file"]
 ROW_OF: Mapping[Sealed, bytes] = MappingProxyType({"webhook": b"webhook_endpoint|", "evidence": b"dispute_file|", "bank_account": b"bank_account|",
                                                    "payout_file": b"payout_file|"})

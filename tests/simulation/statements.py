@@ -10,6 +10,7 @@ from switch.links import numbering
 from switch.notices import subscribed
 from switch.payments import cancellation, evidence, expiry, fulfilment, history, journal, recovery, resolution, reversals, undelivered, watch
 from switch.payments.transaction import Transaction
+from switch.security import keystore
 from switch.settlement.batches import forwarding
 from tests.simulation.books import Row, Session, insert_transaction, put_duty, update_transaction
 
@@ -628,6 +629,12 @@ def _read(name: str) -> Statement:
 
 for _name, (_text, _, _) in directory.KINDS.items():
     RUN[_text] = _read(_name)
+
+
+@statement(keystore.KEYS)
+def crypto_keys(session: Session, after: Any, limit: Any) -> Rows:
+    """The hosts of a simulation have no keys."""
+    return []
 
 
 # settlement

@@ -1,0 +1,46 @@
+"""MACs beside the published ones (test_crypto_vectors.py): padding, lengths, and that a dialect can name each and no other."""
+
+import pytest
+
+from messages.grammar import MAC_ALGORITHMS
+from switch.security.ciphers import ClearKey, CryptoError, encrypt
+from switch.security.macs import MACS, folded, iso9797_3, padded, unionpay_ecb
+
+KEYS = {"des": ClearKey("des", bytes(range(8))), "tdes": ClearKey("tdes", bytes(range(16))), "aes": ClearKey("aes", bytes(range(16))),
+        "sm4": ClearKey("sm4", bytes(range(16)))}
+
+
+def test_a_dialect_may_name_exactly_the_macs_that_there_are() -> None:
+    assert set(MACS) == set(MAC_ALGORITHMS)
+
+
+@pytest.mark.parametrize("name", sorted(MACS))
+@pytest.mark.parametrize("algorithm", sorted(KEYS))
+def test_a_mac_has_8_bytes_and_depends_on_key_and_data(name: str, algorithm: str) -> None:
+    if name == "iso9797_3" and algorithm != "tdes":
+        with pytest.raises(CryptoError):
+            MACS[name](KEYS[algorithm], b"data")
+        return
+    made = {MACS[name](KEYS[algorithm], data) for data in (b"data", b"Data", b"data" * 20, b"data" * 20 + b"!")}
+    made.add(MACS[name](ClearKey(algorithm, bytes(range(1, 1 + len(KEYS[algorithm].reveal())))), b"data"))  # type: ignore[arg-type]
+    assert len(made) == 5 and {len(mac) for mac in made} == {8}
+
+
+@pytest.mark.parametrize(("data", "method", "expected"), [(b"", 1, bytes(8)), (b"12345678", 1, b"12345678"), (b"123456789", 1, b"123456789".ljust(16, b"\0")),
+                                                          (b"", 2, b"\x80".ljust(8, b"\0")), (b"12345678", 2, b"12345678\x80".ljust(16, b"\0"))])
+def test_padding_is_that_of_iso_9797(data: bytes, method: int, expected: bytes) -> None:
+    assert padded(data, 8, method) == expected
+
+
+def test_the_fold_of_unionpay_is_hex_of_all_blocks_laid_over_each_other() -> None:
+    assert folded(bytes.fromhex("1234567890ABCDEFABCDEF1234567890"), 8).hex().upper() == "B9F9B96AA4FDB57F"
+    assert folded(b"", 8) == bytes(8) and folded(b"\xff" * 9, 8) == b"\0" + b"\xff" * 7
+
+
+def test_the_mac_of_unionpay_is_text_under_every_cipher() -> None:
+    for key in KEYS.values():
+        assert bytes.fromhex(unionpay_ecb(key, b"message").decode())
+
+
+def test_a_retail_mac_of_one_block_is_triple_des() -> None:
+    assert iso9797_3(KEYS["tdes"], b"12345678") == encrypt(KEYS["tdes"], b"12345678")
