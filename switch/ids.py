@@ -14,6 +14,7 @@ PREFIXES = {
     "payout_file": "pof_", "bank_answer": "ban_", "bank_account": "bac_",
     "tariff": "tar_", "cost": "cst_",
     "clearing_file": "clf_", "run": "rec_", "exception": "exc_",
+    "device": "dev_", "release": "rel_", "rollout": "rol_",
     "webhook": "whk_", "webhook_event": "msg_",
 }
 

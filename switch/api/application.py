@@ -15,19 +15,23 @@ from switch.api import (
     bank_accounts,
     batches,
     cutovers,
+    devices,
     dispute_desk,
     disputes,
     estimates,
     exports,
     follow_ups,
+    heartbeats,
     jobs,
     merchant,
     offline,
     operator,
+    parameters,
     payouts,
     problems,
     reconciliation,
     resolving,
+    rollouts,
     settlements,
     tariffs,
     terms,
@@ -70,6 +74,11 @@ from switch.settlement.payout_files import PayoutFiles
 from switch.settlement.payouts import Payouts
 from switch.settlement.runs import Runs
 from switch.settlement.settlements import Settlements
+from switch.terminals.activation import Activation
+from switch.terminals.devices import Devices
+from switch.terminals.health import Health
+from switch.terminals.parameter_sets import ParameterSets
+from switch.terminals.releases import Releases
 
 EXAMPLE = {
     "type": "purchase", "amount": 10000, "currency": "CNY", "terminal_trace": "000017", "reference": "table 4",
@@ -113,6 +122,11 @@ class Parts(Protocol):
     bank_answers: BankAnswers
     payout_files: PayoutFiles
     payouts: Payouts
+    devices: Devices
+    activation: Activation
+    health: Health
+    parameter_sets: ParameterSets
+    releases: Releases
 
     def admit(self) -> None: ...
     def reader(self) -> Connect: ...
@@ -163,6 +177,8 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(batches.router(parts, caller_of))
     app.include_router(bank_accounts.router(parts, caller_of))
     app.include_router(payouts.router(parts, caller_of))
+    for room in (devices, heartbeats, parameters, rollouts):
+        app.include_router(room.router(parts, caller_of))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -186,7 +202,8 @@ def application(parts: Parts) -> FastAPI:
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
                    *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
                    *exports.MODELS, *arrangements.MODELS, *webhooks.MODELS,
-                   *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS])
+                   *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS,
+                   *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS])
     return app
 
 
