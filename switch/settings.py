@@ -1,8 +1,10 @@
 """Settings: `SWITCH_*` variables, read once and validated at start, one clear line per fault."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from switch import failpoints
@@ -31,6 +33,7 @@ class Settings:
     schedules: bool  # whether what is due by the calendar is begun by itself
     undelivered_after_s: float  # an approval that could not be delivered and that nobody asks for in this time raises an alert
     webhooks_anywhere: bool  # webhooks may go to addresses that are not public, and by plain http
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()  # whose X-Forwarded-For is believed
 
 
 VARIABLES = {
@@ -39,7 +42,7 @@ VARIABLES = {
     "SWITCH_POSTGRES_BIN": "folder with initdb and postgres", "SWITCH_LOG_LEVEL": " ".join(LEVELS),
     "SWITCH_MAX_CONNECTIONS": "HTTP connections", "SWITCH_COMMIT_BUDGET": "seconds", "SWITCH_SIGN_ON_WAIT": "seconds",
     "SWITCH_HTTP_DEADLINE": "seconds", "SWITCH_UNDELIVERED_AFTER": "seconds", "SWITCH_SCHEDULES": "on or off",
-    "SWITCH_WEBHOOK_TARGETS": " ".join(WEBHOOK_TARGETS),
+    "SWITCH_WEBHOOK_TARGETS": " ".join(WEBHOOK_TARGETS), "SWITCH_TRUSTED_PROXIES": "addresses and networks",
     "SWITCH_WORKERS": "processes that serve", "SWITCH_ADMIN_PORT": "port of health and metrics over all workers, 0 for any",
     "SWITCH_TESTING": "1 in a test", "SWITCH_FAILPOINT": "name:occurrence:action",
 }
@@ -65,6 +68,14 @@ def _whole(environment: Mapping[str, str], name: str, default: int, low: int, hi
         faults.append(f"{name} must be a whole number from {low} to {high}")
         return default
     return int(text) if text else default
+
+
+def _networks(environment: Mapping[str, str], name: str, faults: list[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(each) for each in re.split("[ ,]+", environment.get(name, "").strip()) if each)
+    except ValueError:
+        faults.append(f"{name} must be addresses or networks with commas between them, such as 10.0.0.5,fd00::/8")
+        return ()
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -106,6 +117,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         schedules=environment.get("SWITCH_SCHEDULES") != "off",
         undelivered_after_s=_number(environment, "SWITCH_UNDELIVERED_AFTER", 900, 0.1, 86_400, faults),
         webhooks_anywhere=targets == "any",
+        trusted_proxies=_networks(environment, "SWITCH_TRUSTED_PROXIES", faults),
     )
     if environment.get("SWITCH_SCHEDULES", "") not in ("", "on", "off"):
         faults.append("SWITCH_SCHEDULES must be on or off")

@@ -45,7 +45,9 @@ PURE = ("messages/*", "switch/payments/transaction.py", "switch/payments/duties.
         "switch/settlement/matching.py", "switch/settlement/fees.py", "switch/settlement/bills.py", "switch/settlement/terms.py",
         "switch/settlement/wording.py",
         "switch/settlement/formats.py", "switch/settlement/clearing.py", "switch/settlement/unpacking.py", "switch/settlement/reconciliation.py", "switch/settlement/cells.py",
-        "switch/settlement/disputes.py", "switch/settlement/dispute_notices.py")
+        "switch/settlement/disputes.py", "switch/settlement/dispute_notices.py",
+        "switch/payments/receipts.py", "switch/terminals/lifecycle.py", "switch/terminals/rollout.py", "switch/terminals/parameters.py",
+        "switch/terminals/guesses.py")
 IMPURE_MODULES = frozenset({"asyncio", "asyncpg", "fastapi", "os", "random", "socket", "time", "secrets", "threading", "subprocess"})
 IMPURE_CALLS = re.compile(r"\b(datetime\.now|datetime\.utcnow|date\.today|uuid[147]|token_bytes|token_hex|urandom|monotonic|perf_counter)$")
 # Each outside library has one door; asyncpg's errors and types are known where statements are run.
@@ -58,7 +60,8 @@ DOORS = {
                 "switch/api/resolving.py", "switch/api/unmatched.py", "switch/links/numbering.py", "switch/links/slots.py", "switch/merchants/onboarding.py",
                 "switch/merchants/approvals.py", "switch/payments/*", "switch/notices/*", "switch/api/webhooks.py", "loadtests/bench.py", "loadtests/reversals.py", "loadtests/services.py",
                 "loadtests/overload.py", "loadtests/settlement.py", "loadtests/exports.py", "switch/settlement/*",
-                "switch/api/settlements.py", "switch/api/reconciliation.py", "switch/api/disputes.py", "switch/api/dispute_desk.py", "switch/api/batches.py", "switch/api/payouts.py", "switch/api/bank_accounts.py", "loadtests/settlement_files.py"),
+                "switch/api/settlements.py", "switch/api/reconciliation.py", "switch/api/disputes.py", "switch/api/dispute_desk.py", "switch/api/batches.py", "switch/api/payouts.py", "switch/api/bank_accounts.py", "loadtests/settlement_files.py",
+                "switch/terminals/*", "switch/api/devices.py", "switch/api/parameters.py", "switch/api/rollouts.py"),
     "pyiso20022": ("switch/settlement/pain001.py",),
     "xsdata": ("switch/settlement/pain001.py",),
     "fastapi": ("switch/api/*",),

@@ -20,6 +20,7 @@ from schemathesis.specs.openapi import checks
 
 from switch.ids import show
 from switch.settlement import cutover
+from tests import fleet
 from tests.flows import Shop, eventually, new_key, open_shop
 from tests.processes import CARD
 
@@ -29,7 +30,7 @@ EXAMPLES = {GenerationMode.POSITIVE: 10, GenerationMode.NEGATIVE: 6}
 ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "merchant.one", "operator", "till"), "onboarding": ("operator", "operator", "till"),
          "operations": ("operator", "operator", "merchant.one"), "problems": ("till",), "follow-ups": ("till", "till", "dual", "merchant.one"),
          "disputes": ("operator", "operator", "merchant.one", "till"), "batches": ("till", "till", "operator", "merchant.one"),
-         "settlement": ("operator", "operator", "merchant.one", "till"),
+         "settlement": ("operator", "operator", "merchant.one", "till"), "devices": ("operator", "operator", "merchant.one", "till"),
          "webhooks": ("merchant.one", "merchant.one", "operator", "till")}
 # What needs a state that no drawn request brings about: an alert, a parked reversal, somebody's request for approval, terms with room for a tip.
 NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{ident}/retry", "POST /v1/reversals/{ident}/resolve", "POST /v1/approvals/{ident}",
@@ -41,6 +42,8 @@ NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{id
                   "POST /v1/exceptions/{ident}/resolve",
                   # A payout, its file, and a bank's answer that is whole: tests/test_payouts_flow.py has them.
                   "GET /v1/payouts/{payout}", "POST /v1/payouts/files", "GET /v1/payouts/files/{file}/content", "POST /v1/payouts/files/{file}/sent", "POST /v1/payouts/answers",
+                  # A device's own key, a code, a device that may be swapped: tests/test_devices_flow.py and test_activation_flow.py have them.
+                  "POST /v1/activations", "POST /v1/terminals/{terminal}/heartbeats", "POST /v1/devices/{device}/swap",
                    "GET /v1/jobs/{ident}", "POST /v1/jobs/{ident}/retry", "POST /v1/jobs/{ident}/cancel"}
 
 
@@ -88,8 +91,14 @@ async def known(shop: Shop) -> dict[str, Any]:
     notice = {"acquirer": shop.shown("acquirer.single"), "kind": "chargeback", "reference": "CB-1", "transaction": sales[0], "amount": 1, "currency": "CNY", "reason_code": "1",
               "noticed_on": f"{datetime.now(UTC):%Y-%m-%d}"}
     dispute = (await shop.ask("POST", "/v1/disputes", notice, "operator", Idempotency_Key=new_key())).body["id"]
+    device = await fleet.device(shop, "live", model="SP1")
+    await device.beat()
+    shop.keys["spare"] = device.key
+    for version in ("1", "2"):
+        await made("releases", model="SP1", version=version, url="https://files.example/x", sha256="0" * 64, size=1)
+    rollout = await made("rollouts", model="SP1", version="2", back_to="1", percent=0, reason="spare")
     batch = await shop.ask("POST", f"/v1/terminals/{shop.shown('terminal.till')}/batches", {"totals": []}, "till", Idempotency_Key=new_key())
-    return {"dispute": dispute, "batch": batch.body["id"], "till": shop.shown("terminal.till"), "organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
+    return {"device": device.id, "rollout": rollout, "owner": device.till, "dispute": dispute, "batch": batch.body["id"], "till": shop.shown("terminal.till"), "organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
             "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
             "routes": await made("routes", acquirer=acquirer, merchant=merchant), "keys": await made("keys", role="terminal", terminal=terminal),
             "settlement": settlement, "calendar": "spare", "hold": held_back.body["id"], "seller": shop.shown("merchant.one"), "export": export,
@@ -111,9 +120,9 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
             case.path_parameters[name] = random.choice(known["held" if case.method == "POST" and not case.operation.path.endswith("/reversals") else "sales"])
         elif name == "ident" and kind in known:
             case.path_parameters[name] = known[kind]
-        elif name == "terminal" and "batches" in case.operation.path:
-            case.path_parameters[name] = known["till"]
-        elif name in ("dispute", "batch", "acquirer", "merchant", "settlement", "export", "hold", "calendar"):
+        elif name == "terminal":
+            case.path_parameters[name] = known["till"] if "batches" in case.operation.path else known["owner"]
+        elif name in ("dispute", "batch", "acquirer", "merchant", "settlement", "export", "hold", "calendar", "device", "rollout", "owner"):
             case.path_parameters[name] = known[name]
         elif name in ("webhook", "event"):
             case.path_parameters[name] = hook if name == "webhook" else event
@@ -161,6 +170,16 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
         case "/v1/keys":
             of_person = {"role": "operator", "terminal": None, "merchant": None, "person": "Some Body"}
             return random.choice([of_person, {"role": "terminal", "terminal": known["terminal"], "merchant": None, "person": None}])
+        case "/v1/devices/{device}/moves":
+            return {"event": "maintain", "store": None, "terminal": None}
+        case "/v1/parameters/{owner}":
+            return {"values": {"x_n": random.randrange(9)}, "after": None}
+        case "/v1/releases":
+            return {"version": f"v{random.randrange(10**9)}", "url": "https://files.example/y"}
+        case "/v1/rollouts":
+            return {"model": "SP1", "version": "2", "back_to": "1", "stores": None}
+        case "/v1/rollouts/{rollout}/changes":
+            return {"event": random.choice(["pause", "resume"]), "percent": None}
         case "/v1/acquirers/{acquirer}/cutovers":
             return {"business_date": None}
         case "/v1/payouts/run":

@@ -29,6 +29,7 @@ from switch.api import (
     parameters,
     payouts,
     problems,
+    receipts,
     reconciliation,
     resolving,
     rollouts,
@@ -57,6 +58,7 @@ from switch.payments.offline import OfflineSales
 from switch.payments.resolution import Resolution
 from switch.payments.undelivered import Undelivered
 from switch.security.vault import Vault
+from switch.settings import Settings
 from switch.settlement.arrangements import Arrangements
 from switch.settlement.bank_accounts import BankAccounts
 from switch.settlement.bank_answers import BankAnswers
@@ -122,6 +124,7 @@ class Parts(Protocol):
     bank_answers: BankAnswers
     payout_files: PayoutFiles
     payouts: Payouts
+    settings: Settings
     devices: Devices
     activation: Activation
     health: Health
@@ -177,7 +180,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(batches.router(parts, caller_of))
     app.include_router(bank_accounts.router(parts, caller_of))
     app.include_router(payouts.router(parts, caller_of))
-    for room in (devices, heartbeats, parameters, rollouts):
+    for room in (devices, heartbeats, parameters, rollouts, receipts):
         app.include_router(room.router(parts, caller_of))
     app.include_router(problems.router)
 

@@ -16,7 +16,8 @@ from switch.callers import Caller, require
 from switch.directory import Directory, Terminal
 from switch.errors import Problem
 from switch.ids import show
-from switch.terminals import parameters
+from switch.settings import Settings
+from switch.terminals import guesses, parameters
 from switch.terminals.activation import Activation
 from switch.terminals.health import Health, Heartbeat, Told
 from switch.terminals.parameter_sets import ParameterSets
@@ -105,6 +106,7 @@ class ShownParameters(Shape):
 class Parts(Protocol):
     """What these routes need of the switch."""
 
+    settings: Settings
     directory: Directory
     activation: Activation
     health: Health
@@ -142,7 +144,9 @@ def _activation(routes: APIRouter, parts: Parts) -> None:
     async def activate(request: Request) -> Response:
         wanted = await body_of(request, ActivationRequest)
         parts.admit()
-        made = await parts.activation.activate(wanted.serial_number, wanted.code, request.client.host if request.client else None)
+        peer = request.client.host if request.client else None
+        client = guesses.client_of(peer, ",".join(request.headers.getlist("x-forwarded-for")), parts.settings.trusted_proxies)
+        made = await parts.activation.activate(wanted.serial_number, wanted.code, client)
         return said({"device": show("device", made.device_id), "terminal": show("terminal", made.terminal_id),
                      "merchant": show("merchant", made.merchant_id), "store": show("store", made.store_id), "key": made.key}, 201)
 

@@ -5,8 +5,9 @@ A code is eight characters of an alphabet without look-alikes, 40 bits. Five wro
 """
 
 import re
+from collections.abc import Sequence
 from datetime import timedelta
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
 from uuid import UUID
 
@@ -52,6 +53,23 @@ def read(text: str) -> str | None:
 def hashed(device_id: UUID, code: str) -> bytes:
     """What is hashed with the vault's key: a code is of one device only."""
     return b"activation|" + device_id.bytes + code.encode()
+
+
+def client_of(peer: str | None, forwarded: str, trusted: Sequence[IPv4Network | IPv6Network]) -> str | None:
+    """Who asks: the peer, or what trusted proxies say of it, read from the end. What came before an untrusted address anybody can write."""
+    named = [each.strip() for each in forwarded.split(",") if each.strip()]
+    client = peer
+    while named and _within(client, trusted):
+        client = named.pop()
+    return client
+
+
+def _within(host: str | None, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    try:
+        address = ip_address(host or "")
+    except ValueError:
+        return False
+    return any(address in network for network in networks)
 
 
 def subject_of(host: str | None) -> str:
