@@ -43,16 +43,22 @@ class Drawn(RuleBasedStateMachine):
 
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result(15)
 
-    @initialize()
-    def shop(self) -> None:
+    @initialize(far=st.lists(st.sampled_from([0, 2, 3, 4, 5, 6, 7]), min_size=3, max_size=3))
+    def shop(self, far: list[int]) -> None:
         keys = Keys(terminal_keys.issue, terminal_keys.revoke)
         self.devices, self.health = Devices(self.pool, self.pool, keys), Health(self.pool, self.pool, keys)
         self.activation = Activation(self.pool, self.vault, keys)
         self.tills = [self.wait(self.onboarding.terminal(self.store, "Till")).terminal_id for _ in range(TILLS)]
         self.used: set[UUID] = set()
         self.known: dict[UUID, dict[str, Any]] = {}
-        for _ in range(3):
+        for number, steps in enumerate(far):
             self.another()
+            device_id, one = list(self.known.items())[-1]
+            for event in ("order", "ship", "install", "activate", "go_live", "maintain", "tamper")[:steps]:
+                if event == "activate":
+                    self.by_code(device_id, one, True)
+                else:
+                    self.move(device_id, one, event, self.tills[number], False)
 
     @rule()
     def another(self) -> None:
@@ -101,6 +107,10 @@ class Drawn(RuleBasedStateMachine):
         if able:
             self.move(device_id, one, able[choice % len(able)], self.tills[till], may)
 
+    @rule(choice=st.integers(0, 99), till=st.integers(0, TILLS - 1))
+    def then(self, choice: int, till: int) -> None:
+        self.next_move(0, choice, till, False)
+
     def move(self, device_id: UUID, one: dict[str, Any], event: str, till: UUID, may: bool) -> None:
         taken = event == "install" and till in {each["till"] for each in self.known.values()}
         try:
@@ -141,7 +151,9 @@ class Drawn(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 99), right=st.integers(0, 3))
     def activate(self, which: int, right: int) -> None:
-        device_id, one = self.pick(which)
+        self.by_code(*self.pick(which), right > 0)
+
+    def by_code(self, device_id: UUID, one: dict[str, Any], right: bool) -> None:
         try:
             issued = self.wait(self.activation.issue(device_id, BY))
         except Problem as problem:
@@ -162,8 +174,17 @@ class Drawn(RuleBasedStateMachine):
             self.wait(self.activation.activate(one["serial"], code, "203.0.113.1"))
 
     @rule(which=st.integers(0, 99), other=st.integers(0, 99))
-    def swap(self, which: int, other: int) -> None:
-        (old_id, old), (new_id, new) = self.pick(which), self.pick(other)
+    def any_swap(self, which: int, other: int) -> None:
+        self.swap(*self.pick(which), *self.pick(other))
+
+    @rule(which=st.integers(0, 99), other=st.integers(0, 99))
+    def next_swap(self, which: int, other: int) -> None:
+        bound = [item for item in sorted(self.known.items()) if item[1]["state"] in BOUND]
+        others = [item for item in sorted(self.known.items()) if item[1]["state"] not in BOUND]
+        if bound and others:
+            self.swap(*bound[which % len(bound)], *others[other % len(others)])
+
+    def swap(self, old_id: UUID, old: dict[str, Any], new_id: UUID, new: dict[str, Any]) -> None:
         able = old_id != new_id and self.allowed(old, "swap_out") and self.allowed(new, "swap_in")
         till = old["till"]
         try:
@@ -211,7 +232,7 @@ class Drawn(RuleBasedStateMachine):
 
 def drawn(kept: dict[str, Any]) -> Counter[str]:
     run_state_machine_as_test(type("Devices", (Drawn,), kept), settings=settings(
-        max_examples=80, stateful_step_count=22, deadline=None, database=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck)))
+        max_examples=70, stateful_step_count=22, deadline=None, database=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck)))
     return kept["seen"]  # type: ignore[no-any-return]
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -170,16 +170,6 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
         case "/v1/keys":
             of_person = {"role": "operator", "terminal": None, "merchant": None, "person": "Some Body"}
             return random.choice([of_person, {"role": "terminal", "terminal": known["terminal"], "merchant": None, "person": None}])
-        case "/v1/devices/{device}/moves":
-            return {"event": "maintain", "store": None, "terminal": None}
-        case "/v1/parameters/{owner}":
-            return {"values": {"x_n": random.randrange(9)}, "after": None}
-        case "/v1/releases":
-            return {"version": f"v{random.randrange(10**9)}", "url": "https://files.example/y"}
-        case "/v1/rollouts":
-            return {"model": "SP1", "version": "2", "back_to": "1", "stores": None}
-        case "/v1/rollouts/{rollout}/changes":
-            return {"event": random.choice(["pause", "resume"]), "percent": None}
         case "/v1/acquirers/{acquirer}/cutovers":
             return {"business_date": None}
         case "/v1/payouts/run":
@@ -201,7 +191,17 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
             return {"transactions": [{"amount": random.randrange(1, 9999), "currency": "CNY"}], "month_to_date": {"CNY": 5}, "merchant": None}
         case "/v1/acquirers/{ident}":
             return {"status": random.choice(["down", None])}
-    return {}
+    return OF_DEVICES.get(path, lambda _: {})(random)
+
+
+OF_DEVICES: dict[str, Callable[[Random], dict[str, Any]]] = {
+    "/v1/devices": lambda random: {"serial_number": f"SP1-{random.randrange(10**9):09d}", "model": "SP1"},
+    "/v1/devices/{device}/moves": lambda _: {"event": "maintain", "store": None, "terminal": None},
+    "/v1/parameters/{owner}": lambda random: {"values": {"x_n": random.randrange(9)}, "after": None},
+    "/v1/releases": lambda random: {"version": f"v{random.randrange(10**9)}", "url": "https://files.example/y"},
+    "/v1/rollouts": lambda _: {"model": "SP1", "version": "2", "back_to": "1", "stores": None},
+    "/v1/rollouts/{rollout}/changes": lambda random: {"event": random.choice(["pause", "resume"]), "percent": None},
+}
 
 
 def sell(case: Any, body: dict[str, Any], random: Random) -> None:

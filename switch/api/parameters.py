@@ -28,7 +28,7 @@ Limit = Annotated[int, Query(ge=1, le=200)]
 class ParametersRequest(Model):
     """All of this level: what is not in it does not hold here. null takes away what a farther level says. `after`: the version you have seen."""
 
-    values: Annotated[dict[str, Any], Field(max_length=200)]
+    values: dict[str, Any]
     reason: Reason
     after: Annotated[int, Field(ge=0, le=2**31 - 2)] | None = None
 

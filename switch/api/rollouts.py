@@ -45,7 +45,7 @@ class RolloutRequest(Model):
     version: Version
     back_to: Version
     percent: Percent
-    stores: Annotated[list[Ident], Field(min_length=1, max_length=1000)] | None = None
+    stores: Annotated[list[Ident], Field(max_length=1000)] | None = None
     reason: Reason
 
 

@@ -26,7 +26,8 @@ REPLACE = "UPDATE activation_code SET ended_at = now(), ended_as = 'replaced' WH
 ISSUE = """INSERT INTO activation_code (device_id, number, digest, issued_by, expires_at)
 SELECT $1, coalesce(max(number), 0) + 1, $2, $3, now() + $4 FROM activation_code WHERE device_id = $1 RETURNING expires_at"""
 # The row is locked from here on: whoever has the same address or till waits until this try is judged and counted.
-COUNTER = """INSERT INTO activation_failure (scope, subject) VALUES ($1, $2) ON CONFLICT (scope, subject) DO UPDATE SET subject = EXCLUDED.subject
+COUNTER = """INSERT INTO activation_failure (scope, subject) VALUES ($1, $2)
+ON CONFLICT (scope, subject) DO UPDATE SET failures = activation_failure.failures
 RETURNING extract(epoch FROM locked_until - now())::float8 AS locked_s"""
 FAILED = """UPDATE activation_failure SET failures = CASE WHEN since < now() - $3::interval THEN 1 ELSE failures + 1 END,
   since = CASE WHEN since < now() - $3::interval THEN now() ELSE since END,

@@ -109,7 +109,7 @@ class Releases:
             for name, each in (("version", version), ("back_to", back_to)):
                 if await connection.fetchrow(FILE, model, each) is None:
                     raise _wrong(name, "a version of this model that was added before")
-            if stores is not None and await connection.fetchval(KNOWN_STORES, stores) != len(stores):
+            if stores is not None and not 0 < len(stores) == await connection.fetchval(KNOWN_STORES, stores):
                 raise _wrong("stores", "ids of stores, each once")
             row = await connection.fetchrow(BEGIN, new_id(), model, version, back_to, percent, stores)
             assert row is not None
