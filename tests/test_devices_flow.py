@@ -527,6 +527,23 @@ async def test_a_merchants_list_is_its_own_and_its_events_end_with_its_time(shop
     assert len(paged) == len(set(paged)) and one.id in paged and paged == sorted(paged, reverse=True)
 
 
+async def test_a_merchant_sees_nothing_of_the_shop_that_had_the_device_before(shop: Shop) -> None:
+    one = await device(shop, "live", "two")
+    await one.beat(battery_percent=7, position={"latitude_e6": 1, "longitude_e6": 2})
+    await shop.sql("UPDATE device_health_hour SET hour = hour - interval '3 hours' WHERE device_id = $1", UUID(one.id[4:]))
+    for event in ("return", "restock"):
+        await one.move(event)
+    one.store, one.till = "first", await new_till(shop)
+    path = f"/v1/devices/{one.id}/health"
+    for event in ("order", "ship", "install"):
+        await one.move(event)
+        assert (await shop.ask("GET", path, key="merchant.one")).status == 404
+    assert (await one.activate()).status == 201
+    seen = (await shop.ask("GET", path, key="merchant.one")).body
+    assert (seen["battery_percent"], seen["latitude_e6"], seen["hours"]) == (None, None, [])
+    assert len((await shop.ask("GET", path, key="operator")).body["hours"]) == 1
+
+
 async def test_the_examples_fit_their_schemas(spec: Any) -> None:
     seen = 0
     for path, methods in spec["paths"].items():

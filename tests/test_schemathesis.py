@@ -43,6 +43,8 @@ NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{id
                   # A payout, its file, and a bank's answer that is whole: tests/test_payouts_flow.py has them.
                   "GET /v1/payouts/{payout}", "POST /v1/payouts/files", "GET /v1/payouts/files/{file}/content", "POST /v1/payouts/files/{file}/sent", "POST /v1/payouts/answers",
                   # A device's own key, a code, a device that may be swapped: tests/test_devices_flow.py and test_activation_flow.py have them.
+                  # Every drawn url becomes one at which nobody listens, and that is no https.
+                  "POST /v1/releases",
                   "POST /v1/activations", "POST /v1/terminals/{terminal}/heartbeats", "POST /v1/devices/{device}/swap",
                    "GET /v1/jobs/{ident}", "POST /v1/jobs/{ident}/retry", "POST /v1/jobs/{ident}/cancel"}
 

@@ -16,7 +16,7 @@ from switch.errors import Problem
 from switch.ids import show
 from switch.security.vault import Vault
 from switch.terminals import guesses
-from switch.terminals.devices import COLUMNS, By, Keys, locked, moved, work
+from switch.terminals.devices import COLUMNS, ERASED, By, Keys, locked, moved, work
 from switch.terminals.guesses import FAILURES_OF_A_CODE, LIMITS, LIVES
 from switch.terminals.lifecycle import refusal
 
@@ -39,10 +39,11 @@ OPEN = "SELECT number, digest, failures, expires_at > now() AS valid FROM activa
 GUESSED = """UPDATE activation_code SET failures = failures + 1, ended_at = CASE WHEN failures + 1 >= $3 THEN now() END,
   ended_as = CASE WHEN failures + 1 >= $3 THEN 'guessed' END WHERE device_id = $1 AND number = $2"""
 USED = "UPDATE activation_code SET ended_at = now(), ended_as = 'used' WHERE device_id = $1 AND number = $2"
-OLD_KEYS = "UPDATE device_key SET erase_asked_at = now() WHERE device_id = $1 AND erase_asked_at IS NULL"
 KEY = "INSERT INTO device_key (key_id, device_id) VALUES ($1, $2)"
-# A device that never sends a heartbeat is silent from here on.
-FIRST_SIGN = "INSERT INTO device_health (device_id) VALUES ($1) ON CONFLICT (device_id) DO UPDATE SET last_at = now(), silent_since = NULL"
+# A device that never sends a heartbeat is silent from here on; what it said before, perhaps in another shop, is over.
+FIRST_SIGN = """INSERT INTO device_health (device_id) VALUES ($1) ON CONFLICT (device_id) DO UPDATE SET last_at = now(), silent_since = NULL,
+  software_version = NULL, battery_percent = NULL, charging = NULL, paper = NULL, signal_dbm = NULL, network = NULL, latitude_e6 = NULL,
+  longitude_e6 = NULL, accuracy_m = NULL, tamper = false, parameters_version = NULL, batch_open = NULL, queued_offline = NULL"""
 
 
 class Issued(NamedTuple):
@@ -127,7 +128,7 @@ class Activation:
         device_id, merchant_id, terminal_id = row["device_id"], row["merchant_id"], row["terminal_id"]
         await connection.execute(USED, device_id, number)
         await self.keys.revoke(connection, terminal_id)
-        await connection.execute(OLD_KEYS, device_id)
+        await connection.execute(ERASED, device_id)  # the device keeps one key: the new one takes the place of the old
         issued = await self.keys.issue(connection, merchant_id, terminal_id)
         await connection.execute(KEY, issued.key_id, device_id)
         await connection.execute(FIRST_SIGN, device_id)

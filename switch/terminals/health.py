@@ -32,9 +32,13 @@ VALUES ($1, date_trunc('hour', now()), $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (
   software_version = EXCLUDED.software_version, battery_min = least(h.battery_min, EXCLUDED.battery_min),
   signal_min = least(h.signal_min, EXCLUDED.signal_min), paper = EXCLUDED.paper, latitude_e6 = EXCLUDED.latitude_e6,
   longitude_e6 = EXCLUDED.longitude_e6, tamper = h.tamper OR EXCLUDED.tamper"""
-HEALTH = """SELECT h.* FROM device_health h JOIN device d USING (device_id) WHERE h.device_id = $1 AND ($2::uuid IS NULL OR d.merchant_id = $2)"""
+# A merchant sees what was said since the device came to it, and nothing of the shop before.
+SINCE = """SELECT CASE WHEN $2::uuid IS NULL THEN '-infinity'::timestamptz ELSE (SELECT max(e.at) FROM device_event e
+  WHERE e.device_id = d.device_id AND e.event IN ('install', 'swap_in')) END
+FROM device d WHERE d.device_id = $1 AND ($2::uuid IS NULL OR d.merchant_id = $2)"""
+HEALTH = "SELECT * FROM device_health WHERE device_id = $1 AND last_at >= $2"
 HOURS = """SELECT hour, heartbeats, software_version, battery_min, signal_min, paper, latitude_e6, longitude_e6, tamper FROM device_health_hour
-WHERE device_id = $1 ORDER BY hour DESC LIMIT $2"""
+WHERE device_id = $1 AND hour >= date_trunc('hour', $2::timestamptz) ORDER BY hour DESC LIMIT $3"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +111,10 @@ class Health:
     async def of(self, device_id: UUID, merchant_id: UUID | None, hours: int) -> tuple[asyncpg.Record, list[asyncpg.Record]]:
         """The last values and the hours before, the latest first. Raises Problem not_found: it never said anything, or is not the merchant's."""
         try:
-            last = await self.readers.fetchrow(HEALTH, device_id, merchant_id)
+            since = await self.readers.fetchval(SINCE, device_id, merchant_id)
+            last = None if since is None else await self.readers.fetchrow(HEALTH, device_id, since)
             if last is None:
                 raise Problem("not_found")
-            return last, await self.readers.fetch(HOURS, device_id, min(hours, HOURS_MAX))
+            return last, await self.readers.fetch(HOURS, device_id, since, min(hours, HOURS_MAX))
         except UNKNOWN:
             raise away() from None
