@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from switch.errors import StartError
 from switch.commands.inquiries import Question, asking, put, quoted
+from switch.errors import StartError
 from switch.settings import Settings
 from switch.terminals.lifecycle import BY_PEOPLE, STATES
 

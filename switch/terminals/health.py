@@ -33,8 +33,8 @@ VALUES ($1, date_trunc('hour', now()), $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (
   signal_min = least(h.signal_min, EXCLUDED.signal_min), paper = EXCLUDED.paper, latitude_e6 = EXCLUDED.latitude_e6,
   longitude_e6 = EXCLUDED.longitude_e6, tamper = h.tamper OR EXCLUDED.tamper"""
 # A merchant sees what was said since the device came to it, and nothing of the shop before.
-SINCE = """SELECT CASE WHEN $2::uuid IS NULL THEN '-infinity'::timestamptz ELSE (SELECT max(e.at) FROM device_event e
-  WHERE e.device_id = d.device_id AND e.event IN ('install', 'swap_in')) END
+SINCE = """SELECT CASE WHEN $2::uuid IS NULL THEN '-infinity'::timestamptz WHEN d.terminal_id IS NOT NULL THEN (SELECT max(e.at)
+  FROM device_event e WHERE e.device_id = d.device_id AND e.event IN ('install', 'swap_in')) END
 FROM device d WHERE d.device_id = $1 AND ($2::uuid IS NULL OR d.merchant_id = $2)"""
 HEALTH = "SELECT * FROM device_health WHERE device_id = $1 AND last_at >= $2"
 HOURS = """SELECT hour, heartbeats, software_version, battery_min, signal_min, paper, latitude_e6, longitude_e6, tamper FROM device_health_hour
