@@ -192,6 +192,18 @@ async def test_a_body_of_another_form_is_refused_and_counts_nothing(shop: Shop, 
     assert await shop.sql("SELECT FROM activation_failure WHERE subject = '192.0.2.10'") == []
 
 
+async def test_a_crowd_is_told_to_come_back_and_counts_nothing(shop: Shop) -> None:
+    one = await device(shop, "installed")
+    code = await one.code()
+    shop.switch.activation.in_hand = 64
+    try:
+        crowded = await activate(shop, one.serial, code, "192.0.2.11")
+        assert (crowded.status, crowded.body["code"], crowded.headers["retry-after"]) == (503, "overloaded", "5")
+    finally:
+        shop.switch.activation.in_hand = 0
+    assert (await activate(shop, one.serial, code, "192.0.2.11")).status == 201 and shop.switch.activation.in_hand == 0
+
+
 async def test_the_memory_of_locked_addresses_is_bounded(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("switch.terminals.activation.REMEMBERED_MAX", 3)
     clock = [0.0]

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from loadtests.device import Device as Simulated
 from loadtests.device import Refused, main
 from tests.fleet import Device, device
 from tests.flows import Shop, open_shop
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -114,3 +118,8 @@ async def test_the_verbs_as_a_person_types_them(shop: Shop, tmp_path: Path, caps
     assert (await typed("heartbeat", "--tamper"))["erase_keys"] is True
     assert "no key" in await typed("sell", "5000", code=1)
     assert (tmp_path / "flash" / "device.json").stat().st_mode & 0o077 == 0
+
+
+def test_it_starts_as_a_module(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "loadtests.terminal", tmp_path / "flash", "sell", "1"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "refused: activate it first\n")

@@ -1,6 +1,7 @@
 """`switch terminal ...` as an operator types it, against a running switch."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -83,8 +84,13 @@ async def test_parameters_and_roll_outs(shop: Shop, typed: Typed, tmp_path: Path
     for text, said in (("[]", "one JSON object"), ("{", "cannot be read as JSON"), ('{"receipt_width_mm": 81}', "one of: 58, 80")):
         file.write_text(text)
         assert said in await typed.refused("parameters", one.till, "--set", str(file), "--reason", "x")
+    software = tmp_path / "f1.bin"
+    software.write_bytes(b"software")
     for version in ("1", "2"):
-        await shop.ask("POST", "/v1/releases", {"model": "F1", "version": version, "url": "https://files.example/x", "sha256": "0" * 64, "size": 1}, "operator")
+        (line,) = await typed("release", "F1", version, "--at", "https://files.example/x", "--file", str(software))
+    assert line.endswith(f"F1 2  8 bytes  sha256 {hashlib.sha256(b'software').hexdigest()}")
+    assert "cannot be read" in await typed.refused("release", "F1", "3", "--at", "https://files.example/x", "--file", str(tmp_path / "none"))
+    assert "version of this model is known" in await typed.refused("release", "F1", "2", "--at", "https://files.example/x", "--file", str(software))
     (line,) = await typed("rollout", "F1", "2", "--back-to", "1", "--percent", "0", "--store", shop.shown("store.first"), "--reason", "first stage")
     rollout = line.split()[0]
     assert "0 of 0 chosen have it, 1 devices" in line

@@ -1,6 +1,7 @@
 """The command `switch terminal ...`: devices, their codes, parameters and software; asks a running switch with an operator's key."""
 
 import argparse
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,6 +46,12 @@ def _software_parsers(kinds: Any) -> None:
     shown.add_argument("owner", help="default, mer_..., sto_... or trm_...")
     shown.add_argument("--set", dest="values", type=Path, metavar="FILE", help="all of the level as a JSON object")
     shown.add_argument("--reason")
+    release = asking(kinds.add_parser("release", help="add a version of a model's software"))
+    release.add_argument("model")
+    release.add_argument("version")
+    release.add_argument("--at", dest="place", required=True, metavar="URL", help="https://... where devices get it")
+    release.add_argument("--file", required=True, type=Path, help="the same file here: its size and SHA-256 are what devices compare")
+    release.add_argument("--notes", default="")
     begin = asking(kinds.add_parser("rollout", help="begin a roll-out"))
     begin.add_argument("model")
     begin.add_argument("version")
@@ -105,6 +112,9 @@ def _software_question(options: argparse.Namespace) -> Question:
                             lambda said: iter([_parameters(said)]))
         case "parameters":
             return Question("GET", f"/v1/parameters/{quoted(options.owner)}", None, lambda body: (_parameters(item) for item in body["items"]))
+        case "release":
+            return Question("POST", "/v1/releases", {**_given(options, "model", "version", "notes"), "url": options.place, **_measured(options.file)},
+                            lambda said: iter([f"{said['id']}  {said['model']} {said['version']}  {said['size']} bytes  sha256 {said['sha256']}"]))
         case "rollout":
             return Question("POST", "/v1/rollouts", _given(options, "model", "version", "back_to", "percent", "stores", "reason"),
                             lambda said: iter([_rollout(said)]))
@@ -114,6 +124,18 @@ def _software_question(options: argparse.Namespace) -> Question:
     if options.rollout is None:
         return Question("GET", "/v1/rollouts?limit=200", None, lambda body: (_rollout(item) for item in body["items"]))
     return Question("GET", f"/v1/rollouts/{quoted(options.rollout)}", None, lambda said: iter([_rollout(said)]))
+
+
+def _measured(path: Path) -> dict[str, Any]:
+    digest, size = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+                size += len(part)
+    except OSError as error:
+        raise StartError(f"the file of the release cannot be read ({type(error).__name__})") from None
+    return {"sha256": digest.hexdigest(), "size": size}
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from switch.terminals.devices import COLUMNS, ERASED, By, Keys, locked, moved, w
 from switch.terminals.guesses import FAILURES_OF_A_CODE, LIMITS, LIVES
 from switch.terminals.lifecycle import refusal
 
+AT_ONCE = 64  # activations in hand or waiting for a connection; more are told to come back
+RETRY_S = 5
 REMEMBERED_MAX = 10_000  # addresses that are locked, known without asking the database
 
 REPLACE = "UPDATE activation_code SET ended_at = now(), ended_as = 'replaced' WHERE device_id = $1 AND ended_at IS NULL"
@@ -64,11 +66,12 @@ class Locked(NamedTuple):
 
 
 class Activation:
-    """Raises Problem: not_found, device_move, device_tampered, activation_refused, too_many_attempts, not_ready."""
+    """Raises Problem: not_found, device_move, device_tampered, activation_refused, too_many_attempts, overloaded, not_ready."""
 
     def __init__(self, pool: Pool, vault: Vault, keys: Keys, now: Callable[[], float] = time.monotonic) -> None:
         self.pool, self.vault, self.keys, self.now = pool, vault, keys, now
         self.locked_until: OrderedDict[str, float] = OrderedDict()
+        self.in_hand = 0
 
     async def issue(self, device_id: UUID, by: By, lives: timedelta = LIVES) -> Issued:
         """A new code; one that was open ends. The device must stand where activation may follow."""
@@ -87,8 +90,14 @@ class Activation:
         subject = guesses.subject_of(host)
         if (left := self.locked_until.get(subject, 0.0) - self.now()) > 0:
             raise _too_many(left)
-        async with work(self.pool) as connection:
-            outcome = await self._judge(connection, subject, serial_number, guesses.read(typed))
+        if self.in_hand >= AT_ONCE:
+            raise Problem("overloaded", "Too many activations at once.", retry_after=RETRY_S)
+        self.in_hand += 1
+        try:
+            async with work(self.pool) as connection:
+                outcome = await self._judge(connection, subject, serial_number, guesses.read(typed))
+        finally:
+            self.in_hand -= 1
         if isinstance(outcome, Activated):
             return outcome
         if isinstance(outcome, Locked):
