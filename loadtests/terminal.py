@@ -304,3 +304,9 @@ def read(status: int, raw: bytes) -> tuple[str, dict[str, Any]]:
     if status == 202 and word == "pending" and answer.get("advice") == "none":
         word = "pending none"  # an advice: it is repeated until the acquirer answers
     return f"{status} {word}" if isinstance(word, str) else str(status), answer
+
+
+if __name__ == "__main__":  # python -m loadtests.terminal FOLDER VERB ...: one simulated device
+    from loadtests.device import main
+
+    raise SystemExit(main())

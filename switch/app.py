@@ -31,6 +31,7 @@ from switch.ids import read
 from switch.lines import Lines
 from switch.links import Link
 from switch.links.numbering import Numbers
+from switch.merchants import terminal_keys
 from switch.merchants.approvals import Approvals
 from switch.merchants.crypto_keys import activate, retire
 from switch.merchants.onboarding import Onboarding
@@ -86,9 +87,16 @@ from switch.settlement.payouts.schedule import PayDays
 from switch.settlement.reconciliation.exceptions import Exceptions
 from switch.settlement.reconciliation.intake import Intake
 from switch.settlement.reconciliation.runs import Runs
+from switch.terminals.activation import Activation
+from switch.terminals.devices import Devices, Keys
+from switch.terminals.health import Health
+from switch.terminals.parameter_sets import ParameterSets
+from switch.terminals.releases import Releases
+from switch.terminals.silence import Silence
 
-# Connections: of writes that may wait (operators, cancellations, evidence), of reads, of what is owed, which waits for neither, and of webhooks.
-WRITERS, READERS, OWED, NOTICES = 4, 6, 4, 3
+# Connections: of writes that may wait (operators, cancellations, evidence), of reads, of what is owed, which waits for neither, of webhooks, and
+# of devices, whose heartbeats and activations wait for each other alone.
+WRITERS, READERS, OWED, NOTICES, DEVICES = 4, 6, 4, 3, 2
 JOBS = 4  # of background jobs, beside the one of their queue
 DRAIN_MARGIN_S = 5.0
 READY_PROBE_S = 1.0
@@ -165,6 +173,7 @@ class Switch:
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
         self.onboarding = Onboarding(self.writers, self.limits)
         await self._join_webhooks()
+        await self._join_terminals()
         self._join_settlement()
         self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
         self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception, AGREE: agree, LOAD: activate,
@@ -184,7 +193,7 @@ class Switch:
         self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
                   self.evidence.work(), self.reversals.work(), self.expiry.work(), self._gauge(), self._pulse(), self.undelivered.work(),
                   self.watch.work(), self._jobs(), self._confirm(), self.subscribed.work(), self.sweep.work(), self.sender.work(),
-                  self.forwarding.work(), self.custody.work(self._reader))
+                  self.forwarding.work(), self.silence.work(), self.custody.work(self._reader))
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
@@ -210,6 +219,13 @@ class Switch:
         self.subscribed = Subscribed(self.notices)
         self.webhooks, self.sweep = Endpoints(self.writers, self.vault, post, self.subscribed), Sweep(self.notices, self.subscribed)
         self.sender = Sender(self.notices, self.vault, post, self.subscribed)
+
+    async def _join_terminals(self) -> None:
+        keys = Keys(terminal_keys.issue, terminal_keys.revoke)
+        self.of_devices = await database.pool(self.url, "switch_writer", DEVICES)
+        self.devices, self.health = Devices(self.writers, self.readers, keys), Health(self.of_devices, self.readers, keys)
+        self.activation, self.silence = Activation(self.of_devices, self.vault, keys), Silence(self.owed)
+        self.parameter_sets, self.releases = ParameterSets(self.writers, self.readers), Releases(self.writers, self.readers)
 
     def application(self) -> tuple[ASGI, StraightWay]:
         """The HTTP application: the hot route in front, everything else behind it; and the straight way to the hot route."""
@@ -293,7 +309,7 @@ class Switch:
         logs.info("stopped")
 
     async def _close_pools(self) -> None:
-        for pool in (self.writers, self.readers, self.owed, self.notices):
+        for pool in (self.writers, self.readers, self.owed, self.notices, self.of_devices):
             with suppress(*database.UNKNOWN):
                 await asyncio.wait_for(pool.close(), 2)
 

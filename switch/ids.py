@@ -15,6 +15,7 @@ PREFIXES = {
     "tariff": "tar_", "cost": "cst_",
     "clearing_file": "clf_", "run": "rec_", "exception": "exc_",
     "crypto_key": "cky_",
+    "device": "dev_", "release": "rel_", "rollout": "rol_",
     "webhook": "whk_", "webhook_event": "msg_",
 }
 

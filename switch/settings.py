@@ -1,8 +1,10 @@
 """Settings: `SWITCH_*` variables, read once and validated at start, one clear line per fault."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from switch import failpoints
@@ -34,6 +36,7 @@ class Settings:
     webhooks_anywhere: bool  # webhooks may go to addresses that are not public, and by plain http
     hsm: str  # the security module: none, or software, which only a rehearsal may have
     rehearsal: bool  # the demo or a test
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()  # whose X-Forwarded-For is believed
 
 
 VARIABLES = {
@@ -43,6 +46,7 @@ VARIABLES = {
     "SWITCH_MAX_CONNECTIONS": "HTTP connections", "SWITCH_COMMIT_BUDGET": "seconds", "SWITCH_SIGN_ON_WAIT": "seconds",
     "SWITCH_HTTP_DEADLINE": "seconds", "SWITCH_UNDELIVERED_AFTER": "seconds", "SWITCH_SCHEDULES": "on or off",
     "SWITCH_WEBHOOK_TARGETS": " ".join(WEBHOOK_TARGETS), "SWITCH_HSM": " ".join(HSMS),
+    "SWITCH_TRUSTED_PROXIES": "addresses and networks",
     "SWITCH_WORKERS": "processes that serve", "SWITCH_ADMIN_PORT": "port of health and metrics over all workers, 0 for any",
     "SWITCH_TESTING": "1 in a test", "SWITCH_FAILPOINT": "name:occurrence:action",
 }
@@ -68,6 +72,14 @@ def _whole(environment: Mapping[str, str], name: str, default: int, low: int, hi
         faults.append(f"{name} must be a whole number from {low} to {high}")
         return default
     return int(text) if text else default
+
+
+def _networks(environment: Mapping[str, str], name: str, faults: list[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(each) for each in re.split("[ ,]+", environment.get(name, "").strip()) if each)
+    except ValueError:
+        faults.append(f"{name} must be addresses or networks with commas between them, such as 10.0.0.5,fd00::/8")
+        return ()
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -114,6 +126,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         webhooks_anywhere=targets == "any",
         hsm=hsm,
         rehearsal=environment.get("SWITCH_TESTING") == "1",
+        trusted_proxies=_networks(environment, "SWITCH_TRUSTED_PROXIES", faults),
     )
     if environment.get("SWITCH_SCHEDULES", "") not in ("", "on", "off"):
         faults.append("SWITCH_SCHEDULES must be on or off")

@@ -59,7 +59,8 @@ class Caller:
             self.sent_at = time.monotonic()
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
-            answer = Answer(int(head[0].split(" ")[1]), headers, await self.reader.readexactly(int(headers["content-length"])))
+            status = int(head[0].split(" ")[1])
+            answer = Answer(status, headers, b"" if status == 304 else await self.reader.readexactly(int(headers["content-length"])))
         except BROKEN:
             self.close()
             raise

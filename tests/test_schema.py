@@ -405,6 +405,17 @@ async def test_what_is_evidence_is_only_added_to(connections: dict[str, SQL]) ->
 
 # Every column that could hold free text or bytes. A new one needs a reason here why no track, security code or PIN block gets into it.
 FREE = """
+activation_code     digest issued_by ended_as
+activation_failure  scope subject
+device              serial_number model state
+device_event        event was state person key_id reason
+device_health       software_version paper network parameters_version
+device_health_hour  software_version paper
+device_key          key_id
+parameter_set       owner_kind content person reason
+rollout             model version back_to state stores
+rollout_event       event state person reason
+software_release    model version url sha256 notes person
 acquirer_cost       terms created_by
 account             kind currency
 dispute             reference state currency brand reason_code opened_by

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -20,6 +20,7 @@ from schemathesis.specs.openapi import checks
 
 from switch.ids import show
 from switch.settlement.cutover import steps
+from tests import fleet
 from tests.flows import Shop, eventually, new_key, open_shop
 from tests.processes import CARD
 
@@ -30,7 +31,7 @@ ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "merchant.
          "operations": ("operator", "operator", "merchant.one"), "problems": ("till",), "follow-ups": ("till", "till", "dual", "merchant.one"),
          "disputes": ("operator", "operator", "merchant.one", "till"), "batches": ("till", "till", "operator", "merchant.one"),
          "settlement": ("operator", "operator", "merchant.one", "till"),
-         "webhooks": ("merchant.one", "merchant.one", "operator", "till"), "crypto keys": ("operator", "operator", "merchant.one")}
+         "devices": ("operator", "operator", "merchant.one", "till"), "webhooks": ("merchant.one", "merchant.one", "operator", "till"), "crypto keys": ("operator", "operator", "merchant.one")}
 # What needs a state that no drawn request brings about: an alert, a parked reversal, somebody's request for approval, terms with room for a tip.
 NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{ident}/retry", "POST /v1/reversals/{ident}/resolve", "POST /v1/approvals/{ident}",
                   "POST /v1/approvals/{ident}/refuse", "POST /v1/authorizations/{authorization}/tips", "POST /v1/advices",
@@ -43,6 +44,10 @@ NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{id
                   "GET /v1/payouts/{payout}", "POST /v1/payouts/files", "GET /v1/payouts/files/{file}/content", "POST /v1/payouts/files/{file}/sent", "POST /v1/payouts/answers",
                   # Another person's component, and a key that is whole: tests/test_keys_flow.py has them.
                   "POST /v1/crypto-keys/{key}/components", "POST /v1/crypto-keys/{key}/approval", "POST /v1/crypto-keys/{key}/retirement",
+                  # A device's own key, a code, a device that may be swapped: tests/test_devices_flow.py and test_activation_flow.py have them.
+                  # Every drawn url becomes one at which nobody listens, and that is no https.
+                  "POST /v1/releases",
+                  "POST /v1/activations", "POST /v1/terminals/{terminal}/heartbeats", "POST /v1/devices/{device}/swap",
                    "GET /v1/jobs/{ident}", "POST /v1/jobs/{ident}/retry", "POST /v1/jobs/{ident}/cancel"}
 
 
@@ -90,9 +95,15 @@ async def known(shop: Shop) -> dict[str, Any]:
     notice = {"acquirer": shop.shown("acquirer.single"), "kind": "chargeback", "reference": "CB-1", "transaction": sales[0], "amount": 1, "currency": "CNY", "reason_code": "1",
               "noticed_on": f"{datetime.now(UTC):%Y-%m-%d}"}
     dispute = (await shop.ask("POST", "/v1/disputes", notice, "operator", Idempotency_Key=new_key())).body["id"]
+    device = await fleet.device(shop, "live", model="SP1")
+    await device.beat()
+    shop.keys["spare"] = device.key
+    for version in ("1", "2"):
+        await made("releases", model="SP1", version=version, url="https://files.example/x", sha256="0" * 64, size=1)
+    rollout = await made("rollouts", model="SP1", version="2", back_to="1", percent=0, reason="spare")
     batch = await shop.ask("POST", f"/v1/terminals/{shop.shown('terminal.till')}/batches", {"totals": []}, "till", Idempotency_Key=new_key())
     begun = await shop.ask("POST", "/v1/crypto-keys", {"owner": acquirer, "reason": "A spare key for tests", **COMPONENT}, "operator")
-    return {"crypto_key": begun.body["id"], "dispute": dispute, "batch": batch.body["id"], "till": shop.shown("terminal.till"), "organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
+    return {"device": device.id, "rollout": rollout, "owner": device.till, "crypto_key": begun.body["id"], "dispute": dispute, "batch": batch.body["id"], "till": shop.shown("terminal.till"), "organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
             "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
             "routes": await made("routes", acquirer=acquirer, merchant=merchant), "keys": await made("keys", role="terminal", terminal=terminal),
             "settlement": settlement, "calendar": "spare", "hold": held_back.body["id"], "seller": shop.shown("merchant.one"), "export": export,
@@ -116,9 +127,9 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
             case.path_parameters[name] = random.choice(known["held" if case.method == "POST" and not case.operation.path.endswith("/reversals") else "sales"])
         elif name == "ident" and kind in known:
             case.path_parameters[name] = known[kind]
-        elif name == "terminal" and "batches" in case.operation.path:
-            case.path_parameters[name] = known["till"]
-        elif name in ("dispute", "batch", "acquirer", "merchant", "settlement", "export", "hold", "calendar"):
+        elif name == "terminal":
+            case.path_parameters[name] = known["till"] if "batches" in case.operation.path else known["owner"]
+        elif name in ("dispute", "batch", "acquirer", "merchant", "settlement", "export", "hold", "calendar", "device", "rollout", "owner"):
             case.path_parameters[name] = known[name]
         elif name == "key":
             case.path_parameters[name] = known["crypto_key"]
@@ -191,7 +202,17 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
             return {"transactions": [{"amount": random.randrange(1, 9999), "currency": "CNY"}], "month_to_date": {"CNY": 5}, "merchant": None}
         case "/v1/acquirers/{ident}":
             return {"status": random.choice(["down", None])}
-    return {}
+    return OF_DEVICES.get(path, lambda _: {})(random)
+
+
+OF_DEVICES: dict[str, Callable[[Random], dict[str, Any]]] = {
+    "/v1/devices": lambda random: {"serial_number": f"SP1-{random.randrange(10**9):09d}", "model": "SP1"},
+    "/v1/devices/{device}/moves": lambda _: {"event": "maintain", "store": None, "terminal": None},
+    "/v1/parameters/{owner}": lambda random: {"values": {"x_n": random.randrange(9)}, "after": None},
+    "/v1/releases": lambda random: {"version": f"v{random.randrange(10**9)}", "url": "https://files.example/y"},
+    "/v1/rollouts": lambda _: {"model": "SP1", "version": "2", "back_to": "1", "stores": None},
+    "/v1/rollouts/{rollout}/changes": lambda random: {"event": random.choice(["pause", "resume"]), "percent": None},
+}
 
 
 def sell(case: Any, body: dict[str, Any], random: Random) -> None:

@@ -14,7 +14,7 @@ def test_without_any_variable_the_defaults_hold() -> None:
     assert (settings.host, settings.port, settings.database_url, settings.postgres_bin) == ("127.0.0.1", 8000, None, None)
     assert settings.keys_file == settings.home / "keys.json"
     assert (settings.log_level, settings.max_connections, settings.commit_budget_s, settings.sign_on_wait_s) == ("info", 2000, 3, 5)
-    assert (settings.workers, settings.admin_port) == (1, 0)
+    assert (settings.workers, settings.admin_port, settings.trusted_proxies) == (1, 0, ())
 
 
 def test_an_empty_variable_is_as_good_as_none() -> None:
@@ -42,6 +42,8 @@ def test_every_variable_sets_what_it_names(tmp_path: Path) -> None:
     *[("SWITCH_COMMIT_BUDGET", value, "must be a number from 0.1 to 60") for value in ("0", "0.09", "61", "nan", "inf", "-inf", "3s")],
     *[("SWITCH_SIGN_ON_WAIT", value, "must be a number from 0 to 600") for value in ("-1", "601", "nan", "soon")],
     *[("SWITCH_DATABASE_URL", value, "must start with postgresql://") for value in ("mysql://s3cret@db/x", "db:5432/s3cret", "POSTGRESQL://s3cret@db")],
+    *[("SWITCH_TRUSTED_PROXIES", value, "must be addresses or networks with commas between them, such as 10.0.0.5,fd00::/8")
+      for value in ("s3cret", "10.0.0.5/8", "10.0.0.0/33", "10.0.0.5;10.0.0.6")],
     ("SWITCH_LOG_LEVEL", "INFO", "must be one of: debug, info, warning, error"),
     ("SWITCH_LOG_LEVEL", "verbose", "must be one of: debug, info, warning, error"),
     ("SWITCH_POSTGRES_BIN", "no/such/folder", "must be a folder that holds initdb and postgres"),
@@ -52,6 +54,10 @@ def test_a_wrong_value_is_one_line_that_names_the_variable_and_not_the_value(nam
         load({name: value})
     assert str(caught.value) == f"{name} {fault}"
     assert "s3cret" not in str(caught.value)
+
+
+def test_trusted_proxies_are_addresses_and_networks() -> None:
+    assert [str(each) for each in load({"SWITCH_TRUSTED_PROXIES": "10.0.0.5, fd00::/8 192.0.2.0/24,"}).trusted_proxies] == ["10.0.0.5/32", "fd00::/8", "192.0.2.0/24"]
 
 
 def test_a_misspelt_variable_is_a_fault_that_shows_the_right_ones() -> None:

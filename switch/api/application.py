@@ -16,19 +16,24 @@ from switch.api import (
     batches,
     crypto_keys,
     cutovers,
+    devices,
     dispute_desk,
     disputes,
     estimates,
     exports,
     follow_ups,
+    heartbeats,
     jobs,
     merchant,
     offline,
     operator,
+    parameters,
     payouts,
     problems,
+    receipts,
     reconciliation,
     resolving,
+    rollouts,
     settlements,
     tariffs,
     terms,
@@ -55,6 +60,7 @@ from switch.payments.offline import OfflineSales
 from switch.payments.resolution import Resolution
 from switch.payments.undelivered import Undelivered
 from switch.security.vault import Vault
+from switch.settings import Settings
 from switch.settlement.batches.counts import Batches
 from switch.settlement.batches.forwarding import Forwarding
 from switch.settlement.cutover.closing import Closing
@@ -71,6 +77,11 @@ from switch.settlement.payouts.files import PayoutFiles
 from switch.settlement.payouts.runs import Payouts
 from switch.settlement.reconciliation.exceptions import Exceptions
 from switch.settlement.reconciliation.intake import Intake
+from switch.terminals.activation import Activation
+from switch.terminals.devices import Devices
+from switch.terminals.health import Health
+from switch.terminals.parameter_sets import ParameterSets
+from switch.terminals.releases import Releases
 
 EXAMPLE = {
     "type": "purchase", "amount": 10000, "currency": "CNY", "terminal_trace": "000017", "reference": "table 4",
@@ -114,6 +125,12 @@ class Parts(Protocol):
     payout_files: PayoutFiles
     payouts: Payouts
     crypto_keys: CryptoKeys
+    settings: Settings
+    devices: Devices
+    activation: Activation
+    health: Health
+    parameter_sets: ParameterSets
+    releases: Releases
 
     def admit(self) -> None: ...
     def reader(self) -> Connect: ...
@@ -165,6 +182,8 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(bank_accounts.router(parts, caller_of))
     app.include_router(payouts.router(parts, caller_of))
     app.include_router(crypto_keys.router(parts, caller_of))
+    for room in (devices, heartbeats, parameters, rollouts, receipts):
+        app.include_router(room.router(parts, caller_of))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -188,7 +207,8 @@ def application(parts: Parts) -> FastAPI:
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
                    *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
                    *exports.MODELS, *arrangements.MODELS, *webhooks.MODELS,
-                   *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS])
+                   *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS,
+                   *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS])
     return app
 
 

@@ -21,7 +21,7 @@ WHERE merchant_id = $1 AND currency = $2 AND business_date BETWEEN date_trunc('m
 LOCK = "SELECT pg_advisory_xact_lock(3583013, hashtext($1::uuid::text))"
 CHARGED = """SELECT EXISTS (SELECT FROM settlement WHERE merchant_id = $1 AND currency = $2 AND extras @> '[{"monthly": true}]'
 AND business_date BETWEEN date_trunc('month', $3::date)::date AND (date_trunc('month', $3::date) + interval '1 month - 1 day')::date)"""
-COUNTS = """SELECT (SELECT count(*) FROM directory_terminal WHERE merchant_id = $1 AND status = 'active') AS terminal,
+COUNTS = """SELECT (SELECT count(*) FROM directory_terminal WHERE merchant_id = $1 AND own_status = 'active') AS terminal,
 (SELECT count(*) FROM directory_store WHERE merchant_id = $1) AS store"""
 
 

@@ -1,0 +1,99 @@
+"""Receipts: a transaction on paper, as JSON and as the text that a printer takes."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Annotated, Literal, Protocol
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from switch.api.merchant import may_see
+from switch.api.onboard import identified, said
+from switch.api.shapes import Shape, Status, refused, shaped
+from switch.callers import Caller
+from switch.directory import Directory
+from switch.errors import Problem
+from switch.ids import show
+from switch.payments import receipts
+from switch.payments.history import History
+from switch.payments.receipts import Copy, Head, Language
+from switch.payments.transaction import Transaction
+from switch.terminals.parameter_sets import ParameterSets
+
+TEXT = "text/plain"
+
+
+class ShownReceipt(Shape):
+    """`amount` is what is charged or given back in minor units, 0 when it is not `paid`; `at` is the store's wall clock."""
+
+    transaction: str
+    type: str
+    status: Status | Literal["voided", "accepted"]
+    title: str
+    result: str
+    paid: bool
+    copy_for: Copy
+    language: Language
+    merchant: str
+    store: str
+    city: str
+    acquirer: str
+    card_acceptor: str
+    card_acceptor_terminal: str
+    masked_pan: str
+    brand: str
+    entry_mode: str
+    amount: int
+    asked: int
+    tip_amount: int
+    cashback_amount: int
+    currency: str
+    amount_text: str
+    approval_code: str | None
+    response_code: str | None
+    rrn: str
+    stan: str
+    reference: str | None
+    at: str
+    signature: bool
+
+
+class Parts(Protocol):
+    """What this route needs of the switch."""
+
+    directory: Directory
+    history: History
+    parameter_sets: ParameterSets
+
+
+def _head(directory: Directory, row: Transaction) -> Head:
+    store = directory.stores[row.store_id]
+    return Head(directory.merchants[row.merchant_id].name, store.name, store.city, directory.acquirers[row.acquirer_id].name, store.zone)
+
+
+def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
+    routes = APIRouter(tags=["merchants"], responses=refused(401, 404, 422, 503))
+    answers = shaped(200, "The receipt", ShownReceipt)
+    answers[200]["content"] = {TEXT: {"schema": {"type": "string"}}}
+
+    @routes.get("/v1/transactions/{transaction}/receipt", responses=answers,
+                summary="The receipt: JSON, or the text for a printer of 58 or 80 mm with format=text or Accept: text/plain")
+    async def receipt(request: Request, transaction: str, language: Language | None = None, copy_for: Copy = "customer",
+                      width: Annotated[Literal["58", "80"] | None, Query(description="Of the paper, in mm")] = None,
+                      format_: Annotated[Literal["json", "text"] | None, Query(alias="format")] = None) -> Response:
+        caller = identify(request)
+        row = await parts.history.transaction(identified("transaction", transaction))
+        if row is None or not may_see(caller, row):
+            raise Problem("not_found")
+        # What the terminal's parameters say of its paper; what the caller says comes first.
+        found = (await parts.parameter_sets.of(row.merchant_id, row.store_id, row.terminal_id)).values
+        head = _head(parts.directory, row)
+        spoken: Language = language or found.get("receipt_language") or ("zh" if parts.directory.stores[row.store_id].country == "CN" else "en")
+        made = receipts.receipt(row, show("transaction", row.transaction_id), head, spoken, copy_for)
+        if format_ == "text" or (format_ is None and TEXT in request.headers.get("accept", "")):
+            paper = receipts.printed(made, int(width or found.get("receipt_width_mm", 58)), found.get("receipt_header", ""),
+                                     found.get("receipt_footer", ""))
+            return Response(paper, 200, {"content-type": f"{TEXT}; charset=utf-8", "cache-control": "no-store"})
+        return said(asdict(made))
+
+    return routes
