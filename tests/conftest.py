@@ -1,7 +1,8 @@
 """Fixtures: one embedded PostgreSQL per test run, a fresh migrated database per module."""
 
+import gc
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -16,6 +17,13 @@ LONG = ("test_simulation", "test_failpoint_sweep", "test_schemathesis", "test_ab
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def left_open_is_told_where_it_was_opened() -> Iterator[None]:
+    """What a file's tests leave to the collector, sockets and connections among it, is an error of that file and of no later one."""
+    yield
+    gc.collect()
 
 
 @pytest_asyncio.fixture(scope="session")

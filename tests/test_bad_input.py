@@ -97,7 +97,7 @@ FIELDS: dict[str, list[object]] = {
     "card.emv": [CANARY, "9F", "9F26", "9F2608A1", "A1B", "ZZ", "5A0841111111", "9F2681", "80" * 3, "9F26 08", 5, "00" * 256, ""],
     "card.track2": [CANARY, "", "4111111111111111=3012", "6212345678900000003", "6212345678900000003=", "6212345678900000003=3012X", "6212345678900000003^3012", 5,
                     "6212345678900000003D" + "1" * 18],
-    "card.pin": [CANARY, {}, {"block": "0" * 16}, {"block": "0" * 16, "format": "iso0"}, {"block": "0" * 16, "format": "iso1", "key_id": "k"},
+    "card.pin": [CANARY, {}, {"block": "0" * 16}, {"block": "0" * 16, "format": "iso0"}, {"block": "0" * 16, "format": "iso2", "key_id": "k"},
                  {"block": "0" * 15, "format": "iso0", "key_id": "k"}, {"block": "0" * 32, "format": "iso0", "key_id": "k"}, {"block": "0" * 16, "format": "iso4", "key_id": "k"},
                  {"block": "0" * 16, "format": "iso0", "key_id": "k", "ksn": "F" * 16}, {"block": "0" * 16, "format": "iso0", "key_id": ""},
                  {"block": "0" * 16, "format": "iso0", "ksn": "F" * 25}, {"block": CANARY, "format": "iso0", "key_id": CANARY}],

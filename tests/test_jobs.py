@@ -225,6 +225,22 @@ async def test_a_retry_does_not_wait_for_the_pause(url: str, pool: Pool) -> None
         await reached(pool, job, "done", 8)
 
 
+async def test_a_retry_does_not_hang_on_the_place_that_the_ended_attempt_still_has(url: str, pool: Pool) -> None:
+    job = await asked(pool, "count")
+    taker = await database.connect(url, queue.ROLE)
+    await taker.execute("UPDATE queue.pgqueuer SET status = 'picked' WHERE payload = $1", job.job_id.bytes)
+    async with pool.acquire() as connection:
+        claimed = await table.claim(connection, job.job_id, uuid4(), 10)
+        assert isinstance(claimed, Job) and await table.finish(connection, claimed, table.Ending("failed", "broken", failed=True))
+        await table.retry(connection, job.job_id)
+    await taker.execute("DELETE FROM queue.pgqueuer WHERE payload = $1 AND status = 'picked'", job.job_id.bytes)
+    await taker.close()
+    do, runs = counting()
+    async with working(url, Kind("count", "counts", do)):
+        await reached(pool, job, "done")
+    assert runs == {job.job_id: 1}
+
+
 async def test_what_cannot_be_done_is_not_tried_again(url: str, pool: Pool) -> None:
     async def do(run: Run) -> None:
         raise Unfit("There is no such settlement.")

@@ -208,6 +208,19 @@ async def test_an_acknowledgement_that_came_first_leaves_nothing_to_resolve(shop
     assert (await ask(shop, shown, "zhao")).status == 409
 
 
+async def test_one_that_was_sent_again_and_parked_again_is_not_what_was_looked_at(shop: Shop) -> None:
+    shown = await parked(shop)
+    stale = (await ask(shop, shown, resolution="confirmed")).body["id"]
+    await shop.host.order("code", "21", match={"0": "0421"})
+    assert (await shop.ask("POST", f"/v1/reversals/{shown}/retry", None, "li")).status == 200
+    await shop.until(shown, "parked")
+    decided = await decide(shop, stale, "wang")
+    assert (decided.status, decided.body["code"], (await shop.get(shown))["status"]) == (409, "conflict", "parked")
+    assert "ask anew" in decided.raw.decode()
+    assert (await decide(shop, stale, "wang", "/refuse")).status == 200
+    assert (await resolved(shop, shown, "confirmed"))["status"] == "confirmed"
+
+
 @pytest.mark.parametrize(("changed", "place"), [
     ({"reason": "short"}, "reason"), ({"reason": " " + REASON}, "reason"), ({"reason": REASON + "\n"}, "reason"), ({"reason": "x" * 501}, "reason"),
     ({"reason": "it was card 4111111111111111"}, "reason"), ({"reason": "it was 4111 1111 1111 1111"}, "reason"), ({"reason": None}, "reason"),

@@ -24,17 +24,20 @@ def queries(connection: Connection) -> Queries:
     return Queries(AsyncpgDriver(connection), QueryBuilderEnvironment(NAMES), QueryQueueBuilder(NAMES), QuerySchedulerBuilder(NAMES))  # type: ignore[arg-type]
 
 
-async def push(connection: Connection, jobs: Sequence[tuple[str, UUID]]) -> None:
-    """Puts jobs (kind, id) into the queue, in the caller's transaction. One that is in it already stays as it is."""
+async def push(connection: Connection, jobs: Sequence[tuple[str, UUID]], entry: str = "") -> None:
+    """Puts jobs (kind, id) into the queue, in the caller's transaction. One that is in it already stays as it is.
+
+    `entry` tells this place in the queue from the one that an attempt which has just ended leaves a moment later.
+    """
     if jobs:
         count = len(jobs)
         await queries(connection).enqueue([kind for kind, _ in jobs], [job_id.bytes for _, job_id in jobs], [0] * count, None,
-                                          [str(job_id) for _, job_id in jobs], None, on_conflict="skip")
+                                          [f"{job_id}{entry}" for _, job_id in jobs], None, on_conflict="skip")
 
 
-HASTEN = "UPDATE queue.pgqueuer SET execute_after = now() WHERE dedupe_key = $1 AND status = 'queued'"
+HASTEN = "WITH due AS (UPDATE queue.pgqueuer SET execute_after = now() WHERE payload = $1 AND status = 'queued' RETURNING id) SELECT count(*) FROM due"
 
 
-async def hasten(connection: Connection, job_id: UUID) -> None:
-    """What waits in the queue for a later attempt is due now."""
-    await connection.execute(HASTEN, str(job_id))
+async def hasten(connection: Connection, job_id: UUID) -> bool:
+    """What waits in the queue for a later attempt is due now; whether anything does."""
+    return bool(await connection.fetchval(HASTEN, job_id.bytes))

@@ -264,8 +264,8 @@ async def retry(connection: Connection, job_id: UUID) -> Job:
         if row is None:
             job = await one(connection, job_id)
             raise Problem("conflict", f"The job is {job.state}; only one that failed, waits or was cancelled is tried again.")
-        await queue.push(connection, [(row["kind"], job_id)])
-        await queue.hasten(connection, job_id)
+        if not await queue.hasten(connection, job_id):
+            await queue.push(connection, [(row["kind"], job_id)], f":{row['attempts']}")
     return _job(row)
 
 
