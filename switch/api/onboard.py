@@ -40,6 +40,8 @@ def _dated(value: Any) -> Any:
 
 
 Codes = Annotated[dict[str, str], Field(max_length=100, description="DE39 of an answered reversal: acknowledged, not_found, retry or park")]
+RerouteCodes = Annotated[list[str], Field(max_length=100, description="DE39 of declined requests after which another acquirer may be asked; "
+                                          "the dialect's when not given")]
 Ident = Annotated[str, Field(max_length=64)]
 Name = Annotated[str, Field(description="1 to 120 printable characters")]
 Zone = Annotated[str, Field(description="Name of the IANA time zone database")]
@@ -108,6 +110,7 @@ class AcquirerRequest(Model):
     reversals_per_second: int | None = None
     reversals_at_once: int | None = None
     reversal_first: bool | None = None
+    reroute_codes: RerouteCodes | None = None
 
 
 class RouteRequest(Model):
@@ -158,6 +161,7 @@ class AcquirerChange(Model):
     reversals_at_once: int | None = None
     reversal_first: bool | None = None
     max_links: int | None = None
+    reroute_codes: RerouteCodes | None = None
 
 
 MODELS = (OrganisationRequest, MerchantRequest, StoreRequest, NumbersRequest, TerminalRequest, AcquirerRequest, RouteRequest, KeyRequest,

@@ -62,7 +62,7 @@ SENT: Mapping[str, dict[str, Any]] = {
                  "time_zone": "Asia/Shanghai", "answer_timeout_ms": 30_000, "reversal_grace_ms": 5_000, "min_in_flight": 16, "max_in_flight": 2048,
                  "max_links": 0,
                  "host": "10.0.0.5", "port": 5000, "reversal_codes": {"21": "acknowledged"}, "reversal_max_age_s": 259_200,
-                 "reversals_per_second": 1000, "reversals_at_once": 200, "reversal_first": False},
+                 "reversals_per_second": 1000, "reversals_at_once": 200, "reversal_first": False, "reroute_codes": ["91"]},
     "route": {"acquirer": f"acq_{_ID}", "merchant": f"mer_{_ID}", "brand": "unionpay", "priority": 100},
     "key": {"role": "terminal", "terminal": f"trm_{_ID}", "expires_at": "2027-03-01T00:00:00Z"},
 }
