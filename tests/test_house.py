@@ -36,7 +36,8 @@ TEST_PANS = frozenset({
     "4111111111111111", "4222222222222", "4222222222222220", "5555555555554444", "378282246310005", "30569309025904",
     "6212345678901265", "6212345678900000003", "0000000000000000",
 })
-PURE = ("messages/*", "switch/payments/transaction.py", "switch/payments/duties.py", "switch/payments/routing.py", "switch/payments/translation.py",
+PURE = ("messages/*", "switch/payments/transaction.py", "switch/payments/duties.py", "switch/payments/routing.py", "switch/payments/health.py",
+        "switch/payments/explanation.py", "switch/payments/rerouting.py", "switch/payments/translation.py",
         "switch/payments/verbs.py", "switch/payments/admission.py", "switch/payments/timers.py", "switch/links/protocol.py",
         "switch/links/network.py", "switch/links/exchange.py", "switch/links/handover.py", "switch/notices/webhooks.py",
         "switch/notices/addresses.py", "switch/settlement/calendar.py", "switch/settlement/funding.py",

@@ -90,7 +90,7 @@ class Cancellations:
             transaction = await self.history.transaction(transaction_id)
             if transaction is None:
                 raise Problem("not_ready", retry_after=1)
-            if transaction.state in (DECLINED, NOT_SENT) and (next_attempt := await self._followed_by(transaction)) is not None:
+            if transaction.outcome in (DECLINED, NOT_SENT) and (next_attempt := await self._followed_by(transaction)) is not None:
                 transaction_id = next_attempt
                 continue
             if transaction.state not in (SENT, APPROVED):
