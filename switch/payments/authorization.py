@@ -239,7 +239,7 @@ class Authorizations:
             amount=original.approved_amount, tip_amount=0, cashback_amount=0, mti=rule.mti, processing_code=rule.fixed["3"],
             pos_condition=rule.fixed.get("25", "00"), stan=stan, rrn=rrn, transmitted_at=de7(now), received_at=now, send_not_after=now,
             respond_by=now, request_message="{}", business_date=acquirer.business_date, state=SENT, version=1, match_key="",
-            pan_sealed=b"", terminal_trace=None, same_trace=None)
+            pan_sealed=b"", terminal_trace=None, same_trace=None, attempt_of=None)
         pan, expiry = self.vault.open(original.pan_key, original.pan_sealed, original.transaction_id.bytes, original.pan_sealed_on)
         row.pan_key, row.pan_sealed = self.vault.seal(pan, expiry, identity.bytes, row.pan_sealed_on)
         message = translation.follow_up(row, original, acquirer.dialect, pan, expiry, acquirer.institution_code)
