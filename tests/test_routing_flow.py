@@ -122,6 +122,19 @@ async def test_a_rule_that_cannot_be_is_refused_by_its_field(shop: Shop, said: d
     assert field in [fault["field"] for fault in refused.body["errors"]], refused.raw
 
 
+async def test_two_rules_that_say_the_same_are_never_in_force_at_once(shop: Shop) -> None:
+    said = {"acquirer": shop.shown("acquirer.dual"), "brand": "diners", "currencies": ["USD", "CNY"]}
+    old = await add(shop, **said)
+    twin = await shop.ask("POST", "/v1/routes", said | {"priority": 3, "name": "Twin", "currencies": ["CNY", "USD"]}, key="operator")
+    assert (twin.status, twin.body["code"]) == (409, "already_exists")
+    draft = await add(shop, **said, priority=3, state="draft")
+    alone = await shop.ask("POST", f"/v1/routes/{draft['id']}/activate", {}, key="operator")
+    assert (alone.status, alone.body["code"]) == (409, "already_exists")
+    assert (await switch_rule(shop, draft["id"], "activate", retires=[old["id"]]))["priority"] == 3
+    await switch_rule(shop, draft["id"], "retire")
+    await switch_rule(shop, (await add(shop, **said))["id"], "retire")
+
+
 async def test_only_operators_ask_about_rules(shop: Shop) -> None:
     for method, path in (("POST", "/v1/routes/explain"), ("GET", f"/v1/routes/explain?transaction=txn_{UUID(int=1)}"), ("POST", "/v1/routes/try"),
                          ("POST", f"/v1/routes/rte_{UUID(int=1)}/activate"), ("POST", f"/v1/routes/rte_{UUID(int=1)}/retire")):
@@ -367,6 +380,21 @@ async def test_the_next_attempt_leaves_only_when_it_is_durable(shop: Shop) -> No
         await held.close()
     again = await shop.pay(10_000, key)
     assert (again.status, again.body["status"], again.body["advice"]) == (201, "not_sent", "retry_new_key")
+
+
+async def test_an_attempt_that_the_books_refuse_leaves_the_first_one_as_the_last(shop: Shop) -> None:
+    owner = await asyncpg.connect(shop.url)
+    try:
+        await owner.execute("CREATE TRIGGER no_attempts BEFORE INSERT ON transaction FOR EACH ROW WHEN (NEW.attempt_of IS NOT NULL) EXECUTE FUNCTION refuse_text()")
+        await code_91(shop)
+        key = new_key()
+        answer = await shop.pay(10_000, key)
+        assert (answer.status, answer.body["status"], answer.body["advice"]) == (201, "declined", "retry_new_key")
+        assert await attempts(shop, key) == [("single", "DECLINED", "retry_new_key")]
+        assert (await shop.pay(10_000, key)).raw == answer.raw
+    finally:
+        await owner.execute("DROP TRIGGER IF EXISTS no_attempts ON transaction")
+        await owner.close()
 
 
 async def test_follow_ups_stay_with_the_acquirer_that_authorised(shop: Shop) -> None:

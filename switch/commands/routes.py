@@ -27,6 +27,7 @@ def parsers(verbs: Any) -> None:
     _adding(added)
     listed = asking(kinds.add_parser("list", help="all rules, newest first"))
     listed.add_argument("--state", choices=("draft", "active", "retired"))
+    listed.add_argument("--after", metavar="ROUTE", help="those before rte_...")
     on = asking(kinds.add_parser("activate", help="switch a draft on"))
     on.add_argument("route", help="rte_...")
     on.add_argument("--retires", action="append", default=[], metavar="ROUTE", help="rte_... whose place it takes; may be repeated")
@@ -103,8 +104,8 @@ def work(options: argparse.Namespace, settings: Settings, say: Callable[[str], N
 def _question(options: argparse.Namespace) -> Question:
     match options.kind:
         case "list":
-            return Question("GET", "/v1/routes?limit=200", None, lambda body: (
-                _rule(item) for item in body["items"] if options.state in (None, item["state"])))
+            after = f"&after={quoted(options.after)}" if options.after else ""
+            return Question("GET", f"/v1/routes?limit=200{after}", None, lambda body: _listed(body, options.state))
         case "activate":
             return Question("POST", f"/v1/routes/{quoted(options.route)}/activate", {"retires": options.retires}, lambda body: iter([_rule(body)]))
         case "retire":
@@ -117,6 +118,12 @@ def _question(options: argparse.Namespace) -> Question:
     more = {name: getattr(options, name) for name in ("merchant", "limit") if getattr(options, name) is not None}
     return Question("POST", "/v1/routes/try", {"activate": options.activate, "retire": options.retire, "from": options.since, "to": options.until,
                                                **more}, _tried)
+
+
+def _listed(body: Any, state: str | None) -> Iterator[str]:
+    yield from (_rule(item) for item in body["items"] if state in (None, item["state"]))
+    if body["next"]:
+        yield f"there are older ones: switch route list --after {body['next']}"
 
 
 def _rule(row: Any) -> str:

@@ -78,9 +78,9 @@ def _contradictions(conditions: Conditions) -> list[tuple[str, str]]:
 KNOWN_BRAND = "SELECT EXISTS (SELECT FROM bin_range WHERE brand = $1)"
 _PLACES = ("acquirer_id", "merchant_id", "brand", *Conditions.__annotations__)
 _CASTS = {"currencies": "::text[]", "mccs": "::text[]", "entry_modes": "::text[]", "weekdays": "::smallint[]"}
-_SAYING = [name for name in _PLACES if name != "name"]
-SAME_ROUTE = "SELECT EXISTS (SELECT FROM route WHERE state <> 'retired' AND " + " AND ".join(
-    f"{name} IS NOT DISTINCT FROM ${number}{_CASTS.get(name, '')}" for number, name in enumerate(_SAYING, 1)) + ")"
+SAME_IN_FORCE = f"""SELECT EXISTS (SELECT FROM route a JOIN route b ON {" AND ".join(
+    f"a.{name} IS NOT DISTINCT FROM b.{name}" for name in _PLACES if name != "name")}
+WHERE a.route_id = $1 AND b.route_id <> $1 AND a.state = 'active' AND b.state = 'active')"""
 ROUTE = f"""INSERT INTO route (route_id, priority, state, created_by, activated_by, activated_at, {", ".join(_PLACES)})
 VALUES ($1, $2, $3, $4, CASE WHEN $3 = 'active' THEN $4 END, CASE WHEN $3 = 'active' THEN now() END,
   {", ".join(f"${number}{_CASTS.get(name, '')}" for number, name in enumerate(_PLACES, 5))})"""
@@ -101,11 +101,16 @@ async def add_route(connection: Connection, acquirer_id: UUID, merchant_id: UUID
     values: dict[str, Any] = {"acquirer_id": acquirer_id, "merchant_id": merchant_id, "brand": brand, **conditions}
     for several in _CASTS:  # two rules that say the same are the same, whatever the order
         values[several] = None if values.get(several) is None else sorted(values[several])
-    if await connection.fetchval(SAME_ROUTE, *(values.get(name) for name in _SAYING)):
-        raise Problem("already_exists")
     ident = uuid7(time.time_ns() // 1_000_000, os.urandom(10))
     await connection.execute(ROUTE, ident, priority, state, by, *(values.get(name) for name in _PLACES))
+    await _only_one(connection, ident)
     return ident
+
+
+async def _only_one(connection: Connection, route_id: UUID) -> None:
+    """Two rules in force that say the same, whatever their priority and name: one of them would be forgotten."""
+    if await connection.fetchval(SAME_IN_FORCE, route_id):
+        raise Problem("already_exists", "A rule in force says the same; name it in `retires`, or retire it first.")
 
 
 ACTIVATE = "UPDATE route SET state = 'active', activated_by = $2, activated_at = now() WHERE route_id = $1 AND state = 'draft' RETURNING true"
@@ -113,13 +118,15 @@ RETIRE = "UPDATE route SET state = 'retired', retired_by = $2, retired_at = now(
 
 
 async def activate_route(connection: Connection, route_id: UUID, by: str, retires: list[UUID]) -> None:
-    """Switches a draft on, and others off in the same commit. Raises Problem conflict: it is no draft, or one of them is retired already."""
+    """Switches a draft on, and others off in the same commit. Raises Problem: conflict (it is no draft, or one of them is retired already),
+    already_exists."""
     check(ROUTE_RULES, by=by)
     if not await connection.fetchval(ACTIVATE, route_id, by):
         raise Problem("conflict", "Only a draft can be switched on; add the rule anew.")
     for other in sorted(set(retires)):
         if other == route_id or not await connection.fetchval(RETIRE, other, by):
             raise Problem("conflict", "One of the rules to be retired is retired already, is not there, or is the rule itself; nothing was changed.")
+    await _only_one(connection, route_id)
 
 
 async def retire_route(connection: Connection, route_id: UUID, by: str) -> None:

@@ -135,6 +135,7 @@ def events(session: Session, *columns: Rows) -> Rows:
 def attempt(session: Session, rows: Rows, before: Any) -> Rows:
     (values,) = rows
     was = session.locked("transaction", before)
+    session.claim("transaction_attempt_of", before, values[1], "transaction_attempt_of")
     insert_transaction(session, {**NEW, **dict(zip(journal.INTENT_COLUMNS, values, strict=False)), "intent_at": session.now, "attempt_of": before,
                                  "possible_duplicate_of": was["possible_duplicate_of"]})
     return [(session.now,)]
@@ -146,7 +147,9 @@ def move_key(session: Session, merchant_id: Any, caller: Any, idempotency_key: s
     key = (merchant_id, caller, idempotency_key)
     held, new = session.locked("idempotency", key), session.get("transaction", transaction_id)
     was = session.get("transaction", held["transaction_id"])
-    if was["state"] not in ("NOT_SENT", "DECLINED") or new["attempt_of"] != was["transaction_id"] or new["state"] != "SENT":
+    same = ("merchant_id", "caller", "idempotency_key", "terminal_id", "type", "exchange", "amount", "currency", "pan_token", "original_id")
+    if was["state"] not in ("NOT_SENT", "DECLINED") or was["outcome"] != was["state"] or new["attempt_of"] != was["transaction_id"] \
+            or new["state"] != "SENT" or was["acquirer_id"] == new["acquirer_id"] or any(was[name] != new[name] for name in same):
         raise refused("one_sale_per_key")
     session.put("idempotency", key, {**held, "transaction_id": transaction_id})
     return []
