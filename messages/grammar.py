@@ -183,6 +183,7 @@ KEYS: Mapping[str, Key] = {
     "approval_code_exempt": Key("(two digits, ...)", REQUIRED, "Starts of DE3 for which they may come without."),
     "codes": Key("{code: (verdict, reason, advice)}", REQUIRED, "DE39 of requests. A code that is not here is doubt."),
     "codes_only_for": Key("{code: (two digits, ...)}", REQUIRED, "Codes that hold only for these starts of DE3."),
+    "reroute_codes": Key("(code, ...)", (), "DE39 of declined requests after which another acquirer may be asked for the same sale."),
     "reversal_codes": Key("{code: outcome}", REQUIRED, "DE39 of reversals. A code that is not here is sent again."),
     "reversal_first": Key("bool", REQUIRED, "Whether a terminal's open reversal must be done before its next sale."),
     "reversal_stan": Key(" | ".join(REVERSAL_STANS), "own", "DE11 of a reversal: a number of its own, or that of its original."),

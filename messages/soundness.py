@@ -113,6 +113,8 @@ def _code_faults(dialect: "Dialect") -> list[str]:
     for code, response in dialect.codes.items():
         if response.verdict not in VERDICTS or response.advice not in ADVICES:
             found.append(f"code {code}: verdict {response.verdict}, advice {response.advice}")
+    found += [f"reroute code {code}: not declined, so another acquirer may not be asked" for code in sorted(dialect.reroute_codes)
+              if code not in dialect.codes or dialect.codes[code].verdict != "declined"]
     found += [f"codes_only_for: no code {code}" for code in dialect.codes_only_for if code not in dialect.codes]
     return found + [f"reversal code {code}: {to}" for code, to in dialect.reversal_codes.items() if to not in REVERSAL_OUTCOMES]
 

@@ -96,6 +96,7 @@ class Acquirer(NamedTuple):
     min_in_flight: int = 16
     max_links: int = 0  # lines over all workers; 0 = each worker its own
     sign_on_at: datetime | None = None  # when an operator last asked for a sign-on
+    reroute_codes: frozenset[str] = frozenset()  # DE39 of declined requests after which another acquirer may be asked
 
     def terms_of(self, mcc: str, brand: str) -> Terms | None:
         """The most particular terms that hold; the MCC goes before the brand."""
@@ -104,11 +105,31 @@ class Acquirer(NamedTuple):
 
 
 class Route(NamedTuple):
+    """A rule: which sales may go to an acquirer, and when it goes before others. None: whatever it is. payments/routing.py reads it."""
+
     route_id: UUID
     acquirer_id: UUID
     merchant_id: UUID | None
     brand: str | None
     priority: int
+    name: str | None = None
+    state: str = "active"  # draft active retired
+    bin_low: str | None = None
+    bin_high: str | None = None
+    amount_min: int | None = None
+    amount_max: int | None = None
+    currencies: frozenset[str] | None = None
+    mccs: frozenset[str] | None = None
+    entry_modes: frozenset[str] | None = None
+    weekdays: frozenset[int] | None = None  # 1 is Monday
+    minute_from: int | None = None  # of the day, where the merchant is
+    minute_until: int | None = None  # not after minute_from: on the day after
+    weight: int | None = None
+    cost_basis_points: int | None = None
+    cost_fixed: int | None = None
+    healthy_percent: int | None = None
+    activated_at: datetime | None = None
+    retired_at: datetime | None = None
 
 
 class ApiKey(NamedTuple):
@@ -144,7 +165,8 @@ ACQUIRERS = """SELECT a.*, (SELECT array_agg(l.host ORDER BY l.line_id) FROM dir
   ARRAY(SELECT ROW(t.mcc, t.brand, t.completion_basis_points, t.tip_basis_points) FROM directory_authorization_terms t
         WHERE t.acquirer_id = a.acquirer_id) AS terms
 FROM directory_acquirer a WHERE $1::text[] IS NULL OR a.acquirer_id = ANY($1::text[]::uuid[])"""
-ROUTES = """SELECT route_id, acquirer_id, merchant_id, brand, priority FROM directory_route
+ROUTES = """SELECT route_id, acquirer_id, merchant_id, brand, priority, name, state, bin_low, bin_high, amount_min, amount_max, currencies, mccs,
+entry_modes, weekdays, time_from, time_until, weight, cost_basis_points, cost_fixed, healthy_percent, activated_at, retired_at FROM directory_rule
 WHERE $1::text[] IS NULL OR route_id = ANY($1::text[]::uuid[])"""
 KEYS = """SELECT key_id, role, merchant_id, terminal_id, person, secret_digest, extract(epoch FROM least(expires_at, revoked_at))::float8 AS ends_at
 FROM directory_api_key WHERE $1::text[] IS NULL OR key_id = ANY($1::text[])"""
@@ -164,9 +186,9 @@ class Directory:
         self.routes: dict[UUID, Route] = {}
         self.keys: dict[str, ApiKey] = {}
         self.bins: dict[str, BinRange] = {}
-        self.ordered_routes: list[Route] = []
+        self.ordered_routes: list[Route] = []  # those in force
         self.bins_by_length: list[tuple[int, list[str], list[BinRange]]] = []  # longest prefix first
-        self.chosen: dict[tuple[UUID, str], list[Acquirer]] = {}  # routing's choices, forgotten at each change
+        self.chosen: dict[tuple[UUID, str], Any] = {}  # routing's choices, or what they are made by; forgotten at each change
         self.version = 0
         self.confirmed_at = float("-inf")  # monotonic
         self.changed = asyncio.Event()
@@ -234,8 +256,7 @@ class Directory:
 
     def _reorder(self) -> None:
         self.chosen = {}
-        self.ordered_routes = sorted(self.routes.values(), key=lambda route: (route.priority, route.merchant_id is None, route.brand is None,
-                                                                               route.route_id))
+        self.ordered_routes = sorted((route for route in self.routes.values() if route.state == "active"), key=precedence)
         by_length: dict[int, list[BinRange]] = {}
         for found in sorted(self.bins.values()):
             by_length.setdefault(len(found.low), []).append(found)
@@ -264,6 +285,25 @@ class Directory:
                 connection.terminate()
 
 
+def precedence(route: Route) -> tuple[object, ...]:
+    """Which of two fitting rules goes first: the lower priority, then the more particular one. Only rules whose order is not told by the rest
+    differ in the last part alone, and those may share what fits them by weight or cost (payments/routing.py)."""
+    conditions = (route.amount_min if route.amount_min is not None else route.amount_max, route.currencies, route.mccs, route.entry_modes,
+                  route.weekdays, route.minute_from)
+    return (route.priority, route.merchant_id is None, -len(route.bin_low or ""), route.brand is None,
+            -sum(condition is not None for condition in conditions), route.route_id)
+
+
+def _route(row: asyncpg.Record) -> Route:
+    values = dict(row)
+    for several in ("currencies", "mccs", "entry_modes", "weekdays"):
+        values[several] = None if values[several] is None else frozenset(values[several])
+    for end in ("from", "until"):
+        text = values.pop(f"time_{end}")
+        values[f"minute_{end}"] = None if text is None else int(text[:2]) * 60 + int(text[3:])
+    return Route(**values)
+
+
 def _acquirer(row: asyncpg.Record) -> Acquirer | None:
     if row["business_date"] is None:  # its first day is opened in the same commit; the day's own change brings it
         return None
@@ -272,7 +312,8 @@ def _acquirer(row: asyncpg.Record) -> Acquirer | None:
                     row["max_in_flight"], tuple(zip(row["hosts"] or (), row["ports"] or (), strict=True)), row["business_date"],
                     reversal_terms(row, load_dialect(row["dialect"])),
                     {(mcc, brand): Terms(*basis_points) for mcc, brand, *basis_points in row["terms"]}, row["min_in_flight"],
-                    row["max_links"], row["sign_on_at"])
+                    row["max_links"], row["sign_on_at"],
+                    frozenset(load_dialect(row["dialect"]).reroute_codes if row["reroute_codes"] is None else row["reroute_codes"]))
 
 
 def reversal_terms(row: asyncpg.Record, dialect: Dialect) -> ReversalTerms:
@@ -292,7 +333,7 @@ KINDS: dict[str, tuple[str, Callable[[asyncpg.Record], Any], str]] = {
     "store": (STORES, lambda row: Store(*row.values())._replace(zone=ZoneInfo(row["time_zone"])), "stores"),
     "terminal": (TERMINALS, _terminal, "terminals"),
     "acquirer": (ACQUIRERS, _acquirer, "acquirers"),
-    "route": (ROUTES, lambda row: Route(*row.values()), "routes"),
+    "route": (ROUTES, _route, "routes"),
     "api_key": (KEYS, lambda row: ApiKey(*row.values()), "keys"),
     "bin_range": (BINS, lambda row: BinRange(row["low"], row["high"], row["brand"], row["card_type"], tuple(row["pan_lengths"])), "bins"),
 }

@@ -107,9 +107,48 @@ async def test_an_external_database_is_migrated_onboarded_and_served_by_commands
             at = ("--url", base, "--key", keys["operator"])
             assert f"first                up           127.0.0.1:{port}" in run(home, "links", *at).out
             assert "was approved" in run(home, "story", sold["id"], *at).out.splitlines()[0]
+            await _rules(here, do, home, url, at, sold)
         finally:
             server.stop()
         assert server.popen.returncode == 0 and "Traceback" not in server.err
+
+
+async def _rules(here: Any, do: Any, home: Path, url: str, at: tuple[str, ...], sold: dict[str, Any]) -> None:
+    """`switch route`: a draft is added, tried, switched on, explained, switched off."""
+    draft = await do("route", "add", "--acquirer", "first", "--brand", "unionpay", "--bin-low", "621234", "--bin-high", "621299", "--currencies", "CNY",
+                     "--amount-max", "999999", "--weekdays", "1,2,3,4,5,6,7", "--time-from", "00:00", "--time-until", "23:59", "--weight", "70",
+                     "--name", "By the command line", "--draft", "--by", "Li Wei", "--priority", "1")
+    assert (draft["state"], draft["created_by"], draft["weekdays"], draft["currencies"]) == ("draft", "Li Wei", [1, 2, 3, 4, 5, 6, 7], ["CNY"])
+    refused = await here(home, url, "route", "add", "--acquirer", "first", "--weekdays", "monday")
+    assert refused.code == 2 and "weekdays: 1 to 100 of 1 (Monday) to 7" in refused.err
+
+    async def ask(*arguments: str) -> str:
+        ended = await here(home, None, "route", *arguments, *at)
+        assert ended.code == 0, ended.err
+        return str(ended.out)
+
+    async with processes.within(5, "the draft is not known"):
+        while draft["id"] not in (said := await ask("explain", sold["id"])):
+            await asyncio.sleep(0.1)
+    assert f"-  {draft['id']} By the command line priority 1: it is a draft" in said and "recorded: attempt 1" in said and "as the rules of then say" in said
+    tried = await ask("try", "--activate", draft["id"], "--from", "2020-01-01T00:00:00Z", "--to", "2100-01-01T00:00:00Z")
+    assert tried.startswith("1 sales: 0 would move, 0.00 %") and f"{draft['id']} By the command line" in tried
+    listed = await ask("list", "--state", "draft")
+    assert listed.startswith(f"{draft['id']}  draft   priority 1") and "bin_low 621234" in listed and "created by Li Wei" in listed
+    assert (await ask("activate", draft["id"])).startswith(f"{draft['id']}  active ")
+    sale = ("--terminal", await shown_terminal(at, sold), "--bin", "62123456", "--amount", "10000", "--currency", "CNY")
+    async with processes.within(5, "the rule is not in force"):
+        while f"1. first  by {draft['id']}" not in (said := await ask("explain", *sale)):
+            await asyncio.sleep(0.1)
+    assert "line up, answered 1 of 1" in said and "card numbers 621234 to 621299" in said
+    assert (await ask("retire", draft["id"])).startswith(f"{draft['id']}  retired")
+    again = await here(home, None, "route", "activate", draft["id"], *at)
+    assert again.code == 2 and "refused with 409" in again.err
+
+
+async def shown_terminal(at: tuple[str, ...], sold: dict[str, Any]) -> str:
+    answer = await processes.ask(at[1], "GET", f"/v1/transactions/{sold['id']}", at[3])
+    return str(answer.body["terminal"])
 
 
 async def test_commands_beside_a_running_demo_reach_its_embedded_database(tmp_path: Path, here: Any) -> None:

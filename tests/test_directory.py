@@ -125,8 +125,10 @@ async def test_every_record_is_loaded_as_it_stands(owner: asyncpg.Connection, ho
     assert acquirer.dialect.name == "iso87_ascii"
     assert acquirer._replace(dialect=acquirer.dialect) == Acquirer(
         house.acquirer, house.name, acquirer.dialect, "dual", "active", "6212", ZoneInfo("Asia/Shanghai"), 3.0, 0.5, 9, (("127.0.0.1", 5001),), DAY,
-        ReversalTerms(dict(acquirer.dialect.reversal_codes), 259_200.0, 1000, 200, False))
-    assert directory.routes[house.route] == Route(house.route, house.acquirer, house.merchant, "visa", 5)
+        ReversalTerms(dict(acquirer.dialect.reversal_codes), 259_200.0, 1000, 200, False), reroute_codes=frozenset({"91", "92"}))
+    route = directory.routes[house.route]
+    assert route.activated_at is not None, "it holds since it was added"
+    assert route == Route(house.route, house.acquirer, house.merchant, "visa", 5, activated_at=route.activated_at)
     assert directory.routes[house.route] in directory.ordered_routes
     assert directory.keys[house.key] == ApiKey(house.key, "terminal", house.merchant, house.terminal, None, bytes(32), None)
     assert directory.version == await owner.fetchval("SELECT max(version) FROM directory_change")
@@ -184,8 +186,8 @@ DEPENDENT: dict[str, tuple[str, Callable[[Directory, House], bool]]] = {
         "UPDATE acquirer_terminal SET card_acceptor_terminal = 'T0000002' WHERE terminal_id = '{terminal}'",
         lambda directory, house: directory.terminals[house.terminal].numbers[house.acquirer][0] == "T0000002"),
     "a route": (
-        "UPDATE route SET priority = 1 WHERE route_id = '{route}'",
-        lambda directory, house: [route.priority for route in directory.ordered_routes if route.route_id == house.route] == [1]),
+        "UPDATE route SET state = 'retired', retired_by = 'Li Wei', retired_at = now() WHERE route_id = '{route}'",
+        lambda directory, house: house.route not in [route.route_id for route in directory.ordered_routes]),
     "a key": (
         "UPDATE api_key SET revoked_at = 'epoch' WHERE merchant_id = '{merchant}'",
         lambda directory, house: directory.keys[house.key].ends_at == 0.0),

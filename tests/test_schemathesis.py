@@ -19,6 +19,7 @@ from schemathesis.checks import load_all_checks
 from schemathesis.specs.openapi import checks
 
 from switch.ids import show
+from switch.merchants.routes import Conditions
 from switch.settlement.cutover import steps
 from tests import fleet
 from tests.flows import Shop, eventually, new_key, open_shop
@@ -26,11 +27,12 @@ from tests.processes import CARD
 
 # The switch runs beside the strategies in this process and draws its own jitter: hypothesis takes that for a draw of ours.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module inside strategies")
+CONDITIONS = tuple(Conditions.__annotations__)
 EXAMPLES = {GenerationMode.POSITIVE: 10, GenerationMode.NEGATIVE: 6}
 ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "merchant.one", "operator", "till"), "onboarding": ("operator", "operator", "till"),
          "operations": ("operator", "operator", "merchant.one"), "problems": ("till",), "follow-ups": ("till", "till", "dual", "merchant.one"),
          "disputes": ("operator", "operator", "merchant.one", "till"), "batches": ("till", "till", "operator", "merchant.one"),
-         "settlement": ("operator", "operator", "merchant.one", "till"),
+         "routing": ("operator", "operator", "till"), "settlement": ("operator", "operator", "merchant.one", "till"),
          "devices": ("operator", "operator", "merchant.one", "till"), "webhooks": ("merchant.one", "merchant.one", "operator", "till"), "crypto keys": ("operator", "operator", "merchant.one")}
 # What needs a state that no drawn request brings about: an alert, a parked reversal, somebody's request for approval, terms with room for a tip.
 NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{ident}/retry", "POST /v1/reversals/{ident}/resolve", "POST /v1/approvals/{ident}",
@@ -105,7 +107,8 @@ async def known(shop: Shop) -> dict[str, Any]:
     begun = await shop.ask("POST", "/v1/crypto-keys", {"owner": acquirer, "reason": "A spare key for tests", **COMPONENT}, "operator")
     return {"device": device.id, "rollout": rollout, "owner": device.till, "crypto_key": begun.body["id"], "dispute": dispute, "batch": batch.body["id"], "till": shop.shown("terminal.till"), "organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
             "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
-            "routes": await made("routes", acquirer=acquirer, merchant=merchant), "keys": await made("keys", role="terminal", terminal=terminal),
+            "routes": await made("routes", acquirer=acquirer, merchant=merchant),
+            "drafts": [await made("routes", acquirer=acquirer, merchant=merchant, weight=weight, state="draft") for weight in range(1, 30)], "keys": await made("keys", role="terminal", terminal=terminal),
             "settlement": settlement, "calendar": "spare", "hold": held_back.body["id"], "seller": shop.shown("merchant.one"), "export": export,
             "hooks": [await hook() for _ in range(6)], "sales": sales, "held": held, "idempotency_keys": keys}
 
@@ -135,6 +138,8 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
             case.path_parameters[name] = known["crypto_key"]
         elif name in ("webhook", "event"):
             case.path_parameters[name] = hook if name == "webhook" else event
+        elif name == "route":
+            case.path_parameters[name] = random.choice(known["drafts"]) if case.operation.path.endswith("activate") else known["routes"]
         elif name == "code":
             case.path_parameters[name] = random.choice(["invalid", "not_found"])
     asked_soundly(case, kind, known, random)
@@ -150,7 +155,7 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
     elif isinstance(case.body, dict):
         case.body |= {name: known[name] for name in ("organisation", "merchant", "store", "terminal", "acquirer", "calendar") if case.body.get(name) is not None}
         case.body |= {name: value for name, value in sound(random).items() if case.body.get(name) is not None}
-        case.body |= harmless(case.operation.path, known, random)
+        case.body |= harmless(case.operation.path, known, random) | ruled(case.operation.path, known, random)
 
 
 def asked_soundly(case: Any, kind: str, known: dict[str, Any], random: Random) -> None:
@@ -161,6 +166,8 @@ def asked_soundly(case: Any, kind: str, known: dict[str, Any], random: Random) -
             (case.query or {}).pop(name, None)
     if case.operation.path == "/v1/reconciliations/totals" and "acquirer" in (case.query or {}):
         case.query["acquirer"] = known["acquirer"]
+    if case.operation.path == "/v1/routes/explain" and "transaction" in (case.query or {}):
+        case.query["transaction"] = random.choice(known["sales"])
     if kind == "balance":
         case.query = {**(case.query or {}), "merchant": known["seller"]}
 
@@ -213,6 +220,20 @@ OF_DEVICES: dict[str, Callable[[Random], dict[str, Any]]] = {
     "/v1/rollouts": lambda _: {"model": "SP1", "version": "2", "back_to": "1", "stores": None},
     "/v1/rollouts/{rollout}/changes": lambda random: {"event": random.choice(["pause", "resume"]), "percent": None},
 }
+
+
+def ruled(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]:
+    """Rules of routing that agree with themselves, and questions about them."""
+    match path:
+        case "/v1/routes":
+            return {**dict.fromkeys(CONDITIONS), "weight": random.randrange(10_000), "merchant": known["merchant"], "state": "draft"}
+        case "/v1/routes/explain":
+            return {"terminal": known["till"], "bin": "621234", "amount": random.randrange(1, 9999), "currency": "CNY", "at": None, "transaction": None}
+        case "/v1/routes/try":
+            return {"activate": [], "retire": [], "from": "2026-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z", "merchant": None, "limit": 50}
+        case "/v1/routes/{route}/activate":
+            return {"retires": []}
+    return {}
 
 
 def sell(case: Any, body: dict[str, Any], random: Random) -> None:

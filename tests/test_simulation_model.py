@@ -223,7 +223,18 @@ class Machine(RuleBasedStateMachine):
             capture = self.new(type="capture", exchange="advice", original_id=transaction.transaction_id, idempotency_key=None)
             self.known.append(capture)
             created, created_duty = rows.intent(capture), rows.duty(capture, "advice", next_attempt_at=self._instant(data))
+        if transaction.state in ("DECLINED", "NOT_SENT") and transaction.original_id is None and transaction.exchange == "request" and data.draw(st.booleans()):
+            created = rows.intent(self._next_attempt(transaction, data))
+            self.known.append(created.transaction)
         return Outcome(transaction, from_state, duty, created, created_duty)
+
+    def _next_attempt(self, row: Transaction, data: st.DataObject) -> Transaction:
+        """At another acquirer, under the same key; or one that the books must refuse."""
+        given = {name: getattr(row, name) for name in ("idempotency_key", "type", "amount", "currency", "pan_token")}
+        given["acquirer_id"] = UUID(int=self.acquirer.int ^ 1) if row.acquirer_id == self.acquirer else self.acquirer
+        if data.draw(rarely):
+            given |= data.draw(st.sampled_from(({"amount": row.amount + 1}, {"acquirer_id": row.acquirer_id}, {"pan_token": bytes(32)})))
+        return self.new(attempt_of=row.transaction_id, **given)
 
     def _instant(self, data: st.DataObject) -> datetime:
         return datetime.now(UTC) + (HOUR if data.draw(rarely) else -HOUR) + timedelta(seconds=60 * next(self.count))

@@ -112,6 +112,25 @@ async def test_a_silent_sale_is_told_as_reversed_and_never_as_approved(shop: Sho
         assert set(kinds(till)) == {("transaction.reversed", undone), ("transaction.approved", sold)}
 
 
+async def test_of_a_sale_that_was_tried_elsewhere_only_the_last_attempt_is_told(shop: Shop) -> None:
+    added = await shop.ask("POST", "/v1/routes", {"acquirer": shop.shown("acquirer.dual"), "merchant": shop.shown("merchant.one"), "priority": 200},
+                           key="operator")
+    assert added.status == 201
+    await shop.caught_up()
+    async with receiver() as till:
+        await hook(shop, till)
+        await shop.host.order("code", "91")
+        sold = (await shop.pay(10000)).body
+        assert sold["acquirer"] == shop.shown("acquirer.dual")
+        await told(till, "transaction.approved", sold["id"])
+        declined = (await shop.pay(10051)).body["id"]
+        await told(till, "transaction.declined", declined)
+        await whole(shop)
+        await told_once(shop, till)
+        outcomes = [(kind, object_) for kind, object_ in kinds(till) if kind in ("transaction.approved", "transaction.declined")]
+        assert sorted(outcomes) == sorted([("transaction.approved", sold["id"]), ("transaction.declined", declined)])
+
+
 async def test_an_approval_that_is_undone_later_is_told_as_both(shop: Shop) -> None:
     async with receiver() as till:
         await hook(shop, till)

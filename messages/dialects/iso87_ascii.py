@@ -207,6 +207,8 @@ DIALECT = {
     },
     # A code that holds only for these processing codes (first two digits of DE3); anywhere else it is doubt.
     "codes_only_for": {"85": ("33",)},
+    # The issuer was not reached, or there is no way to it: what was asked did not happen, and another acquirer may have a way.
+    "reroute_codes": ("91", "92"),
     # DE39 of a 0430. 94 answers a repeat whose first copy was applied. 08 and 11 say nothing about an undo, so they do not close one:
     # a repeat too many costs a message, a reversal closed too early costs the cardholder money. 12 is how hosts without 25 say that
     # they know no original; NOT_FOUND needs it twice, late. 21 (cannot be backed out), 30 and 40 will not change by sending it again:

@@ -158,6 +158,8 @@ DIALECT = {
         "912": ("declined", "issuer_unavailable", "retry_new_key"),
     },
     "codes_only_for": {},
+    # The issuer was not reached, or there is no way to it: what was asked did not happen, and another acquirer may have a way.
+    "reroute_codes": ("907", "908"),
     # 400 is the action code of an accepted reversal; 914 says that the original is not known.
     "reversal_codes": {
         "000": "acknowledged", "400": "acknowledged", "913": "acknowledged", "914": "not_found",

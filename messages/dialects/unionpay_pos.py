@@ -95,6 +95,8 @@ DIALECT = {
         "A0": ("declined", "mac_error", "retry_new_key"),
     },
     "codes_only_for": {"85": None},
+    # The issuer was not reached, or there is no way to it: what was asked did not happen, and another acquirer may have a way.
+    "reroute_codes": ("91", "92"),
     "reversal_codes": {"77": "retry", "A0": "retry"},
     "reversal_first": True,
     "reversal_stan": "original",

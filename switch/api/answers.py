@@ -126,7 +126,8 @@ def reversal(row: Transaction, duty: Duty | None) -> dict[str, Any] | None:
 
 def current(row: Transaction, duty: Duty | None = None) -> dict[str, Any]:
     """The transaction as it stands now."""
-    return {**_common(row), "status": STATUS[row.state],
+    tried_before = {} if row.attempt_of is None else {"attempt_of": show("transaction", row.attempt_of)}
+    return {**_common(row), **tried_before, "status": STATUS[row.state],
             "payment_status": payment_status(row.state, row.authorised, row.captured, row.refunded, row.charged_back, row.voided),
             "amount": row.amount, "approved_amount": row.approved_amount if row.state in (APPROVED, CONFIRMED) else 0, **_what(row),
             "advice": _advice(row), "amounts": _money(row), "reversal": reversal(row, duty), "expires_at": stamp(row.expires_at),

@@ -34,6 +34,7 @@ from switch.api import (
     reconciliation,
     resolving,
     rollouts,
+    routes,
     settlements,
     tariffs,
     terms,
@@ -167,6 +168,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(terms.router(lambda: parts.writers, caller_of))
     app.include_router(tariffs.router(lambda: parts, caller_of))
     app.include_router(estimates.router(lambda: parts, caller_of))
+    app.include_router(routes.router(parts, caller_of))  # before /v1/routes/{id}
     app.include_router(operator.router(caller_of, parts.onboarding, links, parts.writers))
     app.include_router(resolving.router(caller_of, parts.resolution, parts.approvals))
     app.include_router(reconciliation.router(parts, caller_of))
@@ -205,7 +207,7 @@ def application(parts: Parts) -> FastAPI:
         return HTMLResponse(page(app.openapi()), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
-                   *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
+                   *operator.MODELS, *routes.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
                    *exports.MODELS, *arrangements.MODELS, *webhooks.MODELS,
                    *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS,
                    *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS])

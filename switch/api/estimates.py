@@ -24,6 +24,7 @@ from switch.directory import Directory
 from switch.errors import Problem
 from switch.ids import show
 from switch.money import AMOUNT_MAX, CURRENCIES
+from switch.payments import routing
 from switch.settlement.fees import tariffs, wording
 from switch.settlement.fees.bills import Bill, Totals, bill
 from switch.settlement.fees.charges import Original, Priced, Sale
@@ -267,9 +268,11 @@ def _odd(at: int, each: EstimatedTransaction) -> list[dict[str, str]]:
 
 
 def _routed(directory: Directory, merchant_id: UUID, brand: str) -> UUID | None:
-    """Where a sale would go first."""
-    return next((route.acquirer_id for route in directory.ordered_routes
-                 if route.merchant_id in (None, merchant_id) and route.brand in (None, brand)), None)
+    """Where a sale would go first, by the rules that look at no more of it than its merchant and brand; by any if there is no such."""
+    mcc = directory.merchants[merchant_id].mcc
+    fitting = [route for route in directory.ordered_routes if route.merchant_id in (None, merchant_id) and route.brand in (None, brand)
+               and (route.mccs is None or mcc in route.mccs)]
+    return next((route.acquirer_id for route in sorted(fitting, key=routing.varies)), None)
 
 
 def _checked(estimate: Bill, asked: Asked) -> None:

@@ -36,7 +36,8 @@ from switch.directory import Directory
 from switch.errors import Problem
 from switch.ids import read
 from switch.money import AMOUNT_MAX
-from switch.payments.authorization import Authorizations, Door
+from switch.payments.asked import Door
+from switch.payments.authorization import Authorizations
 from switch.payments.cancellation import Cancellations
 from switch.payments.desk import Told
 from switch.payments.follow_ups import FollowUps, Wanted

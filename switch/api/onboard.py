@@ -40,6 +40,9 @@ def _dated(value: Any) -> Any:
 
 
 Codes = Annotated[dict[str, str], Field(max_length=100, description="DE39 of an answered reversal: acknowledged, not_found, retry or park")]
+RerouteCodes = Annotated[list[str], Field(max_length=100, description="DE39 of declined requests after which another acquirer may be asked; "
+                                          "the dialect's when not given")]
+Listed = Annotated[list[str], Field(max_length=100)]
 Ident = Annotated[str, Field(max_length=64)]
 Name = Annotated[str, Field(description="1 to 120 printable characters")]
 Zone = Annotated[str, Field(description="Name of the IANA time zone database")]
@@ -108,15 +111,34 @@ class AcquirerRequest(Model):
     reversals_per_second: int | None = None
     reversals_at_once: int | None = None
     reversal_first: bool | None = None
+    reroute_codes: RerouteCodes | None = None
 
 
 class RouteRequest(Model):
-    """Without `merchant` or `brand` the route is for all; the lowest priority is tried first."""
+    """A rule: which sales may go to the acquirer. What is left out is any. The lowest priority is tried first, then the more particular rule;
+    rules of one rank share by `weight`, else the cheaper one is first. Amounts are minor units of the one currency in `currencies`; times
+    are the merchant's, `weekdays` 1 (Monday) to 7. Under `healthy_percent` of requests answered the rule stands behind all others."""
 
     acquirer: Ident
     merchant: Ident | None = None
     brand: Annotated[str, Field(max_length=40)] | None = None
     priority: int = 100
+    name: Name | None = None
+    bin_low: str | None = None
+    bin_high: str | None = None
+    amount_min: int | None = None
+    amount_max: int | None = None
+    currencies: Listed | None = None
+    mccs: Listed | None = None
+    entry_modes: Listed | None = None
+    weekdays: Annotated[list[int], Field(max_length=7)] | None = None
+    time_from: str | None = None
+    time_until: str | None = None
+    weight: int | None = None
+    cost_basis_points: int | None = None
+    cost_fixed: int | None = None
+    healthy_percent: int | None = None
+    state: Literal["draft", "active"] = "active"
 
 
 class KeyRequest(Model):
@@ -158,6 +180,7 @@ class AcquirerChange(Model):
     reversals_at_once: int | None = None
     reversal_first: bool | None = None
     max_links: int | None = None
+    reroute_codes: RerouteCodes | None = None
 
 
 MODELS = (OrganisationRequest, MerchantRequest, StoreRequest, NumbersRequest, TerminalRequest, AcquirerRequest, RouteRequest, KeyRequest,

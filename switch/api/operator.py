@@ -64,8 +64,11 @@ SENT: Mapping[str, dict[str, Any]] = {
                  "time_zone": "Asia/Shanghai", "answer_timeout_ms": 30_000, "reversal_grace_ms": 5_000, "min_in_flight": 16, "max_in_flight": 2048,
                  "max_links": 0,
                  "host": "10.0.0.5", "port": 5000, "reversal_codes": {"21": "acknowledged"}, "reversal_max_age_s": 259_200,
-                 "reversals_per_second": 1000, "reversals_at_once": 200, "reversal_first": False},
-    "route": {"acquirer": f"acq_{_ID}", "merchant": f"mer_{_ID}", "brand": "unionpay", "priority": 100},
+                 "reversals_per_second": 1000, "reversals_at_once": 200, "reversal_first": False, "reroute_codes": ["91"]},
+    "route": {"acquirer": f"acq_{_ID}", "merchant": f"mer_{_ID}", "brand": "unionpay", "priority": 100, "name": "Large at lunch",
+              "bin_low": "621234", "bin_high": "621299", "amount_min": 100_000, "amount_max": 999_999, "currencies": ["CNY"], "mccs": ["5812"],
+              "entry_modes": ["chip", "contactless"], "weekdays": [1, 2, 3, 4, 5], "time_from": "11:00", "time_until": "14:30", "weight": 70,
+              "cost_basis_points": 35, "cost_fixed": 2, "healthy_percent": 90, "state": "active"},
     "key": {"role": "terminal", "terminal": f"trm_{_ID}", "expires_at": "2027-03-01T00:00:00Z"},
 }
 EXAMPLES: Mapping[str, dict[str, Any]] = {
@@ -74,7 +77,8 @@ EXAMPLES: Mapping[str, dict[str, Any]] = {
     "merchant": {"id": f"mer_{_ID}", **SENT["merchant"], "status": "active", "unreferenced_refunds": False, "created_at": _AT},
     "terminal": {"id": f"trm_{_ID}", "merchant": f"mer_{_ID}", **SENT["terminal"], "status": "active", "created_at": _AT},
     "acquirer": {"id": f"acq_{_ID}", **SENT["acquirer"], "status": "active", "business_date": "2026-03-01", "created_at": _AT},
-    "route": {"id": f"rte_{_ID}", **SENT["route"], "created_at": _AT},
+    "route": {"id": f"rte_{_ID}", **SENT["route"], "created_by": "Li Wei", "created_at": _AT, "activated_by": "Li Wei", "activated_at": _AT,
+              "retired_by": None, "retired_at": None},
     "key": {"id": "t0a1b2c3d4e5f607", **SENT["key"], "merchant": f"mer_{_ID}", "person": None, "created_at": _AT, "revoked_at": None},
     "line": {"acquirer": f"acq_{_ID}", "name": "harbour-bank", "host": "10.0.0.5", "port": 5000, "state": "up", "since": _AT, "pending": 3,
              "window": 2048, "sent": 1204, "answered": 1200, "timeouts": 1, "unmatched": 0, "late": 1, "undecodable": 0, "line_losses": 0,
@@ -106,7 +110,7 @@ def router(identify: Callable[[Request], Caller], onboarding: Onboarding, links:
         _reads(routes, onboarding, kind)
     _merchants(routes, onboarding)
     _terminals(routes, onboarding)
-    _acquirers(routes, onboarding)
+    _acquirers(routes, onboarding, operator)
     _keys(routes, onboarding)
     _links(routes, onboarding, links)
     _alerts(routes, pool, operator)
@@ -194,7 +198,7 @@ def _terminals(routes: APIRouter, onboarding: Onboarding) -> None:
                                                   wanted.card_acceptor_terminal, wanted.card_acceptor)), 201)
 
 
-def _acquirers(routes: APIRouter, onboarding: Onboarding) -> None:
+def _acquirers(routes: APIRouter, onboarding: Onboarding, operator: Callable[[Request], Any]) -> None:
     @routes.post("/v1/acquirers", tags=["onboarding"], summary="Add an acquirer with its line", status_code=201,
                  openapi_extra=documented(AcquirerRequest, SENT["acquirer"]), responses=WRITES | _answered("acquirer", 201))
     async def add_acquirer(request: Request) -> Response:
@@ -207,12 +211,13 @@ def _acquirers(routes: APIRouter, onboarding: Onboarding) -> None:
         wanted = await body_of(request, AcquirerChange)
         return said(shown(await onboarding.change_acquirer(identified("acquirer", ident), **wanted.model_dump())))
 
-    @routes.post("/v1/routes", tags=["onboarding"], summary="Route a merchant's or brand's payments to an acquirer", status_code=201,
-                 openapi_extra=documented(RouteRequest, SENT["route"]), responses=WRITES | _answered("route", 201))
-    async def add_route(request: Request) -> Response:
+    @routes.post("/v1/routes", tags=["routing"], summary="Add a rule: which sales go to an acquirer; in force at once, or a draft",
+                 status_code=201, openapi_extra=documented(RouteRequest, SENT["route"]), responses=WRITES | _answered("route", 201))
+    async def add_route(request: Request, caller: Annotated[Caller, Depends(operator)]) -> Response:
         wanted = await body_of(request, RouteRequest)
         merchant_id = None if wanted.merchant is None else identified("merchant", wanted.merchant)
-        return said(shown(await onboarding.route(identified("acquirer", wanted.acquirer), merchant_id, wanted.brand, wanted.priority)), 201)
+        return said(shown(await onboarding.route(identified("acquirer", wanted.acquirer), merchant_id, by=str(caller.person),
+                                                 **wanted.model_dump(exclude={"acquirer", "merchant"}))), 201)
 
 
 def _keys(routes: APIRouter, onboarding: Onboarding) -> None:

@@ -145,6 +145,7 @@ class TransactionNow(Shape):
     id: str
     type: str
     original: str | None = None
+    attempt_of: str | None = None
     status: Status
     payment_status: PaymentStatus
     amount: int

@@ -9,6 +9,7 @@ from switch.directory import Directory
 from switch.ids import show
 from switch.money import text
 from switch.payments.history import History
+from switch.payments.rerouting import SUPERSEDED
 from switch.payments.transaction import STATUS, Transaction
 
 
@@ -19,7 +20,8 @@ async def tell(row: Transaction, history: History, directory: Directory) -> dict
     acquirer = directory.acquirers.get(row.acquirer_id)
     steps: list[tuple[datetime | None, str, Any]] = [
         (row.received_at, "received at the door", None),
-        (row.intent_at, "written down, before anything was sent", None),
+        (row.intent_at, "written down, before anything was sent", None if row.attempt_of is None else
+         {"attempt_after": show("transaction", row.attempt_of)}),
         (row.sent_at, f"sent to {acquirer.name if acquirer else 'the acquirer'}", json.loads(row.request_message)),
         (row.answered_at, f"answered with code {row.response_code}", json.loads(row.answer_message) if row.answer_message else None),
         (row.outcome_at, f"outcome written: {STATUS[row.outcome] if row.outcome else 'not known, reversal owed'}", {"reason": row.reason}),
@@ -48,4 +50,5 @@ def _in_short(row: Transaction) -> str:
         "reversing": f"is being reversed: {row.reason}; the sale did not happen", "reversed": f"was reversed: {row.reason}",
         "parked": "could not be reversed; a person must decide", "confirmed": "was confirmed by a person",
     }[STATUS[row.state]]
-    return f"{row.type} of {amount} on {row.masked_pan} {how}"
+    elsewhere = "; another acquirer was asked instead" if row.outcome is not None and row.advice == SUPERSEDED else ""
+    return f"{row.type} of {amount} on {row.masked_pan} {how}{elsewhere}"

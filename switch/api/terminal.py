@@ -22,7 +22,8 @@ from switch.directory import Directory
 from switch.errors import Problem
 from switch.failpoints import failpoint, failpoint_written
 from switch.money import AMOUNT_MAX, CURRENCIES
-from switch.payments.authorization import ROUTE, Authorizations, Door
+from switch.payments.asked import Door
+from switch.payments.authorization import ROUTE, Authorizations
 from switch.payments.desk import Told
 from switch.payments.transaction import APPROVED
 from switch.payments.translation import Emv, Order, emv
@@ -334,7 +335,7 @@ class AuthorizationEndpoint:
         caller = identify(self.directory, headers.get(b"authorization"))
         seller = selling(self.directory, caller)
         key = idempotency_key(headers.get(b"idempotency-key"))
-        self.authorizations.look(seller, key)
+        self.authorizations.ways.look(seller, key)
         check_content(headers)
         deadline_s = request_deadline(headers.get(b"request-deadline"))
         request, value = model_of(AuthorizationRequest, body_from if isinstance(body_from, bytes) else await read_body(headers, body_from))

@@ -1,4 +1,4 @@
-"""`switch onboard | acquirer | route`: rows of the directory, written on the database itself."""
+"""`switch onboard | acquirer`: rows of the directory, written on the database itself."""
 
 import argparse
 import json
@@ -53,11 +53,6 @@ def parsers(verbs: Any) -> None:
     changed.add_argument("--answer-timeout", type=_milliseconds, metavar="SECONDS")
     for parser in (added, changed):
         _terms(parser)
-    route = verbs.add_parser("route", help="routes").add_subparsers(dest="kind", required=True).add_parser("add")
-    route.add_argument("--acquirer", required=True, metavar="NAME")
-    route.add_argument("--merchant")
-    route.add_argument("--brand")
-    route.add_argument("--priority", type=int, default=100)
 
 
 def _milliseconds(seconds: str) -> int:
@@ -71,6 +66,8 @@ def _terms(parser: argparse.ArgumentParser) -> None:
     """How reversals go to the acquirer; what is not said is the default, or stays."""
     parser.add_argument("--reversal-codes", type=_codes, metavar="CODE=MEANING,...",
                         help="over the dialect's: acknowledged, not_found, retry or park, such as 21=acknowledged; '' for none")
+    parser.add_argument("--reroute-codes", type=lambda said: [code for code in said.split(",") if code], metavar="CODE,...",
+                        help="declines after which another acquirer may be asked, instead of the dialect's; '' for none")
     parser.add_argument("--reversal-max-age", dest="reversal_max_age_s", type=int, metavar="SECONDS")
     parser.add_argument("--reversals-per-second", type=int, metavar="N", help="of one worker")
     parser.add_argument("--reversals-at-once", type=int, metavar="N", help="of one worker")
@@ -85,7 +82,7 @@ def _codes(text: str) -> dict[str, str]:
 def _terms_of(options: argparse.Namespace) -> ReversalTerms:
     return {"reversal_codes": options.reversal_codes, "reversal_max_age_s": options.reversal_max_age_s,
             "reversals_per_second": options.reversals_per_second, "reversals_at_once": options.reversals_at_once,
-            "reversal_first": options.reversal_first}
+            "reversal_first": options.reversal_first, "reroute_codes": options.reroute_codes}
 
 
 def _id(kind: str, text: str) -> Any:
@@ -115,13 +112,10 @@ async def _made(options: argparse.Namespace, onboarding: Onboarding) -> Any:
             known = await onboarding.acquirer_named(options.name)
             return await onboarding.change_acquirer(known.acquirer_id, status=options.status, host=options.host, port=options.port,
                                                     answer_timeout_ms=options.answer_timeout, **_terms_of(options))
-        case "acquirer", _:
+        case _:
             await onboarding.install_bins()
             return await onboarding.acquirer(options.name, options.dialect, options.host, options.port, message_mode=options.message_mode,
                                              answer_timeout_ms=options.answer_timeout, **_terms_of(options))
-        case _:
-            return await onboarding.route(options.acquirer, merchant_id=_id("merchant", options.merchant) if options.merchant else None,
-                                          brand=options.brand, priority=options.priority)
 
 
 async def work(options: argparse.Namespace, url: str, settings: Settings, say: Callable[[str], None]) -> int:

@@ -80,6 +80,7 @@ class Acquirer:
     reversals_per_second: int  # of one worker
     reversals_at_once: int  # of one worker
     reversal_first: bool
+    reroute_codes: list[str] | None  # None: the dialect's
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,28 @@ class Route:
     merchant_id: UUID | None  # None: every merchant's
     brand: str | None  # None: every brand
     priority: int  # the lowest is tried first
+    name: str | None
+    bin_low: str | None
+    bin_high: str | None
+    amount_min: int | None
+    amount_max: int | None
+    currencies: list[str] | None
+    mccs: list[str] | None
+    entry_modes: list[str] | None
+    weekdays: list[int] | None
+    time_from: str | None
+    time_until: str | None
+    weight: int | None
+    cost_basis_points: int | None
+    cost_fixed: int | None
+    healthy_percent: int | None
+    state: str  # draft active retired
+    created_by: str
     created_at: datetime
+    activated_by: str | None
+    activated_at: datetime | None
+    retired_by: str | None
+    retired_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

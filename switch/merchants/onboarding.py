@@ -17,7 +17,6 @@ from switch.database import UNKNOWN, Connection, Pool
 from switch.errors import Problem
 from switch.ids import uuid7
 from switch.merchants import (
-    BRANDS,
     Acquirer,
     BinRange,
     IssuedKey,
@@ -33,6 +32,7 @@ from switch.merchants import (
     default_bins,
 )
 from switch.merchants.reversal_terms import ReversalTerms, check_terms, read_terms, set_terms
+from switch.merchants.routes import Conditions, activate_route, add_route, check_route, retire_route
 from switch.merchants.rules import ACQUIRER_RULES, check, refuse
 from switch.payments.timers import Limits, acquirer_faults
 from switch.security import credentials
@@ -129,10 +129,6 @@ min_in_flight = coalesce($6, min_in_flight) WHERE acquirer_id = $1"""
 CHANGE_LINE = "UPDATE acquirer_line SET host = coalesce($2, host), port = coalesce($3, port) WHERE acquirer_id = $1"
 OPEN_DAY = "INSERT INTO business_day (acquirer_id, business_date) VALUES ($1, $2) ON CONFLICT (acquirer_id, business_date) DO NOTHING"
 CLOSE_DAYS = "UPDATE business_day SET state = 'closing' WHERE acquirer_id = $1 AND business_date < $2 AND state = 'open'"
-ROUTE = "INSERT INTO route (route_id, acquirer_id, merchant_id, brand, priority) VALUES ($1, $2, $3, $4, $5)"
-SAME_ROUTE = """SELECT EXISTS (SELECT FROM route
-WHERE acquirer_id = $1 AND merchant_id IS NOT DISTINCT FROM $2 AND brand IS NOT DISTINCT FROM $3)"""
-KNOWN_BRAND = "SELECT EXISTS (SELECT FROM bin_range WHERE brand = $1)"
 KEY = """INSERT INTO api_key (key_id, role, merchant_id, terminal_id, person, secret_digest, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7)"""
 REVOKE = "UPDATE api_key SET revoked_at = now() WHERE key_id = $1 AND revoked_at IS NULL"
@@ -330,20 +326,23 @@ class Onboarding:
             await connection.execute(OPEN_DAY, acquirer_id, business_date)
             await connection.execute(CLOSE_DAYS, acquirer_id, business_date)
 
-    async def route(self, acquirer: UUID | str, merchant_id: UUID | None = None, brand: str | None = None, priority: int = 100) -> Route:
-        """`acquirer`: id or name. `merchant_id`, `brand`: None for all. The lowest priority is tried first."""
-        check(priority=priority)
+    async def route(self, acquirer: UUID | str, merchant_id: UUID | None = None, brand: str | None = None, priority: int = 100,
+                    state: str = "active", by: str = "command line", **conditions: Unpack[Conditions]) -> Route:
+        """`acquirer`: id or name. `merchant_id`, `brand`: None for all. The lowest priority is tried first; `by`: the person."""
+        check_route(priority, state, by, conditions)
         acquirer_id = acquirer if isinstance(acquirer, UUID) else (await self.acquirer_named(acquirer)).acquirer_id
         async with self._work(numbering=True) as connection:
             await _get(connection, Acquirer, acquirer_id)
             if merchant_id is not None:
                 await _get(connection, Merchant, merchant_id)
-            if brand not in (None, "unknown", *BRANDS) and not await connection.fetchval(KNOWN_BRAND, brand):
-                refuse([("brand", f"one of: {', '.join(sorted(BRANDS))}, unknown, or of an installed range")])
-            if await connection.fetchval(SAME_ROUTE, acquirer_id, merchant_id, brand):
-                raise Problem("already_exists")
-            await connection.execute(ROUTE, ident := _new_id(), acquirer_id, merchant_id, brand, priority)
-            return await _get(connection, Route, ident)
+            return await _get(connection, Route, await add_route(connection, acquirer_id, merchant_id, brand, priority, state, by, conditions))
+
+    async def switch_route(self, route_id: UUID, by: str, *, on: bool, retires: Iterable[UUID] = ()) -> Route:
+        """On: a draft is a rule from now on, and `retires` are none, in one commit. Off: it is retired. Raises Problem conflict."""
+        async with self._work(numbering=True) as connection:
+            await _get(connection, Route, route_id)
+            await (activate_route(connection, route_id, by, list(retires)) if on else retire_route(connection, route_id, by))
+            return await _get(connection, Route, route_id)
 
     async def key(self, role: credentials.Role, *, terminal_id: UUID | None = None, merchant_id: UUID | None = None,
                   person: str | None = None, expires_at: datetime | None = None) -> IssuedKey:

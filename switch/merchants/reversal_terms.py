@@ -17,13 +17,14 @@ class ReversalTerms(TypedDict, total=False):
     reversals_at_once: int | None  # of one worker
     reversal_first: bool | None
     max_links: int | None  # over all workers; 0 = each worker has its own
+    reroute_codes: list[str] | None  # DE39 of declined requests after which another acquirer may be asked; [] for none
     sign_on: bool | None  # True: every worker signs its line on again
 
 
 SET = """UPDATE acquirer SET reversal_codes = coalesce($2::jsonb, reversal_codes), reversal_max_age_s = coalesce($3, reversal_max_age_s),
 reversals_per_second = coalesce($4, reversals_per_second), reversals_at_once = coalesce($5, reversals_at_once),
 reversal_first = coalesce($6, reversal_first), max_links = coalesce($7, max_links),
-sign_on_at = CASE WHEN $8 THEN now() ELSE sign_on_at END WHERE acquirer_id = $1"""
+sign_on_at = CASE WHEN $8 THEN now() ELSE sign_on_at END, reroute_codes = coalesce($9::text[], reroute_codes) WHERE acquirer_id = $1"""
 
 
 def check_terms(terms: ReversalTerms) -> None:
@@ -37,7 +38,7 @@ async def set_terms(connection: Connection, acquirer_id: UUID, terms: ReversalTe
         codes = terms.get("reversal_codes")
         await connection.execute(SET, acquirer_id, None if codes is None else json.dumps(codes), terms.get("reversal_max_age_s"),
                                  terms.get("reversals_per_second"), terms.get("reversals_at_once"), terms.get("reversal_first"),
-                                 terms.get("max_links"), terms.get("sign_on"))
+                                 terms.get("max_links"), terms.get("sign_on"), terms.get("reroute_codes"))
 
 
 def read_terms(values: dict[str, Any]) -> dict[str, Any]:

@@ -9,16 +9,16 @@ from zoneinfo import available_timezones
 from messages.grammar import REVERSAL_OUTCOMES
 from switch.errors import Problem
 
-_CODE = re.compile("[0-9A-Z]{2}")
+_CODE, _REROUTE = re.compile("[0-9A-Z]{2}"), re.compile("[0-9A-Z]{2,3}")
 Rule = tuple[Callable[[Any], object], str]
 
 
-def _text(pattern: str, rule: str) -> Rule:
+def text(pattern: str, rule: str) -> Rule:
     allowed = re.compile(pattern)
     return lambda value: isinstance(value, str) and allowed.fullmatch(value), rule
 
 
-def _number(low: int, high: int) -> Rule:
+def number(low: int, high: int) -> Rule:
     return lambda value: type(value) is int and low <= value <= high, f"a whole number from {low} to {high}"
 
 
@@ -38,24 +38,26 @@ def _zones() -> frozenset[str]:
 
 RULES: Mapping[str, Rule] = {
     "name": _printable(1, 120), "person": _printable(1, 120), "city": _printable(0, 40),
-    "mcc": _text("[0-9]{4}", "four digits (ISO 18245)"), "country": _text("[A-Z]{2}", "two capital letters (ISO 3166-1)"),
+    "mcc": text("[0-9]{4}", "four digits (ISO 18245)"), "country": text("[A-Z]{2}", "two capital letters (ISO 3166-1)"),
     "time_zone": (lambda value: value in _zones(), "a name of the IANA time zone database, such as Asia/Shanghai"),
     "duplicate_policy": _one_of("warn", "refuse"), "message_mode": _one_of("single", "dual"),
-    "host": _text("[A-Za-z0-9.:%_-]{1,253}", "a host name or an IP address"), "port": _number(1, 65535),
-    "institution_code": _text("[0-9]{1,11}", "1 to 11 digits"), "answer_timeout_ms": _number(100, 120_000),
+    "host": text("[A-Za-z0-9.:%_-]{1,253}", "a host name or an IP address"), "port": number(1, 65535),
+    "institution_code": text("[0-9]{1,11}", "1 to 11 digits"), "answer_timeout_ms": number(100, 120_000),
     "reversal_codes": (lambda value: isinstance(value, dict) and len(value) <= 100 and all(
         isinstance(code, str) and _CODE.fullmatch(code) and meaning in REVERSAL_OUTCOMES for code, meaning in value.items()),
         f"response codes of two characters 0-9 A-Z, each with one of: {', '.join(sorted(REVERSAL_OUTCOMES))}"),
-    "reversal_max_age_s": _number(1, 2_592_000), "reversals_per_second": _number(1, 10_000), "reversals_at_once": _number(1, 2_000),
+    "reversal_max_age_s": number(1, 2_592_000), "reversals_per_second": number(1, 10_000), "reversals_at_once": number(1, 2_000),
     "reversal_first": (lambda value: isinstance(value, bool), "true or false"),
-    "reversal_grace_ms": _number(0, 120_000), "max_in_flight": _number(1, 100_000), "min_in_flight": _number(1, 100_000),
-    "max_links": _number(0, 1000), "sign_on": (lambda value: isinstance(value, bool), "true or false"),
+    "reversal_grace_ms": number(0, 120_000), "max_in_flight": number(1, 100_000), "min_in_flight": number(1, 100_000),
+    "reroute_codes": (lambda value: isinstance(value, list) and len(value) <= 100 and all(
+        isinstance(code, str) and _REROUTE.fullmatch(code) for code in value), "a list of response codes of two or three characters 0-9 A-Z"),
+    "max_links": number(0, 1000), "sign_on": (lambda value: isinstance(value, bool), "true or false"),
     "undelivered": _one_of("alert", "reverse"),
-    "card_acceptor_terminal": _text("[!-~][ -~]{0,7}", "1 to 8 printable ASCII characters, the first no space"),
-    "card_acceptor": _text("[!-~][ -~]{0,14}", "1 to 15 printable ASCII characters, the first no space"),
-    "priority": _number(0, 10_000), "basis_points": _number(0, 10_000),
+    "card_acceptor_terminal": text("[!-~][ -~]{0,7}", "1 to 8 printable ASCII characters, the first no space"),
+    "card_acceptor": text("[!-~][ -~]{0,14}", "1 to 15 printable ASCII characters, the first no space"),
+    "priority": number(0, 10_000), "basis_points": number(0, 10_000),
 }
-ACQUIRER_RULES = {**RULES, "name": _text("[a-z0-9][a-z0-9_-]{0,39}", "1 to 40 of a-z 0-9 _ -, the first a letter or digit")}
+ACQUIRER_RULES = {**RULES, "name": text("[a-z0-9][a-z0-9_-]{0,39}", "1 to 40 of a-z 0-9 _ -, the first a letter or digit")}
 
 
 def check(rules: Mapping[str, Rule] = RULES, **values: Any) -> None:

@@ -53,11 +53,12 @@ ON CONFLICT DO NOTHING
 """
 _SHOWN = """t.merchant_id, t.transaction_id, t.type, t.original_id, t.outcome, t.state, t.amount, t.approved_amount, t.currency, t.masked_pan,
 t.brand, t.response_code, t.reason, t.approval_code, t.rrn, t.stan, t.store_id, t.terminal_id, t.reference, t.terminal_trace, t.business_date,
-t.outcome_at"""
-# Only what somebody wants: what nobody does is never told, and would fill the pages at each look anew.
+t.outcome_at, t.advice"""
+# Only what somebody wants: what nobody does is never told, and would fill the pages at each look anew. An attempt that another one followed
+# (ask_again) is no outcome of its sale.
 DECIDED = f"""
 SELECT {_SHOWN} FROM history_transaction t WHERE t.merchant_id = $1 AND t.transaction_id > $2
-  AND (t.type, t.outcome) IN (SELECT * FROM unnest($5::text[], $6::text[]))
+  AND t.advice IS DISTINCT FROM 'ask_again' AND (t.type, t.outcome) IN (SELECT * FROM unnest($5::text[], $6::text[]))
   AND NOT EXISTS (SELECT FROM webhook_event e WHERE e.merchant_id = t.merchant_id AND e.object = 'txn_' || t.transaction_id AND e.type <> ALL($3))
 ORDER BY t.transaction_id LIMIT $4
 """
@@ -150,7 +151,7 @@ class Sweep:
         if cursor.whole:
             await connection.execute(NOTE, cursor.merchant_id, cursor.read_to, read_to)
         noted = await connection.fetch(NOTED, cursor.merchant_id, PAGE)
-        await tell_all(connection, [of_outcome(row) for row in noted if row["outcome"] is not None])
+        await tell_all(connection, [of_outcome(row) for row in noted if row["outcome"] is not None and row["advice"] != "ask_again"])
         if noted:
             await connection.execute(NOTED_TOLD, cursor.merchant_id, [row["transaction_id"] for row in noted])
         begin = cursor.since - OVERLAP if cursor.whole else recent

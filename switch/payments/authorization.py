@@ -1,12 +1,11 @@
 """The walk of one authorization: intent, request, outcome. Three awaits, one way down (ARCHITECTURE.md)."""
 
 import asyncio
-import os
-import time
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol
+from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -16,53 +15,43 @@ from messages.grammar import MAC_ERROR
 from switch import alerts, logs, metrics
 from switch.clock import clock
 from switch.database import UNKNOWN
-from switch.directory import Acquirer, Directory, Merchant, Store, Terminal
+from switch.directory import Acquirer, Directory, Terminal
 from switch.errors import Problem
 from switch.failpoints import failpoint
-from switch.ids import show, uuid7
+from switch.ids import show
 from switch.links import Bounced, Link, Reply, Silence
 from switch.links.numbering import Numbers
-from switch.payments import routing, translation
-from switch.payments.admission import AUTHORIZATION, QUERY, Admission, Permit
+from switch.payments import rerouting, translation
+from switch.payments.admission import Admission, Permit
+from switch.payments.asked import Asked, Door, Seller
 from switch.payments.confirmation import told_again
 from switch.payments.desk import Desk, Key, Told
+from switch.payments.drafts import Drafts, new_id
 from switch.payments.duties import first_attempt_at
 from switch.payments.history import History
 from switch.payments.journal import Claim, Duty, Intent, Journal, Outcome, Written
 from switch.payments.pins import Pins
 from switch.payments.timers import HTTP_MARGIN_S, send_within
 from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, SENT, STATUS, Event, Transaction, step
-from switch.payments.translation import Order, Verdict, de7, hash64, hhmmss, mmdd
+from switch.payments.translation import Order, Verdict, de7
 from switch.payments.verbs import tolerance
+from switch.payments.ways import Way, Ways
 from switch.security.vault import Vault
 
-CHOICES_MAX = 100_000
 REVERSAL_FIRST = 0.6  # of the time in which a sale may leave, so that it still does
 UNDO_TRIES = 5
 NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost", "bad_mac": MAC_ERROR}
 EVENT_OF_SILENCE = {"timeout": Event.SILENCE, "line_lost": Event.LINE_LOST, "bad_mac": Event.BAD_MAC}
 ROUTE = "authorizations"
-PRIORITY = {"balance_inquiry": QUERY, "account_verification": QUERY}
 TOLD = {state: metrics.authorizations.labels(status) for state, status in STATUS.items()}
 
 
-class Seller(Protocol):
-    """The terminal that asks, with its records as they were at the door."""
+class Attempt(NamedTuple):
+    """A sale on its way to one acquirer: its row, its message, its way."""
 
-    @property
-    def merchant(self) -> Merchant: ...
-    @property
-    def store(self) -> Store: ...
-    @property
-    def terminal(self) -> Terminal: ...
-
-
-class Door(NamedTuple):
-    """When the request came: loop time for deadlines, UTC for the books; `deadline_s` is what the client allows, if it said."""
-
-    at: float
-    received_at: datetime
-    deadline_s: float | None
+    transaction: Transaction
+    message: dict[str, str]
+    way: Way
 
 
 class Authorizations:
@@ -74,7 +63,9 @@ class Authorizations:
         """`cleared(terminal, acquirer, seconds)`: sends what the terminal still owes; whether nothing is left (Reversals.clear)."""
         self.directory, self.vault, self.journal, self.numbers, self.links = directory, vault, journal, numbers, links
         self.desk, self.books, self.alarm, self.admission, self.worker_epoch = desk, books, alarm, admission, worker_epoch
-        self.commit_budget_s, self.cleared, self.pins = commit_budget_s, cleared, pins
+        self.commit_budget_s, self.cleared = commit_budget_s, cleared
+        self.ways = Ways(directory, links, admission, desk, lambda: len(journal.intents.queue), pins, commit_budget_s=commit_budget_s)
+        self.drafts, self.alternatives = Drafts(vault, numbers, worker_epoch, pins), self.ways.alternatives
 
     async def authorize(self, order: Order, seller: Seller, key: str, fingerprint: bytes, door: Door, route: str = ROUTE,
                         own_task: bool = False) -> Told:
@@ -84,91 +75,105 @@ class Authorizations:
         submit = self.desk.walk if own_task else self.desk.submit
         return await submit(identity, route, fingerprint, lambda: self._walk(order, seller, identity, fingerprint, door, route))
 
-    def look(self, seller: Seller, key: str) -> None:
-        """At the door, before the body is read. Raises Problem overloaded when it would be refused anyway, whatever it says."""
-        merchant_id, terminal = seller.merchant.merchant_id, seller.terminal
-        if (merchant_id, terminal.terminal_id, key) in self.desk.walks:  # the first request with this key runs: its answer is for this one too
-            return
-        queued, now = len(self.journal.intents.queue), self.desk.loop.time()
-        reason = self.admission.shut(self.alternatives(terminal, routing.ANY), merchant_id, queued, now)
-        if reason:
-            raise self.shed(reason)
-
-    def shed(self, reason: str) -> Problem:
-        metrics.shed.labels(reason).inc()
-        return Problem("overloaded", retry_after=self.admission.retry_after(), extra={"processed": False})
-
     async def _walk(self, order: Order, seller: Seller, key: Key, fingerprint: bytes, door: Door, route: str) -> Told:
-        found = self.directory.brand(order.pan.reveal()[:12])
-        brand = found.brand if found is not None else "unknown"
-        acquirer, link, permit = self._usable(order, seller, brand, door)
+        asked = Asked(order, seller, key, fingerprint, door, route, self.ways.brand(order), new_id())
+        alternatives = self.ways.alternatives_of(asked)
+        way = self.ways.find(asked, alternatives)
+        if way is None:
+            raise self.ways.refusal(asked, alternatives)
+        acquirer = way.acquirer
         try:
             if acquirer.reversals.first and not await self._reversals_first(seller.terminal, acquirer, door):
                 if await self.desk.history.key(*key) is not None:  # not a new sale
                     return await self.told_again(key, route, fingerprint, door.at + acquirer.answer_timeout_s)
                 raise Problem("reversal_pending", retry_after=2, extra={"processed": False})
-            return await self._sell(order, seller, key, fingerprint, door, route, brand, acquirer, link, permit)
+            return await self._sell(asked, way, alternatives)
         finally:
-            permit.leave(self.desk.loop.time())  # whatever ended it; after its answer this changes nothing
+            way.permit.leave(self.desk.loop.time())  # whatever ended it; after its answer this changes nothing
 
-    async def _sell(self, order: Order, seller: Seller, key: Key, fingerprint: bytes, door: Door, route: str, brand: str, acquirer: Acquirer,
-                    link: Link, permit: Permit) -> Told:
-        if order.pin_block is not None and self.pins is not None:
-            try:
-                order = self.pins.translated(order, seller.merchant.merchant_id, seller.terminal.terminal_id, acquirer.acquirer_id, acquirer.dialect)
-            except Problem:
-                if await self.desk.history.key(*key) is not None:  # sold, when its PIN key was another one
-                    return await self.told_again(key, route, fingerprint, door.at + acquirer.answer_timeout_s)
+    async def _sell(self, asked: Asked, way: Way, alternatives: list[Acquirer]) -> Told:
+        try:
+            attempt = Attempt(*self.drafts.request(asked, way.acquirer, asked.identity), way)
+        except Problem:
+            if asked.order.pin_block is None or await self.desk.history.key(*asked.key) is None:
                 raise
-        transaction = self.transaction(order, seller, key[2], acquirer, brand, door)
-        message = translation.request(order, transaction, acquirer, seller.merchant, seller.store)
-        transaction.match_key = match_key(acquirer.dialect, message)
-        transaction.request_message = translation.masked(acquirer.dialect, message, transaction.emv)
-        send_not_after = door.at + send_within(acquirer.answer_timeout_s)
-        deadline = door.at + acquirer.answer_timeout_s
-        http_deadline = deadline + self.commit_budget_s + HTTP_MARGIN_S
-
+            # sold, when its PIN key was another one
+            return await self.told_again(asked.key, asked.route, asked.fingerprint, asked.door.at + way.acquirer.answer_timeout_s)
+        door, transaction, acquirer = asked.door, attempt.transaction, way.acquirer
         failpoint("claim.before")
         claim = await self.journal.intent(  # AWAIT 1: durable before the first byte leaves
-            Intent(transaction, route, fingerprint, seller.merchant.duplicate_policy == "refuse"), door.at + self.commit_budget_s)
+            Intent(transaction, asked.route, asked.fingerprint, asked.seller.merchant.duplicate_policy == "refuse"), door.at + self.commit_budget_s)
         if claim is not Claim.OURS:
-            permit.leave(self.desk.loop.time())
-            return await self._not_ours(claim, transaction, key, route, fingerprint, http_deadline)
-        result = await link.request(message, send_not_after=send_not_after, deadline=deadline)  # AWAIT 2
-        leave(permit, result, self.desk.loop.time())
-        outcome = await self.outcome(transaction, acquirer, result)
-        written = await self.journal.outcome(outcome, http_deadline - HTTP_MARGIN_S)  # AWAIT 3: durable before the answer
+            way.permit.leave(self.desk.loop.time())
+            return await self._not_ours(claim, transaction, asked.key, asked.route, asked.fingerprint, self._http_deadline(door, acquirer))
+        outcome, result = await self._sent(attempt, door)
+        if len(alternatives) > 1 and (cause := rerouting.cause(transaction, result, acquirer.reroute_codes)):
+            return await self._tried_elsewhere(asked, attempt, outcome, cause, alternatives)
+        written = await self.journal.outcome(outcome, self._http_deadline(door, acquirer) - HTTP_MARGIN_S)  # AWAIT 3: durable before the answer
         return await self.told(transaction, written)
 
-    def _usable(self, order: Order, seller: Seller, brand: str, door: Door) -> tuple[Acquirer, Link, Permit]:
-        """The first acquirer that may and can take it, with a place on the way to it. Raises Problem before anything is written."""
-        alternatives = self.alternatives(seller.terminal, brand)
-        if not alternatives:
-            raise Problem("no_route", retry_after=60, extra={"processed": False})
-        refusal, crowded, now = None, False, self.desk.loop.time()
-        for acquirer in alternatives:
-            pins = self.pins if order.pin_block is not None else None
-            fault = translation.fault(order, acquirer.dialect, acquirer.message_mode,
-                                      pins is not None and pins.for_acquirer(acquirer.acquirer_id) is not None)
-            if fault is not None:
-                refusal = refusal or fault
-                continue
-            needed = acquirer.answer_timeout_s + self.commit_budget_s
-            if door.deadline_s is not None and door.deadline_s < needed:
-                raise Problem("deadline_too_short", f"Request-Deadline must be at least {needed:g} seconds for this acquirer.")
-            link = self.links.get(acquirer.acquirer_id)
-            if acquirer.status != "active" or link is None:
-                continue
-            if link.usable():
-                permit = self.admission.enter(acquirer.acquirer_id, seller.merchant.merchant_id, PRIORITY.get(order.type, AUTHORIZATION), now)
-                if permit is not None:
-                    return acquirer, link, permit
-            crowded = crowded or link.state == "up"  # no room at the gate, or its window is full
-        if crowded:
-            raise self.shed("acquirer")
-        if refusal is not None:
-            raise Problem("not_supported", refusal)
-        raise Problem("acquirer_unavailable", retry_after=5, extra={"processed": False})
+    async def _sent(self, attempt: Attempt, door: Door) -> tuple[Outcome, Reply | Bounced | Silence]:
+        """Says it to the acquirer. What came of it, as a step that is still to be written."""
+        transaction, message, (acquirer, link, permit) = attempt
+        result = await link.request(message, send_not_after=door.at + send_within(acquirer.answer_timeout_s),  # AWAIT 2
+                                    deadline=door.at + acquirer.answer_timeout_s)
+        leave(permit, result, self.desk.loop.time())
+        return await self.outcome(transaction, acquirer, result), result
+
+    async def _tried_elsewhere(self, asked: Asked, attempt: Attempt, outcome: Outcome, cause: str, alternatives: list[Acquirer]) -> Told:
+        """Nothing of this attempt stands where it was made, and another acquirer may be asked; the last attempt's outcome is the sale's."""
+        tried = {attempt.way.acquirer.acquirer_id}
+        while True:
+            deadline = self._http_deadline(asked.door, attempt.way.acquirer) - HTTP_MARGIN_S
+            following = None
+            if cause and len(tried) < rerouting.ATTEMPTS_MAX:
+                following = await self._following(asked, attempt.transaction, [each for each in alternatives if each.acquirer_id not in tried])
+            if following is None:
+                return await self.told(attempt.transaction, await self.journal.outcome(outcome, deadline))
+            try:
+                written = await self._handed_on(asked, outcome, following, cause, deadline)
+                if written is not None:
+                    return await self.told(attempt.transaction, written)
+                metrics.reroutes.labels(cause).inc()
+                attempt = following
+                tried.add(attempt.way.acquirer.acquirer_id)
+                outcome, result = await self._sent(attempt, asked.door)
+                cause = rerouting.cause(attempt.transaction, result, attempt.way.acquirer.reroute_codes)
+            finally:
+                following.way.permit.leave(self.desk.loop.time())
+
+    async def _handed_on(self, asked: Asked, outcome: Outcome, following: Attempt, cause: str, deadline: float) -> Written | None:
+        """The commit that says that nothing stands makes the next attempt, and moves the key to it: then None. Else what was written."""
+        row, advice = outcome.transaction, outcome.transaction.advice
+        row.advice = rerouting.SUPERSEDED
+        event = json.dumps({"to": show("transaction", following.transaction.transaction_id), "cause": cause,
+                            "acquirer": show("acquirer", following.transaction.acquirer_id)})
+        created = Intent(following.transaction, asked.route, asked.fingerprint, False)
+        written = await self.journal.outcome(outcome._replace(created=created, event=("rerouted", event)), deadline)
+        if written is Written.REFUSED:  # the books take no such attempt: then this one was the last
+            row.advice = advice
+            return await self.journal.outcome(outcome, deadline)
+        return None if written is Written.OURS else written
+
+    async def _following(self, asked: Asked, before: Transaction, left: list[Acquirer]) -> Attempt | None:
+        """The next attempt at a sale, with a place on its way; None when no other acquirer can take it in what is left of its time."""
+        now = self.desk.loop.time()
+        way = self.ways.find(asked, [each for each in left if now + rerouting.LEAST_S < asked.door.at + send_within(each.answer_timeout_s)])
+        if way is None:
+            return None
+        try:
+            if not way.acquirer.reversals.first or await self._reversals_first(asked.seller.terminal, way.acquirer, asked.door):
+                attempt = Attempt(*self.drafts.request(asked, way.acquirer, new_id()), way)
+                attempt.transaction.attempt_of = before.transaction_id
+                attempt.transaction.possible_duplicate_of = before.possible_duplicate_of
+                return attempt
+        except Problem as problem:  # no number, or the journal does not answer: the attempt that was made is the last
+            logs.warning("not_rerouted", transaction_id=before.transaction_id, code=problem.code)
+        way.permit.leave(self.desk.loop.time())
+        return None
+
+    def _http_deadline(self, door: Door, acquirer: Acquirer) -> float:
+        return door.at + acquirer.answer_timeout_s + self.commit_budget_s + HTTP_MARGIN_S
 
     async def _reversals_first(self, terminal: Terminal, acquirer: Acquirer, door: Door) -> bool:
         """For acquirers that want a terminal's reversal before its next sale: whether none is left. Raises Problem: nothing is written yet."""
@@ -177,46 +182,6 @@ class Authorizations:
             return await self.cleared(terminal.terminal_id, acquirer, left)
         except (*UNKNOWN, asyncpg.PostgresError, Problem):
             raise Problem("journal_unavailable", retry_after=2, extra={"processed": False}) from None
-
-    def alternatives(self, terminal: Terminal, brand: str) -> list[Acquirer]:
-        """What routing chose for this terminal and brand; kept until the directory changes."""
-        chosen = self.directory.chosen
-        found = chosen.get((terminal.terminal_id, brand))
-        if found is None:
-            if len(chosen) > CHOICES_MAX:
-                chosen.clear()
-            found = chosen[terminal.terminal_id, brand] = routing.choose(self.directory.ordered_routes, self.directory.acquirers, terminal, brand)
-        return found
-
-    def transaction(self, order: Order, seller: Seller, key: str, acquirer: Acquirer, brand: str, door: Door) -> Transaction:
-        """The row of an order before its message is made. Raises Problem overloaded: no number is left."""
-        stan, rrn = self.numbers.stan(acquirer.acquirer_id), self.numbers.rrn(acquirer.acquirer_id, acquirer.business_date)
-        if stan is None or rrn is None:
-            raise Problem("overloaded", retry_after=1, extra={"processed": False})
-        received_at = door.received_at
-        transaction_id = uuid7(time.time_ns() // 1_000_000, os.urandom(10))
-        today = received_at.date()
-        pan_key, sealed = self.vault.seal(order.pan, order.expiry, transaction_id.bytes, today)
-        rule = acquirer.dialect.messages[translation.verb(order.type, acquirer.message_mode)]
-        wall = translation.local(order, seller.store, received_at)
-        terminal_id, token = seller.terminal.terminal_id.bytes, self.vault.token(order.pan)
-        terminal_number, acceptor = seller.terminal.numbers[acquirer.acquirer_id]
-        return Transaction(
-            merchant_id=seller.merchant.merchant_id, transaction_id=transaction_id, type=order.type, exchange="request",
-            store_id=seller.store.store_id, terminal_id=seller.terminal.terminal_id, caller=seller.terminal.terminal_id, idempotency_key=key,
-            acquirer_id=acquirer.acquirer_id, business_date=acquirer.business_date, worker_epoch=self.worker_epoch,
-            amount=order.amount, currency=order.currency, tip_amount=order.tip_amount, cashback_amount=order.cashback_amount,
-            capture_method=order.capture_method, partial_approval=order.partial_approval, entry_mode=order.entry_mode,
-            masked_pan=order.pan.masked, card_last4=order.pan.last4, brand=brand, pan_token=token,
-            pan_token_key=self.vault.token_key_id, pan_sealed=sealed, pan_key=pan_key, pan_sealed_on=today,
-            card_sequence_number=order.sequence_number, emv=order.emv.stored if order.emv else None,
-            mti=rule.mti, processing_code=rule.fixed["3"], stan=stan, transmitted_at=de7(received_at), local_time=hhmmss(wall),
-            local_date=mmdd(wall), pos_entry_mode=translation.entry_mode(order, acquirer.dialect), pos_condition=rule.fixed.get("25", "00"), rrn=rrn,
-            card_acceptor_terminal=terminal_number, card_acceptor=acceptor, mcc=seller.merchant.mcc, match_key="",
-            received_at=received_at, send_not_after=received_at + timedelta(seconds=send_within(acquirer.answer_timeout_s)),
-            respond_by=received_at + timedelta(seconds=acquirer.answer_timeout_s), request_message="",
-            terminal_trace=order.terminal_trace, reference=order.reference,
-            same_trace=hash64(terminal_id, mmdd(wall).encode(), order.terminal_trace.encode()) if order.terminal_trace else None)
 
     async def _not_ours(self, claim: Claim, transaction: Transaction, key: Key, route: str, fingerprint: bytes, deadline: float) -> Told:
         if claim is Claim.DUPLICATE:
@@ -231,11 +196,14 @@ class Authorizations:
         if isinstance(result, Reply):
             transaction.sent_at, transaction.answered_at = result.sent_at, result.answered_at
             metrics.acquirer_seconds.observe((result.answered_at - result.sent_at).total_seconds())
-            return await self.advance(transaction, acquirer, *read(transaction, acquirer, result.message))
+            event, verdict = read(transaction, acquirer, result.message)
+            self.alternatives.note(acquirer.acquirer_id, event is not Event.DOUBT and verdict.response_code not in acquirer.reroute_codes)
+            return await self.advance(transaction, acquirer, event, verdict)
         if isinstance(result, Bounced):
             transaction.reason, transaction.advice = result.reason, "retry_new_key"
             return await self.advance(transaction, acquirer, Event.BOUNCE)
         transaction.sent_at = result.sent_at
+        self.alternatives.note(acquirer.acquirer_id, False)
         transaction.reason, transaction.advice = NETWORK_REASON[result.reason], "new_payment_allowed"
         return await self.advance(transaction, acquirer, EVENT_OF_SILENCE[result.reason])
 
@@ -272,14 +240,14 @@ class Authorizations:
         """The advice that captures a dual-message sale: a transaction of its own, owed by the commit that approves the sale."""
         stan = await self.numbers.stan_soon(acquirer.acquirer_id)
         rrn = await self.numbers.rrn_soon(acquirer.acquirer_id, acquirer.business_date)
-        rule, identity = acquirer.dialect.messages["capture"], uuid7(time.time_ns() // 1_000_000, os.urandom(10))
+        rule, identity = acquirer.dialect.messages["capture"], new_id()
         assert original.approved_amount is not None
         row = replace(
             original, transaction_id=identity, type="capture", exchange="advice", original_id=original.transaction_id, idempotency_key=None,
             amount=original.approved_amount, tip_amount=0, cashback_amount=0, mti=rule.mti, processing_code=rule.fixed["3"],
             pos_condition=rule.fixed.get("25", "00"), stan=stan, rrn=rrn, transmitted_at=de7(now), received_at=now, send_not_after=now,
             respond_by=now, request_message="{}", business_date=acquirer.business_date, state=SENT, version=1, match_key="",
-            pan_sealed=b"", terminal_trace=None, same_trace=None)
+            pan_sealed=b"", terminal_trace=None, same_trace=None, attempt_of=None)
         pan, expiry = self.vault.open(original.pan_key, original.pan_sealed, original.transaction_id.bytes, original.pan_sealed_on)
         row.pan_key, row.pan_sealed = self.vault.seal(pan, expiry, identity.bytes, row.pan_sealed_on)
         message = translation.follow_up(row, original, acquirer.dialect, pan, expiry, acquirer.institution_code)

@@ -29,6 +29,8 @@ class Doubts:
         """The terminal was told "pending" for this outcome: once the database is back, whatever stands is undone."""
         if outcome.transaction.exchange == "request" and outcome.from_state != outcome.transaction.state:  # a confirmation changes nothing
             self._later(self._settle(outcome.transaction.transaction_id, 0, Event.CRASH, outcome.transaction.version))
+        if outcome.created is not None and outcome.created.transaction.attempt_of is not None:  # it was to be sent after this commit only
+            self.never_sent(outcome.created.transaction.transaction_id)
 
     def never_sent(self, transaction_id: UUID) -> None:
         """Its walk has ended with 503 and sends nothing any more: if its row became durable after all, it was not sent."""

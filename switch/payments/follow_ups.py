@@ -22,7 +22,8 @@ from switch.ids import show, uuid7
 from switch.links import Link
 from switch.payments import duties, translation, verbs
 from switch.payments.admission import AUTHORIZATION, CAPTURE, VOID, Permit
-from switch.payments.authorization import Authorizations, Door, leave
+from switch.payments.asked import Door
+from switch.payments.authorization import Authorizations, leave
 from switch.payments.desk import Key, Told
 from switch.payments.doubts import Doubts
 from switch.payments.journal import Claim, Duty
@@ -111,7 +112,7 @@ class FollowUps:
             return None, None
         permit = self.authorizations.admission.enter(acquirer.acquirer_id, merchant_id, PRIORITY[type_], self.desk.loop.time())
         if permit is None and exchange == "request":
-            raise self.authorizations.shed("acquirer")
+            raise self.authorizations.ways.shed("acquirer")
         return (link, permit) if permit is not None else (None, None)
 
     def _link(self, acquirer: Acquirer, exchange: str, door: Door) -> Link | None:

@@ -58,7 +58,7 @@ class Outcome(NamedTuple):
     transaction: Transaction
     from_state: str
     duty: Duty | None = None
-    created: Intent | None = None  # a capture that this outcome brings about, with its own duty
+    created: Intent | None = None  # a capture that this outcome brings about, with its own duty; or the next attempt at the sale
     created_duty: Duty | None = None
     event: tuple[str, str] | None = None  # kind, detail as JSON
 
@@ -183,6 +183,12 @@ ON CONFLICT (merchant_id, transaction_id) DO UPDATE SET state = 'open', cause = 
 """
 EVENTS = """INSERT INTO transaction_event (merchant_id, transaction_id, kind, detail)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::jsonb[])"""
+# The next attempt at a sale looks like another one exactly when the first did; its key names it from now on (migrations r0018).
+ATTEMPT = f"""INSERT INTO transaction ({_columns}, state, attempt_of, possible_duplicate_of)
+SELECT {_columns}, 'SENT', $2, (SELECT t.possible_duplicate_of FROM transaction t WHERE t.transaction_id = $2) FROM unnest($1::intent_row[])
+RETURNING intent_at"""
+MOVE_KEY = """INSERT INTO idempotency (merchant_id, caller, idempotency_key, route, fingerprint, transaction_id) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (merchant_id, caller, idempotency_key) DO UPDATE SET transaction_id = EXCLUDED.transaction_id"""
 CREATED = f"INSERT INTO transaction ({_columns}, state) SELECT {_columns}, 'SENT' FROM unnest($1::intent_row[])"
 
 
@@ -218,15 +224,25 @@ async def run_follow_up_outcomes(connection: Connection, outcomes: Sequence[Outc
 
 
 async def _ride_along(connection: Connection, outcomes: list[Outcome]) -> None:
-    created = [outcome.created.transaction for outcome in outcomes if outcome.created is not None]
-    if created:
-        await connection.execute(CREATED, [(*intent_values(row), "", b"", False) for row in created])
+    made = [outcome.created for outcome in outcomes if outcome.created is not None]
+    captures = [intent.transaction for intent in made if intent.transaction.attempt_of is None]
+    if captures:
+        await connection.execute(CREATED, [(*intent_values(row), "", b"", False) for row in captures])
+    for intent in made:
+        if intent.transaction.attempt_of is not None:
+            await _try_again(connection, intent)
     duties = [duty for outcome in outcomes for duty in (outcome.duty, outcome.created_duty) if duty is not None]
     if duties:
         await connection.execute(DUTIES, *zip(*duties, strict=True))
     events = [(outcome.transaction.merchant_id, outcome.transaction.transaction_id, *outcome.event) for outcome in outcomes if outcome.event]
     if events:
         await connection.execute(EVENTS, *zip(*events, strict=True))
+
+
+async def _try_again(connection: Connection, intent: Intent) -> None:
+    row = intent.transaction
+    row.intent_at = await connection.fetchval(ATTEMPT, [(*intent_values(row), "", b"", False)], row.attempt_of)
+    await connection.execute(MOVE_KEY, row.merchant_id, row.caller, row.idempotency_key, intent.route, intent.fingerprint, row.transaction_id)
 
 
 def twins(intent: Intent) -> tuple[Hashable, ...]:

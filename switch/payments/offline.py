@@ -5,8 +5,10 @@ from switch import metrics
 from switch.directory import Acquirer
 from switch.errors import Problem
 from switch.payments import translation
-from switch.payments.authorization import Authorizations, Door, Seller
+from switch.payments.asked import Asked, Door, Seller
+from switch.payments.authorization import Authorizations
 from switch.payments.desk import Key, Told
+from switch.payments.drafts import new_id
 from switch.payments.follow_ups import advice_duty, unavailable
 from switch.payments.journal import Claim
 from switch.payments.reservations import FollowUp, Reservations
@@ -29,10 +31,9 @@ class OfflineSales:
                                                      lambda: self._walk(order, seller, approval_code, identity, fingerprint, door))
 
     async def _walk(self, order: Order, seller: Seller, approval_code: str, key: Key, fingerprint: bytes, door: Door) -> Told:
-        found = self.authorizations.directory.brand(order.pan.reveal()[:12])
-        brand = found.brand if found is not None else "unknown"
-        acquirer = self._acquirer(order, seller, brand)
-        row = self.authorizations.transaction(order, seller, key[2], acquirer, brand, door)
+        asked = Asked(order, seller, key, fingerprint, door, ROUTE, self.authorizations.ways.brand(order), new_id())
+        acquirer = self._acquirer(asked)
+        row = self.authorizations.drafts.transaction(order, seller, key[2], acquirer, asked.brand, door, asked.identity)
         row.exchange, row.approval_code, row.emv = "advice", approval_code, None
         row.respond_by = row.send_not_after = door.received_at  # nobody waits for its answer
         message = translation.follow_up(row, None, acquirer.dialect, order.pan, order.expiry, acquirer.institution_code)
@@ -48,12 +49,10 @@ class OfflineSales:
         metrics.follow_ups.labels(row.type, "accepted").inc()
         return Told(row, False)
 
-    def _acquirer(self, order: Order, seller: Seller, brand: str) -> Acquirer:
+    def _acquirer(self, asked: Asked) -> Acquirer:
         """The first that routing allows and that takes offline sales, whether its line is up or not."""
-        alternatives = self.authorizations.alternatives(seller.terminal, brand)
-        if not alternatives:
-            raise Problem("no_route", retry_after=60, extra={"processed": False})
-        faults = [translation.fault(order, acquirer.dialect, acquirer.message_mode) for acquirer in alternatives]
+        alternatives = self.authorizations.ways.alternatives_of(asked)
+        faults = [translation.fault(asked.order, acquirer.dialect, acquirer.message_mode) for acquirer in alternatives]
         if None not in faults:
             raise Problem("not_supported", faults[0] or "")
         return alternatives[faults.index(None)]

@@ -196,6 +196,7 @@ class Transaction:
     balances: str | None = None
     answer_message: str | None = None
     possible_duplicate_of: UUID | None = None
+    attempt_of: UUID | None = None  # the attempt before this one, made at another acquirer under the same key
 
 
 STATUS = MappingProxyType({SENT: "pending", APPROVED: "approved", DECLINED: "declined", NOT_SENT: "not_sent",

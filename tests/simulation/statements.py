@@ -12,7 +12,7 @@ from switch.payments import cancellation, evidence, expiry, fulfilment, history,
 from switch.payments.transaction import Transaction
 from switch.security import keystore
 from switch.settlement.batches import forwarding
-from tests.simulation.books import Row, Session, insert_transaction, put_duty, update_transaction
+from tests.simulation.books import Row, Session, insert_transaction, put_duty, refused, update_transaction
 
 Rows = list[Any]
 Statement = Callable[..., Rows]
@@ -128,6 +128,30 @@ def duties(session: Session, *columns: Rows) -> Rows:
 def events(session: Session, *columns: Rows) -> Rows:
     for merchant_id, transaction_id, kind, detail in zip(*columns, strict=True):
         event(session, merchant_id, transaction_id, kind, detail)
+    return []
+
+
+@statement(journal.ATTEMPT)
+def attempt(session: Session, rows: Rows, before: Any) -> Rows:
+    (values,) = rows
+    was = session.locked("transaction", before)
+    session.claim("transaction_attempt_of", before, values[1], "transaction_attempt_of")
+    insert_transaction(session, {**NEW, **dict(zip(journal.INTENT_COLUMNS, values, strict=False)), "intent_at": session.now, "attempt_of": before,
+                                 "possible_duplicate_of": was["possible_duplicate_of"]})
+    return [(session.now,)]
+
+
+@statement(journal.MOVE_KEY)
+def move_key(session: Session, merchant_id: Any, caller: Any, idempotency_key: str, route: str, fingerprint: bytes, transaction_id: Any) -> Rows:
+    """With the trigger idempotency_moves: only from an attempt that ended without effect, to the one after it."""
+    key = (merchant_id, caller, idempotency_key)
+    held, new = session.locked("idempotency", key), session.get("transaction", transaction_id)
+    was = session.get("transaction", held["transaction_id"])
+    same = ("merchant_id", "caller", "idempotency_key", "terminal_id", "type", "exchange", "amount", "currency", "pan_token", "original_id")
+    if was["state"] not in ("NOT_SENT", "DECLINED") or was["outcome"] != was["state"] or new["attempt_of"] != was["transaction_id"] \
+            or new["state"] != "SENT" or was["acquirer_id"] == new["acquirer_id"] or any(was[name] != new[name] for name in same):
+        raise refused("one_sale_per_key")
+    session.put("idempotency", key, {**held, "transaction_id": transaction_id})
     return []
 
 

@@ -12,7 +12,7 @@ from switch.app import Switch
 from switch.callers import TerminalCaller
 from switch.database import UNKNOWN
 from switch.errors import Problem, StartError
-from switch.payments.authorization import Door
+from switch.payments.asked import Door
 from switch.payments.desk import stands
 from switch.payments.transaction import REVERSING, SENT, STATUS
 from switch.payments.translation import Order

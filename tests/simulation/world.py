@@ -25,6 +25,9 @@ FAULTY_S, REST_S, CALM_S = 60.0, 240.0, 10.0  # the longest a run may be faulty,
 NEMESIS_S = 0.25
 BEGIN = datetime(2026, 11, 25, 12, tzinfo=UTC)
 MERCHANT, STORE = UUID(int=50), UUID(int=60)
+ANY_SALE: dict[str, Any] = dict.fromkeys((
+    "name", "bin_low", "bin_high", "amount_min", "amount_max", "currencies", "mccs", "entry_modes", "weekdays", "time_from", "time_until", "weight",
+    "cost_basis_points", "cost_fixed", "healthy_percent", "retired_at")) | {"state": "active", "activated_at": BEGIN}
 OUR_FAULTS = ("job_failed", "walk_failed", "journal_row_unsendable", "journal_batch_unsendable", "directory_record_refused", "card_unreadable")
 TRACE_MAX = 100_000
 
@@ -131,17 +134,17 @@ class World:
                 "max_in_flight": 2048, "reversal_codes": "{}",
                 "terms": [], "min_in_flight": 4, "max_links": 0, "sign_on_at": None,
                 "reversal_max_age_s": (600, 25)[host.number - 1], "reversals_per_second": 1000, "reversals_at_once": 200,
-                "reversal_first": host.number == 2 and self.chance.random() < 0.3, "hosts": [host.name], "ports": [host.number], "business_date": date(2026, 11, 25)}
+                "reroute_codes": None, "reversal_first": host.number == 2 and self.chance.random() < 0.3, "hosts": [host.name], "ports": [host.number], "business_date": date(2026, 11, 25)}
         for terminal in self.terminals:
             put("directory_terminal")[terminal.number] = {
                 "terminal_id": terminal.terminal_id, "merchant_id": MERCHANT, "store_id": STORE, "name": "Till", "status": "active",
                 "acquirers": [UUID(int=number) for number in self.hosts], "terminals": [f"T{terminal.number:07d}"] * 2,
                 "acceptors": ["M00000000000001"] * 2}
             first = self.chance.choice((1, 2))
-            put("directory_route")[terminal.number] = {"route_id": UUID(int=200 + terminal.number), "acquirer_id": UUID(int=first),
+            put("directory_route")[terminal.number] = {**ANY_SALE, "route_id": UUID(int=200 + terminal.number), "acquirer_id": UUID(int=first),
                                                        "merchant_id": None, "brand": None, "priority": 10}
         for number in self.hosts:
-            put("directory_route")[100 + number] = {"route_id": UUID(int=300 + number), "acquirer_id": UUID(int=number), "merchant_id": None,
+            put("directory_route")[100 + number] = {**ANY_SALE, "route_id": UUID(int=300 + number), "acquirer_id": UUID(int=number), "merchant_id": None,
                                                     "brand": None, "priority": 100}
         put("directory_bin_range")[1] = {"low": "411111", "high": "411111", "brand": "visa", "card_type": "credit", "pan_lengths": [16]}
 
