@@ -35,7 +35,8 @@ async def push(connection: Connection, jobs: Sequence[tuple[str, UUID]], entry: 
                                           [f"{job_id}{entry}" for _, job_id in jobs], None, on_conflict="skip")
 
 
-HASTEN = "WITH due AS (UPDATE queue.pgqueuer SET execute_after = now() WHERE payload = $1 AND status = 'queued' RETURNING id) SELECT count(*) FROM due"
+HASTEN = """WITH due AS (UPDATE queue.pgqueuer SET execute_after = now() WHERE payload = $1 AND status = 'queued' RETURNING id)
+SELECT count(*) FROM due"""
 
 
 async def hasten(connection: Connection, job_id: UUID) -> bool:
