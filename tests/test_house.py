@@ -38,7 +38,7 @@ TEST_PANS = frozenset({
 })
 PURE = ("messages/*", "switch/payments/transaction.py", "switch/payments/duties.py", "switch/payments/routing.py", "switch/payments/translation.py",
         "switch/payments/verbs.py", "switch/payments/admission.py", "switch/payments/timers.py", "switch/links/protocol.py",
-        "switch/links/network.py", "switch/links/exchange.py", "switch/links/handover.py", "switch/notices/webhooks.py",
+        "switch/links/network.py", "switch/links/exchange.py", "switch/links/handover.py", "switch/plug_ins/orders.py", "switch/wallets/wire.py", "switch/notices/webhooks.py",
         "switch/notices/addresses.py", "switch/settlement/calendar.py", "switch/settlement/funding.py",
         "switch/settlement/payout.py", "switch/settlement/banking.py", "switch/settlement/answered.py", "switch/settlement/pain001.py",
         "switch/settlement/bank_csv.py", "switch/settlement/camt053.py",
@@ -67,7 +67,8 @@ DOORS = {
     "pydantic": ("switch/api/*",),
     "pydantic_core": ("switch/api/*",),
     "uvicorn": ("switch/serve.py", "switch/api/edge.py"),
-    "h11": ("switch/notices/post.py",),
+    "h11": ("switch/notices/post.py", "switch/wallets/https.py"),
+    "segno": ("switch/api/qr_codes.py",),
     "httptools": ("switch/api/edge.py",),
     "uvloop": ("switch/serve.py", "acquirer_stubs/__main__.py", "loadtests/bench.py", "loadtests/reversals.py"),
     "prometheus_client": ("switch/metrics.py",),

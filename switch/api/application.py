@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 
 from switch import metrics
 from switch.api import (
+    accounts,
     arrangements,
     bank_accounts,
     batches,
@@ -26,6 +27,7 @@ from switch.api import (
     operator,
     payouts,
     problems,
+    qr_codes,
     reconciliation,
     resolving,
     settlements,
@@ -42,6 +44,7 @@ from switch.database import Pool
 from switch.directory import Directory
 from switch.errors import Problem
 from switch.links import Link
+from switch.merchants.accounts import Accounts
 from switch.merchants.approvals import Approvals
 from switch.merchants.onboarding import Onboarding
 from switch.notices.endpoints import Endpoints
@@ -113,6 +116,7 @@ class Parts(Protocol):
     bank_answers: BankAnswers
     payout_files: PayoutFiles
     payouts: Payouts
+    accounts: Accounts
 
     def admit(self) -> None: ...
     def reader(self) -> Connect: ...
@@ -138,7 +142,7 @@ def application(parts: Parts) -> FastAPI:
                   {"name": "Request-Deadline", "in": "header", "required": False, "schema": {"type": "number"},
                    "description": "Seconds the terminal will wait."}]},
               responses={201: {"model": ApprovedOrDeclined, "description": "The outcome; a decline is an outcome. Replays byte for byte."},
-                         202: {"model": NotSold, "description": "Not sold. GET it for the end of the story."},
+                         202: {"model": NotSold, "description": "Not sold, or its payer has not decided. GET it for the end of the story."},
                          **refused(400, 401, 403, 409, 413, 415, 422, 503)})
     async def authorize(request: Request) -> Response:
         raise Problem("not_found")  # never reached: the plain callable of api/terminal.py stands in front (app.py)
@@ -163,6 +167,8 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(batches.router(parts, caller_of))
     app.include_router(bank_accounts.router(parts, caller_of))
     app.include_router(payouts.router(parts, caller_of))
+    app.include_router(accounts.router(parts, caller_of))
+    app.include_router(qr_codes.router(parts, caller_of))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -186,7 +192,8 @@ def application(parts: Parts) -> FastAPI:
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
                    *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
                    *exports.MODELS, *arrangements.MODELS, *webhooks.MODELS,
-                   *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS])
+                   *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS,
+                   *accounts.MODELS, *qr_codes.MODELS])
     return app
 
 

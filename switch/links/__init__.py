@@ -41,7 +41,7 @@ class Bounced:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Written and not answered, outcome unknown: timeout line_lost."""
+    """Written and not answered so that it can be believed, outcome unknown: timeout line_lost; of plug-ins unreadable not_authentic."""
 
     reason: str
     sent_at: datetime
@@ -52,7 +52,7 @@ class Unmatched:
     """Evidence: a frame that answers nothing in flight. `message` is unmasked, None if undecodable; `field` is the one that did not match.
 
     Reasons: no_request, differs (right key, wrong content), late (its request had ended unanswered), duplicate (had been answered),
-    undecodable, unknown_mti (a request that hosts have no business to send).
+    undecodable, unknown_mti (a request that hosts have no business to send), not_authentic (its signature is wrong).
     """
 
     acquirer_id: str

@@ -21,7 +21,7 @@ from switch.failpoints import failpoint
 from switch.ids import show, uuid7
 from switch.links import Bounced, Link, Reply, Silence
 from switch.links.numbering import Numbers
-from switch.payments import routing, translation
+from switch.payments import cards, routing, translation
 from switch.payments.admission import AUTHORIZATION, QUERY, Admission, Permit
 from switch.payments.confirmation import told_again
 from switch.payments.desk import Desk, Key, Told
@@ -31,14 +31,15 @@ from switch.payments.journal import Claim, Duty, Intent, Journal, Outcome, Writt
 from switch.payments.timers import HTTP_MARGIN_S, send_within
 from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, SENT, STATUS, Event, Transaction, step
 from switch.payments.translation import Order, Verdict, de7, hash64, hhmmss, mmdd
-from switch.payments.verbs import tolerance
+from switch.payments.verbs import asking, tolerance
+from switch.security.pan import Pan, PaymentCode
 from switch.security.vault import Vault
 
 CHOICES_MAX = 100_000
 REVERSAL_FIRST = 0.6  # of the time in which a sale may leave, so that it still does
 UNDO_TRIES = 5
-NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost"}
-EVENT_OF_SILENCE = {"timeout": Event.SILENCE, "line_lost": Event.LINE_LOST}
+NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost", "unreadable": "answer_unreadable", "not_authentic": "answer_not_authentic"}
+EVENT_OF_SILENCE = {"timeout": Event.SILENCE, "line_lost": Event.LINE_LOST, "unreadable": Event.DOUBT, "not_authentic": Event.BAD_MAC}
 ROUTE = "authorizations"
 PRIORITY = {"balance_inquiry": QUERY, "account_verification": QUERY}
 TOLD = {state: metrics.authorizations.labels(status) for state, status in STATUS.items()}
@@ -97,8 +98,7 @@ class Authorizations:
         return Problem("overloaded", retry_after=self.admission.retry_after(), extra={"processed": False})
 
     async def _walk(self, order: Order, seller: Seller, key: Key, fingerprint: bytes, door: Door, route: str) -> Told:
-        found = self.directory.brand(order.pan.reveal()[:12])
-        brand = found.brand if found is not None else "unknown"
+        brand = self.brand_of(order.pan)
         acquirer, link, permit = self._usable(order, seller, brand, door)
         try:
             if acquirer.reversals.first and not await self._reversals_first(seller.terminal, acquirer, door):
@@ -167,6 +167,12 @@ class Authorizations:
         except (*UNKNOWN, asyncpg.PostgresError, Problem):
             raise Problem("journal_unavailable", retry_after=2, extra={"processed": False}) from None
 
+    def brand_of(self, pan: Pan | PaymentCode) -> str:
+        if isinstance(pan, PaymentCode):
+            return routing.brand_of_code(pan.reveal()[:2])
+        found = self.directory.brand(pan.reveal()[:12])
+        return found.brand if found is not None else "unknown"
+
     def alternatives(self, terminal: Terminal, brand: str) -> list[Acquirer]:
         """What routing chose for this terminal and brand; kept until the directory changes."""
         chosen = self.directory.chosen
@@ -185,13 +191,13 @@ class Authorizations:
         received_at = door.received_at
         transaction_id = uuid7(time.time_ns() // 1_000_000, os.urandom(10))
         today = received_at.date()
-        pan_key, sealed = self.vault.seal(order.pan, order.expiry, transaction_id.bytes, today)
+        pan_key, sealed = cards.sealed(self.vault, order.pan, order.expiry, transaction_id, today)
         rule = acquirer.dialect.messages[translation.verb(order.type, acquirer.message_mode)]
         wall = translation.local(order, seller.store, received_at)
         terminal_id, token = seller.terminal.terminal_id.bytes, self.vault.token(order.pan)
         terminal_number, acceptor = seller.terminal.numbers[acquirer.acquirer_id]
         return Transaction(
-            merchant_id=seller.merchant.merchant_id, transaction_id=transaction_id, type=order.type, exchange="request",
+            merchant_id=seller.merchant.merchant_id, transaction_id=transaction_id, type=order.type, exchange=asking(acquirer.dialect),
             store_id=seller.store.store_id, terminal_id=seller.terminal.terminal_id, caller=seller.terminal.terminal_id, idempotency_key=key,
             acquirer_id=acquirer.acquirer_id, business_date=acquirer.business_date, worker_epoch=self.worker_epoch,
             amount=order.amount, currency=order.currency, tip_amount=order.tip_amount, cashback_amount=order.cashback_amount,
@@ -225,7 +231,7 @@ class Authorizations:
             transaction.reason, transaction.advice = result.reason, "retry_new_key"
             return await self.advance(transaction, acquirer, Event.BOUNCE)
         transaction.sent_at = result.sent_at
-        transaction.reason, transaction.advice = NETWORK_REASON[result.reason], "new_payment_allowed"
+        transaction.reason, transaction.advice = NETWORK_REASON[result.reason], advised(transaction)
         return await self.advance(transaction, acquirer, EVENT_OF_SILENCE[result.reason])
 
     async def advance(self, transaction: Transaction, acquirer: Acquirer, event: Event, verdict: Verdict | None = None,
@@ -237,7 +243,8 @@ class Authorizations:
         transaction.version += 1
         if from_state == SENT and next_step.state in (APPROVED, DECLINED, NOT_SENT):
             transaction.outcome = next_step.state
-        transaction.outcome_at = transaction.outcome_at or now
+        if next_step.state != SENT:
+            transaction.outcome_at = transaction.outcome_at or now
         created, created_duty = None, None
         if from_state == SENT and next_step.state == APPROVED and verdict is not None:
             book_approval(transaction, acquirer, verdict)
@@ -246,6 +253,9 @@ class Authorizations:
         if event is Event.UNDO:
             transaction.captured = 0
         duty = await self._reversal_duty(transaction, acquirer, event, now) if next_step.duty == "reversal" else None
+        if next_step.duty == "query":  # under the numbers of what is asked for
+            duty = Duty(transaction.merchant_id, transaction.transaction_id, acquirer.acquirer_id, "query", event.value, transaction.stan,
+                        transaction.transmitted_at, transaction.match_key, now + timedelta(seconds=acquirer.query.first_s))
         if next_step.alert:
             await self.alarm.raise_(next_step.alert, show("transaction", transaction.transaction_id))
         return Outcome(transaction, from_state, duty, created, created_duty)
@@ -269,8 +279,8 @@ class Authorizations:
             pos_condition=rule.fixed.get("25", "00"), stan=stan, rrn=rrn, transmitted_at=de7(now), received_at=now, send_not_after=now,
             respond_by=now, request_message="{}", business_date=acquirer.business_date, state=SENT, version=1, match_key="",
             pan_sealed=b"", terminal_trace=None, same_trace=None)
-        pan, expiry = self.vault.open(original.pan_key, original.pan_sealed, original.transaction_id.bytes, original.pan_sealed_on)
-        row.pan_key, row.pan_sealed = self.vault.seal(pan, expiry, identity.bytes, row.pan_sealed_on)
+        pan, expiry = cards.opened(self.vault, original)
+        row.pan_key, row.pan_sealed = cards.sealed(self.vault, pan, expiry, identity, row.pan_sealed_on)
         message = translation.follow_up(row, original, acquirer.dialect, pan, expiry, acquirer.institution_code)
         row.match_key = match_key(acquirer.dialect, message)
         row.request_message = translation.masked(acquirer.dialect, message)
@@ -335,8 +345,13 @@ def read(transaction: Transaction, acquirer: Acquirer, message: Mapping[str, str
     transaction.approval_code, transaction.acquirer_rrn = verdict.approval_code, verdict.acquirer_rrn
     transaction.answer_emv, transaction.balances, transaction.answer_message = verdict.emv, verdict.balances, verdict.message
     if verdict.event in (Event.DOUBT, Event.PARTIAL_REFUSED):
-        transaction.advice = "new_payment_allowed"
+        transaction.advice = advised(transaction)
     return verdict.event, verdict
+
+
+def advised(transaction: Transaction) -> str:
+    """What a terminal may do whose sale has no outcome: where it is asked for, the sale may still be paid."""
+    return "ask_again" if transaction.exchange == "query" else "new_payment_allowed"
 
 
 def captures_later(transaction: Transaction, acquirer: Acquirer) -> bool:
