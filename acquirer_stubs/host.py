@@ -154,7 +154,7 @@ class Host:
             self.book.record(line.number, message, token, None, "", lambda: None)
             return
         decision = decide(message, self.known, token=token, serial=self.book.seq + 1,
-                          forced=str(fault.value) if fault is not None and fault.action == "code" else "",
+                          forced=str(fault.value) if fault is not None and fault.action == "code" else heard.refusal,
                           signed_on=line.signed_on or not self.require_sign_on)
         self.known.apply(decision)
         if message.get(70) in (CODE_SIGN_ON, CODE_SIGN_OFF) and decision.code == "00":

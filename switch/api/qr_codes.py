@@ -80,7 +80,8 @@ def _shower(parts: Parts, caller: Caller, terminal: str | None) -> TerminalCalle
             raise Problem("not_found")
         return own
     if terminal is None:
-        raise Problem("invalid", "A merchant's key must name the terminal.", errors=[{"field": "terminal", "rule": "must be given", "type": "missing"}])
+        raise Problem("invalid", "A merchant's key must name the terminal.",
+                      errors=[{"field": "terminal", "rule": "must be given", "type": "missing"}])
     identity = read("terminal", terminal)
     found = parts.directory.terminals.get(identity) if identity is not None else None
     if found is None or found.merchant_id != caller.merchant_id:

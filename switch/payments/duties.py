@@ -1,8 +1,9 @@
 """What an answer, a silence or a bounce means for a duty: pure rules, total over whatever comes from a wire.
 
 A duty is a row that owes an acquirer a message: the reversal of a request in doubt, an advice, or a query.
-Rule 1: only a code that speaks about the undo closes a reversal; a code in no set is sent again. Rule 2: "not found" closes only when received twice, the second time when the original can no
-longer arrive. Rule 3: a reversal is never dropped: past its maximum age it is parked for a person. Rule 4: an advice has no age.
+Rule 1: only a code that speaks about the undo closes a reversal; a code in no set is sent again. Rule 2: "not found" closes only when received
+twice, the second time when the original can no longer arrive. Rule 3: a reversal is never dropped: past its maximum age it is parked for a person.
+Rule 4: an advice has no age.
 Rule 5: nor has a query. It ends with the host's word alone; past the payer's time it asks the host to close the order, and believes what that says.
 """
 

@@ -95,7 +95,7 @@ def asked(message: Mapping[str, str], limit_s: int) -> Asked:
 
 def believed(question: Asked, said: Answer) -> Answer | Unknown:
     """The answer, if it speaks of what was asked, in words that are an answer to it."""
-    for name in ("order", "part", "amount", "currency"):
+    for name in ("order", "part") if said.word == "unknown_order" else ("order", "part", "amount", "currency"):
         if getattr(question, name) != getattr(said, name):
             return Unknown("differs", name)
     words = {"cancel": {"cancelled", "pending", "unknown_order"}, "refund": {"done", "declined", "pending", "unknown_order"}}
