@@ -53,7 +53,7 @@ SOUND = payload(SHOP, ACCOUNT, "156", "12.50", {"07": "T0000001"})
 
 
 @pytest.mark.parametrize(("text", "says"), [
-    ("", "12 to"), (SOUND[:-1], "cut off|63"), (SOUND[:-4] + "0000", "63: wrong"), (SOUND[4:], "00"), (SOUND[:-8], "63"), ("000202" + SOUND[6:], "00"),
+    ("", "12 to"), (SOUND[:-1], "cut off|63"), (SOUND[:-4] + "0000", "63: wrong"), (SOUND[6:], "00: "), (SOUND[:-8], "63"), ("000202" + SOUND[6:], "00: "),
     (SOUND.replace("5802CN", ""), "58: missing|63"), (SOUND[:6] + "0102125303156" + SOUND[6:], "twice|63"), (SOUND[:-8] + "63040000" + SOUND[-8:], "twice|63"), ("x" * 600, "12 to"),
     ("0002019900" + SOUND[6:], "not a data object"),
 ])

@@ -218,7 +218,7 @@ def test_an_iso_acquirer_has_no_secret_and_only_common_options() -> None:
 
 def test_the_payers_time_is_the_one_that_the_wallet_is_told() -> None:
     assert acquirers.query_rule("qr_wallet", {}).limit_s == 90
-    assert acquirers.query_rule("qr_wallet", {"pay_within_s": "30"}) == QueryRule(limit_s=30)
+    assert acquirers.query_rule("qr_wallet", {"pay_within_s": "30"}) == QueryRule(1.0, 5.0, 30)
     assert acquirers.query_rule("iso87_ascii", {}) == QueryRule()
 
 

@@ -303,7 +303,7 @@ async def test_a_wallet_that_is_away_is_passed_over_before_anything_is_written(p
 async def test_the_wallet_is_shown_among_the_lines(purse: Purse) -> None:
     lines = (await purse.shop.ask("GET", "/v1/links", key="operator")).body["items"]
     line = next(each for each in lines if each["name"] == "wallet")
-    assert (line["state"], line["port"]) == ("up", purse.port) and line["answered"] > 10
+    assert (line["state"], line["port"]) == ("up", purse.port) and line["answered"] >= 1
 
 
 async def test_the_books_agree_at_the_end(purse: Purse) -> None:

@@ -34,6 +34,13 @@ class Owed(NamedTuple):
     settled_at: datetime  # from when "not found" can be believed: see settled_at()
 
 
+class Asking(NamedTuple):
+    """How a host is asked for one order. `closes_at`: when the payer's time is over, and it is asked to close it; None: never."""
+
+    rule: QueryRule
+    closes_at: datetime | None
+
+
 class Close(NamedTuple):
     by: str  # ack, not_found, declined
     event: Event
@@ -79,34 +86,41 @@ def advice_answered(owed: Owed, event: Event, now: datetime, fraction: float) ->
     return _again(owed, 0.0, now, fraction)
 
 
-def query_answered(owed: Owed, event: Event, found: bool, rule: QueryRule, now: datetime, fraction: float) -> Decision:
+def query_answered(owed: Owed, event: Event, found: bool, asking: Asking, now: datetime, fraction: float) -> Decision:
     """`event`: what the answer says of the order; `found`: whether the host knows it. One that it does not know, twice and when the order can no
     longer arrive, was never made."""
     if not found:
         if owed.not_found_at is not None and now >= owed.settled_at:
             return Close("not_found", Event.DECLINE)
-        return Again(max(now + asked_again(owed, rule, fraction), owed.settled_at if owed.not_found_at is not None else now),
-                     owed.not_found_at or now)
+        at = asked_again(owed, asking, now, fraction)
+        return Again(at if owed.not_found_at is None else max(at, owed.settled_at), owed.not_found_at or now)
     if event is Event.APPROVE:
         return Close("ack", event)
     if event is Event.DECLINE:
         return Close("declined", event)
-    return Again(now + asked_again(owed, rule, fraction))
+    return Again(asked_again(owed, asking, now, fraction))
 
 
-def query_unheard(owed: Owed, sent: bool, rule: QueryRule, now: datetime, fraction: float) -> Decision:
+def query_unheard(owed: Owed, sent: bool, asking: Asking, now: datetime, fraction: float) -> Decision:
     """Nothing came that could be believed, or it was never handed over."""
-    return Again(now + asked_again(owed, rule, fraction), owed.not_found_at, sent)
+    return Again(asked_again(owed, asking, now, fraction), owed.not_found_at, sent)
 
 
-def asked_again(owed: Owed, rule: QueryRule, fraction: float) -> timedelta:
-    """Half as long again each time, up to the longest, with a fifth of jitter."""
-    return timedelta(seconds=min(rule.longest_s, rule.first_s * 1.5 ** min(owed.transmissions, 30)) * (0.9 + 0.2 * fraction))
+def asked_again(owed: Owed, asking: Asking, now: datetime, fraction: float) -> datetime:
+    """Half as long again each time, up to the longest, with a fifth of jitter; and once when the payer's time is over."""
+    rule = asking.rule
+    at = now + timedelta(seconds=min(rule.longest_s, rule.first_s * 1.5 ** min(owed.transmissions, 30)) * (0.9 + 0.2 * fraction))
+    return min(at, asking.closes_at) if asking.closes_at is not None and now < asking.closes_at else at
 
 
-def asks_what(closable: bool, received_at: datetime, rule: QueryRule, now: datetime) -> str:
-    """query, or close: the payer's time is over. `closable`: a sale, at a host that closes orders; what gives money back is only asked for."""
-    return "close" if closable and now >= received_at + timedelta(seconds=rule.limit_s) else "query"
+def asks_what(asking: Asking, now: datetime) -> str:
+    """query, or close."""
+    return "close" if asking.closes_at is not None and now >= asking.closes_at else "query"
+
+
+def asking(received_at: datetime, closable: bool, rule: QueryRule) -> Asking:
+    """`closable`: a sale, at a host that closes orders; what gives money back is only asked for."""
+    return Asking(rule, received_at + timedelta(seconds=rule.limit_s) if closable else None)
 
 
 def unanswered(owed: Owed, max_age_s: float, now: datetime, fraction: float) -> Decision:

@@ -249,7 +249,8 @@ class Reversals:
         except UNBUILDABLE as error:
             await self._unbuilt(taken, error)
             if taken.kind == "query":
-                return _of(taken, transaction, duties.query_unheard(taken.owed(transaction, acquirer), False, acquirer.query, clock.now(), 1.0))
+                asking = _asking(transaction, acquirer)
+                return _of(taken, transaction, duties.query_unheard(taken.owed(transaction, acquirer), False, asking, clock.now(), 1.0))
             return _of(taken, transaction, duties.unbuilt(taken.owed(transaction, acquirer), clock.now(), random.random()))
         if link is not None and self.may_send():
             result = await link.request(message, send_not_after=send_not_after, deadline=self.loop.time() + acquirer.answer_timeout_s)
@@ -277,9 +278,8 @@ class Reversals:
     def _message(self, taken: Taken, transaction: Transaction, original: Transaction | None, acquirer: Acquirer) -> dict[str, str]:
         """Raises what UNBUILDABLE lists."""
         if taken.kind == "query":
-            sale, dialect = transaction.original_id is None and transaction.type != "refund", acquirer.dialect
-            verb = duties.asks_what(sale and "close" in dialect.messages, transaction.received_at, acquirer.query, clock.now())
-            return translation.query(transaction, original, dialect, verb, acquirer.institution_code)
+            verb = duties.asks_what(_asking(transaction, acquirer), clock.now())
+            return translation.query(transaction, original, acquirer.dialect, verb, acquirer.institution_code)
         pan, expiry = cards.opened(self.vault, transaction)
         if taken.kind == "reversal":
             message = translation.reversal(transaction, acquirer.dialect, pan, expiry, taken.stan, taken.transmitted_at, original,
@@ -337,16 +337,22 @@ def _of(taken: Taken, transaction: Transaction, decision: Decision, code: str | 
     return Ended(taken.transaction_id, transaction.original_id, taken.kind, taken.leased_until, decision, code, answered)
 
 
+def _asking(transaction: Transaction, acquirer: Acquirer) -> duties.Asking:
+    sale = transaction.original_id is None and transaction.type != "refund"
+    return duties.asking(transaction.received_at, sale and "close" in acquirer.dialect.messages, acquirer.query)
+
+
 def _asked(taken: Taken, transaction: Transaction, acquirer: Acquirer, result: Reply | Bounced | Silence, owed: Owed, now: datetime,
            draw: float) -> Ended:
     """What a query or its close came to."""
+    asking = _asking(transaction, acquirer)
     if not isinstance(result, Reply):
-        return _of(taken, transaction, duties.query_unheard(owed, isinstance(result, Silence), acquirer.query, now, draw))
+        return _of(taken, transaction, duties.query_unheard(owed, isinstance(result, Silence), asking, now, draw))
     verdict = translation.verdict(transaction, acquirer.dialect, result.message)
     found = acquirer.reversals.codes.get(verdict.response_code) != "not_found"
     answered = Answered(verdict.message, result.sent_at, verdict.reason, verdict.advice if found else "retry_new_key", verdict.approval_code,
                         verdict.acquirer_rrn)
-    return _of(taken, transaction, duties.query_answered(owed, verdict.event, found, acquirer.query, now, draw), verdict.response_code, answered)
+    return _of(taken, transaction, duties.query_answered(owed, verdict.event, found, asking, now, draw), verdict.response_code, answered)
 
 
 def _tell_parked(transaction_id: UUID, kind: str) -> None:

@@ -69,6 +69,7 @@ LITERAL: Mapping[str, Any] = {
     "network": {},
     "network_rule": {"code": "24", "composed": {"11": "{stan}", "24": "{code}"}, "echoed": ("11",)},
     "qr_code": ("59", "{code}"),
+    "query": {"first_s": 1.0, "longest_s": 5.0},
     "entry_modes": {"qr": "03", "pin_present": "1", "pin_absent": "2"},
     "never_stored": ("59",),
     "shown": "3 4 7 11 22 24 25 37 39 41 42 48 49 61 62",
