@@ -304,7 +304,7 @@ def test_the_database_allows_exactly_the_steps_of_the_life() -> None:
     reachable = set()
     for state in STATUS:
         for event in Event:
-            for exchange in ("request", "advice"):
+            for exchange in ("request", "advice", "query"):
                 for closed_by in (None, "ack", "not_found"):
                     try:
                         reachable.add((state, step(state, event, exchange, closed_by).state))

@@ -66,8 +66,7 @@ async def test_who_has_no_acquirer_for_them_is_told(shop: Shop) -> None:
     assert (await make(shop, acquirer=shop.shown("acquirer.dual"))).body["code"] == "not_supported"
 
 
-@pytest.mark.parametrize("body", [{"amount": 0}, {"amount": 1.5}, {"currency": "XXX"}, {"reference": "x"}, {"amount": 1, "reference": "x" * 26}, {"amount": 1, "reference": "é"}, {"more": 1},
-                                  {"amount": 999_999_999_999, "currency": "KWD"}])
+@pytest.mark.parametrize("body", [{"amount": 0}, {"currency": "ZZZ"}, {"reference": "x"}, {"amount": 1, "reference": "x" * 26}, {"amount": 1, "reference": "é"}, {"more": 1}])
 async def test_what_a_code_cannot_say_is_refused(shop: Shop, body: dict[str, Any]) -> None:
     answer = await make(shop, **body)
     assert (answer.status, answer.body["code"]) == (422, "invalid"), answer.body

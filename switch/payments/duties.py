@@ -92,8 +92,7 @@ def query_answered(owed: Owed, event: Event, found: bool, asking: Asking, now: d
     if not found:
         if owed.not_found_at is not None and now >= owed.settled_at:
             return Close("not_found", Event.DECLINE)
-        at = asked_again(owed, asking, now, fraction)
-        return Again(at if owed.not_found_at is None else max(at, owed.settled_at), owed.not_found_at or now)
+        return Again(asked_again(owed, asking, now, fraction), owed.not_found_at or now)
     if event is Event.APPROVE:
         return Close("ack", event)
     if event is Event.DECLINE:
