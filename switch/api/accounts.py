@@ -43,7 +43,7 @@ class Parts(Protocol):
 
 
 def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
-    routes = APIRouter(responses=refused(401, 403, 404, 422, 503), tags=["operators"])
+    routes = APIRouter(responses=refused(401, 403, 404, 422, 503), tags=["onboarding"])
 
     def shown(acquirer: str, account: Set) -> Response:
         return said({"acquirer": acquirer, **account._asdict(), "secret_at": stamp(account.secret_at)})
