@@ -17,7 +17,7 @@ from switch.database import UNKNOWN, Connection, Pool
 from switch.errors import Problem
 from switch.ids import uuid7
 from switch.merchants import (
-    BRANDS,
+    ROUTED,
     Acquirer,
     BinRange,
     IssuedKey,
@@ -338,8 +338,8 @@ class Onboarding:
             await _get(connection, Acquirer, acquirer_id)
             if merchant_id is not None:
                 await _get(connection, Merchant, merchant_id)
-            if brand not in (None, "unknown", *BRANDS) and not await connection.fetchval(KNOWN_BRAND, brand):
-                refuse([("brand", f"one of: {', '.join(sorted(BRANDS))}, unknown, or of an installed range")])
+            if brand not in (None, "unknown", *ROUTED) and not await connection.fetchval(KNOWN_BRAND, brand):
+                refuse([("brand", f"one of: {', '.join(sorted(ROUTED))}, unknown, or of an installed range")])
             if await connection.fetchval(SAME_ROUTE, acquirer_id, merchant_id, brand):
                 raise Problem("already_exists")
             await connection.execute(ROUTE, ident := _new_id(), acquirer_id, merchant_id, brand, priority)
