@@ -1,4 +1,5 @@
-"""python -m acquirer_stubs [options] runs a host; python -m acquirer_stubs book FILE prints what a book says about money."""
+"""python -m acquirer_stubs [options] runs a host, python -m acquirer_stubs wallet [options] a QR wallet; python -m acquirer_stubs book FILE prints
+what a book says about money."""
 import argparse
 import asyncio
 import contextlib
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from acquirer_stubs import wallet_control
 from acquirer_stubs.behaviours import Known
 from acquirer_stubs.book import Book, BookError, effects
 from acquirer_stubs.control import Control
@@ -104,6 +106,8 @@ def main(argv: list[str]) -> int:
             print(f"acquirer_stubs: {error}", file=sys.stderr)
             return 1
         return 0
+    if argv[:1] == ["wallet"]:
+        return wallet_control.main(argv[1:])
     options = arguments(argv)
     if options.die_with_parent:
         die_with_parent()

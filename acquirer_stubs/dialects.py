@@ -2,6 +2,7 @@
 
 `read` gives what was heard as the rules want it; `write` says their answer in the host's own elements, from what came on the wire.
 """
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -15,6 +16,7 @@ class Heard(NamedTuple):
     message: Message   # in the elements of 1987
     wire: Message      # as it came
     header: bytes = b""
+    refusal: str = ""  # the code for content that this host does not take
 
 
 Spoil = Callable[[Message], Message]  # what a fault makes of an answer in the host's own elements
@@ -131,7 +133,15 @@ def read_cup(body: bytes) -> Heard:
         message[90] = f"{FOLLOWS_CUP[kind]}{wire[61][6:12]}{wire[61][:6]}0000" + "0" * 22
     if kind in VOIDS_CUP and wire[0][1] != "4":
         message[3] = "02" + wire.get(3, "")[2:]
-    return Heard(dict(sorted(message.items())), wire, header)
+    return Heard(dict(sorted(message.items())), wire, header, "" if _scanned(wire) else "30")
+
+
+def _scanned(wire: Message) -> bool:
+    """A sale by payment code (DE22 03x, DE60.1 22) has neither card nor track, and the code in DE59: tag A3, three digits of length."""
+    if wire.get(22, "")[:2] != "03" or wire[0] != "0200" or wire[60][:2] != "22":
+        return True
+    code = re.fullmatch("A3([0-9]{3})([0-9]{12,32})", wire.get(59, ""))
+    return code is not None and int(code[1]) == len(code[2]) and 2 not in wire and 35 not in wire
 
 
 def write_cup(reply: Message, heard: Heard | None, spoil: Spoil = plainly) -> bytes:

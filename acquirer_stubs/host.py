@@ -156,7 +156,7 @@ class Host:
             self.book.record(line.number, message, token, None, "", lambda: None)
             return
         decision = decide(message, self.known, token=token, serial=self.book.seq + 1,
-                          forced=str(fault.value) if fault is not None and fault.action == "code" else "",
+                          forced=str(fault.value) if fault is not None and fault.action == "code" else heard.refusal,
                           refused=self.keys.fault(heard.wire, body) if self.keys is not None else "",
                           signed_on=line.signed_on or not self.require_sign_on)
         self.known.apply(decision)

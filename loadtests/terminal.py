@@ -56,6 +56,7 @@ OUTCOMES = REPEAT | {
     "201 approved": Step(Action.SOLD),
     "201 declined": Step(Action.NOT_SOLD),
     "201 not_sent": Step(Action.NOT_SOLD),
+    "202 pending ask": Step(Action.AGAIN, unsure=True),
     "202 pending": Step(Action.CANCEL, unsure=True),
     "202 reversing": Step(Action.NOT_SOLD),
     "202 reversed": Step(Action.NOT_SOLD),
@@ -303,6 +304,8 @@ def read(status: int, raw: bytes) -> tuple[str, dict[str, Any]]:
     word = answer.get("status") if status < 300 else answer.get("code")
     if status == 202 and word == "pending" and answer.get("advice") == "none":
         word = "pending none"  # an advice: it is repeated until the acquirer answers
+    elif status == 202 and word == "pending" and answer.get("ask"):
+        word = "pending ask"  # the payer decides on the phone, or the wallet takes its time: nothing of it failed
     return f"{status} {word}" if isinstance(word, str) else str(status), answer
 
 

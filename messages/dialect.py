@@ -9,7 +9,7 @@ from typing import Any
 from messages import soundness
 from messages.dialects import iso87_ascii, iso93_ascii, unionpay_pos, visa_base1
 from messages.framing import Framing
-from messages.grammar import KEYS, LIKE, REQUIRED, Coding, Field, KeyExchange, KeyPart, MacRule, MessageRule, NetworkRule, ResponseCode
+from messages.grammar import KEYS, LIKE, REQUIRED, Coding, Field, KeyExchange, KeyPart, MacRule, MessageRule, NetworkRule, QueryRule, ResponseCode
 from messages.headers import Header
 from messages.subfields import Layout, Positional, layout
 
@@ -55,6 +55,8 @@ class Dialect:
     messages: Mapping[str, MessageRule]
     network: Mapping[str, str]
     network_rule: NetworkRule
+    qr_code: tuple[str, str] | None  # field and template of the payment code of a QR sale
+    query: QueryRule
     entry_modes: Mapping[str, str]
     never_stored: frozenset[str]
     shown: frozenset[str]
@@ -64,6 +66,11 @@ class Dialect:
     def house(self) -> bool:
         """Whether messages leave as the switch makes them."""
         return not (self.omitted or self.composed or self.entry_forms)
+
+    @property
+    def asks(self) -> bool:
+        """Whether its host decides in its own time: what is not known is asked for, never reversed."""
+        return "query" in self.messages
 
     def rule(self, type_: str, original: str = "") -> MessageRule:
         """How a verb is said; `void.capture` is the void of a capture where it is another message. KeyError: it is not offered."""
@@ -179,6 +186,8 @@ def _built(literal: Mapping[str, Any]) -> Dialect:
         messages=_frozen({verb: MessageRule(mti, _frozen(fixed), *more) for verb, (mti, fixed, *more) in literal["messages"].items()}),
         network=_frozen(literal["network"]),
         network_rule=NetworkRule(**literal["network_rule"]),
+        qr_code=literal["qr_code"],
+        query=QueryRule(**literal["query"]),
         entry_modes=_frozen(literal["entry_modes"]),
         never_stored=frozenset(literal["never_stored"]),
         shown=frozenset(literal["shown"].split()),

@@ -10,8 +10,8 @@ from messages.headers import HEADERS
 REQUIRED = object()  # the default of a key that must be there
 TEXT_CODES = ("ascii", "latin-1", "cp500", "cp037")
 PREFIXES = (0, 2, 3)
-VERDICTS = frozenset({"approved", "partial", "declined", "doubt"})
-ADVICES = frozenset({"none", "retry_new_key", "other_card", "enter_pin", "call_issuer", "capture_card", "new_payment_allowed"})
+VERDICTS = frozenset({"approved", "partial", "declined", "doubt", "pending"})
+ADVICES = frozenset({"none", "retry_new_key", "other_card", "enter_pin", "call_issuer", "capture_card", "new_payment_allowed", "ask_again"})
 REVERSAL_OUTCOMES = frozenset({"acknowledged", "not_found", "retry", "park"})
 REVERSAL_STANS = ("own", "original")
 REASONS = ("unanswered", "answered")  # why a request is undone: nothing came in time, or an answer that may not stand
@@ -50,7 +50,10 @@ NAMES: Mapping[str, str] = {
     "original_rrn": "the DE37 that the host gave, else ours",
     "reversal_reason": "one of reversal_reasons",
     "original_elements": "DE56 of 1993: MTI, DE11, DE12, LL and institution of the original",
+    "transaction": "our own number of it, 32 hex digits",
+    "original_transaction": "that of what it follows, else its own",
 }
+CODE_NAMES: Mapping[str, str] = {"code": "the payment code that was scanned", "code_length": "its length, three digits"}
 
 
 class Coding(NamedTuple):
@@ -99,7 +102,7 @@ class Field(NamedTuple):
 class ResponseCode(NamedTuple):
     """What a DE39 means for the payment."""
 
-    verdict: str  # approved, partial, declined, doubt
+    verdict: str  # approved, partial, declined, doubt, pending (the payer decides: it is asked for again)
     reason: str
     advice: str  # what the terminal should do next: one of ADVICES
 
@@ -111,6 +114,14 @@ class MessageRule(NamedTuple):
     fixed: Mapping[str, str]
     required: tuple[str, ...]
     composed: Mapping[str, str] = {}  # field -> template: see NAMES
+
+
+class QueryRule(NamedTuple):
+    """How a host is asked for what it has not decided. Seconds."""
+
+    first_s: float = 2.0  # until it is asked, and then about half as long again each time
+    longest_s: float = 15.0
+    limit_s: float = 90.0  # what the payer has; from then on the order is asked to be closed
 
 
 class NetworkRule(NamedTuple):
@@ -208,6 +219,8 @@ KEYS: Mapping[str, Key] = {
                     "What is said for each verb. A verb that is not here is not offered."),
     "network": Key("{purpose: code}", REQUIRED, f"Codes of {', '.join(PURPOSES)}. A purpose that is not here is not done."),
     "network_rule": Key("{part: value}", {}, "How network management is said; see below."),
+    "qr_code": Key("(number, template)", None, "The field that holds the payment code of a QR sale, made of {code} and {code_length}."),
+    "query": Key("{part: seconds}", {}, "When an order is asked for that the host has not decided: first_s, longest_s, limit_s."),
     "entry_modes": Key("{mode: two digits or one}", REQUIRED, "House forms of DE22: two digits per way of reading, one for the PIN."),
     "never_stored": Key("(number, ...)", REQUIRED, "Written nowhere, in no form."),
     "shown": Key("text of numbers", REQUIRED, "Shown as they are; every other field is masked by rule or shown by its length."),
@@ -231,7 +244,9 @@ def page() -> str:
         *_table("Headers", ("kind", "says"), [(f"`{name}`", says) for name, says in HEADERS.items()]),
         *_table("Sub-fields", ("layout", "says"), [(f"`{form}`", says) for form, says in LAYOUTS.items()]),
         *_table("network_rule", ("part", "default"), [(f"`{part}`", f"`{NetworkRule._field_defaults[part]!r}`") for part in NetworkRule._fields]),
+        *_table("query", ("part", "default"), [(f"`{part}`", f"`{QueryRule._field_defaults[part]!r}`") for part in QueryRule._fields]),
         *_table("Names in templates", ("name", "value"), [(f"`{{{name}}}`", says) for name, says in NAMES.items()]),
+        *_table("Names in the template of qr_code", ("name", "value"), [(f"`{{{name}}}`", says) for name, says in CODE_NAMES.items()]),
         *_table("Names in templates of network_rule", ("name", "value"), [(f"`{{{name}}}`", says) for name, says in NETWORK_NAMES.items()]),
         "Verdicts: " + ", ".join(sorted(VERDICTS)) + ". Advices: " + ", ".join(sorted(ADVICES)) + ". Outcomes of a reversal: "
         + ", ".join(sorted(REVERSAL_OUTCOMES)) + ".", "",

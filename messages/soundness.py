@@ -8,6 +8,7 @@ from messages.compiled import LENGTH_MAX
 from messages.fields import CONTENT, check
 from messages.grammar import (
     ADVICES,
+    CODE_NAMES,
     CODINGS,
     KEY_ALGORITHMS,
     KEY_PURPOSES,
@@ -58,7 +59,7 @@ def _part_faults(literal: Mapping[str, Any]) -> list[str]:
 
 def faults(dialect: "Dialect") -> list[str]:
     """Contradictions within a dialect; those of the field table first, since the others read it."""
-    rules = (_reference_faults, _code_faults, _message_faults, _template_faults, _network_faults, _mac_faults)
+    rules = (_reference_faults, _code_faults, _message_faults, _template_faults, _network_faults, _query_faults, _payment_code_faults, _mac_faults)
     return _field_faults(dialect) or [fault for find in rules for fault in find(dialect)]
 
 
@@ -148,6 +149,27 @@ def _template_faults(dialect: "Dialect") -> list[str]:
     said = "".join(text for text, _ in templates.values())
     if "{reversal_reason}" in said and not set(dialect.reversal_reasons) >= set(REASONS):
         found.append(f"reversal_reasons: {', '.join(REASONS)} must be there, since a template names them")
+    return found
+
+
+def _query_faults(dialect: "Dialect") -> list[str]:
+    """What is pending must be asked for, and what is asked for is one message: a capture of its own would need an outcome first."""
+    first_s, longest_s, limit_s = dialect.query
+    found = [] if 0 < first_s <= longest_s and limit_s > 0 else ["query: 0 < first_s <= longest_s, and 0 < limit_s"]
+    if "query" not in dialect.messages:
+        return found + [f"code {code}: pending, but there is no message query" for code, said in dialect.codes.items() if said.verdict == "pending"]
+    return found + [f"message {verb}: not beside a message query" for verb in dialect.messages if verb.endswith(".dual")]
+
+
+def _payment_code_faults(dialect: "Dialect") -> list[str]:
+    if dialect.qr_code is None:
+        return ["entry_modes: qr needs qr_code"] if "qr" in dialect.entry_modes else []
+    number, template = dialect.qr_code
+    found = [] if "qr" in dialect.entry_modes else ["qr_code: entry_modes has no qr"]
+    if number not in dialect.never_stored:
+        found.append(f"qr_code: field {number} belongs to never_stored")
+    if not TEMPLATE(template) or "code" not in NAMED(template) or not CODE_NAMES.keys() >= set(NAMED(template)):
+        found.append("qr_code: not a template of {code} and {code_length}")
     return found
 
 

@@ -17,6 +17,8 @@ from switch.ids import uuid7
 KINDS = MappingProxyType({
     "contradicting_answer": "the acquirer answered the same request twice and differently",
     "acquirer_not_used": "an acquirer's timers do not nest: its new record is not used, and its payments may go nowhere",
+    "answer_not_authentic": "an acquirer's answer has a wrong signature: nothing it says is believed, and its payments stay pending",
+    "pending_old": "an acquirer has not decided a payment long after its payer's time was over: nobody knows whether it was paid",
     "answer_to_unsent": "the acquirer answered a request that never left this switch",
     "capture_declined": "the acquirer declined a capture advice: the merchant's money is at risk",
     "advice_declined": "the acquirer declined a tip or an offline approval: the merchant's money is at risk",

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
-from switch import database, logs, metrics
+from switch import acquirers, database, logs, metrics
 from switch.alerts import Alerts
 from switch.api.application import application
 from switch.api.bank_accounts import AGREE
@@ -32,6 +32,7 @@ from switch.lines import Lines
 from switch.links import Link
 from switch.links.numbering import Numbers
 from switch.merchants import terminal_keys
+from switch.merchants.accounts import Accounts
 from switch.merchants.approvals import Approvals
 from switch.merchants.crypto_keys import activate, retire
 from switch.merchants.onboarding import Onboarding
@@ -53,6 +54,7 @@ from switch.payments.follow_ups import FollowUps
 from switch.payments.history import History
 from switch.payments.journal import Journal
 from switch.payments.offline import OfflineSales
+from switch.payments.pending import Pending
 from switch.payments.pins import Pins
 from switch.payments.recovery import LEASE_S, LEASE_TRUSTED_S, RENEW_S, Recovery, claim, end, end_all, knows
 from switch.payments.reservations import Reservations
@@ -140,6 +142,7 @@ class Switch:
 
     async def _start(self) -> None:
         """The parts, in the order of need."""
+        acquirers.plug_ins()  # one that cannot be used stops the start
         await database.migrate(self.url, lambda line: logs.info("migrating", detail=line))
         self.vault = open_vault(self.settings)
         self.writers = await database.pool(self.url, "switch_writer", WRITERS)
@@ -169,16 +172,18 @@ class Switch:
         self.follow_ups = FollowUps(self.authorizations, self.doubts, self.reservations, self.reversals)
         self.offline, self.expiry = OfflineSales(self.authorizations, self.reservations), Expiry(self.owed)
         self.recovery = Recovery(self.owed, self.books, self.authorizations, self.lease)
+        self.pending = Pending(self.owed, self.books, self.authorizations, self.alarm, self.directory, epoch)
         self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
-        self.onboarding = Onboarding(self.writers, self.limits)
+        self.onboarding, self.accounts = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault)
         await self._join_webhooks()
         await self._join_terminals()
         self._join_settlement()
         self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
         self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception, AGREE: agree, LOAD: activate,
                                                   RETIRE_KEY: retire})
-        self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
+        self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, self.vault,
+                           connect=self._writer,
                            folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
                            open_day=self.onboarding.open_business_day, keys_of=self.custody.keys_of)
         self.directory.on_acquirer = self.lines.acquirer_changed
@@ -191,9 +196,9 @@ class Switch:
         await self.journal.start()
         await self.reservations.start()
         self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
-                  self.evidence.work(), self.reversals.work(), self.expiry.work(), self._gauge(), self._pulse(), self.undelivered.work(),
-                  self.watch.work(), self._jobs(), self._confirm(), self.subscribed.work(), self.sweep.work(), self.sender.work(),
-                  self.forwarding.work(), self.silence.work(), self.custody.work(self._reader))
+                  self.evidence.work(), self.reversals.work(), self.pending.work(), self.expiry.work(), self._gauge(), self._pulse(),
+                  self.undelivered.work(), self.watch.work(), self._jobs(), self._confirm(), self.subscribed.work(), self.sweep.work(),
+                  self.sender.work(), self.forwarding.work(), self.silence.work(), self.custody.work(self._reader))
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again

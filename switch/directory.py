@@ -19,8 +19,8 @@ from zoneinfo import ZoneInfo
 import asyncpg
 
 from messages.dialect import Dialect
-from messages.dialect import load as load_dialect
-from switch import logs, metrics
+from messages.grammar import QueryRule
+from switch import acquirers, logs, metrics
 from switch.database import UNKNOWN, Connection
 
 POLL_S = 1.0
@@ -97,6 +97,9 @@ class Acquirer(NamedTuple):
     max_links: int = 0  # lines over all workers; 0 = each worker its own
     sign_on_at: datetime | None = None  # when an operator last asked for a sign-on
     reroute_codes: frozenset[str] = frozenset()  # DE39 of declined requests after which another acquirer may be asked
+    options: Mapping[str, str] = MappingProxyType({})  # of its plug-in, and how QR codes of merchants name it
+    query: QueryRule = QueryRule()  # when it is asked for what it has not decided
+    secret_at: datetime | None = None  # when the secret was set that signs what is said to it
 
     def terms_of(self, mcc: str, brand: str) -> Terms | None:
         """The most particular terms that hold; the MCC goes before the brand."""
@@ -307,13 +310,14 @@ def _route(row: asyncpg.Record) -> Route:
 def _acquirer(row: asyncpg.Record) -> Acquirer | None:
     if row["business_date"] is None:  # its first day is opened in the same commit; the day's own change brings it
         return None
-    return Acquirer(row["acquirer_id"], row["name"], load_dialect(row["dialect"]), row["message_mode"], row["status"],
+    dialect, options = acquirers.load(row["dialect"]), MappingProxyType(json.loads(row["options"]))
+    return Acquirer(row["acquirer_id"], row["name"], dialect, row["message_mode"], row["status"],
                     row["institution_code"], ZoneInfo(row["time_zone"]), row["answer_timeout_ms"] / 1000, row["reversal_grace_ms"] / 1000,
                     row["max_in_flight"], tuple(zip(row["hosts"] or (), row["ports"] or (), strict=True)), row["business_date"],
-                    reversal_terms(row, load_dialect(row["dialect"])),
+                    reversal_terms(row, dialect),
                     {(mcc, brand): Terms(*basis_points) for mcc, brand, *basis_points in row["terms"]}, row["min_in_flight"],
-                    row["max_links"], row["sign_on_at"],
-                    frozenset(load_dialect(row["dialect"]).reroute_codes if row["reroute_codes"] is None else row["reroute_codes"]))
+                    row["max_links"], row["sign_on_at"], frozenset(dialect.reroute_codes if row["reroute_codes"] is None else row["reroute_codes"]),
+                    options, acquirers.query_rule(row["dialect"], options), row["secret_at"])
 
 
 def reversal_terms(row: asyncpg.Record, dialect: Dialect) -> ReversalTerms:

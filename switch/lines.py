@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from uuid import UUID
 
-from switch import logs, metrics
+from switch import acquirers, logs, metrics
 from switch.alerts import Alerts
 from switch.background import Background
 from switch.database import Connection, Pool
@@ -20,8 +20,12 @@ from switch.links.numbering import Numbers
 from switch.links.sealing import LineKeys
 from switch.links.shared import SharedLink
 from switch.links.slots import Slots
+from switch.merchants.accounts import secret_of
 from switch.payments import timers
 from switch.payments.admission import Admission
+from switch.plug_ins import Account, PlugIn
+from switch.plug_ins.link import PlugInLink
+from switch.security.vault import Vault, VaultError
 
 FIRST_BLOCKS = 5  # of numbers per acquirer at the start
 SIGN_OFF_S = 1.0
@@ -33,12 +37,12 @@ class Lines:
     answers nothing; `open_day` opens an acquirer's business day; `keys_of`: its keys, for MACs."""
 
     def __init__(self, links: dict[UUID, Link], directory: Directory, admission: Admission, numbers: Numbers, limits: timers.Limits, pool: Pool,
-                 alarm: Alerts, *, connect: Callable[[], Awaitable[Connection]], folder: Path, epoch: int, may_send: Callable[[], bool],
+                 alarm: Alerts, vault: Vault, *, connect: Callable[[], Awaitable[Connection]], folder: Path, epoch: int, may_send: Callable[[], bool],
                  on_unmatched: Callable[[Unmatched], None], open_day: Callable[[UUID, date], Awaitable[None]],
                  keys_of: Callable[[Acquirer], LineKeys | None] = lambda _: None) -> None:
         self.links, self.directory, self.admission, self.numbers, self.limits = links, directory, admission, numbers, limits
         self.pool, self.alarm, self.may_send, self.on_unmatched, self.open_day = pool, alarm, may_send, on_unmatched, open_day
-        self.keys_of = keys_of
+        self.vault, self.keys_of = vault, keys_of
         self.slots = Slots(connect, epoch, address_of(folder, epoch))
         self.holder = Holder(folder, epoch, self._held)
         self.refused: dict[UUID, list[str]] = {}  # active acquirers whose records are not used, and why
@@ -83,7 +87,10 @@ class Lines:
         line = next(iter(acquirer.lines), None)
         if line is None:
             return True
-        link = await self._in_step(acquirer, LinkSettings(host=line[0], port=line[1], window=acquirer.max_in_flight))
+        settings, plug_in = LinkSettings(host=line[0], port=line[1], window=acquirer.max_in_flight), acquirers.plug_ins().get(acquirer.dialect.name)
+        link = await (self._in_step(acquirer, settings) if plug_in is None else self._plugged(acquirer, settings, plug_in))
+        if link is None:
+            return True
         known = self.directory.acquirers.get(acquirer.acquirer_id)
         if known is not None and known.sign_on_at != acquirer.sign_on_at:
             await link.sign_on()
@@ -125,6 +132,38 @@ class Lines:
             if old is not None:
                 self.background.later(self._retire(old, acquirer.answer_timeout_s))
         return link
+
+    async def _plugged(self, acquirer: Acquirer, wanted: LinkSettings, plug_in: PlugIn) -> Link | None:
+        """The link to a host of a plug-in; a new one when its address or account has changed. None: it is not set up (or wrongly), and not used."""
+        old, account = self.links.get(acquirer.acquirer_id), await self._account(acquirer, wanted, plug_in)
+        limit_s = int(acquirer.query.limit_s)
+        if account is not None and isinstance(old, PlugInLink) and (old.settings, old.account, old.limit_s) == (wanted, account, limit_s):
+            return old
+        if old is not None:
+            del self.links[acquirer.acquirer_id]
+            self.background.later(self._retire(old, acquirer.answer_timeout_s))
+        if account is None:
+            return None
+        link = self.links[acquirer.acquirer_id] = PlugInLink(
+            str(acquirer.acquirer_id), acquirer.name, acquirer.dialect, wanted, plug_in, account, limit_s, on_unmatched=self.on_unmatched,
+            on_state=lambda _, state: logs.info("line", acquirer=acquirer.name, state=state), may_write=self.may_send)
+        link.start()
+        return link
+
+    async def _account(self, acquirer: Acquirer, wanted: LinkSettings, plug_in: PlugIn) -> Account | None:
+        try:
+            secret = await secret_of(self.pool, self.vault, acquirer.acquirer_id)
+        except VaultError as error:
+            logs.error("acquirer_not_used", acquirer=acquirer.name, code=error.code, detail="its secret cannot be read: set it anew")
+            await self.alarm.raise_("acquirer_not_used", show("acquirer", acquirer.acquirer_id))
+            return None
+        account = Account(acquirer.name, wanted.host, wanted.port, acquirer.options, secret, acquirer.max_in_flight)
+        faults = acquirers.faults(plug_in.name, account)
+        for field, rule in faults:
+            logs.error("acquirer_not_used", acquirer=acquirer.name, field=field, detail=rule)
+        if faults and acquirer.secret_at is not None:  # it was set up once: somebody relies on it
+            await self.alarm.raise_("acquirer_not_used", show("acquirer", acquirer.acquirer_id))
+        return None if faults else account
 
     async def _link(self, acquirer: Acquirer, settings: LinkSettings) -> Link:
         """A line of this worker's own, or one that workers share when the acquirer takes only so many."""

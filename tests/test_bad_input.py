@@ -297,7 +297,7 @@ FOLLOW_UPS: dict[str, dict[str, int]] = {f"/v1/authorizations/{{authorization}}/
 
 async def test_a_merchants_and_a_terminals_key_open_no_operators_route(shop: Shop) -> None:
     terminal_routes = {"/v1/authorizations", "/v1/cancellations", "/v1/authorizations/{authorization}", "/v1/transactions", "/v1/transactions/{authorization}",
-                       "/v1/transactions/{transaction}/story", "/v1/refunds", "/v1/advices", *FOLLOW_UPS,
+                       "/v1/transactions/{transaction}/story", "/v1/refunds", "/v1/advices", *FOLLOW_UPS, "/v1/qr-codes",
                        "/v1/terminals/{terminal}/batches", "/v1/terminals/{terminal}/batches/{batch}",
                        "/v1/terminals/{terminal}/heartbeats", "/v1/terminals/{terminal}/parameters", "/v1/transactions/{transaction}/receipt"}
     merchant_routes = {"/v1/tariffs", "/v1/fees/estimates", "/v1/settlements", "/v1/settlements/{settlement}", "/v1/settlements/{settlement}/transactions", "/v1/balance",

@@ -191,3 +191,37 @@ async def test_what_the_host_cannot_do_is_refused_before_anything_is_sent(lane: 
     else:
         answer = await lane.shop.pay(5000, key="lost")  # automatic capture
     assert (answer.status, answer.body["code"]) == (422, "not_supported"), answer.body
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_payment_code_is_sold_where_the_dialect_has_a_field_for_it(lane: Lane) -> None:
+    before, code = await net(lane), "6212345678901234567"
+    answer = await lane.shop.pay(4500, key="lost", card=None, qr={"code": code}, **({"capture_method": "manual"} if lane.dialect in HOLDS else {}))
+    if lane.dialect != "unionpay_pos":
+        assert (answer.status, answer.body["code"]) == (422, "not_supported"), answer.body
+        return
+    assert (answer.status, answer.body["status"], answer.body["card"]) == (
+        201, "approved", {"masked_pan": "************", "brand": "unionpay", "entry_mode": "qr"}), answer.body
+    assert await net(lane) == before + 4500
+    heard = [line["fields"] for line in await received(lane) if line["mti"] == "0200"][-1]
+    assert heard["22"] == "032" and heard["59"] == f"*{len(code) + 5}" and not {"2", "14", "35"} & set(heard)
+    row = await lane.shop.row(answer.body["id"])
+    assert code not in repr(row) and row["pan_sealed"] == b""
+    refunded = await lane.shop.ask("POST", "/v1/refunds", {"authorization": answer.body["id"], "amount": 1500}, "merchant.four", Idempotency_Key=flows.new_key())
+    await lane.shop.until(refunded.body["id"], "approved")
+    assert await net(lane) == before + 3000
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_sale_by_payment_code_without_an_answer_is_reversed_without_a_card(lane: Lane) -> None:
+    if load(lane.dialect).qr_code is None:
+        assert "qr" not in load(lane.dialect).entry_modes
+        return
+    before = await net(lane)
+    await lane.host.order("silence")
+    answer = await lane.shop.pay(4600, key="lost", card=None, qr={"code": "6212345678901234568"})
+    assert answer.status == 202, answer.body
+    await lane.shop.until(answer.body["id"], "reversed")
+    assert await net(lane) == before
+    undone = [line["fields"] for line in await received(lane) if line["mti"] == "0400"][-1]
+    assert not {"2", "14", "59"} & set(undone)

@@ -1,9 +1,11 @@
 """The rules of duties as a table: what comes back from an acquirer, and what the duty becomes. No clock, no socket, no database."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
+from messages.grammar import QueryRule
 from switch.payments import duties
 from switch.payments.duties import Again, Close, Owed, Pace, Park
 from switch.payments.transaction import Event
@@ -141,3 +143,35 @@ def test_the_pace_lets_so_many_a_second_leave_and_saves_up_a_tenth() -> None:
     assert left == 50
     assert Pace(0.0, 0.0).refilled(50, 3600.0).tokens == 5.0
     assert Pace(0.0, 0.0).refilled(1, 3600.0).tokens == 1.0
+
+
+RULE = QueryRule(first_s=2.0, longest_s=15.0, limit_s=90.0)
+OPEN, NEVER = duties.asking(at(0), True, RULE), duties.asking(at(0), False, RULE)
+
+
+@pytest.mark.parametrize(("event", "found", "not_found_at", "now", "becomes"), [
+    (Event.APPROVE, True, None, 5, Close("ack", Event.APPROVE)), (Event.DECLINE, True, None, 5, Close("declined", Event.DECLINE)),
+    (Event.PENDING, True, None, 5, Again(at(8))), (Event.DOUBT, True, None, 5, Again(at(8))),
+    (Event.PENDING, True, at(3), 5, Again(at(8))),  # the host knows it after all: what it said before counts no more
+    (Event.DOUBT, False, None, 5, Again(at(8), at(5))), (Event.DOUBT, False, at(3), 5, Again(at(8), at(3))),
+    (Event.DOUBT, False, None, 200, Again(at(203), at(200))), (Event.DOUBT, False, at(3), 200, Close("not_found", Event.DECLINE)),
+])
+def test_only_the_hosts_word_ends_a_query(event: Event, found: bool, not_found_at: Any, now: float, becomes: duties.Decision) -> None:
+    asked = owed(kind="query", transmissions=1, not_found_at=not_found_at, settled_at=at(92))
+    assert duties.query_answered(asked, event, found, OPEN, at(now), 0.5) == becomes
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_silence_keeps_what_was_heard_before_and_no_age_ends_it(sent: bool) -> None:
+    asked = owed(kind="query", transmissions=30, not_found_at=at(3))
+    assert duties.query_unheard(asked, sent, NEVER, at(10_000_000), 0.5) == Again(at(10_000_015), at(3), sent)
+
+
+@pytest.mark.parametrize(("transmissions", "now", "next_at"), [(0, 0, 2), (1, 2, 5), (2, 5, 9.5), (5, 40, 55), (9, 80, 90), (9, 90, 105)])
+def test_it_is_asked_half_as_long_again_each_time_and_once_when_the_payers_time_is_over(transmissions: int, now: float, next_at: float) -> None:
+    assert duties.asked_again(owed(kind="query", transmissions=transmissions), OPEN, at(now), 0.5) == at(next_at)
+
+
+def test_past_the_payers_time_a_sale_is_closed_and_a_refund_only_asked_for() -> None:
+    assert [duties.asks_what(OPEN, at(now)) for now in (0, 89.9, 90, 10_000)] == ["query", "query", "close", "close"]
+    assert [duties.asks_what(NEVER, at(now)) for now in (0, 10_000)] == ["query", "query"]

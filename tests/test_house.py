@@ -62,7 +62,8 @@ DOORS = {
     "pydantic": ("switch/api/*",),
     "pydantic_core": ("switch/api/*",),
     "uvicorn": ("switch/serve.py", "switch/api/edge.py"),
-    "h11": ("switch/notices/post.py",),
+    "h11": ("switch/notices/post.py", "switch/wallets/https.py"),
+    "segno": ("switch/api/qr_codes.py",),
     "httptools": ("switch/api/edge.py",),
     "uvloop": ("switch/serve.py", "acquirer_stubs/__main__.py", "loadtests/bench.py", "loadtests/reversals.py"),
     "prometheus_client": ("switch/metrics.py",),
@@ -298,7 +299,7 @@ def test_the_database_allows_exactly_the_steps_of_the_life() -> None:
     reachable = set()
     for state in STATUS:
         for event in Event:
-            for exchange in ("request", "advice"):
+            for exchange in ("request", "advice", "query"):
                 for closed_by in (None, "ack", "not_found"):
                     try:
                         reachable.add((state, step(state, event, exchange, closed_by).state))

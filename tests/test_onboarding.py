@@ -364,6 +364,7 @@ async def test_a_brand_that_no_range_names_gets_no_route(onboarding: Onboarding)
     assert (await refused(onboarding.route(acquirer.name, brand="Visa"))).errors[0]["field"] == "brand"
     await onboarding.install_bins([BinRange("900100", "900199", "housecard", "prepaid", (16,))])
     assert (await onboarding.route(acquirer.name, brand="housecard")).brand == "housecard"
+    assert [(await onboarding.route(acquirer.name, brand=brand)).brand for brand in ("wechat", "alipay", "wallet")] == ["wechat", "alipay", "wallet"]
 
 
 @pytest.mark.parametrize(("verb", "arguments"), [

@@ -346,7 +346,7 @@ async def test_reversing_without_an_open_reversal_is_refused_at_the_commit(
 @pytest.mark.parametrize("sets", [
     {"state": "done"}, {"closed_at": AT}, {"state": "done", "closed_at": AT}, {"state": "open", "closed_at": AT, "closed_by": "ack"},
     {"state": "parked", "closed_at": AT, "closed_by": "ack"}, {"state": "done", "closed_at": AT, "closed_by": "age"}, {"state": "dropped"},
-    {"stan": "000000"}, {"stan": "12345x"}, {"transmitted_at": "112308000x"}, {"transmissions": -1}, {"kind": "query"},
+    {"stan": "000000"}, {"stan": "12345x"}, {"transmitted_at": "112308000x"}, {"transmissions": -1}, {"kind": "question"},
 ], ids=str)
 async def test_a_duty_is_closed_whole_and_by_somebody(sql: SQL, sets: dict[str, Any]) -> None:
     row = await put(sql, "REVERSING")
@@ -438,7 +438,8 @@ merchant_hold       currency reason placed_by released_by
 settlement          currency state extras
 settlement_line     kind type currency rule brand card_type entry_mode mcc card_last4 rrn stan acquirer_rrn approval_code reference
 transfer            currency cause object note posting_key
-acquirer            name dialect message_mode status institution_code time_zone reversal_codes reroute_codes calendar
+acquirer            name dialect message_mode status institution_code time_zone reversal_codes reroute_codes calendar options
+acquirer_secret     secret_key secret_sealed
 acquirer_line       host
 acquirer_terminal   card_acceptor_terminal card_acceptor
 alert               kind object acknowledged_by

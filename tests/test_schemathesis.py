@@ -42,6 +42,8 @@ NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{id
                   "POST /v1/disputes/{dispute}/represent", "POST /v1/disputes/{dispute}/accept", "POST /v1/disputes/{dispute}/decide",
                   "POST /v1/clearing-files", "GET /v1/exceptions/{ident}", "POST /v1/exceptions/{ident}/comments", "POST /v1/exceptions/{ident}/assign",
                   "POST /v1/exceptions/{ident}/resolve",
+                  # Options that a plug-in knows: tests/test_wallet_flow.py and tests/test_qr_codes_flow.py have them.
+                  "PUT /v1/acquirers/{acquirer}/account", "POST /v1/qr-codes",
                   # A payout, its file, and a bank's answer that is whole: tests/test_payouts_flow.py has them.
                   "GET /v1/payouts/{payout}", "POST /v1/payouts/files", "GET /v1/payouts/files/{file}/content", "POST /v1/payouts/files/{file}/sent", "POST /v1/payouts/answers",
                   # Another person's component, and a key that is whole: tests/test_keys_flow.py has them.

@@ -18,6 +18,7 @@ doubt               REVERSING-R  =            =             REVERSING-R!  =     
 bad_mac             REVERSING-R  =            =             =             =             =             =             =             =
 silence             REVERSING-R  =            =             =             =             =             =             =             =
 line_lost           REVERSING-R  =            =             =             =             =             =             =             =
+pending             SENT-q       =            =             =             =             =             =             =             =
 acknowledged        =            =            =             =             REVERSED-c    =             =             REVERSED-c    =
 not_found           =            =            =             =             REVERSED-c    =             =             =             =
 bounce              NOT_SENT     .            .             .             .             .             .             .             .
@@ -32,9 +33,9 @@ resolve_confirmed   .            .            .             .             .     
 ALERTS = {("DECLINED", "approve"): "contradicting_answer", ("APPROVED", "decline"): "contradicting_answer",
           ("NOT_SENT", "approve"): "answer_to_unsent", ("NOT_SENT", "decline"): "answer_to_unsent", ("NOT_SENT", "doubt"): "answer_to_unsent",
           ("REVERSING", "give_up"): "reversal_parked"}
-DUTIES = {"R": "reversal", ">": "expedite", "c": "close", "p": "park"}
+DUTIES = {"R": "reversal", "q": "query", ">": "expedite", "c": "close", "p": "park"}
 # What an advice does otherwise than a request: it stays SENT, and its repeat duty stays.
-ADVICE_IN_SENT = {"doubt", "bad_mac", "silence", "line_lost", "crash"}
+ADVICE_IN_SENT = {"doubt", "bad_mac", "silence", "line_lost", "crash", "pending"}
 
 
 def cells() -> list[tuple[str, str | None, Event, str]]:
@@ -80,7 +81,13 @@ def test_an_advice_goes_the_same_way_but_no_silence_undoes_it(state: str, closed
     assert outcome(state, event, "advice", closed_by) == wanted
 
 
-@pytest.mark.parametrize("exchange", ["request", "advice"])
+@pytest.mark.parametrize(("state", "closed_by", "event", "cell"), cells(), ids=lambda value: getattr(value, "value", None) or str(value))
+def test_what_is_asked_for_goes_the_same_way_but_only_the_hosts_word_or_an_undo_ends_it(state: str, closed_by: str | None, event: Event, cell: str) -> None:
+    asked_for = state == "SENT" and event.value in ADVICE_IN_SENT
+    assert outcome(state, event, "query", closed_by) == (Step("SENT", "query") if asked_for else expected(state, event, cell))
+
+
+@pytest.mark.parametrize("exchange", ["request", "advice", "query"])
 @pytest.mark.parametrize("closed_by", [None, "ack", "not_found", "declined", "person"])
 @pytest.mark.parametrize("event", sorted(FROM_THE_WIRE, key=lambda event: event.value), ids=lambda event: event.value)
 def test_what_comes_from_the_wire_never_raises(event: Event, closed_by: str | None, exchange: str) -> None:
@@ -99,7 +106,7 @@ def test_what_is_reversing_or_was_reversed_is_never_approved_again() -> None:
 def test_whatever_enters_reversing_owes_the_reversal() -> None:
     for state in STATUS:
         for event in Event:
-            for exchange in ("request", "advice"):
+            for exchange in ("request", "advice", "query"):
                 for closed_by in (None, "ack", "not_found"):
                     found = outcome(state, event, exchange, closed_by)
                     if found is not None and found.state == "REVERSING" and state != "REVERSING":

@@ -11,6 +11,7 @@ from switch.payments.history import Duty
 from switch.payments.transaction import APPROVED, CONFIRMED, PARKED, REVERSED, REVERSING, SENT, STATUS, Transaction, payment_status
 from switch.payments.verbs import to_capture, to_refund
 
+ASK_AFTER_S = 2  # between two looks of a terminal at what its payer has not decided
 REVERSAL_STATE = {REVERSING: "open", REVERSED: "done", PARKED: "parked"}
 
 
@@ -99,10 +100,13 @@ def accepted(row: Transaction) -> tuple[int, bytes]:
 
 
 def unsold(row: Transaction) -> dict[str, Any]:
-    """A 202: this sale did not happen; GET it for the end of the story."""
-    return {**_common(row), "status": STATUS[row.state], "amount": row.amount, "currency": row.currency, "reason": row.reason,
-            "advice": _advice(row), "reversal": reversal(row, None), "rrn": row.rrn, "stan": row.stan,
-            "terminal_trace": row.terminal_trace, "reference": row.reference, "created_at": stamp(row.received_at)}
+    """A 202: this sale did not happen, or its payer has not decided; GET it for the end of the story."""
+    shown = {**_common(row), "status": STATUS[row.state], "amount": row.amount, "currency": row.currency, "reason": row.reason,
+             "advice": _advice(row), "reversal": reversal(row, None), "rrn": row.rrn, "stan": row.stan,
+             "terminal_trace": row.terminal_trace, "reference": row.reference, "created_at": stamp(row.received_at)}
+    if row.state == SENT and row.exchange == "query":
+        shown["ask"] = {"path": f"/v1/authorizations/{show('transaction', row.transaction_id)}", "after_s": ASK_AFTER_S}
+    return shown
 
 
 def _advice(row: Transaction) -> str | None:

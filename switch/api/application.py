@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 
 from switch import metrics
 from switch.api import (
+    accounts,
     arrangements,
     bank_accounts,
     batches,
@@ -30,6 +31,7 @@ from switch.api import (
     parameters,
     payouts,
     problems,
+    qr_codes,
     receipts,
     reconciliation,
     resolving,
@@ -49,6 +51,7 @@ from switch.database import Pool
 from switch.directory import Directory
 from switch.errors import Problem
 from switch.links import Link
+from switch.merchants.accounts import Accounts
 from switch.merchants.approvals import Approvals
 from switch.merchants.crypto_keys import CryptoKeys
 from switch.merchants.onboarding import Onboarding
@@ -132,6 +135,7 @@ class Parts(Protocol):
     health: Health
     parameter_sets: ParameterSets
     releases: Releases
+    accounts: Accounts
 
     def admit(self) -> None: ...
     def reader(self) -> Connect: ...
@@ -157,7 +161,7 @@ def application(parts: Parts) -> FastAPI:
                   {"name": "Request-Deadline", "in": "header", "required": False, "schema": {"type": "number"},
                    "description": "Seconds the terminal will wait."}]},
               responses={201: {"model": ApprovedOrDeclined, "description": "The outcome; a decline is an outcome. Replays byte for byte."},
-                         202: {"model": NotSold, "description": "Not sold. GET it for the end of the story."},
+                         202: {"model": NotSold, "description": "Not sold, or its payer has not decided. GET it for the end of the story."},
                          **refused(400, 401, 403, 409, 413, 415, 422, 503)})
     async def authorize(request: Request) -> Response:
         raise Problem("not_found")  # never reached: the plain callable of api/terminal.py stands in front (app.py)
@@ -184,7 +188,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(bank_accounts.router(parts, caller_of))
     app.include_router(payouts.router(parts, caller_of))
     app.include_router(crypto_keys.router(parts, caller_of))
-    for room in (devices, heartbeats, parameters, rollouts, receipts):
+    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes):
         app.include_router(room.router(parts, caller_of))
     app.include_router(problems.router)
 
@@ -210,7 +214,8 @@ def application(parts: Parts) -> FastAPI:
                    *operator.MODELS, *routes.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
                    *exports.MODELS, *arrangements.MODELS, *webhooks.MODELS,
                    *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS,
-                   *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS])
+                   *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS,
+                   *accounts.MODELS, *qr_codes.MODELS])
     return app
 
 

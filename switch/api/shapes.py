@@ -111,6 +111,13 @@ class Accepted(Shape):
     created_at: str
 
 
+class Ask(Shape):
+    """How to hear of what the payer has not decided: GET this, each so many seconds."""
+
+    path: str
+    after_s: int
+
+
 class NotSold(Shape):
     id: str
     type: str
@@ -121,6 +128,7 @@ class NotSold(Shape):
     reason: str | None
     advice: Advice | None
     reversal: Reversal | None
+    ask: Ask | None = None
     rrn: str
     stan: str
     terminal_trace: str | None

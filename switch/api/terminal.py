@@ -28,7 +28,7 @@ from switch.payments.desk import Told
 from switch.payments.transaction import APPROVED
 from switch.payments.translation import Emv, Order, emv
 from switch.payments.undelivered import Undelivered
-from switch.security.pan import Pan, PanError, Secret
+from switch.security.pan import Pan, PanError, PaymentCode, Secret
 from switch.security.vault import Vault
 
 BODY_MAX = 64 * 1024
@@ -50,6 +50,13 @@ def _pan(value: Any) -> Pan:
         return Pan(value)
     except PanError as error:
         raise PydanticCustomError(error.code, "The card number must be 12 to 19 digits with a right check digit") from None
+
+
+def _payment_code(value: Any) -> PaymentCode:
+    try:
+        return PaymentCode(value)
+    except PanError as error:
+        raise PydanticCustomError(error.code, "The payment code must be 12 to 32 digits, as scanned") from None
 
 
 def _secret(pattern: str, rule: str) -> Callable[[Any], Secret]:
@@ -149,7 +156,9 @@ class Card(Model):
 
 
 class Qr(Model):
-    code: Annotated[str, Field(pattern=r"^[0-9]{12,32}$")]
+    """What the terminal scanned from the payer's phone. It is used for this request and never stored."""
+
+    code: Annotated[PaymentCode, PlainValidator(_payment_code), _hex("Payment code of the payer", "[0-9]{12,32}")]
 
 
 class AuthorizationRequest(Model):
@@ -179,9 +188,10 @@ class AuthorizationRequest(Model):
             raise PydanticCustomError("capture_method", "this type has nothing to capture")
         if (self.card is None) == (self.qr is None):
             raise PydanticCustomError("card", "Send either card or qr")
+        secret = self.card.pan if self.card is not None else self.qr.code if self.qr is not None else None
         for text in (self.reference, self.terminal_trace):  # both are stored and shown in clear
-            if text is not None and self.card is not None and self.card.pan.reveal() in NOT_DIGIT.sub("", text):
-                raise PydanticCustomError("card_number", "reference and terminal_trace must not hold the card number")
+            if text is not None and secret is not None and secret.reveal() in NOT_DIGIT.sub("", text):
+                raise PydanticCustomError("card_number", "reference and terminal_trace must not hold the card number or payment code")
         return self
 
 
@@ -190,12 +200,16 @@ class CancellationRequest(Model):
 
 
 def order_of(request: AuthorizationRequest) -> Order:
-    card = request.card
-    if card is None:
-        raise Problem("not_supported", "No acquirer of this terminal takes QR codes.")
-    capture_method, pin = request.capture_method, card.pin
+    card, capture_method = request.card, request.capture_method
     if capture_method is None and request.type not in NO_AMOUNT:
         capture_method = "manual" if request.type == "preauthorization" else "automatic"
+    if card is None:
+        assert request.qr is not None
+        return Order(
+            request.type, request.amount or 0, request.currency, capture_method, request.partial_approval, request.tip_amount,
+            request.cashback_amount, "qr", request.qr.code, "", None, None, None, None, request.terminal_trace, request.reference,
+            request.local_time)
+    pin = card.pin
     return Order(
         request.type, request.amount or 0, request.currency, capture_method, request.partial_approval, request.tip_amount,
         request.cashback_amount, card.entry_mode, card.pan, card.expiry, card.track2,
@@ -341,7 +355,7 @@ class AuthorizationEndpoint:
         request, value = model_of(AuthorizationRequest, body_from if isinstance(body_from, bytes) else await read_body(headers, body_from))
         order = order_of(request)
         if order.pan.reveal() in key.replace("-", "").replace("_", ""):
-            raise Problem("idempotency_key_malformed", "The key must not hold the card number: keys are stored in clear.")
+            raise Problem("idempotency_key_malformed", "The key must not hold the card number or payment code: keys are stored in clear.")
         check_clock(order, seller, received_at)
         self.admit()
         fingerprint = self.vault.fingerprint(ROUTE.encode() + canonical(value))

@@ -3,13 +3,17 @@
 import argparse
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from switch import database
+from switch.api.answers import stamp
 from switch.api.onboard import shown
-from switch.errors import Problem
-from switch.ids import read
+from switch.app import open_vault
+from switch.errors import Problem, StartError
+from switch.ids import read, show
 from switch.merchants import IssuedKey
+from switch.merchants.accounts import Accounts
 from switch.merchants.onboarding import Onboarding
 from switch.merchants.reversal_terms import ReversalTerms
 from switch.payments.timers import Limits
@@ -53,6 +57,10 @@ def parsers(verbs: Any) -> None:
     changed.add_argument("--answer-timeout", type=_milliseconds, metavar="SECONDS")
     for parser in (added, changed):
         _terms(parser)
+    account = acquirers.add_parser("account", help="how we are set up at an acquirer: options of its plug-in, and its secret")
+    account.add_argument("name")
+    account.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="all of them; what is not given is taken away")
+    account.add_argument("--secret-file", type=Path, metavar="FILE", help="holds the secret alone; without it the one that stands stays")
 
 
 def _milliseconds(seconds: str) -> int:
@@ -118,10 +126,25 @@ async def _made(options: argparse.Namespace, onboarding: Onboarding) -> Any:
                                              answer_timeout_ms=options.answer_timeout, **_terms_of(options))
 
 
+async def _account(options: argparse.Namespace, pool: database.Pool, settings: Settings) -> dict[str, Any]:
+    """Sets an acquirer up. Raises Problem, StartError."""
+    try:
+        secret = options.secret_file.read_text("ascii").rstrip("\r\n") if options.secret_file is not None else None
+    except (OSError, UnicodeError) as error:
+        raise StartError(f"--secret-file {options.secret_file} cannot be read: {type(error).__name__}") from None
+    pairs = {name: value for name, _, value in (pair.partition("=") for pair in options.option)}
+    known = await Onboarding(pool).acquirer_named(options.name)
+    account = await Accounts(pool, open_vault(settings)).set(known.acquirer_id, pairs, secret)
+    return {"acquirer": show("acquirer", known.acquirer_id), **account._asdict(), "secret_at": stamp(account.secret_at)}
+
+
 async def work(options: argparse.Namespace, url: str, settings: Settings, say: Callable[[str], None]) -> int:
     """Tells what was made, a key once and never again. Raises Problem."""
     pool = await database.pool(url, "switch_writer", 2)
     try:
+        if (options.verb, options.kind) == ("acquirer", "account"):
+            say(json.dumps(await _account(options, pool, settings)))
+            return 0
         made = await _made(options, Onboarding(pool, Limits(settings.commit_budget_s, settings.http_deadline_s)))
     finally:
         await pool.close()

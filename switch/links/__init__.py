@@ -41,7 +41,8 @@ class Bounced:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Written and not answered, outcome unknown: timeout line_lost bad_mac (an answer came whose MAC was wrong or missing)."""
+    """Written and not answered so that it can be believed, outcome unknown: timeout line_lost; bad_mac (an answer came whose MAC was wrong or
+    missing); of plug-ins unreadable not_authentic."""
 
     reason: str
     sent_at: datetime
@@ -52,7 +53,8 @@ class Unmatched:
     """Evidence: a frame that answers nothing in flight. `message` is unmasked, None if undecodable; `field` is the one that did not match.
 
     Reasons: no_request, differs (right key, wrong content), late (its request had ended unanswered), duplicate (had been answered),
-    undecodable, unknown_mti (a request that hosts have no business to send), bad_mac (wrong or missing: whatever it says is not believed).
+    undecodable, unknown_mti (a request that hosts have no business to send), bad_mac (wrong or missing: whatever it says is not believed),
+    not_authentic (the same of a plug-in's signature).
     """
 
     acquirer_id: str

@@ -5,6 +5,8 @@ from datetime import date, datetime
 from typing import Generic, NamedTuple, TypeVar
 from uuid import UUID
 
+from switch.payments.routing import CODE_BRANDS, WALLET
+
 
 @dataclass(frozen=True, slots=True)
 class Organisation:
@@ -171,6 +173,7 @@ _RANGES = (
     ("644000", "659999", "discover", range(16, 20)), ("810000", "817199", "unionpay", range(16, 20)),
 )
 BRANDS = frozenset(brand for _, _, brand, _ in _RANGES)
+ROUTED = BRANDS | {WALLET, *CODE_BRANDS.values()}  # payment codes have brands too
 
 
 def default_bins() -> tuple[BinRange, ...]:

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 
-from messages.dialect import load as load_dialect
+from switch import acquirers
 from switch.database import UNKNOWN, Connection, Pool
 from switch.errors import Problem
 from switch.ids import uuid7
@@ -280,7 +280,7 @@ class Onboarding:
         check_terms(terms)
         refuse(acquirer_faults(answer_timeout_ms / 1000, reversal_grace_ms / 1000, self.limits))
         try:
-            load_dialect(dialect)
+            acquirers.load(dialect)
         except LookupError:
             refuse([("dialect", "the name of a dialect that this release speaks")])
         async with self._work(numbering=True) as connection:

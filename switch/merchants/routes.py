@@ -9,11 +9,11 @@ from uuid import UUID
 from switch.database import Connection
 from switch.errors import Problem
 from switch.ids import uuid7
-from switch.merchants import BRANDS
+from switch.merchants import ROUTED
 from switch.merchants.rules import RULES, Rule, check, number, refuse, text
 from switch.money import CURRENCIES
 
-ENTRY_MODES = ("chip", "contactless", "magstripe", "manual", "fallback")
+ENTRY_MODES = ("chip", "contactless", "magstripe", "manual", "fallback", "qr")
 LISTED_MAX = 100
 _MCC = re.compile("[0-9]{4}")
 
@@ -96,8 +96,8 @@ def check_route(priority: int, state: str, by: str, conditions: Conditions) -> N
 async def add_route(connection: Connection, acquirer_id: UUID, merchant_id: UUID | None, brand: str | None, priority: int, state: str, by: str,
                     conditions: Conditions) -> UUID:
     """In the caller's transaction, with the lock of numbering held. Raises Problem: invalid, already_exists."""
-    if brand not in (None, "unknown", *BRANDS) and not await connection.fetchval(KNOWN_BRAND, brand):
-        refuse([("brand", f"one of: {', '.join(sorted(BRANDS))}, unknown, or of an installed range")])
+    if brand not in (None, "unknown", *ROUTED) and not await connection.fetchval(KNOWN_BRAND, brand):
+        refuse([("brand", f"one of: {', '.join(sorted(ROUTED))}, unknown, or of an installed range")])
     values: dict[str, Any] = {"acquirer_id": acquirer_id, "merchant_id": merchant_id, "brand": brand, **conditions}
     for several in _CASTS:  # two rules that say the same are the same, whatever the order
         values[several] = None if values.get(several) is None else sorted(values[several])

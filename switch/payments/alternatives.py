@@ -10,6 +10,7 @@ from switch.payments import routing
 from switch.payments.asked import Asked
 from switch.payments.health import Answers
 from switch.payments.routing import BIN_DIGITS, Book, Health, Plan, Sale
+from switch.security.pan import Pan
 
 CHOICES_MAX = 100_000
 ANY = "*"  # as a brand: whatever the sale is
@@ -79,5 +80,6 @@ class Alternatives:
 def sale(asked: Asked, timed: bool) -> Sale:
     """The request as rules see it; the merchant's wall clock is read only for those that look at it."""
     order, merchant, at = asked.order, asked.seller.merchant, asked.door.received_at
-    return Sale(merchant.merchant_id, merchant.mcc, asked.brand, order.pan.reveal()[:BIN_DIGITS], order.amount, order.currency, order.entry_mode,
+    digits = order.pan.reveal()[:BIN_DIGITS] if isinstance(order.pan, Pan) else ""  # a payment code is in no range of card numbers
+    return Sale(merchant.merchant_id, merchant.mcc, asked.brand, digits, order.amount, order.currency, order.entry_mode,
                 at.astimezone(merchant.zone) if timed else at, asked.identity)

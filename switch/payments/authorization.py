@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -21,7 +21,7 @@ from switch.failpoints import failpoint
 from switch.ids import show
 from switch.links import Bounced, Link, Reply, Silence
 from switch.links.numbering import Numbers
-from switch.payments import rerouting, translation
+from switch.payments import cards, rerouting, translation
 from switch.payments.admission import Admission, Permit
 from switch.payments.asked import Asked, Door, Seller
 from switch.payments.confirmation import told_again
@@ -40,8 +40,10 @@ from switch.security.vault import Vault
 
 REVERSAL_FIRST = 0.6  # of the time in which a sale may leave, so that it still does
 UNDO_TRIES = 5
-NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost", "bad_mac": MAC_ERROR}
-EVENT_OF_SILENCE = {"timeout": Event.SILENCE, "line_lost": Event.LINE_LOST, "bad_mac": Event.BAD_MAC}
+NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost", "bad_mac": MAC_ERROR, "unreadable": "answer_unreadable",
+                  "not_authentic": "answer_not_authentic"}
+EVENT_OF_SILENCE = {"timeout": Event.SILENCE, "line_lost": Event.LINE_LOST, "bad_mac": Event.BAD_MAC, "unreadable": Event.DOUBT,
+                    "not_authentic": Event.BAD_MAC}
 ROUTE = "authorizations"
 TOLD = {state: metrics.authorizations.labels(status) for state, status in STATUS.items()}
 
@@ -204,7 +206,7 @@ class Authorizations:
             return await self.advance(transaction, acquirer, Event.BOUNCE)
         transaction.sent_at = result.sent_at
         self.alternatives.note(acquirer.acquirer_id, False)
-        transaction.reason, transaction.advice = NETWORK_REASON[result.reason], "new_payment_allowed"
+        transaction.reason, transaction.advice = NETWORK_REASON[result.reason], advised(transaction)
         return await self.advance(transaction, acquirer, EVENT_OF_SILENCE[result.reason])
 
     async def advance(self, transaction: Transaction, acquirer: Acquirer, event: Event, verdict: Verdict | None = None,
@@ -216,7 +218,8 @@ class Authorizations:
         transaction.version += 1
         if from_state == SENT and next_step.state in (APPROVED, DECLINED, NOT_SENT):
             transaction.outcome = next_step.state
-        transaction.outcome_at = transaction.outcome_at or now
+        if next_step.state != SENT:
+            transaction.outcome_at = transaction.outcome_at or now
         created, created_duty = None, None
         if from_state == SENT and next_step.state == APPROVED and verdict is not None:
             book_approval(transaction, acquirer, verdict)
@@ -225,6 +228,9 @@ class Authorizations:
         if event is Event.UNDO:
             transaction.captured = 0
         duty = await self._reversal_duty(transaction, acquirer, event, now) if next_step.duty == "reversal" else None
+        if next_step.duty == "query":  # under the numbers of what is asked for
+            duty = Duty(transaction.merchant_id, transaction.transaction_id, acquirer.acquirer_id, "query", event.value, transaction.stan,
+                        transaction.transmitted_at, transaction.match_key, now + timedelta(seconds=acquirer.query.first_s))
         if next_step.alert:
             await self.alarm.raise_(next_step.alert, show("transaction", transaction.transaction_id))
         return Outcome(transaction, from_state, duty, created, created_duty)
@@ -248,8 +254,8 @@ class Authorizations:
             pos_condition=rule.fixed.get("25", "00"), stan=stan, rrn=rrn, transmitted_at=de7(now), received_at=now, send_not_after=now,
             respond_by=now, request_message="{}", business_date=acquirer.business_date, state=SENT, version=1, match_key="",
             pan_sealed=b"", terminal_trace=None, same_trace=None, attempt_of=None)
-        pan, expiry = self.vault.open(original.pan_key, original.pan_sealed, original.transaction_id.bytes, original.pan_sealed_on)
-        row.pan_key, row.pan_sealed = self.vault.seal(pan, expiry, identity.bytes, row.pan_sealed_on)
+        pan, expiry = cards.opened(self.vault, original)
+        row.pan_key, row.pan_sealed = cards.sealed(self.vault, pan, expiry, identity, row.pan_sealed_on)
         message = translation.follow_up(row, original, acquirer.dialect, pan, expiry, acquirer.institution_code)
         row.match_key = match_key(acquirer.dialect, message)
         row.request_message = translation.masked(acquirer.dialect, message)
@@ -314,8 +320,13 @@ def read(transaction: Transaction, acquirer: Acquirer, message: Mapping[str, str
     transaction.approval_code, transaction.acquirer_rrn = verdict.approval_code, verdict.acquirer_rrn
     transaction.answer_emv, transaction.balances, transaction.answer_message = verdict.emv, verdict.balances, verdict.message
     if verdict.event in (Event.DOUBT, Event.PARTIAL_REFUSED):
-        transaction.advice = "new_payment_allowed"
+        transaction.advice = advised(transaction)
     return verdict.event, verdict
+
+
+def advised(transaction: Transaction) -> str:
+    """What a terminal may do whose sale has no outcome: where it is asked for, the sale may still be paid."""
+    return "ask_again" if transaction.exchange == "query" else "new_payment_allowed"
 
 
 def captures_later(transaction: Transaction, acquirer: Acquirer) -> bool:

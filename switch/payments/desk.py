@@ -166,5 +166,7 @@ def stands(transaction: Transaction) -> bool:
 
 
 def _repeated(transaction: Transaction) -> bool:
-    """An advice whose first answer is overdue: it is repeated until it is answered, and nobody waits for that."""
-    return transaction.exchange == "advice" and clock.now() > transaction.respond_by
+    """What will be repeated, or asked for, until the host has spoken: nobody waits for that. An advice whose first answer is overdue; a query
+    once its first exchange has ended, which moved its version."""
+    overdue = clock.now() > transaction.respond_by
+    return (transaction.exchange == "advice" and overdue) or (transaction.exchange == "query" and (overdue or transaction.version > 1))

@@ -10,12 +10,13 @@ from switch.directory import Acquirer
 from switch.errors import Problem
 from switch.ids import uuid7
 from switch.links.numbering import Numbers
-from switch.payments import translation
+from switch.payments import cards, translation
 from switch.payments.asked import Asked, Door, Seller
 from switch.payments.pins import Pins
 from switch.payments.timers import send_within
 from switch.payments.transaction import Transaction
 from switch.payments.translation import Order, de7, hash64, hhmmss, mmdd
+from switch.payments.verbs import asking
 from switch.security.vault import Vault
 
 
@@ -47,13 +48,13 @@ class Drafts:
             raise Problem("overloaded", retry_after=1, extra={"processed": False})
         received_at = door.received_at
         today = received_at.date()
-        pan_key, sealed = self.vault.seal(order.pan, order.expiry, transaction_id.bytes, today)
+        pan_key, sealed = cards.sealed(self.vault, order.pan, order.expiry, transaction_id, today)
         rule = acquirer.dialect.messages[translation.verb(order.type, acquirer.message_mode)]
         wall = translation.local(order, seller.store, received_at)
         terminal_id, token = seller.terminal.terminal_id.bytes, self.vault.token(order.pan)
         terminal_number, acceptor = seller.terminal.numbers[acquirer.acquirer_id]
         return Transaction(
-            merchant_id=seller.merchant.merchant_id, transaction_id=transaction_id, type=order.type, exchange="request",
+            merchant_id=seller.merchant.merchant_id, transaction_id=transaction_id, type=order.type, exchange=asking(acquirer.dialect),
             store_id=seller.store.store_id, terminal_id=seller.terminal.terminal_id, caller=seller.terminal.terminal_id, idempotency_key=key,
             acquirer_id=acquirer.acquirer_id, business_date=acquirer.business_date, worker_epoch=self.worker_epoch,
             amount=order.amount, currency=order.currency, tip_amount=order.tip_amount, cashback_amount=order.cashback_amount,

@@ -1,8 +1,10 @@
 """What an answer, a silence or a bounce means for a duty: pure rules, total over whatever comes from a wire.
 
-A duty is a row that owes an acquirer a message: the reversal of a request in doubt, or an advice. Rule 1: only a code that speaks about the undo
-closes a reversal; a code in no set is sent again. Rule 2: "not found" closes only when received twice, the second time when the original can no
-longer arrive. Rule 3: a reversal is never dropped: past its maximum age it is parked for a person. Rule 4: an advice has no age.
+A duty is a row that owes an acquirer a message: the reversal of a request in doubt, an advice, or a query.
+Rule 1: only a code that speaks about the undo closes a reversal; a code in no set is sent again. Rule 2: "not found" closes only when received
+twice, the second time when the original can no longer arrive. Rule 3: a reversal is never dropped: past its maximum age it is parked for a person.
+Rule 4: an advice has no age.
+Rule 5: nor has a query. It ends with the host's word alone; past the payer's time it asks the host to close the order, and believes what that says.
 """
 
 from collections.abc import Mapping
@@ -10,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from messages.dialect import repeat_mti
+from messages.grammar import QueryRule
 from switch.payments.transaction import Event
 
 PAUSE_MIN_S = 0.5
@@ -23,12 +26,19 @@ FAULTS_MAX = 3
 class Owed(NamedTuple):
     """What the rules need of a duty, after the transmission that is judged was counted."""
 
-    kind: str  # reversal, advice
+    kind: str  # reversal, advice, query
     transmissions: int
     faults: int  # how often its message could not be built
     owed_at: datetime  # its age counts from here
     not_found_at: datetime | None  # the first "not found"
     settled_at: datetime  # from when "not found" can be believed: see settled_at()
+
+
+class Asking(NamedTuple):
+    """How a host is asked for one order. `closes_at`: when the payer's time is over, and it is asked to close it; None: never."""
+
+    rule: QueryRule
+    closes_at: datetime | None
 
 
 class Close(NamedTuple):
@@ -40,7 +50,7 @@ class Again(NamedTuple):
     """Another transmission, not before `at`."""
 
     at: datetime
-    not_found_at: datetime | None = None  # to be remembered unless there is an earlier one
+    not_found_at: datetime | None = None  # to be remembered unless there is an earlier one; of a query as it stands now
     sent: bool = True  # False: it never left, so the transmission is not counted
     fault: bool = False  # its message could not be built
 
@@ -74,6 +84,42 @@ def advice_answered(owed: Owed, event: Event, now: datetime, fraction: float) ->
     if event is Event.DECLINE:
         return Close("declined", event)
     return _again(owed, 0.0, now, fraction)
+
+
+def query_answered(owed: Owed, event: Event, found: bool, asking: Asking, now: datetime, fraction: float) -> Decision:
+    """`event`: what the answer says of the order; `found`: whether the host knows it. One that it does not know, twice and when the order can no
+    longer arrive, was never made."""
+    if not found:
+        if owed.not_found_at is not None and now >= owed.settled_at:
+            return Close("not_found", Event.DECLINE)
+        return Again(asked_again(owed, asking, now, fraction), owed.not_found_at or now)
+    if event is Event.APPROVE:
+        return Close("ack", event)
+    if event is Event.DECLINE:
+        return Close("declined", event)
+    return Again(asked_again(owed, asking, now, fraction))
+
+
+def query_unheard(owed: Owed, sent: bool, asking: Asking, now: datetime, fraction: float) -> Decision:
+    """Nothing came that could be believed, or it was never handed over."""
+    return Again(asked_again(owed, asking, now, fraction), owed.not_found_at, sent)
+
+
+def asked_again(owed: Owed, asking: Asking, now: datetime, fraction: float) -> datetime:
+    """Half as long again each time, up to the longest, with a fifth of jitter; and once when the payer's time is over."""
+    rule = asking.rule
+    at = now + timedelta(seconds=min(rule.longest_s, rule.first_s * 1.5 ** min(owed.transmissions, 30)) * (0.9 + 0.2 * fraction))
+    return min(at, asking.closes_at) if asking.closes_at is not None and now < asking.closes_at else at
+
+
+def asks_what(asking: Asking, now: datetime) -> str:
+    """query, or close."""
+    return "close" if asking.closes_at is not None and now >= asking.closes_at else "query"
+
+
+def asking(received_at: datetime, closable: bool, rule: QueryRule) -> Asking:
+    """`closable`: a sale, at a host that closes orders; what gives money back is only asked for."""
+    return Asking(rule, received_at + timedelta(seconds=rule.limit_s) if closable else None)
 
 
 def unanswered(owed: Owed, max_age_s: float, now: datetime, fraction: float) -> Decision:

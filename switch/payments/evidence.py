@@ -63,7 +63,7 @@ class Evidence:
         acquirer = self.directory.acquirers[UUID(unmatched.acquirer_id)]
         message = unmatched.message
         shown = json.dumps(mask(acquirer.dialect, message)).replace("\\u0000", "") if message is not None else None
-        transaction, field = await self._transaction(acquirer, message) if message is not None else (None, None)
+        transaction, field = await self._transaction(acquirer, message) if message is not None else (await self._open(unmatched), None)
         field = unmatched.field or field
         await self.pool.execute(RECORD, acquirer.acquirer_id, unmatched.received_at, unmatched.reason, field,
                                 transaction.transaction_id if transaction else None, shown)
@@ -71,8 +71,17 @@ class Evidence:
                      transaction_id=transaction.transaction_id if transaction else None)
         if unmatched.reason == "bad_mac":
             await self.alarm.raise_("mac_fault", show("acquirer", acquirer.acquirer_id))
+        if unmatched.reason == "not_authentic":
+            await self.alarm.raise_("answer_not_authentic", show("acquirer", acquirer.acquirer_id))
         if transaction is not None and message is not None and unmatched.reason in ("late", "duplicate", "no_request"):
             await self._apply(acquirer, transaction, message, unmatched.reason)
+
+    async def _open(self, unmatched: Unmatched) -> Transaction | None:
+        """What an answer was to answer that is not believed, where its key is known."""
+        if unmatched.match_key is None:
+            return None
+        rows = await self.pool.fetch(FIND_OPEN, UUID(unmatched.acquirer_id), unmatched.match_key)
+        return await self.history.transaction(rows[0][0]) if rows else None
 
     async def _transaction(self, acquirer: Acquirer, message: dict[str, str]) -> tuple[Transaction | None, str | None]:
         """The stored request that this message answers: found by RRN, proven by the whole match key. With the field that makes it no answer

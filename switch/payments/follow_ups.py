@@ -20,7 +20,7 @@ from switch.errors import Problem
 from switch.failpoints import failpoint
 from switch.ids import show, uuid7
 from switch.links import Link
-from switch.payments import duties, translation, verbs
+from switch.payments import cards, duties, translation, verbs
 from switch.payments.admission import AUTHORIZATION, CAPTURE, VOID, Permit
 from switch.payments.asked import Door
 from switch.payments.authorization import Authorizations, leave
@@ -111,7 +111,7 @@ class FollowUps:
         if link is None:
             return None, None
         permit = self.authorizations.admission.enter(acquirer.acquirer_id, merchant_id, PRIORITY[type_], self.desk.loop.time())
-        if permit is None and exchange == "request":
+        if permit is None and exchange != "advice":
             raise self.authorizations.ways.shed("acquirer")
         return (link, permit) if permit is not None else (None, None)
 
@@ -120,10 +120,10 @@ class FollowUps:
         link = self.authorizations.links.get(acquirer.acquirer_id)
         if link is not None and acquirer.status == "active" and link.usable():
             needed = acquirer.answer_timeout_s + self.authorizations.commit_budget_s
-            if exchange == "request" and door.deadline_s is not None and door.deadline_s < needed:
+            if exchange != "advice" and door.deadline_s is not None and door.deadline_s < needed:
                 raise Problem("deadline_too_short", f"Request-Deadline must be at least {needed:g} seconds for this acquirer.")
             return link
-        if exchange == "request":
+        if exchange != "advice":
             raise Problem("acquirer_unavailable", retry_after=5, extra={"processed": False})
         return None
 
@@ -135,7 +135,7 @@ class FollowUps:
             raise Problem("overloaded", retry_after=1, extra={"processed": False})
         pan, expiry = await self._card(original)
         identity, now = uuid7(time.time_ns() // 1_000_000, os.urandom(10)), door.received_at
-        pan_key, sealed = self.vault.seal(pan, expiry, identity.bytes, now.date())
+        pan_key, sealed = cards.sealed(self.vault, pan, expiry, identity, now.date())
         store = self.directory.stores.get(original.store_id)
         wall, rule = now.astimezone(store.zone) if store is not None else now, acquirer.dialect.rule(wanted.type, original.type)
         row = replace(
@@ -153,9 +153,9 @@ class FollowUps:
         row.request_message = translation.masked(acquirer.dialect, message)
         return row, message
 
-    async def _card(self, original: Transaction) -> tuple[Pan, str]:
+    async def _card(self, original: Transaction) -> tuple[Pan | None, str]:
         try:
-            return self.vault.open(original.pan_key, original.pan_sealed, original.transaction_id.bytes, original.pan_sealed_on)
+            return cards.opened(self.vault, original)
         except VaultError as error:
             logs.error("card_unreadable", transaction_id=original.transaction_id, code=error.code)
             await self.authorizations.alarm.raise_("unreadable_card", show("transaction", original.transaction_id))
@@ -181,7 +181,7 @@ class FollowUps:
 
     def settle_late(self, follow_up: FollowUp) -> None:
         """This intent's walk has ended with 503. A request that became durable after all was never sent; an advice is said all the same."""
-        if follow_up.transaction.exchange == "request":
+        if follow_up.transaction.exchange != "advice":
             self.doubts.never_sent(follow_up.transaction.transaction_id)
 
 
@@ -204,6 +204,6 @@ def problem(refused: Refusal) -> Problem:
 
 def unavailable(exchange: str) -> Problem:
     """A request was not sent. An advice whose commit is in doubt may be said all the same: only its key tells."""
-    if exchange == "request":
+    if exchange != "advice":
         return Problem("journal_unavailable", retry_after=2, extra={"processed": False})
     return Problem("journal_unavailable", "It is not known whether it was written down. Send the same key again.", retry_after=2)

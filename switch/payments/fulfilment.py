@@ -24,6 +24,8 @@ class Answered(NamedTuple):
     sent_at: datetime | None
     reason: str | None
     advice: str | None
+    approval_code: str | None = None
+    acquirer_rrn: str | None = None
 
 
 UNANSWERED = Answered(None, None, None, None)
@@ -79,6 +81,33 @@ WITH asked AS (
 UPDATE duty d SET state = 'done', closed_at = now(), closed_by = m.closed_by, last_code = m.code, leased_until = NULL
 FROM moved m WHERE d.transaction_id = m.transaction_id AND d.kind = 'advice' AND d.state IN ('open', 'parked') RETURNING d.transaction_id
 """
+# The host's word on what it had not decided. A cancellation may have turned the query into a reversal meanwhile, as with an advice.
+CLOSE_QUERIES = """
+WITH asked AS (
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::text[], $9::text[],
+      $10::text[]) AS a(transaction_id, closed_by, code, state, message, sent_at, reason, advice, approval_code, acquirer_rrn)
+), moved AS (
+    UPDATE transaction t SET state = a.state, version = t.version + 1, outcome = a.state, outcome_at = now(), answered_at = now(),
+      response_code = a.code, approved_amount = CASE WHEN a.state = 'APPROVED' THEN t.amount ELSE 0 END, answer_message = a.message,
+      sent_at = coalesce(t.sent_at, a.sent_at), reason = a.reason, advice = a.advice, approval_code = a.approval_code,
+      acquirer_rrn = a.acquirer_rrn, (authorised, capturable, captured) = (
+        SELECT m, m, CASE WHEN t.capture_method = 'automatic' THEN m ELSE 0 END
+        FROM (SELECT CASE WHEN a.state = 'APPROVED' AND t.original_id IS NULL AND t.type <> 'refund' THEN t.amount ELSE 0 END) booked(m))
+    FROM asked a WHERE t.transaction_id = a.transaction_id AND t.state = 'SENT' AND t.exchange = 'query'
+    RETURNING t.transaction_id, a.closed_by, a.code
+)
+UPDATE duty d SET state = 'done', closed_at = now(), closed_by = m.closed_by, last_code = m.code, leased_until = NULL
+FROM moved m WHERE d.transaction_id = m.transaction_id AND d.kind = 'query' AND d.state = 'open' RETURNING d.transaction_id
+"""
+# Unlike a reversal's, the count of "not found" begins anew when the host knows the order after all.
+ASK_AGAIN = """
+UPDATE duty d SET next_attempt_at = a.at, last_code = coalesce(a.code, d.last_code), leased_until = NULL, not_found_at = a.not_found_at,
+  transmissions = CASE WHEN a.sent THEN d.transmissions ELSE greatest(d.transmissions - 1, 0) END
+FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::boolean[])
+  AS a(transaction_id, leased_until, code, at, not_found_at, sent)
+WHERE d.transaction_id = a.transaction_id AND d.state = 'open' AND d.kind = 'query' AND d.leased_until = a.leased_until
+RETURNING d.transaction_id
+"""
 AGAIN = """
 UPDATE duty d SET next_attempt_at = a.at, last_code = coalesce(a.code, d.last_code), leased_until = NULL,
   not_found_at = coalesce(d.not_found_at, a.not_found_at), faults = d.faults + a.fault::integer,
@@ -118,7 +147,7 @@ PARK_ADVICES = _ASKED + """moved AS (
     WHERE d.kind = 'advice' AND d.state = 'open' AND d.leased_until = a.leased_until""" + _TOLD.format(alert="advice_parked") + _PARKED + """
 FROM moved m WHERE d.transaction_id = m.transaction_id AND d.kind = 'advice' AND d.state = 'open' RETURNING d.transaction_id
 """
-ADVICE_STATE = {"ack": "APPROVED", "declined": "DECLINED"}
+STATE_OF = {"ack": "APPROVED", "declined": "DECLINED", "not_found": "DECLINED"}
 
 
 def _close_reversal(ended: Ended, close: Close) -> tuple[Any, ...]:
@@ -126,7 +155,18 @@ def _close_reversal(ended: Ended, close: Close) -> tuple[Any, ...]:
 
 
 def _close_advice(ended: Ended, close: Close) -> tuple[Any, ...]:
-    return ended.transaction_id, close.by, ended.code, ADVICE_STATE[close.by], *_alert(ended), *ended.answered
+    message, sent_at, reason, advice, *_ = ended.answered
+    return ended.transaction_id, close.by, ended.code, STATE_OF[close.by], *_alert(ended), message, sent_at, reason, advice
+
+
+def _query(ended: Ended) -> tuple[str, tuple[Any, ...]]:
+    match ended.decision:
+        case Close() as close:
+            return CLOSE_QUERIES, (ended.transaction_id, close.by, ended.code, STATE_OF[close.by], *ended.answered)
+        case Again() as again:
+            return ASK_AGAIN, (ended.transaction_id, ended.leased_until, ended.code, again.at, again.not_found_at, again.sent)
+        case Park():
+            raise AssertionError("a query is never parked")
 
 
 def _again(ended: Ended, again: Again) -> tuple[Any, ...]:
@@ -144,6 +184,8 @@ def _alert(ended: Ended) -> tuple[str, UUID]:
 
 def _written(ended: Ended) -> tuple[str, tuple[Any, ...]]:
     """The statement and the row for it."""
+    if ended.kind == "query":
+        return _query(ended)
     match ended.decision:
         case Close() as close:
             return (CLOSE_REVERSALS, _close_reversal(ended, close)) if ended.kind == "reversal" else (CLOSE_ADVICES, _close_advice(ended, close))

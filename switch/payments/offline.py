@@ -14,6 +14,7 @@ from switch.payments.journal import Claim
 from switch.payments.reservations import FollowUp, Reservations
 from switch.payments.timers import HTTP_MARGIN_S
 from switch.payments.translation import Order
+from switch.security.pan import Pan
 
 ROUTE = "advices"
 
@@ -36,6 +37,7 @@ class OfflineSales:
         row = self.authorizations.drafts.transaction(order, seller, key[2], acquirer, asked.brand, door, asked.identity)
         row.exchange, row.approval_code, row.emv = "advice", approval_code, None
         row.respond_by = row.send_not_after = door.received_at  # nobody waits for its answer
+        assert isinstance(order.pan, Pan)  # of a card: its route takes no payment codes
         message = translation.follow_up(row, None, acquirer.dialect, order.pan, order.expiry, acquirer.institution_code)
         row.match_key = match_key(acquirer.dialect, message)
         row.request_message = translation.masked(acquirer.dialect, message)

@@ -10,6 +10,7 @@ from switch.security import dukpt
 from switch.security.ciphers import CryptoError
 from switch.security.hsm import Handle, Hsm
 from switch.security.keystore import KeyStore
+from switch.security.pan import Pan
 
 TARGETS = {16: "iso0", 32: "iso4"}  # by the length of DE52 in hex characters
 WHAT_IS_WRONG = {
@@ -32,7 +33,7 @@ class Pins:
     def translated(self, order: Order, merchant_id: UUID, terminal_id: UUID, acquirer_id: UUID, dialect: Dialect) -> Order:
         """The order with its block for this acquirer; unchanged when the acquirer has no key. Raises Problem invalid, which tells nothing."""
         to = self.for_acquirer(acquirer_id)
-        if order.pin_block is None or to is None or self.hsm is None:
+        if order.pin_block is None or to is None or self.hsm is None or not isinstance(order.pan, Pan):
             return order
         under, serial = None, None
         try:

@@ -1,4 +1,5 @@
-"""Duties, stored and forwarded: reversals until acknowledged, advices until answered. Built from the stored row alone; decided in duties.py."""
+"""Duties, stored and forwarded: reversals until acknowledged, advices until answered, queries until the host has decided. Built from the stored
+row alone; decided in duties.py."""
 
 import asyncio
 import random
@@ -18,7 +19,7 @@ from switch.errors import Problem
 from switch.failpoints import failpoint
 from switch.ids import show
 from switch.links import Bounced, Link, Reply, Silence
-from switch.payments import duties, translation
+from switch.payments import cards, duties, translation
 from switch.payments.duties import Close, Decision, Owed, Pace, Park
 from switch.payments.fulfilment import UNANSWERED, Answered, Ended, run_ended
 from switch.payments.history import History
@@ -205,7 +206,7 @@ class Reversals:
         if not taken:
             return
         rows = await self.history.transactions([each.transaction_id for each in taken])
-        wanted = [row.original_id for row in rows.values() if row.exchange == "advice" and row.original_id is not None]
+        wanted = [row.original_id for row in rows.values() if row.exchange != "request" and row.original_id is not None]
         originals = await self.history.transactions(wanted) if wanted else {}
         for each in taken:
             row = rows.get(each.transaction_id)
@@ -247,6 +248,9 @@ class Reversals:
             message = self._message(taken, transaction, original, acquirer)
         except UNBUILDABLE as error:
             await self._unbuilt(taken, error)
+            if taken.kind == "query":
+                asking = _asking(transaction, acquirer)
+                return _of(taken, transaction, duties.query_unheard(taken.owed(transaction, acquirer), False, asking, clock.now(), 1.0))
             return _of(taken, transaction, duties.unbuilt(taken.owed(transaction, acquirer), clock.now(), random.random()))
         if link is not None and self.may_send():
             result = await link.request(message, send_not_after=send_not_after, deadline=self.loop.time() + acquirer.answer_timeout_s)
@@ -257,6 +261,8 @@ class Reversals:
     def _decided(self, taken: Taken, transaction: Transaction, acquirer: Acquirer, result: Reply | Bounced | Silence) -> Ended:
         """What the rules say of one transmission."""
         owed, draw, now, max_age_s = taken.owed(transaction, acquirer), random.random(), clock.now(), acquirer.reversals.max_age_s
+        if taken.kind == "query":
+            return _asked(taken, transaction, acquirer, result, owed, now, draw)
         if isinstance(result, Bounced):
             poison = result.reason == "not_encodable"
             return _of(taken, transaction, duties.unbuilt(owed, now, draw) if poison else duties.bounced(owed, max_age_s, now, draw))
@@ -271,7 +277,10 @@ class Reversals:
 
     def _message(self, taken: Taken, transaction: Transaction, original: Transaction | None, acquirer: Acquirer) -> dict[str, str]:
         """Raises what UNBUILDABLE lists."""
-        pan, expiry = self.vault.open(transaction.pan_key, transaction.pan_sealed, transaction.transaction_id.bytes, transaction.pan_sealed_on)
+        if taken.kind == "query":
+            verb = duties.asks_what(_asking(transaction, acquirer), clock.now())
+            return translation.query(transaction, original, acquirer.dialect, verb, acquirer.institution_code)
+        pan, expiry = cards.opened(self.vault, transaction)
         if taken.kind == "reversal":
             message = translation.reversal(transaction, acquirer.dialect, pan, expiry, taken.stan, taken.transmitted_at, original,
                                            acquirer.institution_code)
@@ -326,6 +335,24 @@ class Reversals:
 
 def _of(taken: Taken, transaction: Transaction, decision: Decision, code: str | None = None, answered: Answered = UNANSWERED) -> Ended:
     return Ended(taken.transaction_id, transaction.original_id, taken.kind, taken.leased_until, decision, code, answered)
+
+
+def _asking(transaction: Transaction, acquirer: Acquirer) -> duties.Asking:
+    sale = transaction.original_id is None and transaction.type != "refund"
+    return duties.asking(transaction.received_at, sale and "close" in acquirer.dialect.messages, acquirer.query)
+
+
+def _asked(taken: Taken, transaction: Transaction, acquirer: Acquirer, result: Reply | Bounced | Silence, owed: Owed, now: datetime,
+           draw: float) -> Ended:
+    """What a query or its close came to."""
+    asking = _asking(transaction, acquirer)
+    if not isinstance(result, Reply):
+        return _of(taken, transaction, duties.query_unheard(owed, isinstance(result, Silence), asking, now, draw))
+    verdict = translation.verdict(transaction, acquirer.dialect, result.message)
+    found = acquirer.reversals.codes.get(verdict.response_code) != "not_found"
+    answered = Answered(verdict.message, result.sent_at, verdict.reason, verdict.advice if found else "retry_new_key", verdict.approval_code,
+                        verdict.acquirer_rrn)
+    return _of(taken, transaction, duties.query_answered(owed, verdict.event, found, asking, now, draw), verdict.response_code, answered)
 
 
 def _tell_parked(transaction_id: UUID, kind: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
 from itertools import groupby
+from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
@@ -23,6 +24,11 @@ SEGMENTS_MAX = 10_000  # of one plan, before they are made anew
 HEALTH_SAMPLES = 20  # requests before their share of answers says anything
 TRIALS = 16
 DAY_MINUTES = 1440
+# How payment codes begin, as their schemes publish it (UnionPay 19 digits, WeChat Pay 18, Alipay 16 to 24).
+CODE_BRANDS: Mapping[str, str] = MappingProxyType({
+    "62": "unionpay", **{f"{start}": "wechat" for start in range(10, 16)}, **{f"{start}": "alipay" for start in range(25, 31)},
+})
+WALLET = "wallet"  # every other payment code
 
 
 class Health(NamedTuple):
@@ -240,3 +246,8 @@ def choose(plan: Plan, sale: Sale, known: Container[UUID], acquirers: Mapping[UU
 def each_once(routes: Iterable[Route], acquirers: Mapping[UUID, Acquirer]) -> list[Acquirer]:
     found = dict.fromkeys(route.acquirer_id for route in routes)
     return [acquirers[acquirer_id] for acquirer_id in found if acquirer_id in acquirers]
+
+
+def brand_of_code(start: str) -> str:
+    """The brand of a payment code, by its first two digits."""
+    return CODE_BRANDS.get(start, WALLET)

@@ -28,6 +28,7 @@ class Event(Enum):
     LINE_LOST = "line_lost"
     ACKNOWLEDGED = "acknowledged"
     NOT_FOUND = "not_found"
+    PENDING = "pending"  # the payer decides; the host says so
 
     BOUNCE = "bounce"
     PARTIAL_REFUSED = "partial_refused"
@@ -43,7 +44,7 @@ class Step(NamedTuple):
     """Where an event leads, and what is owed for it."""
 
     state: str
-    duty: str = ""  # "reversal": owe it; "expedite": bring it forward; "close": it is fulfilled; "park": it is a person's
+    duty: str = ""  # "reversal", "query": owe it; "expedite": bring it forward; "close": it is fulfilled; "park": it is a person's
     alert: str = ""  # kind of the alert to raise
 
 
@@ -52,10 +53,12 @@ class IllegalEvent(ValueError):
 
 
 OWE = Step(REVERSING, "reversal")
+ASK = Step(SENT, "query")
 LIFE: Mapping[tuple[str, Event], Step] = MappingProxyType({
     (SENT, Event.APPROVE): Step(APPROVED),
     (SENT, Event.DECLINE): Step(DECLINED),
     (SENT, Event.BOUNCE): Step(NOT_SENT),
+    (SENT, Event.PENDING): ASK,
     (SENT, Event.PARTIAL_REFUSED): OWE,
     (SENT, Event.SILENCE): OWE,
     (SENT, Event.LINE_LOST): OWE,
@@ -83,9 +86,11 @@ LIFE: Mapping[tuple[str, Event], Step] = MappingProxyType({
     (PARKED, Event.RESOLVE_CONFIRMED): Step(CONFIRMED, "close"),
 })
 # An advice states what already happened: silence never undoes it, its repeat duty stays (ARCHITECTURE.md).
-ADVICE_STAYS = frozenset({Event.SILENCE, Event.LINE_LOST, Event.BAD_MAC, Event.DOUBT, Event.CRASH})
+ADVICE_STAYS = frozenset({Event.SILENCE, Event.LINE_LOST, Event.BAD_MAC, Event.DOUBT, Event.CRASH, Event.PENDING})
+# A host that decides in its own time is asked until it has: what is not known there is pending, never reversed and never failed.
+QUERY_ASKS = ADVICE_STAYS
 FROM_THE_WIRE = frozenset({Event.APPROVE, Event.DECLINE, Event.DOUBT, Event.BAD_MAC, Event.SILENCE, Event.LINE_LOST,
-                           Event.ACKNOWLEDGED, Event.NOT_FOUND})
+                           Event.ACKNOWLEDGED, Event.NOT_FOUND, Event.PENDING})
 
 
 def step(state: str, event: Event, exchange: str = "request", closed_by: str | None = None) -> Step:
@@ -98,6 +103,8 @@ def step(state: str, event: Event, exchange: str = "request", closed_by: str | N
     """
     if exchange == "advice" and state == SENT and event in ADVICE_STAYS:
         return Step(state)
+    if exchange == "query" and state == SENT and event in QUERY_ASKS:
+        return ASK
     if state == REVERSED and event is Event.APPROVE:
         return OWE if closed_by == "not_found" else Step(REVERSED)
     found = LIFE.get((state, event))

@@ -15,7 +15,7 @@ from messages.tlv import EMV_STORED, TlvError, keep
 from switch.directory import Acquirer, Merchant, Store
 from switch.money import CURRENCIES
 from switch.payments.transaction import Event, Transaction
-from switch.security.pan import Pan, Secret
+from switch.security.pan import Pan, PaymentCode, Secret
 
 # DE54 amount types for the parts of a purchase (ISO 8583:1987, DE54).
 CASHBACK, TIP = "40", "44"
@@ -42,7 +42,7 @@ class Order:
     tip_amount: int
     cashback_amount: int
     entry_mode: str
-    pan: Pan
+    pan: Pan | PaymentCode  # what pays: a card's number, or with entry mode qr the code on the payer's phone
     expiry: str
     track2: Secret | None
     sequence_number: str | None
@@ -90,6 +90,8 @@ def fault(order: Order, dialect: Dialect, message_mode: str, pin_translated: boo
         return "this acquirer captures by file: capture_method automatic is not possible"
     if order.entry_mode not in dialect.entry_modes:
         return f"entry mode {order.entry_mode} is not offered by this acquirer"
+    if order.entry_mode == "qr" and (order.type != "purchase" or order.capture_method != "automatic"):
+        return "a payment code pays purchases that are captured at once"
     if order.type == "refund" and any("{original_" in template for template in dialect.messages["refund"].composed.values()):
         return "this acquirer takes a refund only with its sale"
     return _pin_fault(order, dialect, pin_translated) if order.pin_block is not None else None
@@ -133,10 +135,11 @@ def request(order: Order, transaction: Transaction, acquirer: Acquirer, merchant
         "43": _name_location(merchant, store), "52": order.pin_block.reveal() if order.pin_block else None,
         "54": _additional_amounts(order) or None, "55": order.emv.sent if order.emv else None,
     }
+    code = order.pan if isinstance(order.pan, PaymentCode) else None
     message = {
-        "0": transaction.mti, "2": order.pan.reveal(), "3": transaction.processing_code, "4": f"{transaction.amount:012d}",
-        "7": transaction.transmitted_at, "11": transaction.stan, "12": transaction.local_time, "13": transaction.local_date,
-        "14": order.expiry, "18": transaction.mcc, "22": transaction.pos_entry_mode, "25": transaction.pos_condition,
+        "0": transaction.mti, **({"2": order.pan.reveal(), "14": order.expiry} if code is None else {}), "3": transaction.processing_code,
+        "4": f"{transaction.amount:012d}", "7": transaction.transmitted_at, "11": transaction.stan, "12": transaction.local_time,
+        "13": transaction.local_date, "18": transaction.mcc, "22": transaction.pos_entry_mode, "25": transaction.pos_condition,
         "37": transaction.rrn, "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor,
         "49": CURRENCIES[transaction.currency][0],
     }
@@ -146,10 +149,13 @@ def request(order: Order, transaction: Transaction, acquirer: Acquirer, merchant
     dialect = acquirer.dialect
     if "52" in message:
         message |= dialect.with_pin
-    if dialect.house:
-        return message
-    rule = dialect.said_by(transaction.type, transaction.mti, transaction.processing_code, transaction.pos_condition)
-    return _said(dialect, rule, message, _names(transaction, None, dialect, acquirer.institution_code))
+    if not dialect.house:
+        rule = dialect.said_by(transaction.type, transaction.mti, transaction.processing_code, transaction.pos_condition)
+        message = _said(dialect, rule, message, _names(transaction, None, dialect, acquirer.institution_code))
+    if code is not None and dialect.qr_code is not None:
+        number, template = dialect.qr_code
+        message[number] = template.format(code=code.reveal(), code_length=f"{len(code.reveal()):03d}")
+    return message
 
 
 def _said(dialect: Dialect, rule: MessageRule, message: dict[str, str], names: Mapping[str, str]) -> dict[str, str]:
@@ -176,6 +182,7 @@ def _names(transaction: Transaction, original: Transaction | None, dialect: Dial
         "original_local_date": of.local_date, "original_local": _local(of), "original_batch": f"{of.business_date:%y%m%d}",
         "original_amount": f"{of.amount:012d}", "original_rrn": (of.acquirer_rrn or of.rrn).ljust(12)[:12],
         "original_elements": f"{of.mti}{of.stan}{_local(of)}{len(code):02d}{code}",
+        "transaction": transaction.transaction_id.hex, "original_transaction": of.transaction_id.hex,
         "reversal_reason": _reversal_reason(transaction, dialect),
     }
 
@@ -196,13 +203,18 @@ def original_elements(transaction: Transaction) -> str:
     return f"{transaction.mti}{transaction.stan}{transaction.transmitted_at}{'0' * 22}"
 
 
-def reversal(transaction: Transaction, dialect: Dialect, pan: Pan, expiry: str, stan: str, transmitted_at: str,
+def _card(pan: Pan | None, expiry: str) -> dict[str, str]:
+    """DE2 and DE14; of a QR sale there is no card."""
+    return {"2": pan.reveal(), "14": expiry} if pan is not None else {}
+
+
+def reversal(transaction: Transaction, dialect: Dialect, pan: Pan | None, expiry: str, stan: str, transmitted_at: str,
              original: Transaction | None = None, institution: str | None = None) -> dict[str, str]:
     """The reversal of a stored transaction: from the row alone (and that of its original, if it follows one), without track, PIN or chip data."""
     rule = dialect.messages["reversal"]
     message = {
-        "0": rule.mti, "2": pan.reveal(), "3": transaction.processing_code, "4": f"{transaction.amount:012d}", "7": transmitted_at,
-        "11": stan, "12": transaction.local_time, "13": transaction.local_date, "14": expiry, "18": transaction.mcc,
+        "0": rule.mti, **_card(pan, expiry), "3": transaction.processing_code, "4": f"{transaction.amount:012d}", "7": transmitted_at,
+        "11": stan, "12": transaction.local_time, "13": transaction.local_date, "18": transaction.mcc,
         "22": transaction.pos_entry_mode, "25": transaction.pos_condition, "37": transaction.rrn,
         **({"38": transaction.approval_code.ljust(6)} if transaction.approval_code else {}),
         "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor, "49": CURRENCIES[transaction.currency][0],
@@ -229,15 +241,27 @@ def reversal_key(transaction: Transaction, dialect: Dialect, stan: str, transmit
     return match_key(dialect, message if dialect.house else _undoing(transaction, dialect, message, None, None))
 
 
-def follow_up(transaction: Transaction, original: Transaction | None, dialect: Dialect, pan: Pan, expiry: str,
+def query(transaction: Transaction, original: Transaction | None, dialect: Dialect, verb_: str, institution: str | None = None) -> dict[str, str]:
+    """What a host is asked of a stored transaction that it has not decided: query, or close. From the rows alone."""
+    rule = dialect.messages[verb_]
+    message = {
+        "0": rule.mti, "3": transaction.processing_code, "4": f"{transaction.amount:012d}", "7": transaction.transmitted_at,
+        "11": transaction.stan, "12": transaction.local_time, "13": transaction.local_date, "18": transaction.mcc,
+        "22": transaction.pos_entry_mode, "25": transaction.pos_condition, "37": transaction.rrn,
+        "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor, "49": CURRENCIES[transaction.currency][0],
+    }
+    return message | dict(rule.fixed) if dialect.house else _said(dialect, rule, message, _names(transaction, original, dialect, institution))
+
+
+def follow_up(transaction: Transaction, original: Transaction | None, dialect: Dialect, pan: Pan | None, expiry: str,
               institution: str | None = None) -> dict[str, str]:
     """A stored follow-up as its acquirer gets it: DE38 and DE90 of the original where the dialect asks for them; an offline sale has its own
     DE38. From the rows alone, without track, PIN or chip data."""
     rule = dialect.said_by(transaction.type, transaction.mti, transaction.processing_code, transaction.pos_condition)
     asked, approval_code = rule.required, (original or transaction).approval_code
     message = {
-        "0": transaction.mti, "2": pan.reveal(), "3": transaction.processing_code, "4": f"{transaction.amount:012d}",
-        "7": transaction.transmitted_at, "11": transaction.stan, "12": transaction.local_time, "13": transaction.local_date, "14": expiry,
+        "0": transaction.mti, **_card(pan, expiry), "3": transaction.processing_code, "4": f"{transaction.amount:012d}",
+        "7": transaction.transmitted_at, "11": transaction.stan, "12": transaction.local_time, "13": transaction.local_date,
         "18": transaction.mcc, "22": transaction.pos_entry_mode, "25": transaction.pos_condition, "37": transaction.rrn,
         **({"38": approval_code.ljust(6)} if approval_code and "38" in asked else {}),
         "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor, "49": CURRENCIES[transaction.currency][0],
@@ -255,7 +279,7 @@ def masked(dialect: Dialect, message: Mapping[str, str], stored_emv: str | None 
     return orjson.dumps(shown).decode()
 
 
-EVENT_OF = {"approved": Event.APPROVE, "partial": Event.APPROVE, "declined": Event.DECLINE, "doubt": Event.DOUBT}
+EVENT_OF = {"approved": Event.APPROVE, "partial": Event.APPROVE, "declined": Event.DECLINE, "doubt": Event.DOUBT, "pending": Event.PENDING}
 
 
 def verdict(transaction: Transaction, dialect: Dialect, answer: Mapping[str, str]) -> Verdict:

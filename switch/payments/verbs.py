@@ -51,9 +51,14 @@ class Refusal(NamedTuple):
 
 
 def exchange(dialect: Dialect, type_: str) -> str | None:
-    """request or advice, as the dialect's message says it (ISO 8583, MTI function); None: the dialect lacks it."""
+    """request or advice, as the dialect's message says it (ISO 8583, MTI function), or query; None: the dialect lacks it."""
     rule = dialect.messages.get(type_)
-    return None if rule is None else "advice" if rule.mti[2] in "23" else "request"
+    return None if rule is None else "advice" if rule.mti[2] in "23" else asking(dialect)
+
+
+def asking(dialect: Dialect) -> str:
+    """The exchange of a request: query where the host decides in its own time."""
+    return "query" if dialect.asks else "request"
 
 
 def to_capture(original: Transaction) -> int:

@@ -8,7 +8,7 @@ from switch import metrics
 from switch.directory import Acquirer, Directory
 from switch.errors import Problem
 from switch.links import Link
-from switch.payments import translation
+from switch.payments import routing, translation
 from switch.payments.admission import AUTHORIZATION, QUERY, Admission, Permit
 from switch.payments.alternatives import Alternatives
 from switch.payments.asked import Asked, Seller
@@ -16,6 +16,7 @@ from switch.payments.desk import Desk
 from switch.payments.pins import Pins
 from switch.payments.routing import BIN_DIGITS
 from switch.payments.translation import Order
+from switch.security.pan import PaymentCode
 
 PRIORITY = {"balance_inquiry": QUERY, "account_verification": QUERY}
 
@@ -52,6 +53,8 @@ class Ways:
         return Problem("overloaded", retry_after=self.admission.retry_after(), extra={"processed": False})
 
     def brand(self, order: Order) -> str:
+        if isinstance(order.pan, PaymentCode):
+            return routing.brand_of_code(order.pan.reveal()[:2])
         found = self.directory.brand(order.pan.reveal()[:BIN_DIGITS])
         return found.brand if found is not None else "unknown"
 

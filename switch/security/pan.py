@@ -5,13 +5,14 @@ from typing import NoReturn
 from messages.masking import mask_pan
 
 DIGITS_MIN, DIGITS_MAX = 12, 19
+CODE_DIGITS_MAX = 32
 # ISO/IEC 7812-1 annex B: every second digit from the right is doubled and its digits are added.
 _DOUBLED = bytes.maketrans(b"0123456789", b"0246813579")
 _ZERO = ord("0")
 
 
 class PanError(ValueError):
-    """Not a card number. `code`: pan_not_digits, pan_length (12 to 19 digits) or pan_luhn. Never holds what was given."""
+    """Not a card number, or payment code. `code`: pan_not_digits, pan_length (12 to 19 digits), pan_luhn; code_digits. Never holds what was given."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -79,6 +80,46 @@ class Pan:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pan) and self.__digits == other.__digits
+
+    def __hash__(self) -> int:
+        return hash(self.__digits)
+
+    __reduce__ = __reduce_ex__ = __getstate__ = __copy__ = __deepcopy__ = _refused
+
+
+class PaymentCode:
+    """The one-time code that a payer's phone shows. It is money for a minute: every text form of it is masked, and nothing stores it.
+
+    Raises PanError code_digits for anything but 12 to 32 ASCII digits.
+    """
+
+    __slots__ = ("__digits",)
+    masked = "*" * DIGITS_MIN
+
+    def __init__(self, digits: str) -> None:
+        if not (isinstance(digits, str) and digits.isascii() and digits.isdigit() and DIGITS_MIN <= len(digits) <= CODE_DIGITS_MAX):
+            del self, digits
+            raise PanError("code_digits")
+        self.__digits = digits
+
+    def reveal(self) -> str:
+        """The digits in clear: for the wire to the acquirer, never for a text."""
+        return self.__digits
+
+    @property
+    def last4(self) -> str:
+        return self.__digits[-4:]
+
+    def __repr__(self) -> str:
+        return f"<{self.masked}>"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return format(repr(self), spec)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PaymentCode) and self.__digits == other.__digits
 
     def __hash__(self) -> int:
         return hash(self.__digits)

@@ -24,12 +24,12 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from switch.security.pan import Pan
+from switch.security.pan import Pan, PaymentCode
 
-Purpose = Literal["token", "seal", "fingerprint", "api", "webhook", "evidence", "bank_account", "payout_file", "hsm"]
-Sealed = Literal["webhook", "evidence", "bank_account", "payout_file"]
+Purpose = Literal["token", "seal", "fingerprint", "api", "webhook", "evidence", "bank_account", "payout_file", "hsm", "acquirer"]
+Sealed = Literal["webhook", "evidence", "bank_account", "payout_file", "acquirer"]
 ROW_OF: Mapping[Sealed, bytes] = MappingProxyType({"webhook": b"webhook_endpoint|", "evidence": b"dispute_file|", "bank_account": b"bank_account|",
-                                                   "payout_file": b"payout_file|"})
+                                                   "payout_file": b"payout_file|", "acquirer": b"acquirer_secret|"})
 
 KEY_BYTES = 32
 NONCE_BYTES = 12  # random: one data key a day stays far below the 2^32 seals of NIST SP 800-38D, 8.3
@@ -40,6 +40,7 @@ SEALED_BYTES = DAY_BYTES + NONCE_BYTES + PLAIN_BYTES + TAG_BYTES
 EXPIRY_MAX = 4
 DAY_KEYS_MAX = 64
 TABLE = b"transaction"
+CODE_DOMAIN = b"qr|"
 _KEY_ID = re.compile(r"[a-z]([1-9][0-9]{0,8})", re.ASCII)
 _KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -186,9 +187,11 @@ class Vault:
         self._fingerprint = HMAC(keyring.derive("fingerprint", keyring.token_key), SHA256())
         self._day_key = lru_cache(maxsize=DAY_KEYS_MAX)(self._derived)
 
-    def token(self, pan: Pan) -> bytes:
-        """32 bytes, the same for the same card: HMAC-SHA-256 over the whole PAN (PCI DSS 3.5.1.1)."""
+    def token(self, pan: Pan | PaymentCode) -> bytes:
+        """32 bytes, the same for the same card: HMAC-SHA-256 over the whole PAN (PCI DSS 3.5.1.1). A payment code is never a card's."""
         keyed = self._token.copy()
+        if isinstance(pan, PaymentCode):
+            keyed.update(CODE_DOMAIN)
         keyed.update(pan.reveal().encode())
         return keyed.finalize()
 

@@ -132,7 +132,7 @@ class World:
                 "acquirer_id": UUID(int=host.number), "name": host.name, "dialect": "iso87_ascii", "message_mode": ("single", "dual")[host.number - 1],
                 "status": "active", "institution_code": None, "time_zone": zone, "answer_timeout_ms": 3000, "reversal_grace_ms": 5000,
                 "max_in_flight": 2048, "reversal_codes": "{}",
-                "terms": [], "min_in_flight": 4, "max_links": 0, "sign_on_at": None,
+                "terms": [], "min_in_flight": 4, "max_links": 0, "sign_on_at": None, "options": "{}", "secret_at": None,
                 "reversal_max_age_s": (600, 25)[host.number - 1], "reversals_per_second": 1000, "reversals_at_once": 200,
                 "reroute_codes": None, "reversal_first": host.number == 2 and self.chance.random() < 0.3, "hosts": [host.name], "ports": [host.number], "business_date": date(2026, 11, 25)}
         for terminal in self.terminals:
