@@ -5,11 +5,12 @@ from datetime import datetime
 from typing import Any
 
 from switch.api import answers
+from switch.clock import clock
 from switch.directory import Directory
 from switch.ids import show
 from switch.money import text
 from switch.payments.history import History
-from switch.payments.transaction import STATUS, Transaction
+from switch.payments.transaction import STATUS, Transaction, payment_status_at
 
 
 async def tell(row: Transaction, history: History, directory: Directory) -> dict[str, Any]:
@@ -48,4 +49,5 @@ def _in_short(row: Transaction) -> str:
         "reversing": f"is being reversed: {row.reason}; the sale did not happen", "reversed": f"was reversed: {row.reason}",
         "parked": "could not be reversed; a person must decide", "confirmed": "was confirmed by a person",
     }[STATUS[row.state]]
-    return f"{row.type} of {amount} on {row.masked_pan} {how}"
+    ended = "; it expired before anything of it was captured" if payment_status_at(row, clock.now()) == "expired" else ""
+    return f"{row.type} of {amount} on {row.masked_pan} {how}{ended}"
