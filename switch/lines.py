@@ -30,15 +30,16 @@ CUT_OVER_DAYS_MAX = 7
 
 class Lines:
     """`links` is filled and changed here, and read by everybody. `may_send`: whether this worker's lease is good; `on_unmatched` takes what
-    answers nothing; `open_day` opens an acquirer's business day; `keys_of`: its keys, for MACs."""
+    answers nothing; `on_state` hears that a line's state has changed; `open_day` opens an acquirer's business day; `keys_of`: its keys, for MACs."""
 
     def __init__(self, links: dict[UUID, Link], directory: Directory, admission: Admission, numbers: Numbers, limits: timers.Limits, pool: Pool,
                  alarm: Alerts, *, connect: Callable[[], Awaitable[Connection]], folder: Path, epoch: int, may_send: Callable[[], bool],
-                 on_unmatched: Callable[[Unmatched], None], open_day: Callable[[UUID, date], Awaitable[None]],
+                 on_unmatched: Callable[[Unmatched], None], on_state: Callable[[], None],
+                 open_day: Callable[[UUID, date], Awaitable[None]],
                  keys_of: Callable[[Acquirer], LineKeys | None] = lambda _: None) -> None:
         self.links, self.directory, self.admission, self.numbers, self.limits = links, directory, admission, numbers, limits
-        self.pool, self.alarm, self.may_send, self.on_unmatched, self.open_day = pool, alarm, may_send, on_unmatched, open_day
-        self.keys_of = keys_of
+        self.pool, self.alarm, self.may_send, self.keys_of = pool, alarm, may_send, keys_of
+        self.on_unmatched, self.on_state, self.open_day = on_unmatched, on_state, open_day
         self.slots = Slots(connect, epoch, address_of(folder, epoch))
         self.holder = Holder(folder, epoch, self._held)
         self.refused: dict[UUID, list[str]] = {}  # active acquirers whose records are not used, and why
@@ -130,11 +131,15 @@ class Lines:
         """A line of this worker's own, or one that workers share when the acquirer takes only so many."""
         acquirer_id = acquirer.acquirer_id
 
+        def changed(_: str, state: str) -> None:
+            logs.info("line", acquirer=acquirer.name, state=state)
+            self.on_state()
+
         def own(may_write: Callable[[], bool] = self.may_send) -> AcquirerLink:
             return AcquirerLink(str(acquirer_id), acquirer.name, acquirer.dialect, settings,
                                 next_stan=lambda: self.numbers.stan(acquirer_id), on_unmatched=self.on_unmatched,
                                 on_cut_over=lambda month_day: self.background.later(self._cut_over(acquirer_id, month_day)),
-                                on_state=lambda _, state: logs.info("line", acquirer=acquirer.name, state=state), may_write=may_write,
+                                on_state=changed, may_write=may_write,
                                 keys=self.keys_of(acquirer))
 
         if not acquirer.max_links:

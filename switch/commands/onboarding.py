@@ -72,8 +72,8 @@ def _terms(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reversal-codes", type=_codes, metavar="CODE=MEANING,...",
                         help="over the dialect's: acknowledged, not_found, retry or park, such as 21=acknowledged; '' for none")
     parser.add_argument("--reversal-max-age", dest="reversal_max_age_s", type=int, metavar="SECONDS")
-    parser.add_argument("--reversals-per-second", type=int, metavar="N", help="of one worker")
-    parser.add_argument("--reversals-at-once", type=int, metavar="N", help="of one worker")
+    parser.add_argument("--reversals-per-second", type=int, metavar="N", help="of all workers together")
+    parser.add_argument("--reversals-at-once", type=int, metavar="N", help="of all workers together")
     parser.add_argument("--reversal-first", action=argparse.BooleanOptionalAction, help="a terminal's reversal before its next sale")
 
 
