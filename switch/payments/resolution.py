@@ -20,8 +20,10 @@ FROM history_duty d JOIN history_transaction t USING (merchant_id, transaction_i
 WHERE d.kind = 'reversal' AND d.state = ANY($1::text[]) AND ($2::uuid IS NULL OR d.acquirer_id = $2)
   AND ($3::uuid IS NULL OR d.transaction_id < $3) ORDER BY d.transaction_id DESC LIMIT $4"""
 ONE = LIST.partition("WHERE")[0] + "WHERE d.transaction_id = $1"
-# The transaction is locked before its duty, as everywhere.
-LOCK = """SELECT t.merchant_id, t.state, t.version, t.exchange, t.amount, t.approved_amount FROM transaction t WHERE t.transaction_id = $1 FOR NO KEY UPDATE"""
+# As everywhere, the original of a follow-up is locked first, then the transaction, then its duty.
+LOCK_ORIGINAL = """SELECT 1 FROM transaction t JOIN transaction o ON o.transaction_id = t.original_id WHERE t.transaction_id = $1
+FOR NO KEY UPDATE OF o"""
+LOCK = """SELECT t.merchant_id, t.state, t.exchange, t.amount, t.approved_amount FROM transaction t WHERE t.transaction_id = $1 FOR NO KEY UPDATE"""
 DUTY = "SELECT kind, state, cause FROM duty WHERE transaction_id = $1 FOR NO KEY UPDATE"
 REOPEN = """UPDATE transaction SET state = 'REVERSING', version = version + 1 WHERE transaction_id = $1 AND state = 'PARKED'"""
 # Its age counts anew, and "not found" too. The numbers stay, so that the host sees a repeat.
@@ -92,22 +94,19 @@ class Resolution:
         if resolution == "reversed":
             if approved_amount is not None:
                 raise _invalid("only when the resolution is confirmed")
-            return {"resolution": resolution, "version": transaction["version"]}
+            return {"resolution": resolution}
         whole = transaction["amount"]
         if approved_amount is None and duty["cause"] == "partial_refused":
             raise _invalid("to be said: the acquirer approved only a part")
         if approved_amount is not None and not min(1, whole) <= approved_amount <= whole:
             raise _invalid("from 1 to the amount of the transaction")
         known = transaction["approved_amount"]
-        return {"resolution": resolution, "version": transaction["version"],
-                "approved_amount": approved_amount if approved_amount is not None else known if known else whole}
+        return {"resolution": resolution, "approved_amount": approved_amount if approved_amount is not None else known if known else whole}
 
     async def resolve(self, connection: Connection, transaction_id: UUID, payload: Mapping[str, Any], people: Mapping[str, str]) -> None:
         """Executes an approval inside its commit. `people`: who asked, who decided, why, under which approval; all of it stands in the story."""
         transaction, _ = await _locked(connection, transaction_id)
         _must_be_parked(transaction)
-        if payload.get("version", transaction["version"]) != transaction["version"]:  # of an approval asked for by an earlier release: none
-            raise Problem("conflict", "It was sent again since somebody looked: what the acquirer holds may have changed. Ask anew.")
         step(transaction["state"], RESOLUTIONS[payload["resolution"]], transaction["exchange"])
         if payload["resolution"] == "confirmed":
             await connection.execute(CONFIRMED, transaction_id, payload["approved_amount"])
@@ -119,6 +118,7 @@ class Resolution:
 
 
 async def _locked(connection: Connection, transaction_id: UUID) -> tuple[asyncpg.Record, asyncpg.Record]:
+    await connection.execute(LOCK_ORIGINAL, transaction_id)
     transaction = await connection.fetchrow(LOCK, transaction_id)
     duty = await connection.fetchrow(DUTY, transaction_id)
     if transaction is None or duty is None:
