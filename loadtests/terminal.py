@@ -181,7 +181,7 @@ class Terminal:
 
     def resume(self) -> list[Receipt]:
         """After a start, and whenever the network is back: ask, then cancel. The card data is gone, so no request can be sent again."""
-        return [self.carry_on(key) if "path" in self.journal.entries[key] else self.settle(key) for key in self.unfinished]
+        return [self.carry_on(key, True) if "path" in self.journal.entries[key] else self.settle(key) for key in self.unfinished]
 
     def follow(self, verb: str, authorization: str, body: dict[str, Any]) -> Receipt:
         """captures, increments, voids, tips or refunds of an authorization. It holds no card data, so all of it is kept and can be sent again."""
@@ -191,9 +191,10 @@ class Terminal:
         self.journal.write({"key": key, "amount": amount, "currency": "", "path": path, "body": body})  # durable before sending
         return self.carry_on(key)
 
-    def carry_on(self, key: str) -> Receipt:
+    def carry_on(self, key: str, unsure_before: bool = False) -> Receipt:
         entry = self.journal.entries[key]
         step, outcome, answer, unsure = self.repeat("follow", entry["path"], entry["body"], key)
+        unsure = unsure or unsure_before
         if step.action is Action.CANCEL:
             return self.settle(key)
         if unsure and step.action in (Action.AGAIN, Action.REFUSED):  # it may have happened: the same key is sent again at the next resume

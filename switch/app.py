@@ -31,6 +31,7 @@ from switch.ids import read
 from switch.lines import Lines
 from switch.links import Link
 from switch.links.numbering import Numbers
+from switch.links.roster import Roster
 from switch.merchants import terminal_keys
 from switch.merchants.accounts import Accounts
 from switch.merchants.approvals import Approvals
@@ -164,10 +165,11 @@ class Switch:
         self.authorizations = Authorizations(self.directory, self.vault, self.journal, self.numbers, self.links, self.desk, self.books,
                                              self.alarm, self.admission, worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s,
                                              cleared=lambda *wanted: self.reversals.clear(*wanted), pins=Pins(self.custody.store, self.custody.hsm))
-        self.doubts = Doubts(self.authorizations)
+        self.doubts, self.roster = Doubts(self.authorizations), Roster(self.owed, epoch, self.links)
         self.evidence = Evidence(self.writers, self.directory, self.history, self.authorizations, self.alarm)
         self.cancellations = Cancellations(self.writers, self.history, self.authorizations, self.directory)
-        self.reversals = Reversals(self._journal_connection, self.directory, self.books, self.vault, self.links, self.alarm, self.may_send)
+        self.reversals = Reversals(self._journal_connection, self.directory, self.books, self.vault, self.links, self.alarm, self.may_send,
+                                   self.roster.share, self.authorizations.undo_captures)
         self.reservations = Reservations(self._journal_connection, lambda follow_up: self.follow_ups.settle_late(follow_up))
         self.follow_ups = FollowUps(self.authorizations, self.doubts, self.reservations, self.reversals)
         self.offline, self.expiry = OfflineSales(self.authorizations, self.reservations), Expiry(self.owed)
@@ -185,7 +187,7 @@ class Switch:
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, self.vault,
                            connect=self._writer,
                            folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
-                           open_day=self.onboarding.open_business_day, keys_of=self.custody.keys_of)
+                           on_state=self.roster.wake.set, open_day=self.onboarding.open_business_day, keys_of=self.custody.keys_of)
         self.directory.on_acquirer = self.lines.acquirer_changed
         async with self.readers.acquire() as connection:
             await self.directory.load(connection)
@@ -198,7 +200,8 @@ class Switch:
         self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
                   self.evidence.work(), self.reversals.work(), self.pending.work(), self.expiry.work(), self._gauge(), self._pulse(),
                   self.undelivered.work(), self.watch.work(), self._jobs(), self._confirm(), self.subscribed.work(), self.sweep.work(),
-                  self.sender.work(), self.forwarding.work(), self.silence.work(), self.custody.work(self._reader))
+                  self.sender.work(), self.forwarding.work(), self.silence.work(), self.custody.work(self._reader),
+                  self.roster.work())
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
@@ -362,7 +365,7 @@ class Switch:
 
     def _run(self, *jobs: Awaitable[None]) -> None:
         for job in jobs:
-            self.tasks.append(asyncio.ensure_future(supervised(job)))
+            self.tasks.append(asyncio.create_task(supervised(job), name=getattr(job, "__qualname__", None)))
 
     async def _gauge(self) -> None:
         while True:

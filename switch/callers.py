@@ -1,9 +1,9 @@
 """Who is calling, and what may they: one function per question, over the directory's records."""
 
-import time
 from typing import NamedTuple
 from uuid import UUID
 
+from switch.clock import clock
 from switch.directory import Directory, Merchant, Store, Terminal
 from switch.errors import Problem
 from switch.security import credentials
@@ -36,9 +36,9 @@ def identify(directory: Directory, authorization: str | bytes | None) -> Caller:
         raise Problem("unauthenticated")
     keys = directory.keys
 
-    def digest_of(key_id: str) -> bytes | None:
+    def digest_of(key_id: str) -> bytes | None:  # the end is the database's instant, and so is the clock
         found = keys.get(key_id)
-        return found.secret_digest if found is not None and (found.ends_at is None or found.ends_at > time.time()) else None
+        return found.secret_digest if found is not None and (found.ends_at is None or found.ends_at > clock.now().timestamp()) else None
 
     key_id = credentials.authenticate(token, digest_of)
     if key_id is None:

@@ -136,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = None if words[:1] == [WORKER] else _parser().parse_args(words)
     try:
         settings = load()
-        logs.configure(sys.stderr, settings.log_level)
+        logs.configure(None, settings.log_level)
         if failpoints.ARMED:
             logs.error("failpoints_armed", detail="this process is under test and may kill itself", where=os.environ["SWITCH_FAILPOINT"])
         if options is None:  # a child of `serve`: nothing that a person starts

@@ -63,8 +63,8 @@ class ReversalTerms(NamedTuple):
 
     codes: Mapping[str, str]  # DE39 -> acknowledged, not_found, retry, park: the dialect's, and over them the acquirer's own
     max_age_s: float
-    per_second: int  # of one worker
-    at_once: int  # of one worker
+    per_second: int  # of all workers together
+    at_once: int  # of all workers together
     first: bool  # a terminal's open reversal is done before its next sale
 
 

@@ -10,13 +10,13 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 NAMES = (
-    "claim.before", "t1.before_commit", "t1.after_commit", "send.before", "send.after", "resp.read", "t2.before_commit", "t2.after_commit",
-    "reply.before", "reply.after", "rev.queued", "rev.sent", "rev.acked_uncommitted", "recover.row_taken", "lease.renewed", "drain.mid",
-    "webhook.sent",
+    "claim.before", "t1.before_commit", "t1.after_commit", "send.before", "send.half", "send.after", "resp.read", "t2.before_commit",
+    "t2.after_commit", "reply.before", "reply.after", "rev.queued", "rev.sent", "rev.acked_uncommitted", "recover.row_taken", "lease.renewed",
+    "drain.mid", "webhook.sent",
 )
 # Of a cut-over: before each commit of a step, and after those that are many.
 SETTLEMENT = tuple(f"cutover.{place}" for place in (
@@ -109,6 +109,33 @@ def _after_this_turn(name: str) -> None:
 
 
 failpoint_written: Callable[[str], None] = _after_this_turn if ARMED else _nothing
+
+
+def _whole(_name: str, write: Callable[[bytes], object], frames: Sequence[bytes]) -> None:
+    """Every write of a process that is not under test."""
+    write(b"".join(frames))
+
+
+def _in_half(name: str, write: Callable[[bytes], object], frames: Sequence[bytes]) -> None:
+    """Where an order waits for this passing, the last frame leaves in two parts, and the place is passed when the first has left."""
+    global written
+    written += 1
+    data, second = b"".join(frames), len(frames[-1]) // 2
+    if not any((order.name, order.occurrence) == (name, written) for order in PLAN.orders):
+        failpoint(name)
+        write(data)
+        return
+    write(data[:-second])
+
+    def rest() -> None:
+        failpoint(name)
+        write(data[-second:])
+
+    asyncio.get_running_loop().call_soon(rest)
+
+
+written = 0  # frames that were written through here
+failpoint_half: Callable[[str, Callable[[bytes], object], Sequence[bytes]], None] = _in_half if ARMED else _whole
 
 
 async def _nothing_held(_name: str) -> None:

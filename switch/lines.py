@@ -34,15 +34,16 @@ CUT_OVER_DAYS_MAX = 7
 
 class Lines:
     """`links` is filled and changed here, and read by everybody. `may_send`: whether this worker's lease is good; `on_unmatched` takes what
-    answers nothing; `open_day` opens an acquirer's business day; `keys_of`: its keys, for MACs."""
+    answers nothing; `on_state` hears that a line's state has changed; `open_day` opens an acquirer's business day; `keys_of`: its keys, for MACs."""
 
     def __init__(self, links: dict[UUID, Link], directory: Directory, admission: Admission, numbers: Numbers, limits: timers.Limits, pool: Pool,
                  alarm: Alerts, vault: Vault, *, connect: Callable[[], Awaitable[Connection]], folder: Path, epoch: int, may_send: Callable[[], bool],
-                 on_unmatched: Callable[[Unmatched], None], open_day: Callable[[UUID, date], Awaitable[None]],
+                 on_unmatched: Callable[[Unmatched], None], on_state: Callable[[], None],
+                 open_day: Callable[[UUID, date], Awaitable[None]],
                  keys_of: Callable[[Acquirer], LineKeys | None] = lambda _: None) -> None:
         self.links, self.directory, self.admission, self.numbers, self.limits = links, directory, admission, numbers, limits
-        self.pool, self.alarm, self.may_send, self.on_unmatched, self.open_day = pool, alarm, may_send, on_unmatched, open_day
-        self.vault, self.keys_of = vault, keys_of
+        self.pool, self.alarm, self.vault, self.may_send, self.keys_of = pool, alarm, vault, may_send, keys_of
+        self.on_unmatched, self.on_state, self.open_day = on_unmatched, on_state, open_day
         self.slots = Slots(connect, epoch, address_of(folder, epoch))
         self.holder = Holder(folder, epoch, self._held)
         self.refused: dict[UUID, list[str]] = {}  # active acquirers whose records are not used, and why
@@ -146,7 +147,7 @@ class Lines:
             return None
         link = self.links[acquirer.acquirer_id] = PlugInLink(
             str(acquirer.acquirer_id), acquirer.name, acquirer.dialect, wanted, plug_in, account, limit_s, on_unmatched=self.on_unmatched,
-            on_state=lambda _, state: logs.info("line", acquirer=acquirer.name, state=state), may_write=self.may_send)
+            on_state=self._heard(acquirer), may_write=self.may_send)
         link.start()
         return link
 
@@ -173,14 +174,21 @@ class Lines:
             return AcquirerLink(str(acquirer_id), acquirer.name, acquirer.dialect, settings,
                                 next_stan=lambda: self.numbers.stan(acquirer_id), on_unmatched=self.on_unmatched,
                                 on_cut_over=lambda month_day: self.background.later(self._cut_over(acquirer_id, month_day)),
-                                on_state=lambda _, state: logs.info("line", acquirer=acquirer.name, state=state), may_write=may_write,
-                                keys=self.keys_of(acquirer))
+                                on_state=self._heard(acquirer), may_write=may_write, keys=self.keys_of(acquirer))
 
         if not acquirer.max_links:
             return own()
         await self.holder.open()
         return SharedLink(str(acquirer_id), acquirer.name, acquirer.dialect, settings, slots=self.slots, limit=acquirer.max_links, make=own,
                           may_send=self.may_send, on_unmatched=self.on_unmatched)
+
+    def _heard(self, acquirer: Acquirer) -> Callable[[str, str], None]:
+        """What hears of a line's states."""
+        def changed(_: str, state: str) -> None:
+            logs.info("line", acquirer=acquirer.name, state=state)
+            self.on_state()
+
+        return changed
 
     def _held(self, acquirer_id: str) -> AcquirerLink | None:
         """Our own line of an acquirer that shares, if we hold one: what the holder's end hands requests to."""

@@ -18,10 +18,11 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 class Log:
-    """Writes lines to a stream. A full or broken stream never stops a payment: the line is lost and counted."""
+    """Writes lines to a stream, without one to what is standard error then. A full or broken stream never stops a payment: the line is lost
+    and counted."""
 
     def __init__(self, stream: TextIO | None = None, level: str = "info") -> None:
-        self.stream, self.level = stream or sys.stderr, LEVELS.index(level)
+        self.stream, self.level = stream, LEVELS.index(level)
         self.worker: int | None = None  # of several: named in each line
         self.refused_fields = 0
         self.lost_lines = 0
@@ -41,30 +42,32 @@ class Log:
             else:
                 line[name] = str(value)[:TEXT_MAX]
         try:  # json escapes control characters and, with ensure_ascii, U+2028: one event stays one line
-            text = json.dumps(line) + "\n"
-            if len(text) > LINE_MAX or not self._takes():
+            text, stream = json.dumps(line) + "\n", self.stream or sys.stderr
+            if len(text) > LINE_MAX or not _takes(stream):
                 self.lost_lines += 1
                 return
-            self.stream.write(text)
-            self.stream.flush()
+            stream.write(text)
+            stream.flush()
         except (OSError, ValueError):
             self.lost_lines += 1
 
-    def _takes(self) -> bool:
-        """Whether the stream takes a line without waiting: a pipe that nobody reads would stop the event loop."""
-        try:
-            number = self.stream.fileno()
-        except OSError:  # not a file: nothing to wait for
-            return True
-        poll = select.poll()
-        poll.register(number, select.POLLOUT)
-        return bool(poll.poll(0))
+
+def _takes(stream: TextIO) -> bool:
+    """Whether the stream takes a line without waiting: a pipe that nobody reads would stop the event loop."""
+    try:
+        number = stream.fileno()
+    except OSError:  # not a file: nothing to wait for
+        return True
+    poll = select.poll()
+    poll.register(number, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 log = Log()
 
 
-def configure(stream: TextIO, level: str) -> None:
+def configure(stream: TextIO | None, level: str) -> None:
+    """`stream` None: standard error, whatever it is when a line is written."""
     log.stream, log.level = stream, LEVELS.index(level)
 
 

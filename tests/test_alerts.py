@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest_asyncio.fixture(scope="module")
 async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
     async with open_shop(database_url, tmp_path_factory.mktemp("alerts")) as opened:
-        opened.switch.tasks[-1].cancel()  # its own watch: here each test looks itself
+        (watching,) = [task for task in opened.switch.tasks if task.get_name() == "Watch.work"]
+        watching.cancel()  # here each test looks itself
         yield opened
 
 

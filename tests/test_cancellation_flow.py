@@ -155,6 +155,23 @@ async def test_a_lost_capture_advice_is_repeated_until_it_is_answered(shop: Shop
     assert await shop.dual.effect(capture["rrn"]) == (5800, 0)  # applied once
 
 
+async def test_the_capture_of_a_sale_is_undone_though_its_worker_died_between_the_two(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = new_key()
+    sold = (await shop.pay(6400, key, "dual")).body
+    (capture,) = await shop.sql("SELECT transaction_id FROM transaction WHERE original_id = $1", UUID(sold["id"][4:]))
+    shown = f"txn_{capture['transaction_id']}"
+    await shop.until(shown, "approved")
+
+    async def dead(*_: Any) -> None:
+        pass
+
+    monkeypatch.setattr(shop.switch.authorizations, "undo_captures", dead)  # the sale is undone, and nobody is left for the rest
+    assert (await shop.cancel(key, "dual")).status == 202
+    for each in (sold["id"], shown):
+        now = await shop.until(each, "reversed")
+        assert await shop.dual.effect(now["rrn"]) == (0, 0)
+
+
 async def test_only_its_own_terminal_can_cancel_a_sale(shop: Shop) -> None:
     key = new_key()
     sold = (await shop.pay(5900, key)).body

@@ -8,8 +8,8 @@ import pytest_asyncio
 
 from switch.ids import read
 from switch.payments.journal import Outcome
-from switch.payments.transaction import SENT
-from tests.flows import Shop, body_of, eventually, new_key, open_shop
+from switch.payments.transaction import APPROVED, REVERSING, SENT
+from tests.flows import ANSWER_TIMEOUT_MS, Shop, body_of, eventually, new_key, open_shop
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -32,6 +32,33 @@ async def test_what_nobody_was_told_is_undone(shop: Shop) -> None:
     sale = (await shop.pay(6100)).body
     await doubted(shop, sale["id"])
     await shop.until(sale["id"], "reversed")
+
+
+@pytest.mark.parametrize("built_on", [False, True])
+async def test_a_cancellation_in_doubt_is_finished_only_while_nothing_was_built_on_the_sale(shop: Shop, built_on: bool) -> None:
+    sale = (await shop.pay(6300, type="preauthorization")).body
+    identity = read("transaction", sale["id"])
+    assert identity is not None
+    row = await shop.switch.history.transaction(identity)  # as the cancellation judged it
+    assert row is not None
+    if built_on:  # written down, and with the acquirer when the worker looks
+        await shop.host.order("delay", ANSWER_TIMEOUT_MS * 0.8 / 1000, {"0": "0220"})
+        capture = asyncio.create_task(shop.ask("POST", f"/v1/authorizations/{sale['id']}/captures", {"amount": 300}, Idempotency_Key=new_key()))
+
+        async def reserved() -> bool:
+            return bool((await shop.row(sale["id"]))["capture_reserved"])
+
+        await eventually(reserved, "the capture is not written down")
+        assert (await shop.row(sale["id"]))["version"] == row.version + 1
+    row.state, row.version = REVERSING, row.version + 1
+    shop.switch.doubts.unsure(Outcome(row, APPROVED))
+    if built_on:
+        assert (await capture).body["status"] == "approved"
+        await asyncio.sleep(1)  # the first look comes after 0.2 s
+        now = await shop.get(sale["id"])
+        assert (now["status"], now["amounts"]["captured"]) == ("approved", 300)
+    else:
+        await shop.until(sale["id"], "reversed")
 
 
 async def test_what_was_told_again_stands(shop: Shop) -> None:

@@ -226,6 +226,15 @@ async def test_payments_go_on_beside_a_download(shop: Shop) -> None:
 # The list of transactions as a file
 
 
+async def test_an_authorization_that_has_expired_is_so_in_the_file(shop: Shop) -> None:
+    reference = new_key()[:20]
+    held = (await shop.pay(7300, reference=reference, capture_method="manual", key="dual")).body["id"]
+    for status, expires_at in (("authorized", "now() + interval '1 hour'"), ("expired", "now() - interval '1 second'")):
+        await shop.sql(f"UPDATE transaction SET expires_at = {expires_at}, version = version + 1 WHERE transaction_id = $1", UUID(held[4:]))
+        rows = parsed((await got(shop, f"/v1/transactions?format=csv&reference={reference}&payment_status={status}", "operator")).text)
+        assert [(row["transaction"], row["payment_status"]) for row in rows] == [(held, status)]
+
+
 async def test_the_list_of_transactions_as_csv_has_the_same_filters_and_no_pages(shop: Shop) -> None:
     reference = new_key()[:20]
     made = [(await shop.pay(7000 + at * 100, reference=reference)).body["id"] for at in range(4)]

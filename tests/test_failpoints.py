@@ -31,7 +31,7 @@ def test_without_the_setting_every_failpoint_is_one_empty_function() -> None:
 
 
 def test_every_name_stands_in_the_switch_and_no_other() -> None:
-    placed = {name for path in (ROOT / "switch").rglob("*.py") for name in re.findall(r"failpoint(?:_written|_held)?\(\"([^\"]+)\"\)", path.read_text())}
+    placed = {name for path in (ROOT / "switch").rglob("*.py") for name in re.findall(r"failpoint(?:_written|_held|_half)?\(\"([^\"]+)\"[,)]", path.read_text())}
     placed |= {f"cutover.{step}" for step in re.findall(r"_commit\(\"(\w+)\"\)", (ROOT / "switch/settlement/cutover/steps.py").read_text())}
     assert placed == set(ALL)
 
@@ -79,6 +79,27 @@ def test_a_kill_leaves_no_time_for_anything(tmp_path: Path) -> None:
     done = child(tmp_path, code, SWITCH_FAILPOINT="drain.mid:2:kill", **TESTING)
     assert (done.returncode, done.stdout) == (-9, "once\n")
     assert child(tmp_path, code, SWITCH_FAILPOINT="drain.mid:2:kill").stdout == "once\ntwice\nended\n"
+
+
+HALVES = """
+import asyncio
+from switch.failpoints import failpoint_half
+
+async def main():
+    for frames in ([b"first"], [b"whole", b"12345678"], [b"last"]):
+        failpoint_half("send.half", lambda part: print(part.decode(), flush=True), frames)
+        await asyncio.sleep(0)
+
+asyncio.run(main())
+"""
+
+
+def test_a_kill_in_the_middle_of_a_frame_leaves_its_first_half(tmp_path: Path) -> None:
+    done = child(tmp_path, HALVES, SWITCH_FAILPOINT="send.half:2:kill", **TESTING)
+    assert (done.returncode, done.stdout) == (-9, "first\nwhole1234\n")
+    done = child(tmp_path, HALVES, SWITCH_FAILPOINT="send.half:2:sleep=0.1", **TESTING)
+    assert (done.returncode, done.stdout) == (0, "first\nwhole1234\n5678\nlast\n")
+    assert child(tmp_path, HALVES).stdout == "first\nwhole12345678\nlast\n"
 
 
 def test_a_start_under_test_says_so_loudly(tmp_path: Path) -> None:

@@ -649,7 +649,16 @@ async def test_an_expired_authorization_is_released_and_not_captured_any_more(sh
     for verb, code in (("captures", "not_capturable"), ("increments", "not_incrementable")):
         answer = await follow(shop, verb, late["id"], {"amount": 1})
         assert (answer.status, answer.body["code"]) == (409, code) and "expired" in answer.body["detail"]
-    assert await shop.switch.expiry.sweep() + await shop.switch.expiry.sweep() <= 2
+    for _ in range(2):  # from its end on, and after what is left was released
+        now = await shop.get(late["id"])
+        assert (now["status"], now["payment_status"], now["amounts"]["left_to_capture"], now["amounts"]["authorised"]) == ("approved", "expired", 0, 9200)
+        assert await shop.switch.expiry.sweep() + await shop.switch.expiry.sweep() <= 2
+        await eventually(lambda: released(shop, late["id"]), "it is not released")
+    for status, there in (("expired", True), ("authorized", False)):
+        for key in ("till", "merchant.one", "operator"):
+            listed = (await shop.ask("GET", f"/v1/transactions?payment_status={status}&limit=200", key=key)).body["items"]
+            assert (late["id"] in [each["id"] for each in listed]) == there and held["id"] not in [each["id"] for each in listed]
+    assert (await shop.story(late["id"]))["in_short"].endswith("it expired before anything of it was captured")
     await eventually(lambda: released(shop, held["id"]), "it is not released")
     assert await shop.switch.expiry.sweep() == 0
     amounts = await money(shop, held["id"])

@@ -20,9 +20,10 @@ from switch.errors import Problem
 from switch.ids import lowest, uuid7
 from switch.payments import history
 from switch.payments.history import PAYMENT_STATUS, Filter, History, list_query
-from switch.payments.transaction import STATUS, Transaction, payment_status
+from switch.payments.transaction import STATUS, Transaction, payment_status_at
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
+PAST, FUTURE = datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 MERCHANTS, STORES, TERMINALS, ACQUIRERS = ([UUID(int=kind * 100 + number) for number in range(count)] for kind, count in
                                            ((1, 3), (2, 4), (3, 6), (4, 3)))
 TOKENS = [bytes([number]) * 32 for number in range(5)]
@@ -39,8 +40,11 @@ def money(chance: random.Random, state: str, amount: int) -> dict[str, Any]:
         captured = chance.choice([0, capturable, authorised, authorised // 2])
         refunded = chance.choice([0, 0, captured, captured // 2])
         charged_back = chance.choice([0, 0, 0, captured - refunded])
+        ends = chance.choice([None, PAST, FUTURE]) if captured in (0, authorised // 2) else None
+        reserved = chance.choice([0, 0, capturable - captured]) if ends else 0
         return {"outcome": "APPROVED", "outcome_at": START, "response_code": "00", "approved_amount": authorised, "authorised": authorised,
-                "capturable": capturable, "captured": captured, "refunded": refunded, "charged_back": charged_back}
+                "capturable": capturable, "captured": captured, "refunded": refunded, "charged_back": charged_back,
+                "expires_at": ends, "capture_reserved": reserved}
     return {}
 
 
@@ -88,7 +92,7 @@ async def reads(database_url: str, books: list[Transaction]) -> AsyncIterator[Hi
 
 
 def status_of(row: Transaction) -> str:
-    return payment_status(row.state, row.authorised, row.captured, row.refunded, row.charged_back)
+    return payment_status_at(row, datetime.now(UTC))
 
 
 # What each filter means, said once more.

@@ -22,6 +22,7 @@ from switch.database import Pool
 from switch.directory import Directory
 from switch.ids import read, show
 from switch.links.acquirer import AcquirerLink, LinkSettings
+from switch.links.roster import Roster
 from switch.merchants.onboarding import Onboarding
 
 BANK = {"dialect": "iso87_ascii", "host": "127.0.0.1", "port": 5000}
@@ -71,9 +72,10 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
 @pytest_asyncio.fixture(scope="module")
 async def desk(database_url: str, pool: Pool) -> AsyncIterator[Desk]:
     directory, onboarding, app, links = Directory(), Onboarding(pool), FastAPI(telemetry={"logs": False, "operation_spans": False}), {}
+    roster = Roster(pool, 0, links)
     problems.install(app)
     app.include_router(operator.router(lambda request: callers.identify(directory, request.headers.get("authorization")), onboarding,
-                                       lambda: links, pool))
+                                       lambda: links, pool, lambda: roster))
     complete(app, [*operator.MODELS, ProblemDetails])
     desk = Desk(app, directory, database_url, links)
     desk.key = (await onboarding.key("operator", person="Li Wei")).text
@@ -242,7 +244,7 @@ async def test_an_operator_turns_a_line(desk: Desk, verb: str, state: str) -> No
     desk.links[UUID(acquirer["id"][4:])] = link
     response = await desk.call("POST", f"/v1/links/{acquirer['id']}/{verb}")
     assert (response.status_code, response.json()["state"], response.json()["acquirer"]) == (200, state, acquirer["id"])
-    assert response.json() in (await desk.call("GET", "/v1/links")).json()["items"]
+    assert {**response.json(), "as_of": None} in [{**line, "as_of": None} for line in (await desk.call("GET", "/v1/links")).json()["items"]]
     assert (await desk.call("POST", f"/v1/links/{acquirer['id']}/fly")).status_code == 422
     assert set(response.json()) == set(operator.EXAMPLES["line"])
     desk.links.clear()
@@ -318,7 +320,7 @@ async def test_a_database_that_is_gone_is_503(database_url: str, desk: Desk) -> 
     app = FastAPI()
     problems.install(app)
     app.include_router(operator.router(lambda request: callers.identify(desk.directory, request.headers.get("authorization")), Onboarding(gone),
-                                       dict, gone))
+                                       dict, gone, lambda: Roster(gone, 0, {})))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://switch") as client:
         for path in ("/v1/merchants", "/v1/alerts"):
             response = await client.get(path, headers={"authorization": f"Bearer {desk.key}"})

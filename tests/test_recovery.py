@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta, tzinfo
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -157,11 +159,20 @@ class HourBehind(datetime):
         return datetime.now(tz) - timedelta(hours=1)
 
 
+def jump(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wall clock of everything of the switch in this process is an hour behind."""
+    for module in [module for name, module in sys.modules.items() if name.startswith("switch.")]:
+        if getattr(module, "datetime", None) is datetime:
+            monkeypatch.setattr(module, "datetime", HourBehind)
+        if getattr(module, "time", None) is time:
+            monkeypatch.setattr(module, "time", SimpleNamespace(**vars(time) | {"time": lambda: time.time() - 3600}))
+
+
 async def test_a_wrong_clock_of_the_worker_moves_no_lease(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The database's clock alone says until when a lease holds."""
     lease = "SELECT lease_until, extract(epoch FROM lease_until - now())::float AS left FROM worker WHERE epoch = $1"
     epoch = shop.switch.recovery.epoch
-    monkeypatch.setattr(recovery, "datetime", HourBehind, raising=False)
+    jump(monkeypatch)
     (before,) = await shop.sql(lease, epoch)
 
     async def renewed() -> Any:
@@ -170,6 +181,26 @@ async def test_a_wrong_clock_of_the_worker_moves_no_lease(shop: Shop, monkeypatc
 
     now = await eventually(renewed, "the lease was not renewed")
     assert recovery.LEASE_S - 5 < now["left"] <= recovery.LEASE_S
+
+
+async def test_a_wrong_clock_of_the_worker_moves_no_deadline_no_reversal_and_no_key(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = (await shop.ask("POST", "/v1/keys", {"role": "operator", "person": "Wang Fang"}, "operator")).body
+    await shop.caught_up()
+    assert (await shop.ask("GET", "/v1/merchants", key=key["key"])).status == 200
+    jump(monkeypatch)
+    await shop.host.order("silence", match={"0": "0200"})
+    answer = await shop.pay(5300)
+    assert (answer.status, answer.body["status"]) == (202, "reversing")
+    await shop.until(answer.body["id"], "reversed")
+    (at,) = await shop.sql("""SELECT t.*, d.transmitted_at AS reversed_at, extract(epoch FROM now() - t.received_at)::float AS age, d.created_at AS owed_at,
+        d.first_sent_at FROM transaction t JOIN duty d USING (transaction_id) WHERE t.transaction_id = $1""", UUID(answer.body["id"][4:]))
+    assert 0 <= at["age"] < 30 and at["received_at"] < at["send_not_after"] <= at["respond_by"] < at["received_at"] + timedelta(seconds=2)
+    for said, instant in ((at["transmitted_at"], at["received_at"]), (at["reversed_at"], at["owed_at"])):
+        assert abs(datetime.strptime(f"{instant.year}{said}+0000", "%Y%m%d%H%M%S%z") - instant) < timedelta(seconds=10)
+    assert at["first_sent_at"] >= at["send_not_after"]
+    await shop.ask("POST", f"/v1/keys/{key['id']}/revoke", key="operator")
+    await shop.caught_up()
+    assert (await shop.ask("GET", "/v1/merchants", key=key["key"])).status == 401, "by the clock of this machine it ends in an hour"
 
 
 async def test_past_its_time_a_sale_is_recovered_whoever_owns_it(shop: Shop, second: Shop) -> None:

@@ -14,7 +14,7 @@ from switch.api import resolving
 from switch.cli import main
 from switch.ids import show
 from switch.merchants.onboarding import Onboarding
-from tests.flows import Shop, new_key, open_shop
+from tests.flows import Shop, eventually, new_key, open_shop
 from tests.processes import Answer
 from tests.test_reversals_flow import duty, owed, sent
 
@@ -159,6 +159,31 @@ async def test_one_person_asks_and_another_decides(shop: Shop) -> None:
     assert approval not in [each["id"] for each in (await shop.ask("GET", "/v1/approvals", key="zhao")).body["items"]]
     kept = next(each for each in (await shop.ask("GET", "/v1/approvals?state=approved", key="zhao")).body["items"] if each["id"] == approval)
     assert kept == decided.body
+
+
+async def test_a_person_waits_for_the_original_before_the_follow_up_is_locked(shop: Shop) -> None:
+    """Else a person and an outcome of another follow-up would each hold what the other wants."""
+    sold = (await shop.pay(1000)).body["id"]
+    await shop.host.order("code", "96", match={"0": "0200", "3": "020000"})
+    await shop.host.order("code", "21", match={"0": "0420"})
+    void = (await shop.ask("POST", f"/v1/authorizations/{sold}/voids", {}, Idempotency_Key=new_key())).body["id"]
+    await shop.until(void, "parked")
+    approval = (await ask(shop, void)).body["id"]
+    other = await asyncpg.connect(shop.url)
+
+    async def waits() -> bool:
+        return bool(await shop.sql("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"))
+
+    try:
+        async with other.transaction():
+            await other.execute("SELECT 1 FROM transaction WHERE transaction_id = $1 FOR NO KEY UPDATE", UUID(sold[4:]))
+            decided = asyncio.create_task(decide(shop, approval, "wang"))
+            await eventually(waits, "nobody waits for the original")
+            await other.execute("SELECT 1 FROM transaction WHERE transaction_id = $1 FOR NO KEY UPDATE NOWAIT", UUID(void[4:]))
+        assert (await decided).status == 200
+    finally:
+        await other.close()
+    assert (await shop.get(void))["status"] == "reversed"
 
 
 async def test_two_people_at_once_do_it_once(shop: Shop) -> None:

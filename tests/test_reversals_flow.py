@@ -261,6 +261,58 @@ async def test_two_workers_never_send_one_reversal_at_the_same_time(shop: Shop, 
         assert [message["0"] for message in await sent(shop, each)] == ["0420"]
 
 
+async def sharing(*workers: Shop) -> None:
+    """All of them know that they share."""
+    async def known() -> bool:
+        shares = [worker.switch.roster.share(worker.ids["acquirer.single"]) for worker in workers]
+        return all(share is not None and share.workers == len(workers) for share in shares)
+
+    await eventually(known, "they do not know of each other")
+
+
+async def test_two_workers_keep_together_to_the_pace_of_an_acquirer(shop: Shop, second: Shop) -> None:
+    await sharing(shop, second)
+    await terms(shop, "reversals_per_second = 10, min_in_flight = 64", "single")
+    await second.caught_up()
+    loop = asyncio.get_running_loop()
+    shown = await asyncio.gather(*(owed(worker) for worker in (shop, second) for _ in range(15)))
+    started = loop.time()
+    await asyncio.gather(*(shop.until(each, "reversed") for each in shown))
+    assert loop.time() - started > 2.0, "thirty cannot leave in less than about two and a half seconds at ten a second"
+
+
+async def test_two_workers_keep_together_to_the_places_of_an_acquirer(shop: Shop, second: Shop) -> None:
+    await sharing(shop, second)
+    await terms(shop, "reversals_at_once = 3", "single")
+    await second.caught_up()
+    await shop.host.order("delay", 0.2, match=REVERSAL, count=None)
+    shown = await asyncio.gather(*(owed(worker) for worker in (shop, second) for _ in range(8)))
+    single, seen = shop.ids["acquirer.single"], set[tuple[int, int]]()
+
+    async def watch() -> None:
+        while True:
+            seen.add((shop.switch.reversals.busy.get(single, 0), second.switch.reversals.busy.get(single, 0)))
+            await asyncio.sleep(0.01)
+
+    watching = asyncio.create_task(watch())
+    await asyncio.gather(*(shop.until(each, "reversed") for each in shown))
+    watching.cancel()
+    assert (max(mine for mine, _ in seen), max(theirs for _, theirs in seen)) == (2, 1), "the older worker has the odd place"
+
+
+async def test_one_place_goes_to_a_worker_that_is_signed_on(shop: Shop, second: Shop) -> None:
+    await sharing(shop, second)
+    await terms(shop, "reversals_at_once = 1", "single")
+    await second.caught_up()
+    await shop.switch.links[shop.ids["acquirer.single"]].down()  # the older worker has the place until it loses its line
+    try:
+        shown = await owed(second)
+        await second.until(shown, "reversed", 4.0)
+    finally:
+        await shop.switch.links[shop.ids["acquirer.single"]].up()
+        await shop.switch.lines.up(5)
+
+
 async def test_what_a_dead_worker_had_taken_is_given_back_by_time(shop: Shop) -> None:
     single = shop.ids["acquirer.single"]
     await terms(shop, "reversals_at_once = 1", "single")

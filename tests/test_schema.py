@@ -485,6 +485,7 @@ webhook_delivery    state last_fault
 webhook_endpoint    url description types state disabled_reason secret_sealed secret_key old_secret_sealed old_secret_key last_fault
 webhook_event       type object body
 worker              host
+worker_line         shown
 """
 HARMLESS = {"uuid", "integer", "bigint", "boolean", "date", "timestamp with time zone", "smallint"}
 KNOWN_SECRETS = ("track", "cvv", "cvc", "cav", "pin", "security_code", "expiry", "magstripe")

@@ -12,10 +12,10 @@ from tests.simulation.world import NOTHING, Report, World
 
 SEEDS, CHUNK = 2000, 50
 AT_LEAST = 20
-# Seeds that have failed once, and what they found. They stay.
+# Seeds that fail without what they brought about. A change of what is drawn makes other runs of them: then they are looked for anew.
 FAILING_SEEDS = {
-    4: "a worker's clock was off by a day, and so was its reversal",
-    1009: "an approval that another worker had told was undone by the one that did not know its own commit",
+    320: "a cancellation in doubt was finished behind a tip that had come meanwhile",
+    170: "a sale was undone, its worker died, and the capture that it owed by itself was said all the same",
 }
 # The hosts of the simulation have no keys: tests/test_sealing.py and tests/test_keys_flow.py show these.
 NOT_BUILT = {Event.BAD_MAC}

@@ -18,10 +18,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from migrations.versions.r0003_follow_ups import STEPS
 from switch import database
-from switch.links import numbering
+from switch.links import numbering, roster, slots
 from switch.payments import cancellation, duties, evidence, history, recovery, resolution, reversals
 from switch.payments.fulfilment import Ended, run_ended
 from switch.payments.journal import Outcome, run_follow_up_outcomes, run_intents, run_outcomes
+from switch.payments.reservations import FollowUp
+from switch.payments.reservations import run as run_follow_ups
 from switch.payments.transaction import STATUS, Event, Transaction
 from tests import rows
 from tests.simulation import statements
@@ -99,8 +101,9 @@ class Machine(RuleBasedStateMachine):
         self.model = Direct(self.books)
         self.merchant, self.acquirer, self.terminal = uuid4(), uuid4(), uuid4()
         self.loop.run_until_complete(self.real.execute(
-            "INSERT INTO acquirer (acquirer_id, name, dialect, message_mode) VALUES ($1, $2, 'iso87_ascii', 'dual')", self.acquirer,
+            "INSERT INTO acquirer (acquirer_id, name, dialect, message_mode, max_links) VALUES ($1, $2, 'iso87_ascii', 'dual', 2)", self.acquirer,
             f"a{self.acquirer.hex[:20]}"))
+        self.books.table("directory_acquirer")[1] = {"acquirer_id": self.acquirer, "max_links": 2}
         self.count, self.first = itertools.count(1), uuid4().int >> 64 << 64  # ids in the order of their making, in every run of an example
         self.known: list[Transaction] = []  # as they were claimed
         self.taken: list[tuple[Any, Any]] = []  # of the real one, of the model
@@ -159,19 +162,20 @@ class Machine(RuleBasedStateMachine):
 
     @initialize()
     def shop(self) -> None:
-        """A sale that is sent, one whose capture is owed, and two whose reversals are."""
-        start = [self.new() for _ in range(4)]
+        """A sale that is sent, one whose capture is owed, two whose reversals are, and a hold."""
+        start = [*(self.new() for _ in range(4)), self.new(capture_method="manual")]
         capture = self.new(type="capture", exchange="advice", original_id=start[1].transaction_id, idempotency_key=None)
         self.known += [*start, capture]
         self.agreed(run_intents, [rows.intent(row) for row in start], False)
         now = datetime.now(UTC)
         sold = replace(start[1], state="APPROVED", outcome="APPROVED", version=2, outcome_at=now, response_code="00", approved_amount=1000,
                        authorised=1000, capturable=1000, captured=1000)
-        undone = [replace(row, state="REVERSING", version=2, outcome_at=now) for row in start[2:]]
+        held = replace(sold, **{name: getattr(start[4], name) for name in ("transaction_id", "capture_method")}, captured=0)
+        undone = [replace(row, state="REVERSING", version=2, outcome_at=now) for row in start[2:4]]
         due = [now - HOUR + timedelta(seconds=next(self.count)) for _ in range(3)]
         self.agreed(run_outcomes, [
             Outcome(sold, "SENT", None, rows.intent(capture), rows.duty(capture, "advice", next_attempt_at=due[0])),
-            *[Outcome(row, "SENT", rows.duty(row, next_attempt_at=at)) for row, at in zip(undone, due[1:], strict=True)]], False)
+            *[Outcome(row, "SENT", rows.duty(row, next_attempt_at=at)) for row, at in zip(undone, due[1:], strict=True)], Outcome(held, "SENT")], False)
 
     @rule(data=st.data(), size=st.integers(1, 3), doubtful=st.booleans())
     def intents(self, data: st.DataObject, size: int, doubtful: bool) -> None:
@@ -183,7 +187,7 @@ class Machine(RuleBasedStateMachine):
                 batch.append(rows.intent(old))
                 continue
             row = self.new(
-                idempotency_key=f"key-{data.draw(st.integers(0, 5)):016d}", amount=data.draw(st.sampled_from((1000, 1000, 2500))),
+                idempotency_key=f"key-{data.draw(st.integers(0, 5)):016d}", capture_method=data.draw(st.sampled_from(("automatic", "manual"))), amount=data.draw(st.sampled_from((1000, 1000, 2500))),
                 pan_token=bytes(31) + bytes([data.draw(st.integers(0, 1))]), **({"rrn": old.rrn} if data.draw(rarely) else {}),
                 match_key=old.match_key if data.draw(rarely) else f"2|{uuid4().hex}",
                 same_trace=(self.terminal.int >> 70) + data.draw(st.integers(0, 1)) if data.draw(rarely) else None)
@@ -235,9 +239,39 @@ class Machine(RuleBasedStateMachine):
         if data.draw(rarely):
             given |= data.draw(st.sampled_from(({"amount": row.amount + 1}, {"acquirer_id": row.acquirer_id}, {"pan_token": bytes(32)})))
         return self.new(attempt_of=row.transaction_id, **given)
+    @precondition(has_rows)
+    @rule(draw=picked, size=st.integers(1, 3), doubtful=st.booleans(), data=st.data())
+    def follow_ups(self, draw: int, size: int, doubtful: bool, data: st.DataObject) -> None:
+        """Of one original, or of an id that is none; some of a key that is taken already."""
+        originals = [row for row in self.books.table("transaction").values() if row["original_id"] is None] if not data.draw(rarely) else [self.row(draw)]
+        standing = [row for row in originals if row["state"] in ("APPROVED", "CONFIRMED")]
+        of = (standing or originals)[draw % len(standing or originals)]
+        batch = []
+        for _ in range(size):
+            type_ = data.draw(st.sampled_from(("capture", "capture", "tip", "increment", "refund", "refund", "void")))
+            row = self.new(type=type_, exchange="advice" if type_ in ("capture", "tip") else "request", original_id=of["transaction_id"], capture_method=None,
+                           pan_token=of["pan_token"], amount=data.draw(st.sampled_from((300, 500, 1000, 1500))), business_date=of["business_date"],
+                           **({"idempotency_key": f"key-{data.draw(st.integers(0, 5)):016d}"} if data.draw(rarely) else {}))
+            duty = rows.duty(row, "advice", next_attempt_at=self._instant(data)) if row.exchange == "advice" else None
+            batch.append(FollowUp(row, f"{type_}s", bytes(32), of["business_date"], data.draw(st.booleans()), duty=duty, sent=data.draw(st.booleans())))
+        self.known += [each.transaction for each in batch]
+        self.agreed(run_follow_ups, batch, doubtful)
+
+    @precondition(lambda self: self.epochs)
+    @rule(verb=st.sampled_from(("take", "take", "renew", "holders", "release", "write", "write", "shares")), draw=picked, limit=st.integers(1, 2),
+          lease=st.sampled_from((HOUR, -HOUR)), up=st.booleans())
+    def lines(self, verb: str, draw: int, limit: int, lease: timedelta, up: bool) -> None:
+        epoch = Pair(self.epochs[draw % len(self.epochs)])
+        address = f"here:/run/{draw % len(self.epochs)}.sock"
+        asked: dict[str, tuple[str, tuple[Any, ...]]] = {
+            "take": (slots.TAKE, (self.acquirer, limit, epoch, lease, address)), "renew": (slots.RENEW, (epoch, lease)),
+            "holders": (slots.HOLDERS, ([self.acquirer], epoch)), "release": (slots.RELEASE, (epoch, self.acquirer if up else None)),
+            "write": (roster.WRITE, (epoch, [self.acquirer], [up], ['{"state": "up"}'])), "shares": (roster.SHARES, (epoch,))}
+        self.statement(asked[verb][0], *asked[verb][1])
 
     def _instant(self, data: st.DataObject) -> datetime:
-        return datetime.now(UTC) + (HOUR if data.draw(rarely) else -HOUR) + timedelta(seconds=60 * next(self.count))
+        """Due or not by many hours, and no two alike: never so near to now that both sides could see it differently."""
+        return datetime.now(UTC) + (24 * HOUR if data.draw(rarely) else -24 * HOUR) + timedelta(seconds=60 * next(self.count))
 
     @rule(room=st.integers(1, 3), lease=st.sampled_from((HOUR, -HOUR)), kind=st.sampled_from(("take", "these", "old")))
     def take(self, room: int, lease: timedelta, kind: str) -> None:

@@ -242,6 +242,19 @@ def test_a_cancellation_nobody_acknowledged_stays_owed_until_the_network_is_back
     assert client.unfinished == []
 
 
+def test_a_step_that_may_have_happened_stays_open_until_somebody_says_what_came_of_it(script: Any, terminal: Any) -> None:
+    client, _ = terminal(script(CUT).url)
+    receipt = client.follow("captures", "txn_1", {"amount": 900})
+    assert (receipt.sold, receipt.status, client.unfinished) == (False, "open", [receipt.key])
+    for unheard in ([], [answer(503, {"processed": False})] * 5, [answer(401, {"code": "unauthenticated"})]):
+        client.url = client.url._replace(netloc=script(*unheard).url.removeprefix("http://") if unheard else "127.0.0.1:1")
+        assert [one.status for one in client.resume()] == ["open"] and client.unfinished == [receipt.key]
+    back = script(answer(201, sale(approved_amount=900)))
+    client.url = client.url._replace(netloc=back.url.removeprefix("http://"))
+    assert [(one.key, one.sold, one.amount) for one in client.resume()] == [(receipt.key, True, 900)]
+    assert back.requests[0][1] == receipt.key and client.unfinished == []
+
+
 def test_a_terminal_killed_while_it_waits_cancels_the_payment_at_its_next_start(script: Any, terminal: Any, tmp_path: Path) -> None:
     server = script(HANG, answer(200, sale()), CANCELLED)
     program = ("import json, sys; from pathlib import Path; from loadtests.terminal import Terminal; "

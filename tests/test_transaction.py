@@ -1,12 +1,16 @@
 """The life of a transaction: every state with every event, against the table of the design written out by hand."""
 
 import dataclasses
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
 
 from switch.payments import transaction
 from switch.payments.transaction import FROM_THE_WIRE, STATE_OF, STATUS, Event, IllegalEvent, Step, Transaction, payment_status, step
+from tests import rows
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 # A column per state. Duties: R owe the reversal, > bring it forward, c close it, p park it; ! raises an alert; = evidence, nothing changes;
 # . our own code may not send it. "nf" and "ack" are the two ways in which the reversal of a REVERSED one was closed.
@@ -146,6 +150,25 @@ def test_the_life_cannot_be_changed_at_run_time() -> None:
 ])
 def test_payment_status(state: str, authorised: int, captured: int, refunded: int, charged_back: int, status: str) -> None:
     assert payment_status(state, authorised, captured, refunded, charged_back) == status
+
+
+@pytest.mark.parametrize(("given", "status"), [
+    ({}, "authorized"),
+    ({"expires_at": NOW + timedelta(microseconds=1)}, "authorized"),
+    ({"expires_at": NOW}, "expired"),
+    ({"expires_at": NOW, "released": 1000}, "expired"),
+    ({"expires_at": NOW, "capture_reserved": 1}, "authorized"),
+    ({"expires_at": NOW, "captured": 1}, "partially_captured"),
+    ({"expires_at": NOW, "captured": 1000}, "captured"),
+    ({"expires_at": NOW, "captured": 500, "refunded": 500}, "refunded"),
+    ({"expires_at": NOW, "voided": 1000}, "voided"),
+    ({"expires_at": NOW, "state": "CONFIRMED"}, "expired"),
+    ({"expires_at": NOW, "state": "REVERSING"}, "none"),
+    ({"expires_at": NOW, "state": "REVERSED"}, "voided"),
+])
+def test_what_is_held_has_expired_when_its_time_is_over_and_no_capture_holds_it(given: dict[str, object], status: str) -> None:
+    row = rows.transaction(**{"state": "APPROVED", "authorised": 1000, "capturable": 1000, "capture_method": "manual"} | given)
+    assert transaction.payment_status_at(row, NOW) == status
 
 
 def test_each_state_is_shown_by_a_name_of_its_own() -> None:

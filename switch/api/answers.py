@@ -1,15 +1,17 @@
-"""How a transaction is shown: built from its row alone, so an answer survives a crash and is the same each time."""
+"""How a transaction is shown: built from its row alone, so an answer survives a crash and is the same each time. Only whether it has
+expired is asked of the clock, and not for the answers that are final."""
 
 from datetime import datetime
 from typing import Any
 
 import orjson
 
+from switch.clock import clock
 from switch.ids import show
 from switch.payments.desk import stands
 from switch.payments.history import Duty
-from switch.payments.transaction import APPROVED, CONFIRMED, PARKED, REVERSED, REVERSING, SENT, STATUS, Transaction, payment_status
-from switch.payments.verbs import to_capture, to_refund
+from switch.payments.transaction import APPROVED, CONFIRMED, PARKED, REVERSED, REVERSING, SENT, STATUS, Transaction, payment_status, payment_status_at
+from switch.payments.verbs import expired, to_capture, to_refund
 
 ASK_AFTER_S = 2  # between two looks of a terminal at what its payer has not decided
 REVERSAL_STATE = {REVERSING: "open", REVERSED: "done", PARKED: "parked"}
@@ -58,10 +60,11 @@ def _amounts(authorised: int, capturable: int, captured: int, refunded: int, cha
     return {"authorised": authorised, "capturable": capturable, "captured": captured, "refunded": refunded, "charged_back": charged_back}
 
 
-def _money(row: Transaction) -> dict[str, Any]:
+def _money(row: Transaction, now: datetime) -> dict[str, Any]:
     """The amounts as they stand now, what follow-ups in flight or in doubt hold of them, and what is left."""
+    capturable = row.capture_method is not None and not expired(row, now)
     return {**_amounts(row.authorised, row.capturable, row.captured, row.refunded, row.charged_back), "voided": row.voided,
-            "left_to_capture": to_capture(row) if row.capture_method is not None else 0, "left_to_refund": to_refund(row),
+            "left_to_capture": to_capture(row) if capturable else 0, "left_to_refund": to_refund(row),
             "reserved": {"capture": row.capture_reserved, "increment": row.increment_reserved, "refund": row.refund_reserved,
                          "void": row.void_reserved}}
 
@@ -130,11 +133,11 @@ def reversal(row: Transaction, duty: Duty | None) -> dict[str, Any] | None:
 
 def current(row: Transaction, duty: Duty | None = None) -> dict[str, Any]:
     """The transaction as it stands now."""
+    now = clock.now()
     tried_before = {} if row.attempt_of is None else {"attempt_of": show("transaction", row.attempt_of)}
-    return {**_common(row), **tried_before, "status": STATUS[row.state],
-            "payment_status": payment_status(row.state, row.authorised, row.captured, row.refunded, row.charged_back, row.voided),
+    return {**_common(row), **tried_before, "status": STATUS[row.state], "payment_status": payment_status_at(row, now),
             "amount": row.amount, "approved_amount": row.approved_amount if row.state in (APPROVED, CONFIRMED) else 0, **_what(row),
-            "advice": _advice(row), "amounts": _money(row), "reversal": reversal(row, duty), "expires_at": stamp(row.expires_at),
+            "advice": _advice(row), "amounts": _money(row, now), "reversal": reversal(row, duty), "expires_at": stamp(row.expires_at),
             "store": show("store", row.store_id), "terminal": show("terminal", row.terminal_id), "business_date": row.business_date.isoformat(),
             "tip_amount": row.tip_amount, "cashback_amount": row.cashback_amount, "capture_method": row.capture_method,
             "created_at": stamp(row.received_at), "outcome_at": stamp(row.outcome_at)}

@@ -51,6 +51,7 @@ from switch.database import Pool
 from switch.directory import Directory
 from switch.errors import Problem
 from switch.links import Link
+from switch.links.roster import Roster
 from switch.merchants.accounts import Accounts
 from switch.merchants.approvals import Approvals
 from switch.merchants.crypto_keys import CryptoKeys
@@ -111,6 +112,7 @@ class Parts(Protocol):
     exceptions: Exceptions
     webhooks: Endpoints
     links: dict[UUID, Link]
+    roster: Roster
     writers: Pool
     readers: Pool
     exports: Exports
@@ -173,7 +175,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(tariffs.router(lambda: parts, caller_of))
     app.include_router(estimates.router(lambda: parts, caller_of))
     app.include_router(routes.router(parts, caller_of))  # before /v1/routes/{id}
-    app.include_router(operator.router(caller_of, parts.onboarding, links, parts.writers))
+    app.include_router(operator.router(caller_of, parts.onboarding, links, parts.writers, lambda: parts.roster))
     app.include_router(resolving.router(caller_of, parts.resolution, parts.approvals))
     app.include_router(reconciliation.router(parts, caller_of))
     app.include_router(jobs.router(caller_of, parts.writers))

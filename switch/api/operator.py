@@ -39,6 +39,7 @@ from switch.database import UNKNOWN, Pool
 from switch.errors import Problem
 from switch.ids import show
 from switch.links import Link
+from switch.links.roster import Roster
 from switch.merchants import Acquirer, Key, Merchant, Numbers, Organisation, Route, Store, Terminal
 from switch.merchants.onboarding import PAGE_MAX, Onboarding
 
@@ -82,7 +83,8 @@ EXAMPLES: Mapping[str, dict[str, Any]] = {
     "key": {"id": "t0a1b2c3d4e5f607", **SENT["key"], "merchant": f"mer_{_ID}", "person": None, "created_at": _AT, "revoked_at": None},
     "line": {"acquirer": f"acq_{_ID}", "name": "harbour-bank", "host": "10.0.0.5", "port": 5000, "state": "up", "since": _AT, "pending": 3,
              "window": 2048, "sent": 1204, "answered": 1200, "timeouts": 1, "unmatched": 0, "late": 1, "undecodable": 0, "line_losses": 0,
-             "reconnects": 0, "echo_failures": 0, "last_error": None, "last_answer_at": _AT},
+             "reconnects": 0, "echo_failures": 0, "last_error": None, "last_answer_at": _AT, "worker": 12, "machine": "till-host-1", "pid": 4711,
+             "as_of": _AT, "age_ms": 1480},
     "alert": {"id": f"alr_{_ID}", "kind": "reversal_parked", "meaning": alerts.KINDS["reversal_parked"], "object": f"txn_{_ID}", "since": _AT,
               "last_at": _AT, "count": 1, "acknowledged_by": None, "acknowledged_at": None},
     "unmatched answer": {"id": 17, "acquirer": f"acq_{_ID}", "received_at": _AT, "reason": "late", "field": None, "transaction": f"txn_{_ID}",
@@ -94,15 +96,16 @@ def _answered(kind: str, code: int = 200, /, **more: Any) -> dict[int | str, dic
     return {code: {"description": f"The {kind}", "content": {"application/json": {"example": {**EXAMPLES[kind], **more}}}}}
 
 
-def _listed(kind: str) -> dict[int | str, dict[str, Any]]:
-    return {200: {"description": "One page", "content": {"application/json": {"example": {"items": [EXAMPLES[kind]], "next": None}}}}}
+def _listed(kind: str, **more: Any) -> dict[int | str, dict[str, Any]]:
+    return {200: {"description": "One page", "content": {"application/json": {"example": {"items": [EXAMPLES[kind]], "next": None, **more}}}}}
 
 
 WRITES = refused(400, 409, 413, 415)
 
 
-def router(identify: Callable[[Request], Caller], onboarding: Onboarding, links: Links, pool: Pool) -> APIRouter:
-    """All routes of operators. `pool` acts as `switch_writer`; `links`: this worker's lines by acquirer."""
+def router(identify: Callable[[Request], Caller], onboarding: Onboarding, links: Links, pool: Pool,
+           roster: Callable[[], Roster]) -> APIRouter:
+    """All routes of operators. `pool` acts as `switch_writer`; `links`: this worker's lines by acquirer; `roster`: all workers'."""
 
     operator = operators(identify)
     routes = APIRouter(dependencies=[Depends(operator)], responses=refused(401, 403, 404, 422, 503))
@@ -112,7 +115,7 @@ def router(identify: Callable[[Request], Caller], onboarding: Onboarding, links:
     _terminals(routes, onboarding)
     _acquirers(routes, onboarding, operator)
     _keys(routes, onboarding)
-    _links(routes, onboarding, links)
+    _links(routes, onboarding, links, roster)
     _alerts(routes, pool, operator)
     unmatched.report(routes, pool, _listed("unmatched answer"))
     return routes
@@ -237,20 +240,28 @@ def _keys(routes: APIRouter, onboarding: Onboarding) -> None:
         return said(shown(await onboarding.revoke_key(str(_ident("key", ident)))))
 
 
-def _line(link: Link) -> dict[str, Any]:
-    snapshot = link.snapshot()
+def _line(snapshot: dict[str, Any]) -> dict[str, Any]:
     acquirer_id = UUID(snapshot.pop("acquirer_id"))
-    times = {name: stamp(snapshot[name]) for name in ("since", "last_answer_at")}
+    times = {name: stamp(snapshot[name]) for name in ("since", "last_answer_at", "as_of")}
     return {"acquirer": show("acquirer", acquirer_id), **snapshot, **times}
 
 
 STATUS_OF = {"drain": "draining", "down": "down", "up": "active"}  # of the acquirer, which every worker follows
 
 
-def _links(routes: APIRouter, onboarding: Onboarding, links: Links) -> None:
-    @routes.get("/v1/links", tags=["operations"], summary="The lines of this worker", responses=_listed("line"))
+def _links(routes: APIRouter, onboarding: Onboarding, links: Links, roster: Callable[[], Roster]) -> None:
+    def own(link: Link) -> dict[str, Any]:
+        return _line(roster().of(link))
+
+    @routes.get("/v1/links", tags=["operations"], responses=_listed("line", complete=True),
+                summary="The lines of all workers: those of the one that answers as they are, the others' as they wrote them down (as_of)")
     async def lines() -> Response:
-        return said({"items": [_line(link) for link in links().values()], "next": None})
+        mine = [own(link) for link in links().values()]
+        try:
+            others = [_line(line) for line in await roster().others()]
+        except UNKNOWN:  # what this worker sees is worth the more when the database is away
+            return said({"items": mine, "next": None, "complete": False})
+        return said({"items": sorted(mine + others, key=lambda line: (line["name"], line["worker"])), "next": None, "complete": True})
 
     @routes.post("/v1/links/{acquirer}/{verb}", tags=["operations"], responses=_answered("line"),
                  summary="Drain, take down or up, or sign on an acquirer's line, at every worker; answers when this one's is done")
@@ -261,7 +272,7 @@ def _links(routes: APIRouter, onboarding: Onboarding, links: Links) -> None:
             raise Problem("not_found")
         if verb == "sign-on":  # all workers hear of it by the directory, this one too
             await onboarding.change_acquirer(acquirer_id, sign_on=True)
-            return said(_line(link))
+            return said(own(link))
         changed = await onboarding.change_acquirer(acquirer_id, status=STATUS_OF[verb])
         if verb == "drain":  # whoever waits for an answer may wait as long as its timer says
             await link.drain(changed.answer_timeout_ms / 1000)
@@ -269,7 +280,7 @@ def _links(routes: APIRouter, onboarding: Onboarding, links: Links) -> None:
             await link.down()
         else:
             await link.up()
-        return said(_line(link))
+        return said(own(link))
 
 
 async def _fetch(pool: Pool, statement: str, *arguments: Any) -> list[asyncpg.Record]:

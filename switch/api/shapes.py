@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 Advice = Literal["none", "retry_new_key", "other_card", "enter_pin", "call_issuer", "capture_card", "new_payment_allowed", "ask_again"]
 Status = Literal["pending", "approved", "declined", "not_sent", "reversing", "reversed", "parked", "confirmed"]
-PaymentStatus = Literal["none", "authorized", "partially_captured", "captured", "voided", "partially_refunded", "refunded", "charged_back"]
+PaymentStatus = Literal["none", "authorized", "expired", "partially_captured", "captured", "voided", "partially_refunded", "refunded", "charged_back"]
 
 
 class Shape(BaseModel):

@@ -5,12 +5,13 @@ from datetime import datetime
 from typing import Any
 
 from switch.api import answers
+from switch.clock import clock
 from switch.directory import Directory
 from switch.ids import show
 from switch.money import text
 from switch.payments.history import History
 from switch.payments.rerouting import SUPERSEDED
-from switch.payments.transaction import STATUS, Transaction
+from switch.payments.transaction import STATUS, Transaction, payment_status_at
 
 
 async def tell(row: Transaction, history: History, directory: Directory) -> dict[str, Any]:
@@ -51,4 +52,5 @@ def _in_short(row: Transaction) -> str:
         "parked": "could not be reversed; a person must decide", "confirmed": "was confirmed by a person",
     }[STATUS[row.state]]
     elsewhere = "; another acquirer was asked instead" if row.outcome is not None and row.advice == SUPERSEDED else ""
-    return f"{row.type} of {amount} on {row.masked_pan} {how}{elsewhere}"
+    ended = "; it expired before anything of it was captured" if payment_status_at(row, clock.now()) == "expired" else ""
+    return f"{row.type} of {amount} on {row.masked_pan} {how}{elsewhere}{ended}"

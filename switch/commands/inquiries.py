@@ -236,7 +236,8 @@ def _story(body: Any) -> Iterator[str]:
 
 def _line(line: Any) -> str:
     return (f"{line['name']:<20} {line['state']:<12} {line['host']}:{line['port']}  pending {line['pending']}/{line['window']}  "
-            f"sent {line['sent']} answered {line['answered']} timeouts {line['timeouts']} late {line['late']}  {line['acquirer']}")
+            f"sent {line['sent']} answered {line['answered']} timeouts {line['timeouts']} late {line['late']}  "
+            f"worker {line['worker']} of {line['machine']}, {line['age_ms'] / 1000:.1f} s ago  {line['acquirer']}")
 
 
 def _unmatched(line: Any) -> str:

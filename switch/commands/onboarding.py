@@ -77,8 +77,8 @@ def _terms(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reroute-codes", type=lambda said: [code for code in said.split(",") if code], metavar="CODE,...",
                         help="declines after which another acquirer may be asked, instead of the dialect's; '' for none")
     parser.add_argument("--reversal-max-age", dest="reversal_max_age_s", type=int, metavar="SECONDS")
-    parser.add_argument("--reversals-per-second", type=int, metavar="N", help="of one worker")
-    parser.add_argument("--reversals-at-once", type=int, metavar="N", help="of one worker")
+    parser.add_argument("--reversals-per-second", type=int, metavar="N", help="of all workers together")
+    parser.add_argument("--reversals-at-once", type=int, metavar="N", help="of all workers together")
     parser.add_argument("--reversal-first", action=argparse.BooleanOptionalAction, help="a terminal's reversal before its next sale")
 
 

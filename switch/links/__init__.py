@@ -103,6 +103,17 @@ class Counters:
     line_losses: int = 0
 
 
+class Share(NamedTuple):
+    """This worker among those that are signed on at an acquirer: how many they are, and its place among them, from 0."""
+
+    workers: int
+    place: int
+
+    def of(self, whole: int) -> int:
+        """Its part of what comes in whole ones: the parts of all add up to `whole`, and some are 0 when there are more workers."""
+        return whole // self.workers + (self.place < whole % self.workers)
+
+
 class Link(Protocol):
     """A way to one acquirer: a line of this worker's own (acquirer.py), or one that workers share (shared.py)."""
 

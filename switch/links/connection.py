@@ -8,7 +8,7 @@ from typing import cast
 
 from messages.dialect import match_key
 from switch.clock import clock
-from switch.failpoints import failpoint, failpoint_written
+from switch.failpoints import failpoint, failpoint_half, failpoint_written
 from switch.links import Bounced, CutOver, LineClosed, Reply, Settled, Silence, Unmatched
 from switch.links.protocol import LinkProtocol
 
@@ -76,7 +76,7 @@ class LineConnection(asyncio.Protocol):
             frames = [payload for payload, withdrawn in zip(frames, late, strict=True) if not withdrawn]
             self._flush()
         if frames:
-            self._transport.write(b"".join(frames))
+            failpoint_half("send.half", self._transport.write, frames)
             failpoint_written("send.after")
 
     def sign_on(self) -> None:

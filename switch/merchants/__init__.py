@@ -79,8 +79,8 @@ class Acquirer:
     business_date: date  # of the open day
     reversal_codes: dict[str, str]  # DE39 of an answered reversal -> its meaning here, over the dialect's
     reversal_max_age_s: int
-    reversals_per_second: int  # of one worker
-    reversals_at_once: int  # of one worker
+    reversals_per_second: int  # of all workers together
+    reversals_at_once: int  # of all workers together
     reversal_first: bool
     reroute_codes: list[str] | None  # None: the dialect's
 

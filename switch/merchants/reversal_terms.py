@@ -13,8 +13,8 @@ class ReversalTerms(TypedDict, total=False):
 
     reversal_codes: dict[str, str] | None  # DE39 -> acknowledged, not_found, retry, park
     reversal_max_age_s: int | None
-    reversals_per_second: int | None  # of one worker
-    reversals_at_once: int | None  # of one worker
+    reversals_per_second: int | None  # of all workers together
+    reversals_at_once: int | None  # of all workers together
     reversal_first: bool | None
     max_links: int | None  # over all workers; 0 = each worker has its own
     reroute_codes: list[str] | None  # DE39 of declined requests after which another acquirer may be asked; [] for none

@@ -27,8 +27,12 @@ class Doubts:
 
     def unsure(self, outcome: Outcome) -> None:
         """The terminal was told "pending" for this outcome: once the database is back, whatever stands is undone."""
-        if outcome.transaction.exchange == "request" and outcome.from_state != outcome.transaction.state:  # a confirmation changes nothing
-            self._later(self._settle(outcome.transaction.transaction_id, 0, Event.CRASH, outcome.transaction.version))
+        transaction = outcome.transaction
+        if transaction.exchange == "request" and outcome.from_state != transaction.state:  # a confirmation changes nothing
+            # What was to be undone was judged at the version before: if it has moved since, something was built on it, and it is judged anew
+            # when its terminal asks again.
+            unconfirmed = transaction.version - 1 if outcome.from_state == APPROVED else transaction.version
+            self._later(self._settle(transaction.transaction_id, 0, Event.CRASH, unconfirmed))
         if outcome.created is not None and outcome.created.transaction.attempt_of is not None:  # it was to be sent after this commit only
             self.never_sent(outcome.created.transaction.transaction_id)
 

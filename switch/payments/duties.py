@@ -185,12 +185,12 @@ def takeable(state: str, next_attempt_at: datetime, leased_until: datetime | Non
 
 
 class Pace(NamedTuple):
-    """How many more may leave: at most `per_second`, saved up for at most a tenth of a second."""
+    """How many more may leave: at most `per_second`, saved up for at most a tenth of a second, or for one."""
 
     tokens: float
     at: float  # monotonic seconds
 
-    def refilled(self, per_second: int, now: float) -> "Pace":
+    def refilled(self, per_second: float, now: float) -> "Pace":
         return Pace(min(max(1.0, per_second / 10), self.tokens + (now - self.at) * per_second), now)
 
     def spent(self, count: int) -> "Pace":

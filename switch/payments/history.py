@@ -73,8 +73,10 @@ class Filter:
     before: UUID | None = None  # the last id of the page before
 
 
-# What `payment_status` means in SQL; the same rule as transaction.payment_status, held by a test.
+# What `payment_status` means in SQL; the same rule as transaction.payment_status_at, held by a test.
 _STANDS = "state IN ('APPROVED', 'CONFIRMED') AND voided = 0"
+_HELD = f"{_STANDS} AND charged_back = 0 AND refunded = 0 AND captured = 0 AND authorised > 0"
+_EXPIRED = "expires_at IS NOT NULL AND expires_at <= now() AND capture_reserved = 0"
 PAYMENT_STATUS = {
     "none": f"NOT ({_STANDS} AND (authorised > 0 OR charged_back > 0 OR refunded > 0 OR captured > 0)"
             " OR state IN ('APPROVED', 'CONFIRMED') AND voided > 0 OR state = 'REVERSED' AND authorised > 0)",
@@ -84,7 +86,8 @@ PAYMENT_STATUS = {
     "partially_refunded": f"{_STANDS} AND charged_back = 0 AND refunded > 0 AND refunded < captured",
     "captured": f"{_STANDS} AND charged_back = 0 AND refunded = 0 AND captured > 0 AND captured >= authorised",
     "partially_captured": f"{_STANDS} AND charged_back = 0 AND refunded = 0 AND captured > 0 AND captured < authorised",
-    "authorized": f"{_STANDS} AND charged_back = 0 AND refunded = 0 AND captured = 0 AND authorised > 0",
+    "authorized": f"{_HELD} AND NOT ({_EXPIRED})",
+    "expired": f"{_HELD} AND {_EXPIRED}",
 }
 
 _CONDITIONS = (

@@ -20,7 +20,9 @@ FROM history_duty d JOIN history_transaction t USING (merchant_id, transaction_i
 WHERE d.kind = 'reversal' AND d.state = ANY($1::text[]) AND ($2::uuid IS NULL OR d.acquirer_id = $2)
   AND ($3::uuid IS NULL OR d.transaction_id < $3) ORDER BY d.transaction_id DESC LIMIT $4"""
 ONE = LIST.partition("WHERE")[0] + "WHERE d.transaction_id = $1"
-# The transaction is locked before its duty, as everywhere.
+# As everywhere, the original of a follow-up is locked first, then the transaction, then its duty.
+LOCK_ORIGINAL = """SELECT 1 FROM transaction t JOIN transaction o ON o.transaction_id = t.original_id WHERE t.transaction_id = $1
+FOR NO KEY UPDATE OF o"""
 LOCK = """SELECT t.merchant_id, t.state, t.version, t.exchange, t.amount, t.approved_amount FROM transaction t
 WHERE t.transaction_id = $1 FOR NO KEY UPDATE"""
 DUTY = "SELECT kind, state, cause FROM duty WHERE transaction_id = $1 FOR NO KEY UPDATE"
@@ -93,15 +95,14 @@ class Resolution:
         if resolution == "reversed":
             if approved_amount is not None:
                 raise _invalid("only when the resolution is confirmed")
-            return {"resolution": resolution, "version": transaction["version"]}
+            return {"resolution": resolution}
         whole = transaction["amount"]
         if approved_amount is None and duty["cause"] == "partial_refused":
             raise _invalid("to be said: the acquirer approved only a part")
         if approved_amount is not None and not min(1, whole) <= approved_amount <= whole:
             raise _invalid("from 1 to the amount of the transaction")
         known = transaction["approved_amount"]
-        return {"resolution": resolution, "version": transaction["version"],
-                "approved_amount": approved_amount if approved_amount is not None else known if known else whole}
+        return {"resolution": resolution, "approved_amount": approved_amount if approved_amount is not None else known if known else whole}
 
     async def resolve(self, connection: Connection, transaction_id: UUID, payload: Mapping[str, Any], people: Mapping[str, str]) -> None:
         """Executes an approval inside its commit. `people`: who asked, who decided, why, under which approval; all of it stands in the story."""
@@ -120,6 +121,7 @@ class Resolution:
 
 
 async def _locked(connection: Connection, transaction_id: UUID) -> tuple[asyncpg.Record, asyncpg.Record]:
+    await connection.execute(LOCK_ORIGINAL, transaction_id)
     transaction = await connection.fetchrow(LOCK, transaction_id)
     duty = await connection.fetchrow(DUTY, transaction_id)
     if transaction is None or duty is None:

@@ -18,8 +18,9 @@ from switch.directory import Acquirer, Directory
 from switch.errors import Problem
 from switch.failpoints import failpoint
 from switch.ids import show
-from switch.links import Bounced, Link, Reply, Silence
+from switch.links import Bounced, Link, Reply, Share, Silence
 from switch.payments import cards, duties, translation
+from switch.payments.authorization import captures_later
 from switch.payments.duties import Close, Decision, Owed, Pace, Park
 from switch.payments.fulfilment import UNANSWERED, Answered, Ended, run_ended
 from switch.payments.history import History
@@ -95,13 +96,16 @@ class Taken(NamedTuple):
 
 
 class Reversals:
-    """The worker that fulfils duties. Any number of workers may run; a row is taken by one at a time. Each acquirer has a pace of its own."""
+    """The worker that fulfils duties. Any number of workers may run; a row is taken by one at a time. Each acquirer has a pace and places of
+    its own, which the workers that are signed on there share."""
 
     def __init__(self, connect: Callable[[dict[str, str]], Awaitable[Connection]], directory: Directory, history: History, vault: Vault,
-                 links: Mapping[UUID, Link], alarm: alerts.Alerts, may_send: Callable[[], bool]) -> None:
-        """`connect(settings)`: a writer's connection. `may_send`: whether this worker's own lease is good."""
+                 links: Mapping[UUID, Link], alarm: alerts.Alerts, may_send: Callable[[], bool], share: Callable[[UUID], Share | None],
+                 undo_captures: Callable[[Transaction], Awaitable[None]]) -> None:
+        """`connect(settings)`: a writer's connection. `may_send`: whether this worker's own lease is good. `share`: its part at an acquirer,
+        None while it is not known. `undo_captures`: of what a sale owes by itself, raises Problem."""
         self.connect, self.directory, self.history, self.vault, self.links, self.alarm = connect, directory, history, vault, links, alarm
-        self.may_send = may_send
+        self.may_send, self.share, self.undo_captures = may_send, share, undo_captures
         self.lane = Lane("duty", lambda: connect(OUTCOME_PLANS), 1 << 30, False, False, False, run_ended, lambda ended: None,
                          lambda ended: ended.transaction_id)
         self.at_work: set[asyncio.Task[None]] = set()
@@ -188,15 +192,17 @@ class Reversals:
         return bool(self.full)
 
     def _room(self, now: float) -> dict[UUID, int]:
-        """How many may leave now, by acquirer whose line is signed on: its pace, and how many are on their way."""
+        """How many may leave now, by acquirer whose line is signed on: this worker's share of its pace and places, less what is on its way."""
         found = {}
         for acquirer_id, link in self.links.items():
             acquirer = self.directory.acquirers.get(acquirer_id)
-            if acquirer is None or not link.usable():
+            share = self.share(acquirer_id)
+            if acquirer is None or share is None or not link.usable():
                 self.full.discard(acquirer_id)
                 continue
-            pace = self.paces[acquirer_id] = self.paces.get(acquirer_id, Pace(0.0, now)).refilled(acquirer.reversals.per_second, now)
-            count = min(int(pace.tokens), acquirer.reversals.at_once - self.busy.get(acquirer_id, 0))
+            pace = self.paces[acquirer_id] = self.paces.get(acquirer_id, Pace(0.0, now)).refilled(
+                acquirer.reversals.per_second / share.workers, now)
+            count = min(int(pace.tokens), share.of(acquirer.reversals.at_once) - self.busy.get(acquirer_id, 0))
             if count > 0:
                 found[acquirer_id] = count
         return found
@@ -243,6 +249,8 @@ class Reversals:
 
     async def _exchange(self, taken: Taken, transaction: Transaction, original: Transaction | None, send_not_after: float) -> Ended:
         acquirer, link = self.directory.acquirers[taken.acquirer_id], self.links.get(taken.acquirer_id)
+        if taken.kind == "reversal" and captures_later(transaction, acquirer):  # whoever undid the sale may have died before it undid these
+            await self.undo_captures(transaction)
         result: Reply | Bounced | Silence = Bounced("line_down")
         try:
             message = self._message(taken, transaction, original, acquirer)

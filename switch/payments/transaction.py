@@ -211,8 +211,8 @@ STATUS = MappingProxyType({SENT: "pending", APPROVED: "approved", DECLINED: "dec
 STATE_OF = MappingProxyType({status: state for state, status in STATUS.items()})
 
 
-def payment_status(state: str, authorised: int, captured: int, refunded: int, charged_back: int, voided: int = 0) -> str:
-    """What a merchant may say of the money: none authorized partially_captured captured voided ...."""
+def payment_status(state: str, authorised: int, captured: int, refunded: int, charged_back: int, voided: int = 0, expired: bool = False) -> str:
+    """What a merchant may say of the money: none authorized expired partially_captured captured voided ...."""
     if state not in (APPROVED, CONFIRMED):
         return "voided" if state == REVERSED and authorised else "none"
     if voided:
@@ -223,4 +223,12 @@ def payment_status(state: str, authorised: int, captured: int, refunded: int, ch
         return "refunded" if refunded >= captured else "partially_refunded"
     if captured:
         return "captured" if captured >= authorised else "partially_captured"
-    return "authorized" if authorised else "none"
+    if not authorised:
+        return "none"
+    return "expired" if expired else "authorized"
+
+
+def payment_status_at(row: Transaction, now: datetime) -> str:
+    """The same of a row as it stands at `now`. What a capture still holds may be captured after the end: it has not expired."""
+    expired = row.expires_at is not None and now >= row.expires_at and not row.capture_reserved
+    return payment_status(row.state, row.authorised, row.captured, row.refunded, row.charged_back, row.voided, expired)

@@ -1,5 +1,6 @@
 """PostgreSQL as far as the switch uses it: tables of rows, sessions with row locks, unique indexes, the triggers of the schema."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from migrations.versions.r0003_follow_ups import STEPS
 Row = dict[str, Any]
 AGREES, OWED = {"REVERSING": "open", "PARKED": "parked"}, {"open": "REVERSING", "parked": "PARKED"}
 OPEN_STATES = ("SENT", "REVERSING")
+ABSENT: Any = object()
 LIVE = {"transaction": "SENT", "duty": "open"}
 
 
@@ -27,13 +29,14 @@ class Books:
 
     def __init__(self, now: Callable[[], datetime], watch: Callable[[str, Any, Any, Any], None] = lambda *_: None) -> None:
         self.now, self.watch = now, watch
-        self.tables: dict[str, dict[Any, Any]] = {}
+        self.tables: dict[str, dict[Any, Any]] = defaultdict(dict)
         self.locks: dict[tuple[str, Any], Session] = {}
         self.serial = 0
         self.live: dict[str, dict[Any, Row]] = {"transaction": {}, "duty": {}}  # what is SENT, what is owed: the partial indexes
+        self.made_of: dict[Any, list[Any]] = {}  # original -> its follow-ups, in the order of their commits
 
     def table(self, name: str) -> dict[Any, Any]:
-        return self.tables.setdefault(name, {})
+        return self.tables[name]
 
     def next(self) -> int:
         self.serial += 1
@@ -50,13 +53,18 @@ class Session:
         self.waiters: list[Callable[[], None]] = []
 
     def get(self, table: str, key: Any) -> Any:
-        return self.overlay[table, key] if (table, key) in self.overlay else self.books.table(table).get(key)
+        if self.overlay:
+            found = self.overlay.get((table, key), ABSENT)
+            if found is not ABSENT:
+                return found
+        return self.books.tables[table].get(key)
 
     def locked(self, table: str, key: Any) -> Any:
         """The row for an update. Raises Blocked."""
-        owner = self.books.locks.get((table, key))
-        if owner is not None and owner is not self:
-            raise Blocked(owner)
+        if self.books.locks:
+            owner = self.books.locks.get((table, key))
+            if owner is not None and owner is not self:
+                raise Blocked(owner)
         return self.get(table, key)
 
     def live(self, table: str) -> list[Row]:
@@ -77,10 +85,17 @@ class Session:
             if name == table and row is not None and key not in self.books.table(table):
                 yield row
 
+    def followers(self, original_id: Any) -> list[Row]:
+        found = [self.get("transaction", key) for key in self.books.made_of.get(original_id, ())]
+        return found + [row for (table, key), row in self.overlay.items() if table == "transaction" and row["original_id"] == original_id
+                        and key not in self.books.table(table)]
+
     def put(self, table: str, key: Any, row: Any) -> None:
-        self.locked(table, key)
-        self.books.locks[table, key] = self
-        self.overlay[table, key] = row
+        place = table, key
+        owner = self.books.locks.setdefault(place, self)
+        if owner is not self:
+            raise Blocked(owner)
+        self.overlay[place] = row
 
     def hold(self, table: str, key: Any) -> None:
         """A row lock without a change."""
@@ -107,6 +122,9 @@ class Session:
 
     def commit(self) -> None:
         """Raises CheckViolationError from the deferred trigger; then everything is undone."""
+        if not self.overlay:
+            self._end()
+            return
         for transaction_id in self.owes:
             duty, stands = self.get("duty", transaction_id), self.get("transaction", transaction_id)["state"]
             owed = duty["state"] if duty is not None and duty["kind"] == "reversal" else None
@@ -114,8 +132,10 @@ class Session:
                 self.rollback()
                 raise refused(f"a reversal that is {owed} of a transaction that is {stands}")
         changes = [(table, key, self.books.table(table).get(key), row) for (table, key), row in self.overlay.items()]
-        for table, key, _, row in changes:
+        for table, key, old, row in changes:
             self.books.table(table)[key] = row
+            if old is None and table == "transaction" and row["original_id"] is not None:
+                self.books.made_of.setdefault(row["original_id"], []).append(key)
             if table in LIVE:
                 if row["state"] == LIVE[table]:
                     self.books.live[table][key] = row
@@ -138,8 +158,10 @@ class Session:
             waiter()
 
 
-def refused(text: str) -> asyncpg.CheckViolationError:
-    return asyncpg.CheckViolationError(text)
+def refused(text: str, constraint: str | None = None) -> asyncpg.CheckViolationError:
+    error = asyncpg.CheckViolationError(text)
+    error.constraint_name = constraint
+    return error
 
 
 # The schema's rules for the two tables that matter.
@@ -147,6 +169,8 @@ def refused(text: str) -> asyncpg.CheckViolationError:
 
 def insert_transaction(session: Session, row: Row) -> None:
     key = row["transaction_id"]
+    if row["original_id"] is not None and row["idempotency_key"] is not None:
+        row = _reserve_on_original(session, row)
     session.claim("transaction_by_id", key, key, "transaction_by_id")
     session.claim("transaction_rrn", (row["acquirer_id"], row["rrn"], row["business_date"]), key, "transaction_rrn")
     session.claim("transaction_open_match_key", (row["acquirer_id"], row["match_key"]), key, "transaction_open_match_key")
@@ -189,31 +213,78 @@ def _follow_step(session: Session, old: Row, row: Row) -> Row:
     return row
 
 
+RESERVED = {"capture": "capture_reserved", "tip": "capture_reserved", "increment": "increment_reserved", "refund": "refund_reserved",
+            "void": "void_reserved"}
+SAME = ("merchant_id", "currency", "acquirer_id", "pan_token")
+
+
+def _reserve_on_original(session: Session, row: Row) -> Row:
+    original, type_ = session.locked("transaction", row["original_id"]), row["type"]
+    broken = (
+        "follow_up_of_its_original" if original is None or any(original[name] != row[name] for name in SAME) or original["original_id"] is not None else
+        "original_stands" if original["state"] not in BOOKED else
+        "void_once" if original["void_reserved"] + original["voided"] > 0 else
+        "original_not_expired" if type_ in ("capture", "increment") and original["expires_at"] is not None and original["expires_at"] <= session.now else
+        "increment_before_capture" if type_ == "increment" and original["captured"] + original["capture_reserved"] > 0 else
+        "follow_up_of_its_original" if type_ not in RESERVED else None)
+    if broken is not None:
+        raise refused(f"transaction: a follow-up broke {broken}", broken)
+    name = RESERVED[type_]
+    update_transaction(session, row["original_id"], version=original["version"] + 1, **{name: original[name] + row["amount"]})
+    return {**row, "reserved": row["amount"]}
+
+
 def _book_on_original(session: Session, old: Row, row: Row) -> Row:
-    """Of a capture: the other kinds of follow-ups are not simulated yet."""
-    automatic = row["idempotency_key"] is None
+    automatic, type_, amount = row["idempotency_key"] is None, row["type"], row["amount"]
     was, now = (state in BOOKED or (automatic and state == "SENT") for state in (old["state"], row["state"]))
-    row = {**row, "reserved": 0 if now or row["state"] in GIVEN_BACK else row["amount"] if was else old["reserved"]}
-    held, booked = row["reserved"] - old["reserved"], (now - was) * row["amount"]
+    row = {**row, "reserved": 0 if now or row["state"] in GIVEN_BACK else amount if was else old["reserved"]}
+    held, booked = row["reserved"] - old["reserved"], (now - was) * amount
     if held or booked:
         original = session.locked("transaction", row["original_id"])
-        update_transaction(session, row["original_id"], version=original["version"] + 1, release_at=original["expires_at"],
-                           capture_reserved=original["capture_reserved"] + held,
-                           captured=original["captured"] + (booked if original["state"] in BOOKED else 0))
+        name = RESERVED[type_]
+        changes: Row = {"version": original["version"] + 1, "release_at": original["expires_at"], name: original[name] + held}
+        changes |= _booked(original, row, held, booked)
+        update_transaction(session, row["original_id"], **changes)
     return row
 
 
+def _booked(original: Row, row: Row, held: int, booked: int) -> Row:
+    """What is booked on the original, or taken off again, beside what is reserved."""
+    stands, captured = original["state"] in BOOKED, original["captured"]
+    if not booked:
+        return {}
+    if row["type"] == "refund":
+        return {"refunded": original["refunded"] + booked}
+    if row["type"] == "increment":
+        more = max(row["capturable"], row["amount"]) * (1 if booked > 0 else -1)
+        return {"authorised": original["authorised"] + booked, "capturable": original["capturable"] + more}
+    if row["type"] == "void":
+        return {"voided": original["voided"] + booked, "voided_captured": captured if booked > 0 else 0,
+                "captured": captured if not stands else 0 if booked > 0 else original["voided_captured"]}
+    changes: Row = {"captured": captured + booked if stands else captured}
+    if row["type"] == "capture" and row["final_capture"]:
+        changes["released"] = original["capturable"] - captured - booked - original["capture_reserved"] - held if booked > 0 else 0
+    return changes
+
+
 def _check(row: Row) -> None:
-    held = (
-        row["captured"] + row["capture_reserved"] + row["released"] <= row["capturable"], row["capture_reserved"] >= 0,
-        row["authorised"] <= row["capturable"], row["refunded"] + row["refund_reserved"] + row["charged_back"] <= row["captured"],
-        row["approved_amount"] is None or 0 <= row["approved_amount"] <= row["amount"],
-        row["state"] not in ("SENT", "DECLINED", "NOT_SENT") or row["authorised"] == 0,
-        row["state"] != "APPROVED" or (row["outcome"] == "APPROVED" and None not in
-                                       (row["outcome_at"], row["response_code"], row["approved_amount"])),
-    )
-    if not all(held):
-        raise refused(f"transaction: constraint {held.index(False)}")
+    captured, reserved = row["captured"], row["capture_reserved"] + row["increment_reserved"] + row["refund_reserved"]
+    held = {
+        "captured_within_capturable": captured + row["capture_reserved"] + row["released"] <= row["capturable"]
+        and min(row["capture_reserved"], row["released"], row["increment_reserved"]) >= 0,
+        "authorised_within_capturable": row["authorised"] <= row["capturable"],
+        "undone_within_captured": row["refunded"] + row["refund_reserved"] + row["charged_back"] <= captured and row["refund_reserved"] >= 0,
+        "void_stands_alone": row["void_reserved"] == row["voided"] == 0 or (
+            min(row["void_reserved"], row["voided"]) >= 0 and reserved + row["refunded"] + row["charged_back"] == 0
+            and (row["voided"] == 0 or (captured == 0 and row["void_reserved"] == 0))),
+        "approved_within_amount": row["approved_amount"] is None or 0 <= row["approved_amount"] <= row["amount"],
+        "declined_has_no_money": row["state"] not in ("SENT", "DECLINED", "NOT_SENT") or row["authorised"] == 0,
+        "approved_has_outcome": row["state"] != "APPROVED" or (
+            row["outcome"] == "APPROVED" and None not in (row["outcome_at"], row["response_code"], row["approved_amount"])),
+    }
+    if not all(held.values()):
+        broken = next(name for name, holds in held.items() if not holds)
+        raise refused(f"transaction: constraint {broken}", broken)
 
 
 def put_duty(session: Session, row: Row) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from switch.payments.transaction import APPROVED, CONFIRMED, PARKED, REVERSED, REVERSING, SENT
 from tests.simulation.host import original_of
@@ -10,10 +11,13 @@ from tests.simulation.host import original_of
 if TYPE_CHECKING:
     from tests.simulation.host import Entry, Host
     from tests.simulation.lines import Line
+    from tests.simulation.terminal import Receipt
     from tests.simulation.world import World
 
 Message = dict[str, str]
 COMMIT_BUDGET_S = 3.0
+MERCHANT = UUID(int=50)
+BEYOND = 1500, 2000  # basis points that the acquirers allow beyond what is authorised (world.BASIS_POINTS)
 FORWARD = frozenset({APPROVED, CONFIRMED})
 SETTLED = frozenset({"APPROVED", "DECLINED", "NOT_SENT", "REVERSED", "PARKED", "CONFIRMED"})
 
@@ -30,6 +34,7 @@ class Checkers:
         self.reversed_at: dict[tuple[int, str], float] = {}
         self.approvals: set[tuple[int, str]] = set()  # acquirer, RRN of approvals that reached a worker as the host said them
         self.duties_made = 0
+        self.named: dict[tuple[int, str], Any] = {}  # acquirer, RRN -> transaction
 
     def fail(self, text: str) -> None:
         """Raises, and is remembered: a task of the switch may swallow what is raised in it."""
@@ -52,9 +57,12 @@ class Checkers:
             if event := self._decided(key, old, new):
                 self.world.pairs[old["state"], event] += 1
             if old["state"] != new["state"]:
-                self.world.trace("row", key, old["state"], "->", new["state"], new["reason"])
+                self.world.trace("row", key, old["state"], "->", new["state"], new["reason"], "version", new["version"])
+            self._amounts(new)
         elif table == "transaction":
-            self.world.trace("row", key, "SENT", new["type"], new["amount"], new["rrn"])
+            self.named[new["acquirer_id"].int, new["rrn"]] = key
+            self.world.trace("row", key, "SENT", new["type"], new["amount"], new["rrn"], "of", new["original_id"])
+            self._amounts(new)
         elif table == "duty":
             if old is None:
                 self.duties_made += 1
@@ -64,6 +72,36 @@ class Checkers:
                 self.world.trace("duty", key, new["kind"], new["state"], new["closed_by"])
             if new["state"] == "done" and new["closed_by"] is None:
                 self.fail(f"I-5: the duty of {key} is done, by nobody")
+
+    def _amounts(self, row: Any) -> None:
+        """I-11, after each commit that touches an original or what follows it."""
+        books = self.world.books
+        original = row if row["original_id"] is None else books.table("transaction")[row["original_id"]]
+        steps = [each for key in books.made_of.get(original["transaction_id"], ())
+                 if (each := books.table("transaction")[key])["idempotency_key"] is not None]
+        if not steps:
+            return
+        name, stand = original["transaction_id"], {each["type"]: 0 for each in steps} | dict.fromkeys(("refund", "void", "increment", "takes"), 0)
+        held = dict(stand)
+        for each in steps:
+            kind = "takes" if each["type"] in ("capture", "tip") else each["type"]
+            stand[kind] += each["amount"] * (each["state"] in FORWARD)
+            held[kind] += each["reserved"]
+        if original["state"] not in FORWARD:
+            if original["state"] in (REVERSING, REVERSED) and any(each["state"] in (SENT, APPROVED) for each in steps):
+                self.fail(f"I-11: {name} is {original['state']}, and a step that was built on it stands")
+            return
+        captured, authorised, capturable = (original[each] for each in ("captured", "authorised", "capturable"))
+        if stand["takes"] + held["takes"] > capturable or captured > capturable or capturable > authorised + authorised * sum(BEYOND) // 10_000:
+            self.fail(f"I-11: of {name} {captured} is captured, {stand} stands, {held} is held, {capturable} of {authorised} may be")
+        if original["refunded"] != stand["refund"] or stand["refund"] + held["refund"] > captured:
+            self.fail(f"I-11: of {name} {captured} is captured, {stand['refund']} refunded, {held['refund']} held for refunds")
+        if original["approved_amount"] + stand["increment"] != authorised:
+            self.fail(f"I-11: {name} is authorised for {authorised}, not {original['approved_amount']} and increments of {stand['increment']}")
+        if original["voided"] != stand["void"] or (original["voided"] and captured):
+            self.fail(f"I-11: {name} is voided by {original['voided']}, voids of {stand['void']} stand, {captured} is captured")
+        if original["capture_method"] == "manual" and captured != (0 if original["voided"] else stand["takes"]):
+            self.fail(f"I-11: of {name} {captured} is captured, {stand['takes']} by its captures")
 
     def _decided(self, key: Any, old: Any, new: Any) -> str:
         """The event behind a step that only a statement makes: the end of a duty, or a person's word."""
@@ -86,10 +124,8 @@ class Checkers:
             self.fail(f"I-28: {key} was taken from a worker whose lease is good until {lease}")
 
     def row_of(self, acquirer: int, message: Message) -> Any:
-        for row in self.world.books.table("transaction").values():
-            if row["acquirer_id"].int == acquirer and row["rrn"] == message["37"] and row["card_acceptor_terminal"] == message["41"]:
-                return row
-        return None
+        row = self.world.books.table("transaction").get(self.named.get((acquirer, message["37"])))
+        return row if row is not None and row["card_acceptor_terminal"] == message["41"] else None
 
     def written(self, line: "Line", message: Message) -> None:
         """A frame that a worker hands to the socket."""
@@ -104,6 +140,7 @@ class Checkers:
         if kind in "12" and message["0"][2] == "0" and (
                 lease is None or lease["ended_at"] is not None or lease["lease_until"] < self.world.books.now()):
             self.fail(f"I-28: {line.node.name} wrote {message['0']} {message['37']} without a lease")
+        self._has_a_slot(line, message)
         if kind == "4":
             duty = self.world.books.table("duty").get(row["transaction_id"])
             self.reversed_at[acquirer, message["37"]] = self.world.loop.now
@@ -120,6 +157,14 @@ class Checkers:
         if (self.written_times[place] > 0) != (message["0"][3] == "1") and not (self.written_times[place] == 0 and message["0"][3] == "1"):
             self.fail(f"I-18: transmission {self.written_times[place] + 1} of {message['37']} is {message['0']}")
         self.written_times[place] += 1
+
+    def _has_a_slot(self, line: "Line", message: Message) -> None:
+        """An acquirer that takes only so many lines hears from workers that hold one of its slots."""
+        books = self.world.books
+        if books.table("directory_acquirer")[line.host.number]["max_links"] and not any(
+                slot["epoch"] == self.world.epoch_of(line.node) and slot["lease_until"] >= books.now() for slot in books.table("link_slot").values()
+                if slot["acquirer_id"].int == line.host.number):
+            self.fail(f"I-28: {line.node.name} wrote {message['0']} {message['37']} without a slot of {line.host.name}")
 
     def _same_as_the_original(self, row: Any, message: Message) -> None:
         wanted = {"4": f"{row['amount']:012d}", "37": row["rrn"], "41": row["card_acceptor_terminal"], "42": row["card_acceptor"],
@@ -168,6 +213,21 @@ class Checkers:
                 found.setdefault((row["caller"], row["idempotency_key"]), []).append((row, entry.standing))
         return found
 
+    def _at_the_host(self, row: Any) -> None:
+        """I-11 in the host's own book: of one sale it never gave back more than it took, and never took more than it had authorised."""
+        rows = self.world.books.table("transaction")
+        steps = [rows[key] for key in self.world.books.made_of.get(row["transaction_id"], ())]
+        if not steps or any(self.excused(each) for each in (row, *steps)):
+            return
+        stands = dict.fromkeys(("capture", "tip", "increment", "refund", "void"), 0)
+        for each in steps:
+            stands[each["type"]] += entry.standing if (entry := self.entry_of(each)) is not None else 0
+        sale = self.entry_of(row)
+        held = (sale.standing if sale is not None else 0) + stands["increment"]
+        took = stands["capture"] + stands["tip"] + (held if row["mti"][1] == "2" else 0)
+        if stands["refund"] > took or took > held + held * sum(BEYOND) // 10_000:
+            self.fail(f"I-11: the host authorised {held} of {row['transaction_id']}, took {took} and gave back {stands['refund']}")
+
     def entry_of(self, row: Any) -> "Entry | None":
         place = "|".join((row["mti"], row["transmitted_at"], row["stan"], row["rrn"], row["card_acceptor_terminal"], row["card_acceptor"]))
         return self.world.hosts[row["acquirer_id"].int].book.get(place)
@@ -187,6 +247,9 @@ class Checkers:
                     self.fail(f"I-1: key {receipt.key} stands {len(stand)} times")
                 if receipt.said is None:
                     self.fail(f"I-27: terminal {terminal.number} has no answer for {receipt.key}")
+                if receipt.original is not None:
+                    self._step(terminal.terminal_id, receipt)
+                    continue
                 if stand and (self.excused(stand[0][0]) or stand[0][0]["state"] == CONFIRMED):
                     continue
                 if receipt.said == "sold" and [amount for _, amount in stand] != [receipt.charged]:
@@ -199,6 +262,19 @@ class Checkers:
         if effects:
             self.fail(f"I-9: hosts hold keys that no terminal knows: {list(effects)}")
 
+    def _step(self, terminal_id: Any, receipt: "Receipt") -> None:
+        """A follow-up that a terminal was told of."""
+        known = self.world.books.table("idempotency").get((MERCHANT, terminal_id, receipt.key))
+        row = self.world.books.table("transaction").get(known["transaction_id"]) if known else None
+        entry = self.entry_of(row) if row else None
+        if row and (self.excused(row) or row["state"] == CONFIRMED):
+            return
+        standing = entry.standing if entry else 0
+        if receipt.said == "sold" and (row is None or (receipt.outcome == "201 approved" and standing != row["amount"])):
+            self.fail(f"I-8: {receipt.key} was told {receipt.outcome}, stands as {standing}")
+        if receipt.said == "not_sold" and standing:
+            self.fail(f"I-7: {receipt.key} was told {receipt.outcome}, stands as {standing}")
+
     def _switch_and_hosts(self) -> None:
         known = set()
         for row in self.world.books.table("transaction").values():
@@ -210,6 +286,8 @@ class Checkers:
             booked = row["approved_amount"] if row["state"] in FORWARD else 0
             if booked != (entry.standing if entry is not None else 0):
                 self.fail(f"I-9: {row['transaction_id']} {row['type']} is {row['state']} with {booked}, the host has {entry}")
+            if row["original_id"] is None:
+                self._at_the_host(row)
         for host in self.world.hosts.values():
             for key in host.book:
                 if (host.number, key) not in known:

@@ -1,9 +1,11 @@
 """What the switch stands on, exchanged for a simulated one while runs last: clocks, chance, database, logs, and periods made fit for it."""
 
 import datetime as real_datetime
+import gc
 import importlib
 import os
 import random
+import ssl
 import sys
 import time
 from collections.abc import Iterator
@@ -12,8 +14,11 @@ from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from switch import app, clock, database, logs
+from switch.links import holder
+from switch.notices import post
 from switch.payments import transaction
 from switch.security.vault import Keyring, Vault
+from tests.simulation import doors
 from tests.simulation.loop import NODE
 from tests.simulation.server import Pool
 
@@ -24,11 +29,16 @@ KEYRING = Keyring("k1", "t1", {"k1": bytes(31) + b"k", "t1": bytes(31) + b"t"})
 VAULT = Vault(KEYRING)
 # Polling costs the simulation its speed and finds nothing; small number spaces wrap within a run.
 PERIODS: dict[tuple[str, str], Any] = {
-    ("switch.links.connection", "TICK"): 0.5, ("switch.payments.journal", "TICK_S"): 0.5, ("switch.payments.reversals", "POLL_S"): 0.8,
+    ("switch.links.connection", "TICK"): 0.5, ("switch.payments.journal", "TICK_S"): 1.0, ("switch.payments.reservations", "TICK_S"): 1.0,
+    ("switch.payments.reversals", "POLL_S"): 0.8, ("switch.payments.reversals", "BUSY_POLL_S"): 0.1, ("switch.payments.recovery", "SWEEP_S"): 1.5,
     ("switch.payments.duties", "PAUSE_MAX_S"): 4.0, ("switch.payments.duties", "NOT_FOUND_SETTLE_S"): 10.0,
-    ("switch.payments.reservations", "TICK_S"): 0.5, ("switch.payments.undelivered", "LOOK_S"): 20.0, ("switch.payments.watch", "LOOK_S"): 20.0,
-    ("switch.payments.recovery", "SWEEP_S"): 1.5, ("switch.notices.subscribed", "LOOK_S"): 20.0, ("switch.links.numbering", "STAN_BLOCK"): 20, ("switch.links.numbering", "STANS_READY"): 30, ("switch.links.numbering", "STAN_MAX"): 300,
-    ("switch.links.numbering", "RRN_BLOCK"): 200, ("switch.links.numbering", "RRNS_READY"): 100, ("switch.app", "FIRST_BLOCKS"): 3,
+    ("switch.payments.undelivered", "LOOK_S"): 20.0, ("switch.payments.watch", "LOOK_S"): 20.0, ("switch.notices.subscribed", "LOOK_S"): 20.0,
+    ("switch.settlement.batches.forwarding", "LOOK_S"): 20.0, ("switch.security.keystore", "POLL_S"): 20.0,
+    ("switch.app", "CONFIRM_S"): 5.0,
+    ("switch.directory", "POLL_S"): 1.5, ("switch.links.slots", "LOOK_S"): 1.5, ("switch.links.holder", "LOOK_S"): 0.8,
+    ("switch.links.roster", "LOOK_S"): 2.5, ("switch.links.roster", "WRITE_S"): 20.0, ("switch.links.roster", "KNOWN_S"): 8.0,
+    ("switch.links.numbering", "STAN_BLOCK"): 20, ("switch.links.numbering", "STANS_READY"): 30, ("switch.links.numbering", "STAN_MAX"): 300,
+    ("switch.links.numbering", "RRN_BLOCK"): 200, ("switch.links.numbering", "RRNS_READY"): 100, ("switch.lines", "FIRST_BLOCKS"): 1,
 }
 
 
@@ -70,6 +80,13 @@ class System(ModuleType):
 
     def urandom(self, count: int) -> bytes:
         return Here.world.chance.randbytes(count)
+
+    def open(self, *_: Any) -> int:
+        """The folder of the workers' sockets, which are not files here."""
+        return -1
+
+    def close(self, folder: int) -> None:
+        assert folder == -1
 
 
 class Chance(ModuleType):
@@ -136,21 +153,27 @@ def exchanged() -> Iterator[None]:
             if id(value) in INSTEAD and not (module is transaction and name == "step") and not (module is clock and name == "clock"):
                 exchange(module, name, INSTEAD[id(value)])
     for (module_name, name), value in PERIODS.items():
-        if hasattr(importlib.import_module(module_name), name):
-            exchange(importlib.import_module(module_name), name, value)
+        exchange(importlib.import_module(module_name), name, value)
     exchange(logs, "log", Log())
     for name in ("_gauge", "_pulse", "_jobs"):
         if hasattr(app.Switch, name):
             exchange(app.Switch, name, _nothing)
+    exchange(post, "ssl", SimpleNamespace(create_default_context=lambda: None, SSLError=ssl.SSLError))  # the roots that the machine trusts: read at each start
+    exchange(holder.Holder, "open", doors.open_door)
     exchange(database, "migrate", _nothing)
     exchange(database, "connect", _connect)
     exchange(database, "pool", _pool)
     exchange(app, "gc", SimpleNamespace(collect=int, freeze=int, set_threshold=lambda *_: None))
     exchange(app, "Keyring", SimpleNamespace(create=lambda path: KEYRING))
     exchange(app, "Vault", lambda keyring: VAULT)
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # a run makes rings of objects and nothing else: World.run collects them once, at its end
     try:
         yield
     finally:
+        gc.enable()
+        gc.unfreeze()
         for place in reversed(places):
             setattr(*place)
 

@@ -25,22 +25,19 @@ class Node:
 NODE: ContextVar[Node | None] = ContextVar("node", default=None)
 
 
-class Handle:
-    """What asyncio needs of a handle, and no more."""
+class Handle(list[Any]):
+    """What asyncio needs of a handle, and no more: callback (None: cancelled), arguments, context, instant. A list, which is made without a call."""
 
-    __slots__ = ("args", "callback", "context", "gone", "instant")
-
-    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context, instant: float) -> None:
-        self.callback, self.args, self.context, self.instant, self.gone = callback, args, context, instant, False
+    __slots__ = ()
 
     def cancel(self) -> None:
-        self.gone = True
+        self[0] = None
 
     def cancelled(self) -> bool:
-        return self.gone
+        return self[0] is None
 
     def when(self) -> float:
-        return self.instant
+        return float(self[3])
 
 
 class VirtualLoop(asyncio.AbstractEventLoop):
@@ -79,7 +76,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return task
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Handle:
-        handle = Handle(callback, args, copy_context() if context is None else context, self.now)
+        handle = Handle((callback, args, copy_context() if context is None else context, self.now))
         self._ready.append(handle)
         return handle
 
@@ -87,14 +84,14 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Handle:
         when = max(when, self.now)
-        handle = Handle(callback, args, copy_context() if context is None else context, when)
+        handle = Handle((callback, args, copy_context() if context is None else context, when))
         self._serial += 1
         heapq.heappush(self._timers, (when, self._serial, handle))
         return handle
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Handle:
         when = self.now + delay if delay > 0 else self.now
-        handle = Handle(callback, args, copy_context() if context is None else context, when)
+        handle = Handle((callback, args, copy_context() if context is None else context, when))
         self._serial += 1
         heapq.heappush(self._timers, (when, self._serial, handle))
         return handle
@@ -110,8 +107,14 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     async def create_connection(self, factory: Callable[[], Any], host: str, port: int) -> Any:  # type: ignore[override]
         return await self.dial(factory, host, port)
 
+    async def create_unix_connection(self, factory: Callable[[], Any], path: str) -> Any:  # type: ignore[override]
+        return await self.visit(factory, path)
+
     async def dial(self, factory: Callable[[], Any], host: str, port: int) -> Any:
         raise OSError("no network")
+
+    async def visit(self, factory: Callable[[], Any], path: str) -> Any:
+        raise OSError("no other process")
 
     # running
 
@@ -121,39 +124,37 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self.stop = False
         events._set_running_loop(self)
         try:
-            while not self.stop:
-                while ready:
+            while True:
+                if ready:
                     handle = ready.popleft()
-                    if not handle.gone:
-                        self._run(handle)
-                if not timers or timers[0][0] > limit:
+                elif self.stop:
+                    return
+                elif timers and timers[0][0] <= limit:
+                    when, _, handle = pop(timers)  # whatever else is due at this instant comes after what this one makes ready
+                    if handle[0] is not None:
+                        self.now = when
+                else:
                     self.now = max(self.now, limit)
                     return
-                when, _, handle = pop(timers)
-                if not handle.gone:
-                    self.now = when
-                    self._run(handle)  # whatever else is due at this instant comes after what this one makes ready
+                callback, args, context, _ = handle
+                if callback is None:
+                    continue
+                node = context.get(NODE)
+                if node is not None and (node.paused or not node.alive):
+                    if node.alive:
+                        node.held.append(handle)
+                    continue
+                try:
+                    context.run(callback, *args)
+                except (KeyboardInterrupt, SystemExit):
+                    raise
+                except BaseException as error:
+                    self.stop = True
+                    if node is None:
+                        raise
+                    self.faults.append(error)
         finally:
             events._set_running_loop(None)
-
-    def _run(self, handle: Handle) -> None:
-        context = handle.context
-        node = context.get(NODE)
-        if node is not None:
-            if not node.alive:
-                return
-            if node.paused:
-                node.held.append(handle)
-                return
-        try:
-            context.run(handle.callback, *handle.args)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            self.stop = True
-            if node is None:
-                raise
-            self.faults.append(error)
 
     def resume(self, node: Node) -> None:
         node.paused = False

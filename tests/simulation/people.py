@@ -55,8 +55,7 @@ class Operator:
                 await resolution.retry(key, Person("ann", "k1"))
                 return
             standing = entry.standing if entry is not None else 0
-            said = {"resolution": "confirmed", "approved_amount": standing} if standing else {"resolution": "reversed"}
-            payload = {**said, "version": row["version"]}
+            payload = {"resolution": "confirmed", "approved_amount": standing} if standing else {"resolution": "reversed"}
             async with resolution.pool.acquire() as connection, connection.transaction():
                 await resolution.resolve(connection, key, payload, {"by": "ann", "with": "bob"})
         except (*UNKNOWN, asyncpg.PostgresError, Problem):

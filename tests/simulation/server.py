@@ -1,7 +1,7 @@
 """The database server over an unreliable line: statements take time, commits fail both ways, connections are cut."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 DEADLOCK_S = 1.0
+Work = tuple[str, tuple[Any, ...]]  # a statement and its arguments
 
 
 def gone() -> asyncpg.ConnectionDoesNotExistError:
@@ -78,20 +79,18 @@ class Connection:
     async def add_listener(self, channel: str, callback: Any) -> None:
         pass
 
-    async def fetch(self, text: str, *arguments: Any) -> list[Any]:
-        return await self._ask(lambda session: statements.run(session, text, arguments))
+    def fetch(self, text: str, *arguments: Any) -> Coroutine[Any, Any, Any]:
+        return self._ask((text, arguments))
 
     async def fetchval(self, text: str, *arguments: Any) -> Any:
-        rows = await self.fetch(text, *arguments)
+        rows = await self._ask((text, arguments))
         return rows[0][0] if rows else None
 
     async def fetchrow(self, text: str, *arguments: Any) -> Any:
-        rows = await self.fetch(text, *arguments)
+        rows = await self._ask((text, arguments))
         return rows[0] if rows else None
 
-    async def execute(self, text: str, *arguments: Any) -> str:
-        await self.fetch(text, *arguments)
-        return ""
+    execute = fetch
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
@@ -113,14 +112,14 @@ class Connection:
             return
         await self._ask(None)
 
-    async def _ask(self, work: Any) -> Any:
+    async def _ask(self, work: Work | None) -> Any:
         """One round trip. `work` None: the COMMIT of the open transaction."""
         if self.closed:
             raise asyncpg.InterfaceError("connection is closed")
         world = self.world
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = world.loop.create_future()
         self.waiting[future] = None
-        delay = world.chance.uniform(0.0005, 0.006)
+        delay = 0.0005 + 0.0055 * world.chance.random()
         if world.faults.hit("statement_slow"):
             delay += world.chance.uniform(0.1, 4.0)
         inside = self.in_transaction or work is None
@@ -146,7 +145,7 @@ class Connection:
             world.later(delay, self._apply, work, inside, future)
         return await future
 
-    def _apply(self, work: Any, inside: bool, future: "asyncio.Future[Any] | None", since: float | None = None) -> None:
+    def _apply(self, work: Work | None, inside: bool, future: "asyncio.Future[Any] | None", since: float | None = None) -> None:
         if future is not None and future not in self.waiting:  # cut meanwhile: a server that died did not run it, one that lives may have
             if self.server.down or self.world.chance.random() < 0.5:
                 return
@@ -163,10 +162,11 @@ class Connection:
                     session, self.session = self.session, None
                     session.commit()
                 else:
-                    result = work(self.session)
+                    result = statements.run(self.session, *work)
             else:
+                assert work is not None
                 session = Session(self.server.books)
-                result = work(session)
+                result = statements.run(session, *work)
                 session.commit()
         except Blocked as blocked:
             if world.loop.now - since > DEADLOCK_S:
@@ -192,8 +192,11 @@ class Pool:
         self.server, self.size, self.idle = server, size, []  # type: ignore[var-annotated]
 
     async def _run(self, name: str, text: str, arguments: tuple[Any, ...]) -> Any:
-        async with self.acquire() as connection:
+        connection = self._idle() or await self.server.connect()
+        try:
             return await getattr(connection, name)(text, *arguments)
+        finally:
+            self._back(connection)
 
     async def fetch(self, text: str, *arguments: Any) -> Any:
         return await self._run("fetch", text, arguments)
@@ -209,16 +212,22 @@ class Pool:
 
     @asynccontextmanager
     async def acquire(self, timeout: float | None = None) -> AsyncIterator[Connection]:
-        while self.idle and self.idle[-1].closed:
-            self.idle.pop()
-        connection = self.idle.pop() if self.idle else await self.server.connect()
+        connection = self._idle() or await self.server.connect()
         try:
             yield connection
         finally:
-            if not connection.closed and not connection.in_transaction and not connection.waiting:
-                self.idle.append(connection)
-            else:
-                connection.terminate()
+            self._back(connection)
+
+    def _idle(self) -> Connection | None:
+        while self.idle and self.idle[-1].closed:
+            self.idle.pop()
+        return self.idle.pop() if self.idle else None
+
+    def _back(self, connection: Connection) -> None:
+        if not connection.closed and not connection.in_transaction and not connection.waiting:
+            self.idle.append(connection)
+        else:
+            connection.terminate()
 
     async def close(self) -> None:
         for connection in self.idle:

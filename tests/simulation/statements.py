@@ -6,9 +6,22 @@ from datetime import timedelta
 from typing import Any
 
 from switch import alerts, directory
-from switch.links import numbering
+from switch.links import numbering, roster, slots
 from switch.notices import subscribed
-from switch.payments import cancellation, evidence, expiry, fulfilment, history, journal, recovery, resolution, reversals, undelivered, watch
+from switch.payments import (
+    cancellation,
+    evidence,
+    expiry,
+    fulfilment,
+    history,
+    journal,
+    recovery,
+    reservations,
+    resolution,
+    reversals,
+    undelivered,
+    watch,
+)
 from switch.payments.transaction import Transaction
 from switch.security import keystore
 from switch.settlement.batches import forwarding
@@ -159,6 +172,53 @@ def move_key(session: Session, merchant_id: Any, caller: Any, idempotency_key: s
 def created(session: Session, rows: Rows) -> Rows:
     for values in rows:
         insert_transaction(session, {**NEW, **dict(zip(journal.INTENT_COLUMNS, values, strict=False)), "intent_at": session.now})
+    return []
+
+
+# follow-ups: the triggers reserve and book (books)
+
+
+@statement(reservations.ORIGINALS)
+def originals(session: Session, keys: Rows) -> Rows:
+    found = [session.locked("transaction", key) for key in sorted(keys)]
+    for row in found:
+        if row is not None:
+            session.hold("transaction", row["transaction_id"])
+    return [row for row in found if row is not None]
+
+
+@statement(reservations.FOLLOWERS)
+def followers_of(session: Session, merchants: Rows, keys: Rows) -> Rows:
+    return [(key, *row) for merchant_id, key in zip(merchants, keys, strict=True) for row in followers(session, merchant_id, key)]
+
+
+@statement(reservations.KNOWN)
+def known(session: Session, *columns: Rows) -> Rows:
+    found = [(key, session.get("idempotency", key)) for key in zip(*columns, strict=True)]
+    return [(*key, row["transaction_id"]) for key, row in found if row]
+
+
+@statement(reservations.WRITE)
+def write(session: Session, asked: Rows, keys: Rows, finals: Rows, codes: Rows) -> Rows:
+    written, more = [], {key: (final, code) for key, final, code in zip(keys, finals, codes, strict=True)}
+    for values in sorted(asked, key=lambda values: (values[0], values[7], values[8])):
+        row: Row = {**NEW, **dict(zip(journal.INTENT_COLUMNS, values, strict=False)), "intent_at": session.now}
+        row["final_capture"], row["approval_code"] = more[row["transaction_id"]]
+        place, (route, fingerprint, _) = (row["merchant_id"], row["caller"], row["idempotency_key"]), values[-3:]
+        if session.locked("idempotency", place) is None:
+            session.put("idempotency", place, {"route": route, "fingerprint": fingerprint, "transaction_id": row["transaction_id"]})
+            insert_transaction(session, row)
+            written.append((row["transaction_id"], row["intent_at"]))
+    return written
+
+
+@statement(reservations.DUTIES)
+def reserved_duties(session: Session, *columns: Rows) -> Rows:
+    for *values, sent in zip(*columns, strict=True):
+        new: Row = {**NEW_DUTY, **dict(zip(DUTY_COLUMNS, values, strict=True)), "created_at": session.now, "owed_at": session.now, "terminal_id": None}
+        if sent:
+            new |= {"leased_until": new["next_attempt_at"], "transmissions": 1, "first_sent_at": session.now, "last_sent_at": session.now}
+        put_duty(session, new)
     return []
 
 
@@ -321,11 +381,19 @@ def _park(session: Session, kind: str, columns: tuple[Rows, ...]) -> Rows:
 # a person
 
 
+@statement(resolution.LOCK_ORIGINAL)
+def lock_original(session: Session, key: Any) -> Rows:
+    row = session.get("transaction", key)
+    if row is not None and row["original_id"] is not None:
+        session.locked("transaction", row["original_id"])
+        session.hold("transaction", row["original_id"])
+    return []
+
+
 @statement(resolution.LOCK)
 def lock(session: Session, key: Any) -> Rows:
     row = session.locked("transaction", key)
-    session.hold("transaction", key)
-    return [{name: row[name] for name in ("merchant_id", "state", "version", "exchange", "amount", "approved_amount")}] if row else []
+    return [{name: row[name] for name in ("merchant_id", "state", "exchange", "amount", "approved_amount")}] if row else []
 
 
 @statement(resolution.DUTY)
@@ -491,7 +559,7 @@ def duty(session: Session, key: Any) -> Rows:
 
 @statement(history.FOLLOWERS)
 def followers(session: Session, merchant_id: Any, original_id: Any) -> Rows:
-    found = [row for row in session.rows("transaction") if row["merchant_id"] == merchant_id and row["original_id"] == original_id]
+    found = [row for row in session.followers(original_id) if row["merchant_id"] == merchant_id]
     return [(row["transaction_id"], row["type"], row["state"], row["amount"], row["idempotency_key"] is None, row["business_date"],
              row["received_at"]) for row in sorted(found, key=lambda row: row["transaction_id"])]
 
@@ -654,6 +722,74 @@ def _read(name: str) -> Statement:
 
 for _name, (_text, _, _) in directory.KINDS.items():
     RUN[_text] = _read(_name)
+
+
+# lines that workers share, and what each worker's lines show
+
+
+def _acquirer(session: Session, acquirer_id: Any) -> Row:
+    return next(row for row in session.rows("directory_acquirer") if row["acquirer_id"] == acquirer_id)
+
+
+def _runs(session: Session, epoch: int) -> bool:
+    return bool(session.get("worker", epoch)["ended_at"] is None)
+
+
+@statement(slots.TAKE)
+def take_slot(session: Session, acquirer_id: Any, limit: int, epoch: int, lease: timedelta, address: str) -> Rows:
+    for number in range(1, limit + 1):
+        held = session.get("link_slot", (acquirer_id, number))
+        if held is None or held["lease_until"] <= session.now or not _runs(session, held["epoch"]):
+            held = session.locked("link_slot", (acquirer_id, number))
+            if not _runs(session, epoch) or (held is not None and held["lease_until"] > session.now and _runs(session, held["epoch"])):
+                return []
+            session.put("link_slot", (acquirer_id, number), {"acquirer_id": acquirer_id, "slot": number, "epoch": epoch,
+                                                             "lease_until": session.now + lease, "address": address})
+            return [(number,)]
+    return []
+
+
+@statement(slots.RENEW)
+def renew_slots(session: Session, epoch: int, lease: timedelta) -> Rows:
+    mine = [row for row in session.rows("link_slot") if row["epoch"] == epoch and row["lease_until"] > session.now and _runs(session, epoch)
+            and row["slot"] <= _acquirer(session, row["acquirer_id"])["max_links"]]
+    for row in mine:
+        session.put("link_slot", (row["acquirer_id"], row["slot"]), {**row, "lease_until": session.now + lease})
+    return [(row["acquirer_id"],) for row in mine]
+
+
+@statement(slots.HOLDERS)
+def holders(session: Session, acquirers: Rows, epoch: int) -> Rows:
+    found: dict[Any, list[str]] = {}
+    for row in sorted(session.rows("link_slot"), key=lambda row: row["slot"]):
+        if row["acquirer_id"] in acquirers and row["epoch"] != epoch and row["lease_until"] > session.now and _runs(session, row["epoch"]):
+            found.setdefault(row["acquirer_id"], []).append(row["address"])
+    return list(found.items())
+
+
+@statement(slots.RELEASE)
+def release_slots(session: Session, epoch: int, acquirer_id: Any) -> Rows:
+    for row in list(session.rows("link_slot")):
+        if row["epoch"] == epoch and acquirer_id in (None, row["acquirer_id"]):
+            session.put("link_slot", (row["acquirer_id"], row["slot"]), {**row, "lease_until": session.now})
+    return []
+
+
+@statement(roster.WRITE)
+def write_lines(session: Session, epoch: int, *columns: Rows) -> Rows:
+    for acquirer_id, signed_on, shown in zip(*columns, strict=True):
+        session.put("worker_line", (epoch, acquirer_id), {"epoch": epoch, "acquirer_id": acquirer_id, "signed_on": signed_on, "shown": shown})
+    return []
+
+
+@statement(roster.SHARES)
+def shares(session: Session, epoch: int) -> Rows:
+    live = [row for row in session.rows("worker_line") if row["signed_on"] and (worker := session.get("worker", row["epoch"]))["ended_at"] is None
+            and worker["lease_until"] > session.now]
+    signed_on: dict[Any, list[int]] = {}
+    for row in live:
+        signed_on.setdefault(row["acquirer_id"], []).append(row["epoch"])
+    return [(acquirer_id, len(epochs), sum(each < epoch for each in epochs)) for acquirer_id, epochs in signed_on.items() if epoch in epochs]
 
 
 @statement(keystore.KEYS)

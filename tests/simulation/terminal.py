@@ -15,6 +15,11 @@ PAUSE_S, LONGEST_PAUSE_S = 0.3, 3.0
 AMOUNTS = (1000, 1000, 2500, 3900)  # few, so that a wrong answer could fit
 TYPES = (("purchase", "automatic"), ("purchase", "automatic"), ("purchase", "automatic"), ("preauthorization", "manual"))
 
+ROUNDS = 4
+FOLLOWED = 0.45  # of what was sold
+ROUTES = {"manual": ("captures", "captures", "captures", "captures", "increments", "voids", "refunds", "tips"),
+          "automatic": ("refunds", "refunds", "refunds", "voids", "tips", "tips", "captures")}
+
 assert TABLE["pay"]["202 pending"].action is Action.CANCEL
 
 
@@ -33,11 +38,16 @@ class Receipt:
     key: str
     type: str
     capture_method: str
-    amount: int
+    amount: int | None  # of a follow-up None: all there is
     partial: str  # accept or refuse: what the terminal says about partial approvals
     said: str | None = None
     charged: int = 0
     trusted: bool = False  # closed by a "pending"
+    transaction_id: UUID | None = None  # as an answer named it
+    route: str = ""  # of a follow-up: captures, increments, voids, tips, refunds
+    original: "Receipt | None" = None
+    final: bool = False
+    outcome: str = ""
 
 
 class Terminal:
@@ -62,12 +72,57 @@ class Terminal:
                 await asyncio.sleep(chance.uniform(0.5, 6))
             except ChangedMind:
                 await asyncio.sleep(0)
-            while receipt.said is None:
-                try:
-                    await self._settle(receipt)
-                except PowerLoss:
-                    await asyncio.sleep(chance.uniform(0.5, 6))
+            await self._settled(receipt)
+            if receipt.said == "sold" and chance.random() < FOLLOWED:
+                await self._steps(receipt, count)
         self.done = True
+
+    async def _settled(self, receipt: Receipt) -> None:
+        while receipt.said is None:
+            try:
+                await self._settle(receipt)
+            except PowerLoss:
+                await asyncio.sleep(self.world.chance.uniform(0.5, 6))
+
+    async def _steps(self, sold: Receipt, count: int) -> None:
+        """What follows a sale: one step after the other, or two at once; or the sale is taken back meanwhile."""
+        chance, faults = self.world.chance, self.world.faults
+        for step in range(chance.randint(1, 3)):
+            if chance.random() < 0.5:
+                await asyncio.sleep(chance.expovariate(1 / 0.4))
+            jobs = [self._carry_on(self._follow_up(sold, f"{count:04d}-{step:03d}{each}")) for each in range(1 + faults.hit("two_steps_at_once"))]
+            if faults.hit("taken_back"):
+                sold.said, sold.charged = None, 0
+                jobs.append(self._settled(sold))
+            await asyncio.gather(*jobs)
+
+    def _follow_up(self, sold: Receipt, name: str) -> Receipt:
+        chance = self.world.chance
+        route = chance.choice(ROUTES[sold.capture_method])
+        amount = sold.charged or 1000
+        amounts = {"voids": (None,), "tips": (amount // 10, amount // 5), "increments": (amount // 2,)}.get(route, (None, amount, amount // 2, amount // 4))
+        receipt = Receipt(f"step-{self.number}-{name}-0000", route, "", chance.choice(amounts), "refuse", route=route, original=sold,
+                          final=route == "captures" and chance.random() < 0.2)
+        self.receipts[receipt.key] = receipt
+        return receipt
+
+    async def _carry_on(self, receipt: Receipt) -> None:
+        """The same key again until it has an outcome, over power losses too: it holds no card data."""
+        chance, open_before, rounds = self.world.chance, False, 0
+        while receipt.said is None:
+            rounds += 1
+            try:
+                step, outcome, charged, unsure = await self._repeat("follow", receipt)
+                open_before = open_before or unsure
+                if step.action is Action.CANCEL or rounds > ROUNDS:  # out of patience: taken back by its key
+                    await self._settled(receipt)
+                elif open_before and step.action in (Action.AGAIN, Action.REFUSED):
+                    await asyncio.sleep(chance.uniform(1, 4))
+                else:
+                    self._close(receipt, step, outcome, charged)
+            except PowerLoss:
+                open_before = True
+                await asyncio.sleep(chance.uniform(0.5, 6))
 
     async def _pay(self, receipt: Receipt) -> None:
         step, outcome, charged, unsure = await self._repeat("pay", receipt)
@@ -83,6 +138,8 @@ class Terminal:
         step = rule("ask", outcome)
         if step.action is Action.CANCEL:
             step, outcome, charged, _ = await self._repeat("cancel", receipt)
+        if outcome == "409 follow_up_open" and self.world.operator.left:  # a person left a step of it parked: this waits for that person
+            step = Step(Action.OFFICE)
         if step.action in (Action.AGAIN, Action.REFUSED):
             await asyncio.sleep(self.world.chance.uniform(1, 4))
         else:
@@ -91,7 +148,7 @@ class Terminal:
     def _close(self, receipt: Receipt, step: Step, outcome: str, charged: int) -> None:
         sold = step.action is Action.SOLD
         receipt.said = step.action.value if step.action is not Action.AGAIN else "not_sold"
-        receipt.charged = charged if sold else 0
+        receipt.charged, receipt.outcome = charged if sold else 0, outcome
         self.world.trace(f"t{self.number}", receipt.key, "told", receipt.said, outcome)
 
     async def _repeat(self, call: str, receipt: Receipt) -> tuple[Step, str, int, bool]:
@@ -115,7 +172,7 @@ class Terminal:
         world, faults = self.world, self.world.faults
         worker = world.chance.choice(world.workers)
         answer: asyncio.Future[tuple[str, int]] = world.loop.create_future()
-        twice = call == "pay" and not self.trusting and faults.hit("asked_twice")
+        twice = call in ("pay", "follow") and not self.trusting and faults.hit("asked_twice")
         if twice:
             world.later(world.chance.uniform(0, 0.05), world.chance.choice(world.workers).serve, call, self, receipt, world.loop.create_future())
         if not faults.hit("request_lost"):

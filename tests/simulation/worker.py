@@ -14,7 +14,8 @@ from switch.database import UNKNOWN
 from switch.errors import Problem, StartError
 from switch.payments.asked import Door
 from switch.payments.desk import stands
-from switch.payments.transaction import REVERSING, SENT, STATUS
+from switch.payments.follow_ups import Wanted
+from switch.payments.transaction import REVERSING, SENT, STATUS, Transaction
 from switch.payments.translation import Order
 from switch.security.pan import Pan
 from tests.simulation.loop import NODE, Node
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tests.simulation.terminal import Receipt, Terminal
     from tests.simulation.world import World
 
-SETTINGS = settings.load({"SWITCH_HOME": "/nowhere", "SWITCH_DATABASE_URL": "postgresql://simulated"})
+SETTINGS = settings.load({"SWITCH_HOME": "/nowhere", "SWITCH_DATABASE_URL": "postgresql://simulated", "SWITCH_SIGN_ON_WAIT": "1"})
 PAN, EXPIRY = Pan("4111111111111111"), "3012"
 
 
@@ -32,6 +33,7 @@ class Worker:
         self.world, self.number, self.lives = world, number, 0
         self.node: Node | None = None
         self.switch: Switch | None = None
+        self.starting: Switch | None = None  # from before its start on: one that holds a line may write to it before it serves
         self.serving = False
         self.open: dict[asyncio.Future[Any], None] = {}
 
@@ -45,7 +47,7 @@ class Worker:
         start.add_done_callback(self._ended, context=self.world.context)
 
     async def _serve(self, node: Node) -> None:
-        switch = Switch(SETTINGS, "postgresql://simulated", alone=False)
+        self.starting = switch = Switch(SETTINGS, "postgresql://simulated", alone=False)
         try:
             await switch.start()
         except (StartError, *UNKNOWN, asyncpg.PostgresError, Problem) as error:
@@ -59,7 +61,7 @@ class Worker:
 
     def kill(self) -> None:
         """kill -9."""
-        node, self.node, self.switch, self.serving = self.node, None, None, False
+        node, self.node, self.switch, self.starting, self.serving = self.node, None, None, None, False
         if node is None:
             return
         self.world.trace(node.name, "dies")
@@ -69,6 +71,8 @@ class Worker:
         for host in self.world.hosts.values():
             for line in [line for line in host.lines if line.node is node]:
                 line.cut()
+        for pipe in [pipe for pipe in self.world.pipes if pipe.node is node]:
+            pipe.abort()
         for answer in self.open:
             if not answer.done():
                 answer.set_result(("broken", 0))
@@ -96,7 +100,8 @@ class Worker:
             self.world.later(0.001, self._answer, answer, ("no_connection", 0))
             return
         self.open[answer] = None
-        job = {"pay": self._pay, "ask": self._ask, "cancel": self._cancel}[call]
+        self.world.trace(self.node.name, "is asked to", call, receipt.key)
+        job = {"pay": self._pay, "ask": self._ask, "cancel": self._cancel, "follow": self._follow}[call]
         node, switch = self.node, self.switch
 
         async def run() -> None:
@@ -118,17 +123,32 @@ class Worker:
 
     async def _pay(self, switch: Switch, terminal: "Terminal", receipt: "Receipt") -> tuple[str, int]:
         now, received_at = self.world.loop.now, door.clock.now()
+        assert receipt.amount is not None
         order = Order(receipt.type, receipt.amount, "CNY", receipt.capture_method, receipt.partial, 0, 0, "chip", PAN, EXPIRY, None, None, None, None,
                       None, None, None)
         record = switch.directory.terminals[terminal.terminal_id]
         seller = TerminalCaller(switch.directory.merchants[record.merchant_id], switch.directory.stores[record.store_id], record)
         switch.admit()
         told = await switch.authorizations.authorize(order, seller, receipt.key, receipt.key.encode().ljust(32), Door(now, received_at, None))
-        row = told.transaction
+        receipt.transaction_id = told.transaction.transaction_id
+        return self._told(told.transaction, receipt)
+
+    async def _follow(self, switch: Switch, terminal: "Terminal", receipt: "Receipt") -> tuple[str, int]:
+        now, received_at = self.world.loop.now, door.clock.now()
+        switch.admit()
+        assert receipt.original is not None
+        original = await switch.history.transaction(receipt.original.transaction_id)
+        assert original is not None
+        told = await switch.follow_ups.follow(Wanted(receipt.route, receipt.amount, receipt.final), original, terminal.terminal_id, receipt.key,
+                                              receipt.key.encode().ljust(32), Door(now, received_at, None))
+        return self._told(told.transaction, receipt)
+
+    def _told(self, row: Transaction, receipt: "Receipt") -> tuple[str, int]:
         said = f"201 {STATUS[row.outcome]}" if stands(row) and row.outcome else f"202 {STATUS[row.state]}"
         self.world.checkers.told(row.transaction_id, said)
         if said == "202 pending":
             self.world.pending[receipt.key] = NODE.get()
+            said += " none" if row.exchange == "advice" else ""
         return said, row.approved_amount or 0
 
     async def _ask(self, switch: Switch, terminal: "Terminal", receipt: "Receipt") -> tuple[str, int]:

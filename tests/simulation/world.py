@@ -1,5 +1,6 @@
 """One run: a seed in, a verdict out. Faults first (safety), then everything is healed and must come to rest (liveness)."""
 
+import gc
 import random
 from collections import Counter, deque
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from tests.simulation import lines
+from tests.simulation import doors, lines
 from tests.simulation.books import Books
 from tests.simulation.checkers import Checkers, Violated
 from tests.simulation.faults import Faults
@@ -30,6 +31,7 @@ ANY_SALE: dict[str, Any] = dict.fromkeys((
     "cost_basis_points", "cost_fixed", "healthy_percent", "retired_at")) | {"state": "active", "activated_at": BEGIN}
 OUR_FAULTS = ("job_failed", "walk_failed", "journal_row_unsendable", "journal_batch_unsendable", "directory_record_refused", "card_unreadable")
 TRACE_MAX = 100_000
+BASIS_POINTS = 1500, 2000  # beyond what is authorised: completions by hand, tips
 
 
 class Report(NamedTuple):
@@ -47,6 +49,14 @@ class Report(NamedTuple):
 NOTHING = Report(-1, 0, Counter(), Counter(), Counter(), 0.0)
 
 
+def _give(future: Any, result: Any) -> None:
+    if not future.done():
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+
 class World:
     def __init__(self, seed: int, tracing: bool = False) -> None:
         self.seed, self.tracing = seed, tracing
@@ -55,6 +65,9 @@ class World:
         self.context = Context()
         self.loop = VirtualLoop()
         self.loop.dial = lambda factory, host, port: lines.dial(self, factory, host, port)  # type: ignore[method-assign]
+        self.loop.visit = lambda factory, path: doors.visit(self, factory, path)  # type: ignore[method-assign]
+        self.doors: dict[str, tuple[Node, Any]] = {}  # name of a socket -> who takes requests there
+        self.pipes: dict[doors.Pipe, None] = {}
         self.begin = BEGIN + timedelta(seconds=self.chance.choice((0, self.chance.randrange(86_400), 43_180)))  # some runs pass midnight
         self.faults = Faults(self.chance)
         self.pairs: Counter[tuple[str, str]] = Counter()
@@ -86,15 +99,7 @@ class World:
 
     def answer(self, future: Any, result: Any, node: Node | None) -> None:
         """Hands a result or an error to a node after the way back."""
-        def give() -> None:
-            if not future.done():
-                if isinstance(result, BaseException):
-                    future.set_exception(result)
-                else:
-                    future.set_result(result)
-
-        context = node.context if node is not None else self.context
-        self.loop.call_later(self.chance.uniform(0, 0.003), give, context=context)
+        self.loop.call_later(0.003 * self.chance.random(), _give, future, result, context=node.context if node is not None else self.context)
 
     def between(self, node: Node) -> None:
         """The database has done what a node asked, and the node does not know yet: here it may die or stand still."""
@@ -106,7 +111,8 @@ class World:
 
     def epoch_of(self, node: Node) -> int | None:
         found = next((worker for worker in self.workers if worker.node is node), None)
-        return found.switch.lease.epoch if found is not None and found.switch is not None else None
+        lease = getattr(found.starting, "lease", None) if found is not None else None
+        return lease.epoch if lease is not None else None
 
     def trace(self, *parts: Any) -> None:
         if self.tracing:
@@ -132,9 +138,10 @@ class World:
                 "acquirer_id": UUID(int=host.number), "name": host.name, "dialect": "iso87_ascii", "message_mode": ("single", "dual")[host.number - 1],
                 "status": "active", "institution_code": None, "time_zone": zone, "answer_timeout_ms": 3000, "reversal_grace_ms": 5000,
                 "max_in_flight": 2048, "reversal_codes": "{}",
-                "terms": [], "min_in_flight": 4, "max_links": 0, "sign_on_at": None, "options": "{}", "secret_at": None,
-                "reversal_max_age_s": (600, 25)[host.number - 1], "reversals_per_second": 1000, "reversals_at_once": 200,
-                "reroute_codes": None, "reversal_first": host.number == 2 and self.chance.random() < 0.3, "hosts": [host.name], "ports": [host.number], "business_date": date(2026, 11, 25)}
+                "terms": [("*", "*", *BASIS_POINTS)], "min_in_flight": 4, "max_links": self.chance.choice((0, 0, 1, 2)), "sign_on_at": None,
+                "reversal_max_age_s": (600, 25)[host.number - 1], "reversals_per_second": 1000, "reversals_at_once": self.chance.choice((1, 4, 200)),
+                "options": "{}", "secret_at": None, "reroute_codes": None,
+                "reversal_first": host.number == 2 and self.chance.random() < 0.3, "hosts": [host.name], "ports": [host.number], "business_date": date(2026, 11, 25)}
         for terminal in self.terminals:
             put("directory_terminal")[terminal.number] = {
                 "terminal_id": terminal.terminal_id, "merchant_id": MERCHANT, "store_id": STORE, "name": "Till", "status": "active",
@@ -251,6 +258,7 @@ class World:
             self.checkers.finish()
         finally:
             self._bury(tasks)
+            gc.collect()  # nothing else does (ground)
         rows = self.books.table("transaction").values()
         return Report(self.seed, len(rows), Counter(row["state"] for row in rows), self.pairs, self.faults.seen, self.loop.now)
 

@@ -7,15 +7,16 @@ them, and of every row net = gross - fee - tax. The nets of all rows of a settle
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from switch.clock import clock
 from switch.database import Connection
 from switch.ids import show
 from switch.payments.history import Filter, list_query
-from switch.payments.transaction import STATUS, Transaction, payment_status
+from switch.payments.transaction import STATUS, Transaction, payment_status_at
 from switch.settlement.exports.cells import Column
 
 AT_ONCE = 100  # rows: what is in memory of an export, and what the loop is kept from its other work by
@@ -122,13 +123,9 @@ async def lines(connection: Connection, whole: Head) -> AsyncIterator[list[Row]]
     yield charges(whole)
 
 
-def _payment_status(row: Transaction) -> str:
-    return payment_status(row.state, row.authorised, row.captured, row.refunded, row.charged_back, row.voided)
-
-
-def _transaction(row: Transaction) -> Row:
+def _transaction(row: Transaction, now: datetime) -> Row:
     own = {column.name: getattr(row, column.name, None) for column in TRANSACTION_COLUMNS}
-    return {**own, "transaction": show("transaction", row.transaction_id), "status": STATUS[row.state], "payment_status": _payment_status(row),
+    return {**own, "transaction": show("transaction", row.transaction_id), "status": STATUS[row.state], "payment_status": payment_status_at(row, now),
             "original": None if row.original_id is None else show("transaction", row.original_id), "created_at": row.received_at,
             "store": show("store", row.store_id), "terminal": show("terminal", row.terminal_id)}
 
@@ -138,7 +135,8 @@ async def transactions(connection: Connection, wanted: Filter) -> AsyncIterator[
     statement, arguments = list_query(wanted, None)
     cursor = await connection.cursor(statement, *arguments)
     while rows := await cursor.fetch(AT_ONCE):
-        yield [_transaction(Transaction(**dict(row))) for row in rows]
+        now = clock.now()
+        yield [_transaction(Transaction(**dict(row)), now) for row in rows]
 
 
 FEES = """SELECT rule, kind, brand, card_type, count(*) AS count, sum(gross)::bigint AS gross, sum(fee)::bigint AS fee FROM settlement_line
