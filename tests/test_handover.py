@@ -28,7 +28,7 @@ from switch.links.handover import (
     encode,
     same_clock,
 )
-from switch.links.holder import Holder, address_of, here
+from switch.links.holder import LOOK_S, Holder, address_of, here
 from switch.links.shared import SharedLink
 from switch.links.slots import Place, Slots
 
@@ -99,7 +99,7 @@ class Pair:
                                 on_cut_over=lambda _: None, may_write=may_write)
 
         self.link = own(self.evidence, lambda: self.leased)
-        self.holder = Holder(folder, 1, lambda acquirer_id: self.link if acquirer_id == BANK else None)
+        self.holder = Holder(folder, 1, lambda acquirer_id: self.link if UUID(acquirer_id) == UUID(BANK) else None)
         self.asker = SharedLink(BANK, "bank", DIALECT, line, slots=Slots(nowhere, 2, "x:y"), limit=1, make=lambda may: own(self.late, may),
                                 may_send=lambda: self.asker_leased, on_unmatched=self.late.append)
         self.address = address_of(folder, 1)
@@ -312,6 +312,19 @@ async def test_the_socket_is_ours_alone_and_refuses_what_it_does_not_understand(
             writer.close()
         assert isinstance(await both.request(1), Reply)
     assert not path.exists()
+
+
+@both_loops
+async def test_a_visitor_that_has_not_said_what_it_wants_keeps_nobody_from_hearing_of_the_line(folder):
+    async with pair(folder, Host(approving)) as both:
+        _, silent = await asyncio.open_unix_connection(folder / "1.sock")
+        await until(lambda: len(both.holder.visits) == 2)
+        await asyncio.sleep(4 * LOOK_S)
+        await both.link.down()
+        await until(lambda: not both.asker.usable())
+        await both.link.up()
+        await until(both.asker.usable)
+        silent.close()
 
 
 @both_loops

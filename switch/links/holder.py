@@ -79,9 +79,11 @@ class Visit(asyncio.Protocol):
             self.transport.write(encode(Told(number, answer.result())))
 
     def show(self) -> None:
+        if not self.acquirer_id:  # it has not said yet which line it means
+            return
         link = self.holder.line(self.acquirer_id)
         now = (False, "down") if link is None else (link.usable(), link.state)
-        if self.acquirer_id and now != self.shown:
+        if now != self.shown:
             self.shown = now
             self.transport.write(encode(Status(*now)))
 
