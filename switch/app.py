@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -27,14 +27,13 @@ from switch.database import Connection
 from switch.directory import Directory
 from switch.errors import Problem, StartError
 from switch.failpoints import failpoint
-from switch.ids import read
 from switch.lines import Lines
 from switch.links import Link
 from switch.links.numbering import Numbers
 from switch.links.roster import Roster
 from switch.merchants import terminal_keys
 from switch.merchants.accounts import Accounts
-from switch.merchants.approvals import Approvals
+from switch.merchants.approvals import Approvals, of_object
 from switch.merchants.crypto_keys import activate, retire
 from switch.merchants.onboarding import Onboarding
 from switch.notices import tell
@@ -144,6 +143,34 @@ class Switch:
     async def _start(self) -> None:
         """The parts, in the order of need."""
         acquirers.plug_ins()  # one that cannot be used stops the start
+        await self._open_books()
+        self._join_payments()
+        await self._join_webhooks()
+        await self._join_terminals()
+        self._join_settlement()
+        self.approvals = Approvals(self.writers, {
+            RESOLVE: of_object("transaction", self.resolution.resolve), RESOLVE_EXCEPTION: of_object("exception", self.exceptions.approved),
+            AGREE: agree, LOAD: activate, RETIRE_KEY: retire})
+        self._join_lines()
+        async with self.readers.acquire() as connection:
+            await self.directory.load(connection)
+        if refusals := list(self.lines.refusals()):
+            await self.lines.hang_up()
+            await self._close_pools()
+            raise StartError("\n".join(refusals))
+        await self.journal.start()
+        await self.reservations.start()
+        self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
+                  self.evidence.work(), self.reversals.work(), self.pending.work(), self.expiry.work(), self._gauge(), self._pulse(),
+                  self.undelivered.work(), self.watch.work(), self.foreman.work(), self._confirm(), self.subscribed.work(), self.sweep.work(),
+                  self.sender.work(), self.forwarding.work(), self.silence.work(), self.custody.work(self._reader), self.roster.work())
+        await self.lines.up(self.settings.sign_on_wait_s)
+        gc.collect()
+        gc.freeze()  # the records and code of the start are not walked again
+        gc.set_threshold(GC_THRESHOLD, 20, 50)
+
+    async def _open_books(self) -> None:
+        """The database, what is read of it at the start, and this worker's lease."""
         await database.migrate(self.url, lambda line: logs.info("migrating", detail=line))
         self.vault = open_vault(self.settings)
         self.writers = await database.pool(self.url, "switch_writer", WRITERS)
@@ -161,6 +188,8 @@ class Switch:
             if self.alone:
                 await end_all(connection)
             self.lease = await claim(connection)
+
+    def _join_payments(self) -> None:
         epoch = self.lease.epoch
         self.authorizations = Authorizations(self.directory, self.vault, self.journal, self.numbers, self.links, self.desk, self.books,
                                              self.alarm, self.admission, worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s,
@@ -178,34 +207,14 @@ class Switch:
         self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
         self.onboarding, self.accounts = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault)
-        await self._join_webhooks()
-        await self._join_terminals()
-        self._join_settlement()
         self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
-        self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception, AGREE: agree, LOAD: activate,
-                                                  RETIRE_KEY: retire})
+
+    def _join_lines(self) -> None:
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, self.vault,
-                           connect=self._writer,
-                           folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
-                           on_state=self.roster.wake.set, open_day=self.onboarding.open_business_day, keys_of=self.custody.keys_of)
+                           connect=self._writer, folder=self.settings.home / "run", epoch=self.lease.epoch, may_send=self.may_send,
+                           on_unmatched=self.evidence.take, on_state=self.roster.wake.set, open_day=self.onboarding.open_business_day,
+                           keys_of=self.custody.keys_of)
         self.directory.on_acquirer = self.lines.acquirer_changed
-        async with self.readers.acquire() as connection:
-            await self.directory.load(connection)
-        if refusals := list(self.lines.refusals()):
-            await self.lines.hang_up()
-            await self._close_pools()
-            raise StartError("\n".join(refusals))
-        await self.journal.start()
-        await self.reservations.start()
-        self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
-                  self.evidence.work(), self.reversals.work(), self.pending.work(), self.expiry.work(), self._gauge(), self._pulse(),
-                  self.undelivered.work(), self.watch.work(), self._jobs(), self._confirm(), self.subscribed.work(), self.sweep.work(),
-                  self.sender.work(), self.forwarding.work(), self.silence.work(), self.custody.work(self._reader),
-                  self.roster.work())
-        await self.lines.up(self.settings.sign_on_wait_s)
-        gc.collect()
-        gc.freeze()  # the records and code of the start are not walked again
-        gc.set_threshold(GC_THRESHOLD, 20, 50)
 
     def _join_settlement(self) -> None:
         self.places, self.press = Places(), Press(self.settings.home / "fonts")
@@ -257,16 +266,6 @@ class Switch:
             raise Problem("not_ready", "The switch cannot read its records.", retry_after=2, extra={"processed": False})
         if not self.may_send():
             raise Problem("not_ready", "The switch cannot renew its lease.", retry_after=2, extra={"processed": False})
-
-    async def _resolve(self, connection: Connection, object_: str, payload: Mapping[str, Any], people: Mapping[str, str]) -> None:
-        identity = read("transaction", object_)
-        assert identity is not None
-        await self.resolution.resolve(connection, identity, payload, people)
-
-    async def _resolve_exception(self, connection: Connection, object_: str, payload: Mapping[str, Any], people: Mapping[str, str]) -> None:
-        identity = read("exception", object_)
-        assert identity is not None
-        await self.exceptions.approved(connection, identity, payload, people)
 
     def may_send(self) -> bool:
         """Whether this worker's lease is good: without it another may have taken over, and nothing of ours may leave."""
@@ -359,9 +358,6 @@ class Switch:
     def reader(self) -> Connect:
         """For what reads long: each connection is its user's own."""
         return self._long_reader
-
-    async def _jobs(self) -> None:
-        await self.foreman.work()
 
     def _run(self, *jobs: Awaitable[None]) -> None:
         for job in jobs:

@@ -140,7 +140,8 @@ class Machine(RuleBasedStateMachine):
         found = self.loop.run_until_complete(self.real.fetch(
             f"SELECT transaction_id, {', '.join(columns)} FROM {name} WHERE transaction_id = ANY($1::uuid[])", ids))
         model = self.books.table(name)
-        assert {row["transaction_id"] for row in found} == {key for key, row in model.items() if row is not None}
+        real, modelled = {row["transaction_id"] for row in found}, {key for key, row in model.items() if row is not None}
+        assert real == modelled, (name, [row for row in self.known if row.transaction_id in real ^ modelled])
         for row in found:
             differing = [(column, row[column], model[row["transaction_id"]][column]) for column in columns
                          if not same(row[column], model[row["transaction_id"]][column])

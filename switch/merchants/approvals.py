@@ -12,7 +12,7 @@ import asyncpg
 
 from switch.database import UNKNOWN, Connection, Pool, unsure
 from switch.errors import Problem
-from switch.ids import show, uuid7
+from switch.ids import read, show, uuid7
 from switch.payments.resolution import Person
 
 WAITS = timedelta(hours=24)
@@ -38,6 +38,16 @@ AND ($2::uuid IS NULL OR a.approval_id < $2) ORDER BY a.approval_id DESC LIMIT $
 def same_person(one: str, other: str) -> bool:
     """People are compared, not keys: one may have several."""
     return " ".join(one.split()).casefold() == " ".join(other.split()).casefold()
+
+
+def of_object(kind: str, act: Callable[[Connection, UUID, Mapping[str, Any], Mapping[str, str]], Awaitable[None]]) -> Execute:
+    """What two people agreed on, done to the object that their approval names."""
+    async def execute(connection: Connection, object_: str, payload: Mapping[str, Any], people: Mapping[str, str]) -> None:
+        identity = read(kind, object_)
+        assert identity is not None
+        await act(connection, identity, payload, people)
+
+    return execute
 
 
 class Approvals:
