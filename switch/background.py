@@ -29,4 +29,5 @@ class Background:
         """Cancels what still runs, and waits for it."""
         for task in list(self.tasks):
             task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        if self.tasks:
+            await asyncio.gather(*self.tasks, return_exceptions=True)
