@@ -20,6 +20,7 @@ from switch.ids import uuid7
 from switch.payments.alternatives import Alternatives
 from switch.payments.explanation import against, explain
 from switch.payments.routing import HEALTH_SAMPLES, TRIALS, Book, Health, Sale, choose, on_time, order
+from switch.security.pan import Pan
 
 MERCHANT, OTHER = UUID(int=1), UUID(int=2)
 A, B, C = UUID(int=10), UUID(int=11), UUID(int=12)
@@ -271,7 +272,7 @@ def prepared(routes: list[Route]) -> tuple[Alternatives, Any]:
     terminal = SimpleNamespace(terminal_id=UUID(int=5), numbers=dict.fromkeys((A, B, C), NUMBERS))
     merchant = SimpleNamespace(merchant_id=MERCHANT, mcc="5812", zone=SHANGHAI)
     asked = SimpleNamespace(
-        order=SimpleNamespace(pan=SimpleNamespace(reveal=lambda: "4111111111111111"), amount=10_000, currency="CNY", entry_mode="chip"),
+        order=SimpleNamespace(pan=Pan("4111111111111111"), amount=10_000, currency="CNY", entry_mode="chip"),
         seller=SimpleNamespace(merchant=merchant, terminal=terminal), brand="visa", identity=identity(1),
         door=SimpleNamespace(received_at=datetime(2026, 11, 24, 4, 30, tzinfo=UTC)))
     return Alternatives(directory, {}, lambda: 0.0), asked

@@ -19,8 +19,8 @@ async def operator(demo: Demo, method: str, path: str, body: object = None) -> A
 
 async def joined(demo: Demo, port: int) -> None:
     made = await operator(demo, "POST", "/v1/acquirers", {"name": "wallet", "dialect": "qr_wallet", "host": "127.0.0.1", "port": port, "answer_timeout_ms": 20_000})
+    await operator(demo, "POST", "/v1/routes", {"acquirer": made["id"]})  # known before the account, with which the line comes up
     await operator(demo, "PUT", f"/v1/acquirers/{made['id']}/account", {"options": {"client": CLIENT, "scheme": "http"}, "secret": SECRET})
-    await operator(demo, "POST", "/v1/routes", {"acquirer": made["id"]})
     await reached(demo)
 
 

@@ -95,14 +95,15 @@ class Resolution:
         if resolution == "reversed":
             if approved_amount is not None:
                 raise _invalid("only when the resolution is confirmed")
-            return {"resolution": resolution}
+            return {"resolution": resolution, "version": transaction["version"]}
         whole = transaction["amount"]
         if approved_amount is None and duty["cause"] == "partial_refused":
             raise _invalid("to be said: the acquirer approved only a part")
         if approved_amount is not None and not min(1, whole) <= approved_amount <= whole:
             raise _invalid("from 1 to the amount of the transaction")
         known = transaction["approved_amount"]
-        return {"resolution": resolution, "approved_amount": approved_amount if approved_amount is not None else known if known else whole}
+        return {"resolution": resolution, "version": transaction["version"],
+                "approved_amount": approved_amount if approved_amount is not None else known if known else whole}
 
     async def resolve(self, connection: Connection, transaction_id: UUID, payload: Mapping[str, Any], people: Mapping[str, str]) -> None:
         """Executes an approval inside its commit. `people`: who asked, who decided, why, under which approval; all of it stands in the story."""

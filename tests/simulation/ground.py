@@ -18,6 +18,8 @@ from switch.links import holder
 from switch.notices import post
 from switch.payments import transaction
 from switch.security.vault import Keyring, Vault
+from switch.settlement.jobs import foreman
+from switch.terminals import silence
 from tests.simulation import doors
 from tests.simulation.loop import NODE
 from tests.simulation.server import Pool
@@ -155,9 +157,11 @@ def exchanged() -> Iterator[None]:
     for (module_name, name), value in PERIODS.items():
         exchange(importlib.import_module(module_name), name, value)
     exchange(logs, "log", Log())
-    for name in ("_gauge", "_pulse", "_jobs"):
+    for name in ("_gauge", "_pulse"):
         if hasattr(app.Switch, name):
             exchange(app.Switch, name, _nothing)
+    exchange(foreman.Foreman, "work", _nothing)  # background jobs are not part of it
+    exchange(silence.Silence, "work", _nothing)  # no devices
     exchange(post, "ssl", SimpleNamespace(create_default_context=lambda: None, SSLError=ssl.SSLError))  # the roots that the machine trusts: read at each start
     exchange(holder.Holder, "open", doors.open_door)
     exchange(database, "migrate", _nothing)

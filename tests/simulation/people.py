@@ -55,7 +55,8 @@ class Operator:
                 await resolution.retry(key, Person("ann", "k1"))
                 return
             standing = entry.standing if entry is not None else 0
-            payload = {"resolution": "confirmed", "approved_amount": standing} if standing else {"resolution": "reversed"}
+            said = {"resolution": "confirmed", "approved_amount": standing} if standing else {"resolution": "reversed"}
+            payload = {**said, "version": row["version"]}
             async with resolution.pool.acquire() as connection, connection.transaction():
                 await resolution.resolve(connection, key, payload, {"by": "ann", "with": "bob"})
         except (*UNKNOWN, asyncpg.PostgresError, Problem):

@@ -393,7 +393,8 @@ def lock_original(session: Session, key: Any) -> Rows:
 @statement(resolution.LOCK)
 def lock(session: Session, key: Any) -> Rows:
     row = session.locked("transaction", key)
-    return [{name: row[name] for name in ("merchant_id", "state", "exchange", "amount", "approved_amount")}] if row else []
+    session.hold("transaction", key)
+    return [{name: row[name] for name in ("merchant_id", "state", "version", "exchange", "amount", "approved_amount")}] if row else []
 
 
 @statement(resolution.DUTY)
