@@ -37,6 +37,7 @@ class Dialect:
     approval_code_exempt: tuple[str, ...]  # first two digits of DE3
     codes: Mapping[str, ResponseCode]
     codes_only_for: Mapping[str, tuple[str, ...]]  # code -> first two digits of DE3 it holds for
+    outage_codes: tuple[str, ...]  # what a line's breaker counts beside timeouts
     reversal_codes: Mapping[str, str]  # DE39 of an answered reversal -> one of REVERSAL_OUTCOMES; anything else: send it again
     reversal_first: bool  # a terminal's open reversal must be done before its next sale
     reversal_stan: str  # own, original
@@ -157,6 +158,7 @@ def _built(literal: Mapping[str, Any]) -> Dialect:
         approval_code_exempt=literal["approval_code_exempt"],
         codes=_frozen({code: ResponseCode(*rest) for code, rest in literal["codes"].items()}),
         codes_only_for=_frozen(literal["codes_only_for"]),
+        outage_codes=literal["outage_codes"],
         reversal_codes=_frozen(literal["reversal_codes"]),
         reversal_first=bool(literal["reversal_first"]),
         reversal_stan=literal["reversal_stan"],

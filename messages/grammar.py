@@ -15,7 +15,7 @@ ADVICES = frozenset({"none", "retry_new_key", "other_card", "enter_pin", "call_i
 REVERSAL_OUTCOMES = frozenset({"acknowledged", "not_found", "retry", "park"})
 REVERSAL_STANS = ("own", "original")
 REASONS = ("unanswered", "answered")  # why a request is undone: nothing came in time, or an answer that may not stand
-PURPOSES = ("sign_on", "sign_off", "echo", "cut_over")
+PURPOSES = ("sign_on", "sign_off", "echo", "cut_over", "key_change")
 LIKE = ("codes", "codes_only_for", "reversal_codes", "entry_modes")  # tables that a dialect may take from another, entry by entry
 
 # What a template such as "22{batch}000" may name. Values are of the row that is said; original_* are of the transaction that it follows or undoes.
@@ -153,6 +153,7 @@ KEYS: Mapping[str, Key] = {
     "approval_code_exempt": Key("(two digits, ...)", REQUIRED, "Starts of DE3 for which they may come without."),
     "codes": Key("{code: (verdict, reason, advice)}", REQUIRED, "DE39 of requests. A code that is not here is doubt."),
     "codes_only_for": Key("{code: (two digits, ...)}", REQUIRED, "Codes that hold only for these starts of DE3."),
+    "outage_codes": Key("(code, ...)", (), "DE39 by which a host says that it, or who stands behind it, cannot serve: breakers count them."),
     "reversal_codes": Key("{code: outcome}", REQUIRED, "DE39 of reversals. A code that is not here is sent again."),
     "reversal_first": Key("bool", REQUIRED, "Whether a terminal's open reversal must be done before its next sale."),
     "reversal_stan": Key(" | ".join(REVERSAL_STANS), "own", "DE11 of a reversal: a number of its own, or that of its original."),

@@ -29,6 +29,7 @@ from switch.lines import Lines
 from switch.links import Link
 from switch.links.numbering import Numbers
 from switch.merchants.approvals import Approvals
+from switch.merchants.host_days import HostDays
 from switch.merchants.onboarding import Onboarding
 from switch.notices import tell
 from switch.notices.delivery import Sender
@@ -154,13 +155,14 @@ class Switch:
         self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
         self.onboarding = Onboarding(self.writers, self.limits)
+        self.host_days = HostDays(self.writers, self.onboarding.open_business_day)
         await self._join_webhooks()
         self._join_settlement()
         self.resolution = Resolution(self.writers)
         self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception, AGREE: agree})
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, connect=self._writer,
                            folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
-                           open_day=self.onboarding.open_business_day)
+                           on_cut_over=self.host_days.said)
         self.directory.on_acquirer = self.lines.acquirer_changed
         async with self.readers.acquire() as connection:
             await self.directory.load(connection)

@@ -38,7 +38,7 @@ TEST_PANS = frozenset({
 })
 PURE = ("messages/*", "switch/payments/transaction.py", "switch/payments/duties.py", "switch/payments/routing.py", "switch/payments/translation.py",
         "switch/payments/verbs.py", "switch/payments/admission.py", "switch/payments/timers.py", "switch/links/protocol.py",
-        "switch/links/network.py", "switch/links/exchange.py", "switch/links/handover.py", "switch/notices/webhooks.py",
+        "switch/links/network.py", "switch/links/exchange.py", "switch/links/handover.py", "switch/links/breaker.py", "switch/notices/webhooks.py",
         "switch/notices/addresses.py", "switch/settlement/calendar.py", "switch/settlement/funding.py",
         "switch/settlement/payout.py", "switch/settlement/banking.py", "switch/settlement/answered.py", "switch/settlement/pain001.py",
         "switch/settlement/bank_csv.py", "switch/settlement/camt053.py",

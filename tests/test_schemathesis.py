@@ -89,7 +89,8 @@ async def known(shop: Shop) -> dict[str, Any]:
               "noticed_on": f"{datetime.now(UTC):%Y-%m-%d}"}
     dispute = (await shop.ask("POST", "/v1/disputes", notice, "operator", Idempotency_Key=new_key())).body["id"]
     batch = await shop.ask("POST", f"/v1/terminals/{shop.shown('terminal.till')}/batches", {"totals": []}, "till", Idempotency_Key=new_key())
-    return {"dispute": dispute, "batch": batch.body["id"], "till": shop.shown("terminal.till"), "organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
+    (line,) = (await shop.ask("GET", f"/v1/acquirers/{acquirer}/lines", key="operator")).body["items"]
+    return {"line": line["id"], "dispute": dispute, "batch": batch.body["id"], "till": shop.shown("terminal.till"), "organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
             "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
             "routes": await made("routes", acquirer=acquirer, merchant=merchant), "keys": await made("keys", role="terminal", terminal=terminal),
             "settlement": settlement, "calendar": "spare", "hold": held_back.body["id"], "seller": shop.shown("merchant.one"), "export": export,
@@ -113,7 +114,7 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
             case.path_parameters[name] = known[kind]
         elif name == "terminal" and "batches" in case.operation.path:
             case.path_parameters[name] = known["till"]
-        elif name in ("dispute", "batch", "acquirer", "merchant", "settlement", "export", "hold", "calendar"):
+        elif name in ("dispute", "batch", "acquirer", "merchant", "settlement", "export", "hold", "calendar", "line"):
             case.path_parameters[name] = known[name]
         elif name in ("webhook", "event"):
             case.path_parameters[name] = hook if name == "webhook" else event
@@ -182,7 +183,16 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
             return {"transactions": [{"amount": random.randrange(1, 9999), "currency": "CNY"}], "month_to_date": {"CNY": 5}, "merchant": None}
         case "/v1/acquirers/{ident}":
             return {"status": random.choice(["down", None])}
-    return {}
+    return of_lines(path, random)
+
+
+def of_lines(path: str, random: Random) -> dict[str, Any]:
+    plain = {"connections": 1, "certificate_file": None, "key_file": None}
+    return {
+        "/v1/acquirers/{acquirer}/lines": {**plain, "port": random.randrange(20_000, 30_000), "priority": 7, "server_name": None, "ca_file": None},
+        "/v1/acquirers/{acquirer}/lines/{line}": {**plain, "priority": 9, "port": 9, "status": None, "server_name": "host.bank.example", "ca_file": "/ca.pem"},
+        "/v1/acquirers/{acquirer}/breaker": {"faults": 20, "percent": 60, "window_ms": 5000, "pause_ms": 500, "probes": 2, "codes": random.choice([None, ["91"]])},
+    }.get(path, {})
 
 
 def sell(case: Any, body: dict[str, Any], random: Random) -> None:

@@ -94,6 +94,8 @@ DIALECT = {
         "A0": ("declined", "mac_error", "retry_new_key"),
     },
     "codes_only_for": {"85": None},
+    # The host, or the issuer or network behind it, does not serve at the moment.
+    "outage_codes": ("91", "96"),
     "reversal_codes": {"77": "retry", "A0": "retry"},
     "reversal_first": True,
     "reversal_stan": "original",

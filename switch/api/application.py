@@ -21,6 +21,7 @@ from switch.api import (
     exports,
     follow_ups,
     jobs,
+    lines,
     merchant,
     offline,
     operator,
@@ -43,6 +44,7 @@ from switch.directory import Directory
 from switch.errors import Problem
 from switch.links import Link
 from switch.merchants.approvals import Approvals
+from switch.merchants.host_days import HostDays
 from switch.merchants.onboarding import Onboarding
 from switch.notices.endpoints import Endpoints
 from switch.payments.authorization import Authorizations
@@ -96,6 +98,7 @@ class Parts(Protocol):
     exceptions: Exceptions
     webhooks: Endpoints
     links: dict[UUID, Link]
+    host_days: HostDays
     writers: Pool
     readers: Pool
     exports: Exports
@@ -157,6 +160,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(settlements.router(parts, caller_of))
     app.include_router(cutovers.router(parts, caller_of))
     app.include_router(arrangements.router(parts, caller_of))
+    app.include_router(lines.router(parts, caller_of))
     app.include_router(webhooks.router(parts, caller_of))
     app.include_router(disputes.router(parts, caller_of))
     app.include_router(dispute_desk.router(parts, caller_of))
@@ -185,7 +189,7 @@ def application(parts: Parts) -> FastAPI:
 
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
                    *operator.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
-                   *exports.MODELS, *arrangements.MODELS, *webhooks.MODELS,
+                   *exports.MODELS, *arrangements.MODELS, *lines.MODELS, *webhooks.MODELS,
                    *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS])
     return app
 

@@ -15,13 +15,12 @@ from typing import Literal
 from messages.codec import DecodeError, EncodeError, Rejected, decode, encode
 from messages.dialect import Dialect, answer_fault, differing_field, match_key
 from messages.framing import Deframer, FramingError, frame
-from switch.links import Bounced, Counters, CutOver, Event, LineClosed, LinkSettings, Reply, Settled, Silence, Unmatched
+from switch.links import Bounced, Counters, CutOver, EchoEnded, Event, KeyChange, LineClosed, LinkSettings, Reply, Settled, Silence, Unmatched
 from switch.links import network as network_rules
-from switch.links.exchange import Exchange, NetworkRequest
+from switch.links.exchange import Exchange, Exchanges, NetworkRequest
 
-ENDED_MAX = 4096  # ended requests that are remembered, to call a late answer late
 PAUSED_NETWORK_FRAMES_MAX = 64  # for a host that sends 0800 but does not read
-EVIDENCE_FIELDS = ("0", "3", "4", "7", "11", "37", "41", "42", "49", "60")  # what is kept of an ended request: no card data
+KEY_CHANGES_MAX = 4  # of a host that wait for our answer
 MONTH_DAY = re.compile("(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])").fullmatch
 ANSWER_FUNCTIONS = "13579"  # third digit of an MTI
 
@@ -32,12 +31,16 @@ def backoff_delay(attempt: int, minimum: float, maximum: float, fraction: float)
 
 
 class LinkProtocol:
-    """Decides; the shell feeds it, writes `take_output()`, dispatches `take_events()`. `draw` gives the jitter, a number from 0 to 1."""
+    """Decides; the shell feeds it, writes `take_output()`, dispatches `take_events()`. `draw` gives the jitter, a number from 0 to 1.
+
+    `exchanges` is shared by all lines of the acquirer. `keyed`: somebody answers the host's key changes; else they are refused.
+    """
 
     def __init__(
-        self, acquirer_id: str, dialect: Dialect, settings: LinkSettings, *, next_stan: Callable[[], str | None], draw: Callable[[], float]
+        self, acquirer_id: str, dialect: Dialect, settings: LinkSettings, *, next_stan: Callable[[], str | None], draw: Callable[[], float],
+        exchanges: Exchanges | None = None, keyed: bool = False,
     ) -> None:
-        self.acquirer_id, self.dialect, self.settings = acquirer_id, dialect, settings
+        self.acquirer_id, self.dialect, self.settings, self.keyed = acquirer_id, dialect, settings, keyed
         self.counters = Counters()
         self.phase: Literal["closed", "signing_on", "signed_off", "up", "signing_off"] = "closed"
         self.draining = False
@@ -47,10 +50,8 @@ class LinkProtocol:
         self.last_error: str | None = None
         self._next_stan, self._draw = next_stan, draw
         self._deframer = Deframer(dialect.framing)
-        self._exchanges: dict[str, Exchange] = {}  # in flight and ended, by match key
-        self._by_stan: dict[str, Exchange] = {}
-        self._by_rrn: dict[str, Exchange] = {}
-        self._ended: deque[Exchange] = deque()
+        self.exchanges = exchanges or Exchanges()
+        self._exchanges, self._by_stan, self._by_rrn = self.exchanges.by_key, self.exchanges.by_stan, self.exchanges.by_rrn
         self._due: list[tuple[float, int, Exchange]] = []  # heap; entries of ended exchanges are dropped when met
         self._serial = 0
         self._queue: deque[Exchange] = deque()
@@ -58,8 +59,9 @@ class LinkProtocol:
         self._events: list[Event] = []
         self._output: list[bytes] = []
         self._paused_since: float | None = None
-        self._paused_frames = self._attempt = 0
+        self._paused_frames = self._attempt = self._key_changes = 0
         self._up_since: float | None = None
+        self._probing = False
         self._last_received = self._sign_on_at = self._drain_until = 0.0
 
     # what the switch asks
@@ -85,7 +87,7 @@ class LinkProtocol:
         known = self._exchanges.get(key)
         if known is not None and known.end is None:
             return Bounced("duplicate_key")
-        exchange = Exchange(key, message, token, send_not_after, deadline)
+        exchange = Exchange(key, message, token, self, send_not_after, deadline)
         self._exchanges[key] = self._by_stan[message.get("11", "")] = self._by_rrn[message.get("37", "")] = exchange
         self.in_flight += 1
         if self._paused_since is not None:
@@ -111,6 +113,19 @@ class LinkProtocol:
         if self.phase in ("up", "signed_off"):
             self._send_sign_on(now, utc)
 
+    def probe(self, now: float, utc: datetime) -> None:
+        """Somebody wants to know whether the host answers an echo: one is sent now unless one is waiting; its end is `EchoEnded`."""
+        if self.phase == "up" and not self.draining:
+            self._probing = True
+            if "echo" not in self._network:
+                self._send_network("echo", now, utc, self.settings.echo_timeout)
+
+    def answer_key_change(self, message: Mapping[str, str], code: str) -> None:
+        """The answer to a `KeyChange`, when its keys are installed or refused. Nothing is said over another connection than it came by."""
+        if self.phase != "closed" and self._key_changes:
+            self._key_changes -= 1
+            self._send({**network_rules.answer(self.dialect, message, None), "39": code})
+
     def drain(self, until: float) -> None:
         """No new requests; when the last one ended, or at `until`, the next tick signs off. A line that is not up is closed instead."""
         self.draining, self._drain_until = True, until
@@ -128,7 +143,7 @@ class LinkProtocol:
     def connected(self, now: float, utc: datetime) -> None:
         """A new connection: nothing counts of the last one's bytes; sign on first."""
         self._deframer = Deframer(self.dialect.framing)
-        self._last_received, self._paused_since, self.echo_failures, self.draining = now, None, 0, False
+        self._last_received, self._paused_since, self.echo_failures, self.draining, self._key_changes = now, None, 0, False, 0
         self._send_sign_on(now, utc)
 
     def receive(self, data: bytes, now: float, utc: datetime) -> None:
@@ -186,7 +201,7 @@ class LinkProtocol:
         if not orderly:
             self.counters.line_losses += 1
             self.last_error = reason
-        for exchange in [exchange for exchange in self._exchanges.values() if exchange.end is None]:
+        for exchange in self.exchanges.sent_by(self):
             if exchange.sent_at is None:
                 self._end(exchange, "bounced", Bounced("line_down"))
             else:
@@ -219,28 +234,12 @@ class LinkProtocol:
         elif now < exchange.deadline:  # it was queued, watched for its send_not_after, and has left since
             self._watch(exchange, exchange.deadline)
         else:
-            self.counters.timeouts += 1
+            exchange.sender.counters.timeouts += 1
             self._end(exchange, "timeout", Silence("timeout", exchange.sent_at))
 
     def _end(self, exchange: Exchange, end: str, result: Reply | Bounced | Silence, raw_length: int = 0) -> None:
         self._events.append(Settled(exchange.token, result, exchange.key, raw_length))
-        self.in_flight -= 1
-        request = exchange.request
-        exchange.request = {number: request[number] for number in EVIDENCE_FIELDS if number in request}
-        exchange.end, exchange.token, exchange.payload = end, None, b""
-        if exchange.sent_at is None:
-            self._forget(exchange)
-            return
-        self._ended.append(exchange)
-        if len(self._ended) > ENDED_MAX:
-            self._forget(self._ended.popleft())
-
-    def _forget(self, exchange: Exchange) -> None:
-        request = exchange.request
-        tables = (self._exchanges, exchange.key), (self._by_stan, request.get("11", "")), (self._by_rrn, request.get("37", ""))
-        for table, key in tables:
-            if table.get(key) is exchange:
-                del table[key]
+        self.exchanges.end(exchange, end)
 
     # what the host says
 
@@ -293,13 +292,8 @@ class LinkProtocol:
 
     def _nearest_difference(self, message: dict[str, str]) -> str | None:
         """The first field that differs from the request with this RRN or this STAN, whichever is nearer; None if there is neither."""
-        found = (self._by_rrn.get(message.get("37", "")), self._by_stan.get(message.get("11", "")))
-        candidates = [exchange for exchange in found if exchange is not None]
-        if not candidates:
-            return None
-        numbers = self.dialect.match["*"]
-        near = min(candidates, key=lambda exchange: sum(exchange.request.get(number) != message.get(number) for number in numbers))
-        return differing_field(self.dialect, near.request, message)
+        near = self.exchanges.nearest(message, self.dialect.match["*"])
+        return None if near is None else differing_field(self.dialect, near.request, message)
 
     def _unmatched(self, reason: str, message: dict[str, str] | None, number: str | None, key: str | None, raw_length: int, utc: datetime) -> None:
         counter = reason if reason in ("late", "undecodable") else "unmatched"
@@ -314,7 +308,11 @@ class LinkProtocol:
             self._sign_on_at = now
         elif code == network.get("cut_over") and MONTH_DAY(message.get("15", "")[-4:]):
             self._events.append(CutOver(message["15"][-4:]))
-        elif code == network.get("cut_over") or code not in network.values():
+        elif code == network.get("key_change") and self.keyed and self._key_changes < KEY_CHANGES_MAX:
+            self._key_changes += 1
+            self._events.append(KeyChange(message))
+            return
+        elif code in (network.get("cut_over"), network.get("key_change")) or code not in network.values():
             fault = "15" if code == network.get("cut_over") else self.dialect.network_rule.code
             self._unmatched("unknown_mti", message, fault, None, raw_length, utc)
         self._send(network_rules.answer(self.dialect, message, fault))
@@ -337,12 +335,18 @@ class LinkProtocol:
     def _network_answered(self, purpose: str, code: str, now: float) -> None:
         if purpose == "echo":
             self.echo_failures = 0
+            self._echo_ended(True)
         elif purpose == "sign_off":
             self.close("drained", orderly=True)
         elif code == self.dialect.network_rule.approved:
             self.phase, self._up_since = "up", now
         else:
             self._signed_off(f"sign-on refused: {code or 'without DE39'}", now)
+
+    def _echo_ended(self, answered: bool) -> None:
+        if self._probing:
+            self._probing = False
+            self._events.append(EchoEnded(answered))
 
     def _signed_off(self, reason: str, now: float) -> None:
         self.phase, self.last_error = "signed_off", reason
@@ -355,6 +359,7 @@ class LinkProtocol:
                 self.close(f"{purpose} unanswered", orderly=purpose == "sign_off")
             else:
                 self.echo_failures = 0 if self._last_received > request.sent else self.echo_failures + 1
+                self._echo_ended(False)
         if self.echo_failures >= self.settings.echo_failures:
             self.close("echo unanswered")
 

@@ -148,11 +148,11 @@ class Authorizations:
             link = self.links.get(acquirer.acquirer_id)
             if acquirer.status != "active" or link is None:
                 continue
-            if link.usable():
+            if link.sells():
                 permit = self.admission.enter(acquirer.acquirer_id, seller.merchant.merchant_id, PRIORITY.get(order.type, AUTHORIZATION), now)
                 if permit is not None:
                     return acquirer, link, permit
-            crowded = crowded or link.state == "up"  # no room at the gate, or its window is full
+            crowded = crowded or (link.state == "up" and not link.tripped())  # no room at the gate, or its window is full
         if crowded:
             raise self.shed("acquirer")
         if refusal is not None:
