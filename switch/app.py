@@ -36,6 +36,7 @@ from switch.merchants import terminal_keys
 from switch.merchants.accounts import Accounts
 from switch.merchants.approvals import Approvals
 from switch.merchants.crypto_keys import activate, retire
+from switch.merchants.host_days import HostDays
 from switch.merchants.onboarding import Onboarding
 from switch.notices import tell
 from switch.notices.delivery import Sender
@@ -178,6 +179,7 @@ class Switch:
         self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
         self.onboarding, self.accounts = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault)
+        self.host_days = HostDays(self.writers, self.onboarding.open_business_day)
         await self._join_webhooks()
         await self._join_terminals()
         self._join_settlement()
@@ -187,7 +189,7 @@ class Switch:
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, self.vault,
                            connect=self._writer,
                            folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
-                           on_state=self.roster.wake.set, open_day=self.onboarding.open_business_day, keys_of=self.custody.keys_of)
+                           on_state=self.roster.wake.set, on_cut_over=self.host_days.said, keys_of=self.custody.keys_of)
         self.directory.on_acquirer = self.lines.acquirer_changed
         async with self.readers.acquire() as connection:
             await self.directory.load(connection)
