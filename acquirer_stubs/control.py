@@ -122,7 +122,7 @@ class Control:
             raise Refused(400, f"an object with {', '.join(SAID)}, cutover, capacity, delay or forget_keys is expected")
         self._check(order)
         host = self.host
-        if not host.speech.unasked and order.keys() & {"echo", "cutover", "sign_off"}:
+        if not host.speech.unasked and order.keys() & {*SAID, "cutover"}:
             raise Refused(400, "this host says nothing unasked")
         if "capacity" in order:
             host.capacity = order["capacity"]

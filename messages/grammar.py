@@ -208,7 +208,8 @@ KEYS: Mapping[str, Key] = {
                f"The field with the MAC, always the last one; one of {', '.join(MAC_ALGORITHMS)}; second digits of the MTIs that carry it; "
                "the DE39 that says it was wrong."),
     "key_exchange": Key("(number, {bytes: ((purpose, algorithm, bytes, bytes of check value), ...)}, {code: count})", None,
-                        "The field of a sign-on's answer with working keys, its layouts by length; after how many answers with a code, running, "
+                        "The field of a sign-on's answer, or of a host's key change, "
+                        "with working keys, its layouts by length; after how many answers with a code, running, "
                         "the line signs on anew (a wrong MAC counts as the code of mac)."),
     "with_pin": Key("{number: value}", {}, "What goes with a PIN block."),
     "request_fields": Key("(number, ...)", REQUIRED, "What every request carries beside what its verb fixes."),

@@ -22,7 +22,7 @@ from switch.api.reconciliation import RESOLVE as RESOLVE_EXCEPTION
 from switch.api.resolving import RESOLVE
 from switch.api.terminal import AuthorizationEndpoint
 from switch.background import supervised
-from switch.custody import Custody
+from switch.custody import Custody, open_vault
 from switch.database import Connection
 from switch.directory import Directory
 from switch.errors import Problem, StartError
@@ -64,7 +64,6 @@ from switch.payments.resolution import Resolution
 from switch.payments.reversals import Reversals
 from switch.payments.undelivered import Undelivered
 from switch.payments.watch import Watch
-from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
 from switch.settlement.batches.counts import Batches
 from switch.settlement.batches.forwarding import Forwarding
@@ -112,14 +111,6 @@ HOT_PATH = "/v1/authorizations"
 ASGI = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-def open_vault(settings: Settings) -> Vault:
-    """The keys, made when there are none. Raises StartError."""
-    try:
-        return Vault(Keyring.create(settings.keys_file))
-    except (VaultError, OSError) as error:
-        raise StartError(f"the key file {settings.keys_file} cannot be used ({error}); it must be ours, mode 0600, and not empty") from None
-
-
 class Switch:
     """One worker: its records, numbers, journal, links and HTTP application."""
 
@@ -163,21 +154,7 @@ class Switch:
                 await end_all(connection)
             self.lease = await claim(connection)
         epoch = self.lease.epoch
-        self.authorizations = Authorizations(self.directory, self.vault, self.journal, self.numbers, self.links, self.desk, self.books,
-                                             self.alarm, self.admission, worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s,
-                                             cleared=lambda *wanted: self.reversals.clear(*wanted), pins=Pins(self.custody.store, self.custody.hsm))
-        self.doubts, self.roster = Doubts(self.authorizations), Roster(self.owed, epoch, self.links)
-        self.evidence = Evidence(self.writers, self.directory, self.history, self.authorizations, self.alarm)
-        self.cancellations = Cancellations(self.writers, self.history, self.authorizations, self.directory)
-        self.reversals = Reversals(self._journal_connection, self.directory, self.books, self.vault, self.links, self.alarm, self.may_send,
-                                   self.roster.share, self.authorizations.undo_captures)
-        self.reservations = Reservations(self._journal_connection, lambda follow_up: self.follow_ups.settle_late(follow_up))
-        self.follow_ups = FollowUps(self.authorizations, self.doubts, self.reservations, self.reversals)
-        self.offline, self.expiry = OfflineSales(self.authorizations, self.reservations), Expiry(self.owed)
-        self.recovery = Recovery(self.owed, self.books, self.authorizations, self.lease)
-        self.pending = Pending(self.owed, self.books, self.authorizations, self.alarm, self.directory, epoch)
-        self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
-        self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
+        self._join_payments(epoch)
         self.onboarding, self.accounts = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault)
         self.host_days = HostDays(self.writers, self.onboarding.open_business_day)
         await self._join_webhooks()
@@ -186,10 +163,7 @@ class Switch:
         self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
         self.approvals = Approvals(self.writers, {RESOLVE: self._resolve, RESOLVE_EXCEPTION: self._resolve_exception, AGREE: agree, LOAD: activate,
                                                   RETIRE_KEY: retire})
-        self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, self.vault,
-                           connect=self._writer,
-                           folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send, on_unmatched=self.evidence.take,
-                           on_state=self.roster.wake.set, on_cut_over=self.host_days.said, keys_of=self.custody.keys_of)
+        self._join_lines(epoch)
         self.directory.on_acquirer = self.lines.acquirer_changed
         async with self.readers.acquire() as connection:
             await self.directory.load(connection)
@@ -208,6 +182,29 @@ class Switch:
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
         gc.set_threshold(GC_THRESHOLD, 20, 50)
+
+    def _join_payments(self, epoch: int) -> None:
+        self.authorizations = Authorizations(self.directory, self.vault, self.journal, self.numbers, self.links, self.desk, self.books,
+                                             self.alarm, self.admission, worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s,
+                                             cleared=lambda *wanted: self.reversals.clear(*wanted), pins=Pins(self.custody.store, self.custody.hsm))
+        self.doubts, self.roster = Doubts(self.authorizations), Roster(self.owed, epoch, self.links)
+        self.evidence = Evidence(self.writers, self.directory, self.history, self.authorizations, self.alarm)
+        self.cancellations = Cancellations(self.writers, self.history, self.authorizations, self.directory)
+        self.reversals = Reversals(self._journal_connection, self.directory, self.books, self.vault, self.links, self.alarm, self.may_send,
+                                   self.roster.share, self.authorizations.undo_captures)
+        self.reservations = Reservations(self._journal_connection, lambda follow_up: self.follow_ups.settle_late(follow_up))
+        self.follow_ups = FollowUps(self.authorizations, self.doubts, self.reservations, self.reversals)
+        self.offline, self.expiry = OfflineSales(self.authorizations, self.reservations), Expiry(self.owed)
+        self.recovery = Recovery(self.owed, self.books, self.authorizations, self.lease)
+        self.pending = Pending(self.owed, self.books, self.authorizations, self.alarm, self.directory, epoch)
+        self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
+        self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
+
+    def _join_lines(self, epoch: int) -> None:
+        self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, self.vault,
+                           connect=self._writer, folder=self.settings.home / "run", epoch=epoch, may_send=self.may_send,
+                           on_unmatched=self.evidence.take, on_state=self.roster.wake.set, on_cut_over=self.host_days.said,
+                           keys_of=self.custody.keys_of, installer_of=self.custody.installer_of)
 
     def _join_settlement(self) -> None:
         self.places, self.press = Places(), Press(self.settings.home / "fonts")

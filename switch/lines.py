@@ -29,21 +29,22 @@ from switch.security.vault import Vault, VaultError
 
 FIRST_BLOCKS = 5  # of numbers per acquirer at the start
 SIGN_OFF_S = 1.0
-KeyChange = Callable[[UUID, Mapping[str, str]], Awaitable[str]]  # acquirer and the host's message, which holds keys; the DE39 of the answer
+Installer = Callable[[Mapping[str, str]], Awaitable[str]]  # of a host's message, which holds keys; the DE39 of the answer
 
 
 class Lines:
     """`links` is filled and changed here, and read by everybody. `may_send`: whether this worker's lease is good; `on_unmatched` takes what
-    answers nothing; `on_state` hears that a line's state has changed; `on_cut_over` what a host says of its business day (MMDD); `on_key_change`
-    a host's new keys, None refuses them; `keys_of`: the acquirer's keys, for MACs."""
+    answers nothing; `on_state` hears that a line's state has changed; `on_cut_over` what a host says of its business day (MMDD); `keys_of`: the
+    acquirer's keys, for MACs; `installer_of`: who takes its host's new ones, None refuses them."""
 
     def __init__(self, links: dict[UUID, Link], directory: Directory, admission: Admission, numbers: Numbers, limits: timers.Limits, pool: Pool,
                  alarm: Alerts, vault: Vault, *, connect: Callable[[], Awaitable[Connection]], folder: Path, epoch: int, may_send: Callable[[], bool],
                  on_unmatched: Callable[[Unmatched], None], on_state: Callable[[], None], on_cut_over: Callable[[UUID, str], Awaitable[None]],
-                 on_key_change: KeyChange | None = None, keys_of: Callable[[Acquirer], LineKeys | None] = lambda _: None) -> None:
+                 keys_of: Callable[[Acquirer], LineKeys | None] = lambda _: None,
+                 installer_of: Callable[[Acquirer], Installer | None] = lambda _: None) -> None:
         self.links, self.directory, self.admission, self.numbers, self.limits = links, directory, admission, numbers, limits
-        self.pool, self.alarm, self.vault, self.may_send, self.keys_of = pool, alarm, vault, may_send, keys_of
-        self.on_unmatched, self.on_state, self.on_cut_over, self.on_key_change = on_unmatched, on_state, on_cut_over, on_key_change
+        self.pool, self.alarm, self.vault, self.may_send, self.keys_of, self.installer_of = pool, alarm, vault, may_send, keys_of, installer_of
+        self.on_unmatched, self.on_state, self.on_cut_over = on_unmatched, on_state, on_cut_over
         self.slots = Slots(connect, epoch, address_of(folder, epoch))
         self.holder = Holder(folder, epoch, self._held)
         self.plans: dict[UUID, tuple[tuple[LinkSettings, ...], bool]] = {}  # what each link was made for
@@ -199,11 +200,11 @@ class Lines:
         return link
 
     def _line(self, acquirer: Acquirer, settings: LinkSettings, exchanges: Exchanges, may_write: Callable[[], bool] | None = None) -> AcquirerLink:
-        acquirer_id, change = acquirer.acquirer_id, self.on_key_change
+        acquirer_id = acquirer.acquirer_id
         return AcquirerLink(str(acquirer_id), acquirer.name, acquirer.dialect, settings,
                             next_stan=lambda: self.numbers.stan(acquirer_id), on_unmatched=self.on_unmatched,
                             on_cut_over=lambda month_day: self.background.later(self.on_cut_over(acquirer_id, month_day)),
-                            on_key_change=None if change is None else lambda message: change(acquirer_id, message),
+                            on_key_change=self.installer_of(acquirer),
                             on_state=self._heard(acquirer, settings), may_write=may_write or self.may_send, exchanges=exchanges,
                             keys=self.keys_of(acquirer))
 

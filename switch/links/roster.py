@@ -93,7 +93,7 @@ def _read(shown: str) -> dict[str, Any]:
     """The snapshot of a line as it was written down."""
     link: dict[str, Any] = json.loads(shown)
     return _timed(link, "since", "last_answer_at") | {
-        "lines": [_timed(line, "since", "breaker_since", "certificate_ends_at") for line in link["lines"]]}
+        "lines": [_timed(line, "since", "breaker_since", "certificate_ends_at") for line in link.get("lines", ())]}
 
 
 def _timed(values: dict[str, Any], *names: str) -> dict[str, Any]:
