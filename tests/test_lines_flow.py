@@ -114,7 +114,7 @@ async def test_while_it_is_open_another_acquirer_takes_the_sale_where_routing_al
     await becomes(shop, "breaker", "closed")
     sold = await shop.pay(6201)
     assert (await shop.row(sold.body["id"]))["acquirer_id"] == shop.ids["acquirer.single"]
-    await shop.sql("UPDATE route SET priority = 10000, merchant_id = $2 WHERE route_id = $1::uuid", route.body["id"][4:], shop.ids["merchant.four"])
+    assert (await shop.ask("POST", f"/v1/routes/{route.body['id']}/retire", {}, "operator")).status == 200
     await shop.caught_up()
 
 
