@@ -38,6 +38,7 @@ class Dialect:
     codes: Mapping[str, ResponseCode]
     codes_only_for: Mapping[str, tuple[str, ...]]  # code -> first two digits of DE3 it holds for
     reroute_codes: frozenset[str]  # DE39 of declined requests after which another acquirer may be asked
+    outage_codes: tuple[str, ...]  # what a line's breaker counts beside timeouts
     reversal_codes: Mapping[str, str]  # DE39 of an answered reversal -> one of REVERSAL_OUTCOMES; anything else: send it again
     reversal_first: bool  # a terminal's open reversal must be done before its next sale
     reversal_stan: str  # own, original
@@ -169,6 +170,7 @@ def _built(literal: Mapping[str, Any]) -> Dialect:
         codes=_frozen({code: ResponseCode(*rest) for code, rest in literal["codes"].items()}),
         codes_only_for=_frozen(literal["codes_only_for"]),
         reroute_codes=frozenset(literal["reroute_codes"]),
+        outage_codes=literal["outage_codes"],
         reversal_codes=_frozen(literal["reversal_codes"]),
         reversal_first=bool(literal["reversal_first"]),
         reversal_stan=literal["reversal_stan"],
