@@ -3,19 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
 from types import MappingProxyType
 from typing import Any
 
-from messages import soundness
-from messages.dialects import iso87_ascii, iso93_ascii, unionpay_pos, visa_base1
+from messages import dialects, soundness
 from messages.framing import Framing
 from messages.grammar import KEYS, LIKE, REQUIRED, Coding, Field, KeyExchange, KeyPart, MacRule, MessageRule, NetworkRule, QueryRule, ResponseCode
 from messages.headers import Header
 from messages.subfields import Layout, Positional, layout
 
+# A dialect is one file in its folder; nothing else names it.
 LITERALS: Mapping[str, Mapping[str, Any]] = {
-    "iso87_ascii": iso87_ascii.DIALECT, "iso93_ascii": iso93_ascii.DIALECT, "unionpay_pos": unionpay_pos.DIALECT, "visa_base1": visa_base1.DIALECT,
-}
+    name: import_module(f"{dialects.__name__}.{name}").DIALECT for name in sorted(found.name for found in iter_modules(dialects.__path__))}
 UNKNOWN_CODE = ResponseCode("doubt", "unknown_code", "new_payment_allowed")  # a code in no set is doubt (docs/wire.md)
 
 
