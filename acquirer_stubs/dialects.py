@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from acquirer_stubs import codec
 from acquirer_stubs.codec import FRAME_BYTES_MAX, BadLength, Message, Undecodable
-from acquirer_stubs.forms import ISO93, UNIONPAY, VISA, Table
+from acquirer_stubs.forms import ISO93, MASTERCARD, UNIONPAY, VISA, Table
 
 
 class Heard(NamedTuple):
@@ -202,7 +202,35 @@ def split_vml(buffer: bytes) -> tuple[list[bytes], bytes]:
     return bodies, buffer
 
 
+# Mastercard CIS: EBCDIC text and digits behind binary bitmaps; an answer names no card acceptor and carries a Banknet reference in DE63.
+
+TABLE_MC = Table(MASTERCARD, packed=False, code="cp500", raw=True)
+MANAGED_MC = {"061": "001", "062": "002", "270": "301"}
+NOT_IN_THE_HOUSE_MC = (48, 61, 63, 94, 95)
+
+
+def read_mc(body: bytes) -> Heard:
+    wire = TABLE_MC.decode(body)
+    if wire[0][0] != "0":
+        raise Undecodable("MTI: not the version of 1987")
+    message: Message = {de: value for de, value in wire.items() if de not in NOT_IN_THE_HOUSE_MC}
+    if 70 in wire:
+        message[70] = MANAGED_MC.get(wire[70], "999")
+    return Heard(message, wire, refusal="" if wire[0] != "0100" or {48, 61} <= wire.keys() else "30")
+
+
+def write_mc(reply: Message, heard: Heard | None, spoil: Spoil = plainly) -> bytes:
+    wire: Message = heard.wire if heard is not None else {0: reply[0]}
+    said: Message = {de: value for de, value in reply.items() if de in TABLE_MC.forms and de not in (25, 42, 43)}
+    if 70 in reply:
+        said[70] = wire.get(70) or next(code for code, meaning in MANAGED_MC.items() if meaning == reply[70])
+    else:
+        said |= {48: wire.get(48, "R"), 63: f"MCC{int(reply.get(11, '0')):06d}"}
+    return TABLE_MC.encode(spoil({0: reply[0], **said}))
+
+
 SPEECHES = {
+    "mastercard_cis": Speech(read_mc, write_mc, codec.frame, codec.split),
     "iso87_ascii": Speech(read_87, write_87, codec.frame, codec.split),
     "iso93_ascii": Speech(read_93, write_93, frame_ascii4, split_ascii4),
     "visa_base1": Speech(read_visa, write_visa, frame_vml, split_vml),

@@ -25,6 +25,11 @@ VISA: dict[int, str] = {
     32: "n..11", 35: "z..37", 37: "an12", 38: "an6", 39: "an2", 41: "ans8", 42: "ans15", 43: "ans40", 44: "ans..25", 49: "n3", 52: "h8", 53: "n16",
     54: "ans..120", 55: "h..255", 60: "h..12", 62: "h..255", 63: "h..255", 70: "n3", 90: "n42",
 }
+MASTERCARD: dict[int, str] = {
+    2: "n..19", 3: "n6", 4: "n12", 7: "n10", 11: "n6", 12: "n6", 13: "n4", 14: "n4", 15: "n4", 18: "n4", 22: "n3", 23: "n3", 32: "n..11", 33: "n..11",
+    35: "z..37", 37: "an12", 38: "an6", 39: "an2", 41: "ans8", 42: "ans15", 43: "ans40", 44: "ans..25", 45: "ans..76", 48: "ans...999", 49: "n3",
+    52: "h8", 53: "n16", 54: "ans...120", 55: "h...255", 61: "ans...26", 63: "ans...50", 70: "n3", 90: "n42", 94: "ans7", 95: "n42",
+}
 
 
 class Form(NamedTuple):
@@ -42,17 +47,18 @@ def form(text: str) -> Form:
 
 class Table:
     """One host's elements, packed or text. `code` is that of text; `counted`: lengths are one or two bytes in binary instead of BCD;
-    `right`: every odd number of digits is packed to the right."""
+    `right`: every odd number of digits is packed to the right; `raw`: text with bitmaps and h in bytes, as packed ones have them."""
 
-    def __init__(self, forms: dict[int, str], *, packed: bool, code: str = "latin-1", counted: bool = False, right: bool = False) -> None:
+    def __init__(self, forms: dict[int, str], *, packed: bool, code: str = "latin-1", counted: bool = False, right: bool = False,
+                 raw: bool = False) -> None:
         self.forms = {de: form(text)._replace(right=right or text.endswith("<")) for de, text in forms.items()}
-        self.packed, self.code, self.counted = packed, code, counted
+        self.packed, self.code, self.counted, self.raw = packed, code, counted, packed or raw
 
     def decode(self, body: bytes) -> Message:
         """Raises Undecodable, for any bytes that are not exactly one message."""
-        width, size = (2, 8) if self.packed else (4, 16)
+        width, size = 2 if self.packed else 4, 8 if self.raw else 16
         try:
-            head = body[:width].hex() if self.packed else body[:width].decode("ascii")
+            head = body[:width].hex() if self.packed else body[:width].decode(self.code)
             bits = self._bits(body[width:width + size], size)
             at = width + size
             if bits >> 63:
@@ -62,7 +68,7 @@ class Table:
                 bits <<= 64
         except ValueError:
             raise Undecodable("MTI or bitmap") from None
-        if len(head) != 4 or not head.isdigit():
+        if len(head) != 4 or not (head.isascii() and head.isdigit()):
             raise Undecodable("MTI")
         message: Message = {0: head}
         for de in (de for de in range(2, 129) if bits >> (128 - de) & 1):
@@ -76,16 +82,16 @@ class Table:
     def _bits(self, data: bytes, size: int) -> int:
         if len(data) != size:
             raise Undecodable("bitmap: cut off")
-        return int(data.hex() if self.packed else data.decode("ascii"), 16)
+        return int(data.hex() if self.raw else data.decode("ascii"), 16)
 
     def _element(self, de: int, form: Form, body: bytes, at: int) -> tuple[str, int]:
         count = form.size
         if form.prefix:
             width = (form.prefix + 1) // 2 if self.packed else form.prefix
-            digits = body[at:at + width].hex() if self.packed else body[at:at + width].decode("latin-1")
+            digits = body[at:at + width].hex() if self.packed else body[at:at + width].decode(self.code)
             digits = str(int.from_bytes(body[at:at + form.prefix - 1], "big")) if self.counted else digits
             width = form.prefix - 1 if self.counted else width
-            if not digits.isdigit() or len(body) < at + width or int(digits) > form.size:
+            if not (digits.isascii() and digits.isdigit()) or len(body) < at + width or int(digits) > form.size:
                 raise Undecodable(f"DE{de}: length")
             at, count = at + width, int(digits)
         digital = self.packed and form.content in "nz"
@@ -93,7 +99,7 @@ class Table:
         if stop > len(body):
             raise Undecodable(f"DE{de}: cut off")
         piece = body[at:stop]
-        binary = digital or form.content == "r" or (self.packed and form.content == "h")
+        binary = digital or form.content == "r" or (self.raw and form.content == "h")
         value = piece.hex().upper() if binary else piece.decode(self.code)
         if digital and count % 2:
             value = value[1:] if form.right else value[:-1]
@@ -109,12 +115,13 @@ class Table:
         wide = bool(present) and present[-1] > 64
         bits = sum(1 << (128 - de) for de in present) | (1 << 127 if wide else 0)
         bitmap = f"{bits:032X}"[:32 if wide else 16]
-        head = bytes.fromhex(message[0] + bitmap) if self.packed else (message[0] + bitmap).encode("ascii")
+        kind = bytes.fromhex(message[0]) if self.packed else message[0].encode(self.code)
+        head = kind + (bytes.fromhex(bitmap) if self.raw else bitmap.encode("ascii"))
         return head + b"".join(self._written(de, self.forms[de], message[de]) for de in present)
 
     def _written(self, de: int, form: Form, value: str) -> bytes:
         digital = self.packed and form.content in "nz"
-        binary = form.content == "r" or (self.packed and form.content == "h")
+        binary = form.content == "r" or (self.raw and form.content == "h")
         count = len(value) // 2 if binary else len(value)
         if (form.prefix and count > form.size) or (not form.prefix and count != form.size):
             raise Unencodable(f"DE{de}: {count} of {form.size}")
@@ -125,4 +132,4 @@ class Table:
         if self.counted:
             return count.to_bytes(form.prefix - 1, "big") + data
         digits = f"{count:0{form.prefix + form.prefix % 2 if self.packed else form.prefix}d}"
-        return (bytes.fromhex(digits) if self.packed else digits.encode("ascii")) + data
+        return (bytes.fromhex(digits) if self.packed else digits.encode(self.code)) + data

@@ -164,7 +164,7 @@ def test_whatever_comes_it_moves_by_its_table_and_closes_by_echoes_alone(events:
         assert sum(ended for ended, _ in line.breaker.counts) <= len(events)
 
 
-@pytest.mark.parametrize("name", ["iso87_ascii", "iso93_ascii", "unionpay_pos", "visa_base1"])
+@pytest.mark.parametrize("name", ["iso87_ascii", "iso93_ascii", "unionpay_pos", "visa_base1", "mastercard_cis"])
 def test_every_dialect_says_which_codes_are_outages_and_none_is_an_issuers_decision(name: str) -> None:
     dialect = load(name)
     assert dialect.outage_codes and "echo" in dialect.network

@@ -16,8 +16,8 @@ from switch import database
 from switch.merchants.onboarding import Onboarding
 from tests.processes import stub, stub_book
 
-DIALECTS = ("iso93_ascii", "unionpay_pos", "visa_base1")
-HOLDS = {"visa_base1"}  # dual messages without captures and voids: an authorization holds, and clearing is by file
+DIALECTS = ("iso93_ascii", "unionpay_pos", "visa_base1", "mastercard_cis")
+HOLDS = {"visa_base1", "mastercard_cis"}  # dual messages without captures and voids: an authorization holds, and clearing is by file
 TRACK = "4111111111111111=28121010000012345678"
 
 

@@ -79,7 +79,7 @@ def test_the_published_message_with_that_quirk_is_read() -> None:
     assert encode(dialect, decode(dialect, text)) == text
 
 
-@given(st.binary(max_size=120), st.sampled_from(["iso93_ascii", "unionpay_pos", "visa_base1"]))
+@given(st.binary(max_size=120), st.sampled_from(["iso93_ascii", "unionpay_pos", "visa_base1", "mastercard_cis"]))
 def test_any_bytes_are_a_message_or_a_decode_error(data: bytes, name: str) -> None:
     dialect = load(name)
     head = bytes.fromhex(dialect.header.default) if dialect.header else b""
