@@ -214,6 +214,8 @@ def read_mc(body: bytes) -> Heard:
     if wire[0][0] != "0":
         raise Undecodable("MTI: not the version of 1987")
     message: Message = {de: value for de, value in wire.items() if de not in NOT_IN_THE_HOUSE_MC}
+    if wire.get(3, "")[:2] == "30":  # an inquiry of the balance, which is 31 in the elements of 1987
+        message[3] = "31" + wire[3][2:]
     if 70 in wire:
         message[70] = MANAGED_MC.get(wire[70], "999")
     return Heard(message, wire, refusal="" if wire[0] != "0100" or {48, 61} <= wire.keys() else "30")
@@ -225,7 +227,7 @@ def write_mc(reply: Message, heard: Heard | None, spoil: Spoil = plainly) -> byt
     if 70 in reply:
         said[70] = wire.get(70) or next(code for code, meaning in MANAGED_MC.items() if meaning == reply[70])
     else:
-        said |= {48: wire.get(48, "R"), 63: f"MCC{int(reply.get(11, '0')):06d}"}
+        said |= {de: wire[de] for de in (3,) if de in wire} | {48: wire.get(48, "R"), 63: f"MCC{int(reply.get(11, '0')):06d}"}
     return TABLE_MC.encode(spoil({0: reply[0], **said}))
 
 
