@@ -127,6 +127,24 @@ async def test_a_late_approval_does_not_bring_the_sale_back(lane: Lane) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="module")
+async def test_an_answer_that_comes_after_its_reversal_was_done_is_told_of_its_sale(lane: Lane) -> None:
+    before = await net(lane)
+    await lane.host.order("late", 2.0)
+    answer = await sale(lane, 4400)
+    assert answer.status == 202, answer.body
+    await lane.shop.until(answer.body["id"], "reversed")
+    identity = UUID(answer.body["id"][4:])
+    assert await lane.shop.sql("SELECT FROM unmatched_answer WHERE transaction_id = $1", identity) == [], "it came before: this shows nothing"
+
+    async def recorded() -> Any:
+        return await lane.shop.sql("SELECT reason FROM unmatched_answer WHERE transaction_id = $1", identity)
+
+    assert (await flows.eventually(recorded, "the late answer is not told of its sale"))[0]["reason"] == "late"
+    assert (await lane.shop.get(answer.body["id"]))["status"] == "reversed"
+    assert await net(lane) == before
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_void_takes_the_sale_back(lane: Lane) -> None:
     if lane.dialect in HOLDS:
         assert not {"capture", "void", "refund"} & set(load(lane.dialect).messages)

@@ -69,7 +69,7 @@ class Unmatched:
 
     Reasons: no_request, differs (right key, wrong content), late (its request had ended unanswered), duplicate (had been answered),
     undecodable, unknown_mti (a request that hosts have no business to send), bad_mac (wrong or missing: whatever it says is not believed),
-    not_authentic (the same of a plug-in's signature).
+    not_authentic (the same of a plug-in's signature). `sent_at`: of the request that it comes too late for, where the line remembers it.
     """
 
     acquirer_id: str
@@ -79,6 +79,7 @@ class Unmatched:
     match_key: str | None
     raw_length: int
     received_at: datetime
+    sent_at: datetime | None = None
 
 
 class Settled(NamedTuple):
@@ -128,6 +129,9 @@ class Counters:
     late: int = 0
     undecodable: int = 0
     line_losses: int = 0
+
+    def count(self, name: str) -> None:
+        setattr(self, name, getattr(self, name) + 1)
 
 
 class Share(NamedTuple):

@@ -187,4 +187,4 @@ class LineConnection(asyncio.Protocol):
         elif isinstance(event.result, Reply):  # whoever asked was cancelled: the answer is evidence all the same
             message, answered_at = event.result.message, event.result.answered_at
             key = match_key(self._protocol.dialect, message)
-            self._on_record(Unmatched(self._protocol.acquirer_id, message, "late", None, key, event.raw_length, answered_at))
+            self._on_record(Unmatched(self._protocol.acquirer_id, message, "late", None, key, event.raw_length, answered_at, event.result.sent_at))

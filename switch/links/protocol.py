@@ -270,7 +270,7 @@ class LinkProtocol:
             self._fall_due(exchange, now)
         fault = answer_fault(self.dialect, exchange.request, message)
         if exchange.end is not None:
-            self._unmatched("duplicate" if exchange.end == "answered" else "late", message, fault, key, raw_length, utc)
+            self._unmatched("duplicate" if exchange.end == "answered" else "late", message, fault, key, raw_length, utc, exchange.sent_at)
         elif fault is not None:
             self._unmatched("differs", message, fault, key, raw_length, utc)
         else:
@@ -289,10 +289,10 @@ class LinkProtocol:
         if self._sealing.faulty(exchange.sent_at if exchange is not None else None) and self.phase == "up":
             self._send_sign_on(now, utc)
 
-    def _unmatched(self, reason: str, message: dict[str, str] | None, number: str | None, key: str | None, raw_length: int, utc: datetime) -> None:
-        counter = reason if reason in ("late", "undecodable") else "unmatched"
-        setattr(self.counters, counter, getattr(self.counters, counter) + 1)
-        self._events.append(Unmatched(self.acquirer_id, message, reason, number, key, raw_length, utc))
+    def _unmatched(self, reason: str, message: dict[str, str] | None, number: str | None, key: str | None, raw_length: int, utc: datetime,
+                   sent_at: datetime | None = None) -> None:
+        self.counters.count(reason if reason in ("late", "undecodable") else "unmatched")
+        self._events.append(Unmatched(self.acquirer_id, message, reason, number, key, raw_length, utc, sent_at))
 
     def _receive_network_request(self, message: dict[str, str], now: float, utc: datetime, raw_length: int) -> None:
         network, code, fault = self.dialect.network, self.dialect.value(message, self.dialect.network_rule.code), None

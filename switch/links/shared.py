@@ -101,7 +101,7 @@ class Errand(asyncio.Protocol):
             self.counters.late += 1
             reason = "late" if frame.number in self.given_up else "no_request"
             self.on_unmatched(Unmatched(self.acquirer_id, result.message, reason, None, match_key(self.dialect, result.message), 0,
-                                        result.answered_at))
+                                        result.answered_at, result.sent_at))
 
 
 class SharedLink:

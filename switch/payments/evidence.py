@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -12,7 +13,7 @@ from switch import alerts, logs, metrics
 from switch.database import UNKNOWN, Pool
 from switch.directory import Acquirer, Directory
 from switch.errors import Problem
-from switch.ids import show
+from switch.ids import lowest, show
 from switch.links.acquirer import Unmatched
 from switch.money import CURRENCIES
 from switch.payments import translation
@@ -28,6 +29,9 @@ VALUES ($1, $2, $3, $4, $5, $6::jsonb)"""
 FIND = "SELECT transaction_id FROM transaction WHERE acquirer_id = $1 AND rrn = $2 ORDER BY business_date DESC LIMIT 4"
 # Where the host gives DE37: its answer is found by the key of what is still open.
 FIND_OPEN = "SELECT transaction_id FROM transaction WHERE acquirer_id = $1 AND match_key = $2 AND state IN ('SENT', 'REVERSING')"
+# Of what is closed, whose key may have been used again since: among those that were made just before the request left.
+FIND_NEAR = """SELECT transaction_id FROM transaction WHERE transaction_id >= $3 AND transaction_id < $4 AND acquirer_id = $1 AND match_key = $2
+ORDER BY transaction_id DESC LIMIT 1"""
 EVENT = "INSERT INTO transaction_event (merchant_id, transaction_id, kind, detail) VALUES ($1, $2, $3, $4::jsonb)"
 # An approval that comes while its reversal waits: what "not found" had proven is proven no more.
 EXPEDITE = """UPDATE duty SET next_attempt_at = least(next_attempt_at, now()), not_found_at = CASE WHEN $2 THEN NULL ELSE not_found_at END
@@ -63,7 +67,8 @@ class Evidence:
         acquirer = self.directory.acquirers[UUID(unmatched.acquirer_id)]
         message = unmatched.message
         shown = json.dumps(mask(acquirer.dialect, message)).replace("\\u0000", "") if message is not None else None
-        transaction, field = await self._transaction(acquirer, message) if message is not None else (await self._open(unmatched), None)
+        transaction, field = (await self._open(unmatched), None) if message is None else (
+            await self._transaction(acquirer, message, unmatched.sent_at))
         field = unmatched.field or field
         await self.pool.execute(RECORD, acquirer.acquirer_id, unmatched.received_at, unmatched.reason, field,
                                 transaction.transaction_id if transaction else None, shown)
@@ -83,13 +88,16 @@ class Evidence:
         rows = await self.pool.fetch(FIND_OPEN, UUID(unmatched.acquirer_id), unmatched.match_key)
         return await self.history.transaction(rows[0][0]) if rows else None
 
-    async def _transaction(self, acquirer: Acquirer, message: dict[str, str]) -> tuple[Transaction | None, str | None]:
+    async def _transaction(self, acquirer: Acquirer, message: dict[str, str], sent_at: datetime | None) -> tuple[Transaction | None, str | None]:
         """The stored request that this message answers: found by RRN, proven by the whole match key. With the field that makes it no answer
         to it, or that differs from the request that it is nearest to: the line that sent it may be another one, or gone."""
         differing = None
         key = match_key(acquirer.dialect, message)
         if "37" not in acquirer.dialect.match["*"]:
             rows = await self.pool.fetch(FIND_OPEN, acquirer.acquirer_id, key)
+            if not rows and sent_at is not None:
+                first, end = lowest(sent_at - timedelta(seconds=acquirer.answer_timeout_s)), lowest(sent_at + timedelta(milliseconds=1))
+                rows = await self.pool.fetch(FIND_NEAR, acquirer.acquirer_id, key, first, end)
         else:
             rows = await self.pool.fetch(FIND, acquirer.acquirer_id, message["37"]) if message.get("37") else []
         for row in rows:
