@@ -18,6 +18,7 @@ from acquirer_stubs.book import Book, BookError, effects
 from acquirer_stubs.control import Control
 from acquirer_stubs.dialects import SPEECHES
 from acquirer_stubs.host import Host
+from acquirer_stubs.issuer import Issuer
 from acquirer_stubs.keys import Keys
 
 # uvloop makes the same protocol calls for less CPU, where it is installed.
@@ -41,8 +42,13 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--master-key", type=bytes.fromhex, metavar="HEX",
                         help="terminal master key of a test, 16 bytes: unionpay_pos then has MACs and PINs")
     parser.add_argument("--key-grace", type=float, default=60.0, metavar="SECONDS", help="how long keys that were replaced are still good")
+    parser.add_argument("--imk", type=bytes.fromhex, metavar="HEX",
+                        help="issuer master key of a test, 16 bytes: the cryptograms of chips are then verified and answered")
     parser.add_argument("--die-with-parent", action="store_true", help="SIGTERM when the thread that started this process ends (Linux)")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.imk is not None and len(options.imk) != 16:
+        parser.error("--imk: 16 bytes, 32 hex characters")
+    return options
 
 
 def die_with_parent() -> None:
@@ -80,7 +86,8 @@ async def serve(options: argparse.Namespace) -> str:
     book.failed = lambda error: end(f"{options.book}: {error}")
     book.open(known)
     keys = Keys(options.master_key, options.key_grace) if options.master_key else None
-    host = Host(book, known, delay=options.delay, require_sign_on=options.require_sign_on, dialect=options.dialect, keys=keys)
+    host = Host(book, known, delay=options.delay, require_sign_on=options.require_sign_on, dialect=options.dialect, keys=keys,
+                issuer=Issuer(options.imk, options.dialect) if options.imk is not None else None)
     control = Control(host)
     at = f"{options.host}:{options.port}"
     try:
