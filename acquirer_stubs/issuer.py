@@ -35,7 +35,7 @@ class Version(NamedTuple):
 
 
 VERSIONS = {"0A": Version(slice(3, 7), ac.PaddingType.VISA, False, kd.derive_icc_mk_a),
-            **dict.fromkeys(("12", "A5"), Version(slice(None), ac.PaddingType.EMV, True, kd.derive_icc_mk_b))}
+            **dict.fromkeys(("12", "0FA5"), Version(slice(None), ac.PaddingType.EMV, True, kd.derive_icc_mk_b))}
 
 
 class Chip(NamedTuple):
@@ -82,7 +82,7 @@ def _version(issuer_data: bytes) -> Version | None:
     """By format: a leading length of 6 or more, key index, version (Visa); or 0F and the common core identifier, which is format and version."""
     if len(issuer_data) < 7:
         return None
-    return VERSIONS.get(f"{issuer_data[1]:02X}" if issuer_data[0] == 0x0F else f"{issuer_data[2]:02X}")
+    return VERSIONS.get(issuer_data[:2].hex().upper() if issuer_data[0] == 0x0F else issuer_data[2:3].hex().upper())
 
 
 class Issuer:
