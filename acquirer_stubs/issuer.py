@@ -7,6 +7,7 @@ kept or printed.
 import hmac
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from pyemv import ac, kd, sm
@@ -38,7 +39,8 @@ VERSIONS = {"0A": Version(slice(3, 7), ac.PaddingType.VISA, False, kd.derive_icc
             **dict.fromkeys(("12", "0FA5"), Version(slice(None), ac.PaddingType.EMV, True, kd.derive_icc_mk_b))}
 
 
-class Chip(NamedTuple):
+@dataclass(frozen=True, slots=True, repr=False)
+class Chip:
     """What an answer needs of a request whose cryptogram was right."""
     version: Version
     key: bytes

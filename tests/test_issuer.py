@@ -1,6 +1,8 @@
 """acquirer_stubs.issuer and loadtests.chip: published cryptograms, each other, and our own reading of EMV book 2; what is wrong is not approved."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from pyemv import ac, kd
 
 from acquirer_stubs.behaviours import Decision
 from acquirer_stubs.codec import Message
+from acquirer_stubs.faults import BadFault, parse
 from acquirer_stubs.issuer import SIGNED, SIZES, Chip, Issuer, element, elements
 from loadtests.chip import MASTER, ChipCard
 from switch.security import cryptograms
@@ -35,7 +38,7 @@ def of_published(name: str) -> tuple[Issuer, Message]:
 def test_a_published_cryptogram_is_right_for_its_card_alone(name: str) -> None:
     issuer, message = of_published(name)
     assert isinstance(issuer.verified(message), Chip)
-    assert issuer.verified(message | {23: "002"}) == issuer.verified(message | {2: "4111111111111129"}) == "cryptogram_wrong"
+    assert issuer.verified(message | {23: "002"}) == issuer.verified(message | {2: PANS[1]}) == "cryptogram_wrong"
     track = {de: value for de, value in message.items() if de != 2} | {35: f"{message[2]}D30122010000012345"}
     assert isinstance(issuer.verified(track), Chip)
 
@@ -131,6 +134,29 @@ INCOMPLETE = [{f"_{tag}": None} for tag in (*SIZES, "9F10")] + [{"_9F02": "0001"
 ])
 def test_what_is_no_whole_cryptogram_is_refused_in_a_word(text: str, word: str) -> None:
     assert Issuer(bytes.fromhex(MASTER)).verified({0: "0200", 2: PANS[0], 23: "001", 55: text}) == word
+
+
+def test_a_host_with_an_issuer_shows_no_key_of_a_card() -> None:
+    chip = Issuer(bytes.fromhex(MASTER)).verified(told(ChipCard(MASTER, PANS[0])))
+    assert isinstance(chip, Chip)
+    shown = repr((chip, Issuer(bytes.fromhex(MASTER))))
+    assert repr(chip.key)[2:-1] not in shown and "key" not in shown and "cryptogram" not in shown
+
+
+@pytest.mark.parametrize("order", [{"action": "arpc", "value": "right"}, {"action": "arpc", "value": 1}, {"action": "script", "value": "86"}, {"action": "script", "value": []}])
+def test_a_fault_of_the_issuer_that_it_does_not_have_is_refused(order: dict[str, Any]) -> None:
+    with pytest.raises(BadFault, match="value"):
+        parse({"match": "any", **order})
+
+
+def test_faults_of_the_issuer_have_a_usual_form() -> None:
+    assert [parse({"match": "any", "action": action}).value for action in ("arpc", "script")] == ["wrong", "72"]
+
+
+@pytest.mark.parametrize("key", ["00", "0123456789ABCDEF", "Z" * 32])
+def test_a_stub_does_not_start_with_a_master_key_that_is_none(tmp_path: Path, key: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "acquirer_stubs", "--book", str(tmp_path / "book"), "--imk", key], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2 and "--imk" in done.stderr and not (tmp_path / "book").exists()
 
 
 def test_a_master_key_has_16_bytes_and_each_host_says_no_in_its_own_code() -> None:
