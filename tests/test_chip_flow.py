@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 from conftest import create_database
 
+from acquirer_stubs.dialects import SPEECHES
 from loadtests.chip import MASTER, ChipCard
 from loadtests.terminal import Terminal
-from messages.dialect import LITERALS
 from switch import database
 from switch.merchants.onboarding import Onboarding
 from tests.processes import Answer, stub, stub_book
@@ -45,7 +45,7 @@ class Lane:
         return int(sum(line["held" if self.dialect in HOLDS else "net"] for line in await stub_book(self.host.control) if line["kind"] == "decision"))
 
 
-@pytest_asyncio.fixture(params=sorted(LITERALS), loop_scope="module", scope="module")
+@pytest_asyncio.fixture(params=sorted(SPEECHES), loop_scope="module", scope="module")
 async def lane(request: pytest.FixtureRequest, cluster_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lane]:
     folder, name = tmp_path_factory.mktemp("chips"), request.param
     url = await create_database(cluster_url)
