@@ -19,6 +19,7 @@ from acquirer_stubs.book import Book, BookError, effects
 from acquirer_stubs.control import Control
 from acquirer_stubs.dialects import SPEECHES
 from acquirer_stubs.host import Host
+from acquirer_stubs.issuer import Issuer
 from acquirer_stubs.keys import Keys
 
 # uvloop makes the same protocol calls for less CPU, where it is installed.
@@ -42,6 +43,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--master-key", type=bytes.fromhex, metavar="HEX",
                         help="terminal master key of a test, 16 bytes: unionpay_pos then has MACs and PINs")
     parser.add_argument("--key-grace", type=float, default=60.0, metavar="SECONDS", help="how long keys that were replaced are still good")
+    parser.add_argument("--imk", type=bytes.fromhex, metavar="HEX",
+                        help="issuer master key of a test, 16 bytes: the cryptograms of chips are then verified and answered")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="lines speak TLS 1.2 or later with this certificate and its chain")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
     parser.add_argument("--tls-ca", type=Path, metavar="FILE", help="and only switches whose certificate this CA has signed")
@@ -49,6 +52,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if (options.tls_cert is None) != (options.tls_key is None) or (options.tls_ca and not options.tls_cert):
         parser.error("--tls-cert and --tls-key go together, --tls-ca with both")
+    if options.imk is not None and len(options.imk) != 16:
+        parser.error("--imk: 16 bytes, 32 hex characters")
     return options
 
 
@@ -100,7 +105,8 @@ async def serve(options: argparse.Namespace) -> str:
     book.failed = lambda error: end(f"{options.book}: {error}")
     book.open(known)
     keys = Keys(options.master_key, options.key_grace) if options.master_key else None
-    host = Host(book, known, delay=options.delay, require_sign_on=options.require_sign_on, dialect=options.dialect, keys=keys)
+    host = Host(book, known, delay=options.delay, require_sign_on=options.require_sign_on, dialect=options.dialect, keys=keys,
+                issuer=Issuer(options.imk, options.dialect) if options.imk is not None else None)
     control = Control(host)
     at = f"{options.host}:{options.port}"
     try:

@@ -51,7 +51,7 @@ TABLE_93 = Table(ISO93, packed=False)
 FUNCTION_93 = {"801": "001", "802": "002", "831": "301", "821": "201"}
 ACTION_93 = {"00": "000", "08": "001", "10": "002", "85": "000", "01": "107", "05": "100", "51": "116", "54": "101", "55": "117", "61": "121",
              "91": "907", "96": "909", "94": "913", "25": "914", "12": "902", "30": "904", "40": "115", "14": "111",
-             "41": "208", "43": "209", "75": "106", "90": "906", "Z9": "899"}
+             "41": "208", "43": "209", "63": "122", "75": "106", "90": "906", "Z9": "899"}
 ACCEPTED_93 = {"4": "400", "8": "800"}  # by class, instead of 000
 
 
@@ -79,7 +79,7 @@ def write_93(reply: Message, heard: Heard | None, spoil: Spoil = plainly) -> byt
         date: Message = {15: f"{now:%y}{reply[15]}"} if 15 in reply else {}
         return TABLE_93.encode({0: "1804", 7: reply[7], 11: reply[11], 12: f"{now:%y%m%d%H%M%S}", 24: function, **date})
     wire = heard.wire
-    own: Message = {de: reply[de] for de in (4, 37, 38, 54) if de in reply}
+    own: Message = {de: reply[de] for de in (4, 37, 38, 54, 55) if de in reply}
     said: Message = {de: wire[de] for de in (2, 3, 7, 11, 12, 32, 41, 42, 49, 24 if wire[0][1] == "8" else 3) if de in wire} | own
     code = ACTION_93.get(reply[39], reply[39].rjust(3, "9"))
     said[39] = ACCEPTED_93.get(wire[0][1], code) if code == "000" else code
@@ -149,7 +149,7 @@ def write_cup(reply: Message, heard: Heard | None, spoil: Spoil = plainly) -> by
         raise Undecodable("this host says nothing unasked")
     wire, now = heard.wire, datetime.now(UTC)
     said: Message = {de: wire[de] for de in (2, 3, 4, 11, 25, 41, 42, 49, 60) if de in wire}
-    said |= {de: reply[de] for de in (4, 38, 39, 54, 62) if de in reply and (de != 4 or de in wire)}
+    said |= {de: reply[de] for de in (4, 38, 39, 54, 55, 62) if de in reply and (de != 4 or de in wire)}
     said |= {12: f"{now:%H%M%S}", 13: f"{now:%m%d}", 15: f"{now:%m%d}", 32: "00010000", 37: reply.get(37, "0" * 12)}
     swapped = heard.header[:1] + heard.header[3:5] + heard.header[1:3] + heard.header[5:]
     return swapped + TABLE_CUP.encode(spoil({0: reply[0], **said}))
@@ -159,6 +159,7 @@ def write_cup(reply: Message, heard: Heard | None, spoil: Spoil = plainly) -> by
 
 TABLE_VISA = Table(VISA, packed=True, code="cp500", counted=True, right=True)
 VIP_BYTES = 22
+CHIP_DATASET = "01"  # in front of its length and the chip data in DE55
 MANAGED_VISA = {"071": "001", "072": "002", "301": "301"}
 
 
@@ -170,6 +171,8 @@ def read_visa(body: bytes) -> Heard:
     message = {de: value for de, value in wire.items() if de not in (22, 63)}
     if 70 in wire:
         message[70] = MANAGED_VISA.get(wire[70], "999")
+    if 55 in wire:
+        message[55] = wire[55].removeprefix(f"{CHIP_DATASET}{max(len(wire[55]) // 2 - 3, 0):04X}")
     return Heard(message, wire, header)
 
 
@@ -177,6 +180,8 @@ def write_visa(reply: Message, heard: Heard | None, spoil: Spoil = plainly) -> b
     wire: Message = heard.wire if heard is not None else {0: reply[0], 63: "8000000002"}
     head = heard.header if heard is not None else bytes([VIP_BYTES, 1, 2]) + bytes(VIP_BYTES - 3)
     said: Message = {de: value for de, value in reply.items() if de in TABLE_VISA.forms} | {63: wire[63]}
+    if 55 in reply:
+        said[55] = f"{CHIP_DATASET}{len(reply[55]) // 2:04X}{reply[55]}"
     if 70 in reply:
         said[70] = wire.get(70) or next(code for code, meaning in MANAGED_VISA.items() if meaning == reply[70])
     data = TABLE_VISA.encode(spoil({0: reply[0], **said}))

@@ -11,6 +11,8 @@
     code CODE            answered with that DE39; money moves only for 00 and 10
     mac ("wrong")        the answer's DE64 is wrong; "missing": it has none; "former": made with the key before
     keys ("kcv")         of a sign-in (match {"0": "0800"}): a check value in DE62 is wrong; "none": no DE62
+    arpc ("wrong")       an approval's ARPC (tag 91) is one that no card takes; "missing": it has none    } with an issuer (--imk), and of what
+    script ("72")        an approval carries an issuer script in that tag, 71 or 72                       } came with a right ARQC
 
 "any" matches every message but network management (0800), which has to be named by its MTI under "0" or by an element.
 """
@@ -20,9 +22,10 @@ from typing import Any
 
 from acquirer_stubs.codec import FIELDS, Message
 
-ACTIONS = frozenset(("delay", "silence", "late", "duplicate", "wrong", "garbage", "cut", "half_open", "code", "mac", "keys"))
-DEFAULTS: dict[str, float | str] = {"delay": 1.0, "late": 8.0, "wrong": "11", "mac": "wrong", "keys": "kcv"}
+ACTIONS = frozenset(("delay", "silence", "late", "duplicate", "wrong", "garbage", "cut", "half_open", "code", "mac", "keys", "arpc", "script"))
+DEFAULTS: dict[str, float | str] = {"delay": 1.0, "late": 8.0, "wrong": "11", "mac": "wrong", "keys": "kcv", "arpc": "wrong", "script": "72"}
 KEYED = {"mac": ("wrong", "missing", "former"), "keys": ("kcv", "none")}
+OF_CHIPS = {"arpc": ("wrong", "missing"), "script": ("71", "72")}
 ELEMENTS = frozenset(map(str, FIELDS))
 SECONDS_MAX = 3600
 FAULTS_MAX = 1000
@@ -85,8 +88,8 @@ def _value_fits(action: str, value: Any) -> bool:
         return type(value) in (int, float) and 0 <= value <= SECONDS_MAX
     if action == "wrong":
         return isinstance(value, str) and (value == "0" or value.removeprefix("-") in ELEMENTS)
-    if action in KEYED:
-        return value in KEYED[action]
+    if words := (KEYED | OF_CHIPS).get(action):
+        return value in words
     if action == "code":
         return isinstance(value, str) and len(value) == 2 and value.isascii() and value.isalnum()
     return value is None or (action == "garbage" and value == "frame") or (action in ("cut", "half_open") and value == "before") \

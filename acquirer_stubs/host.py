@@ -11,11 +11,13 @@ from acquirer_stubs.behaviours import Decision, Known, answer, answerable, decid
 from acquirer_stubs.book import Book
 from acquirer_stubs.codec import BadLength, Message, Undecodable
 from acquirer_stubs.dialects import SPEECHES, Heard, plainly
-from acquirer_stubs.faults import KEYED, Fault, Faults, corrupted, garbage
+from acquirer_stubs.faults import KEYED, OF_CHIPS, Fault, Faults, corrupted, garbage
+from acquirer_stubs.issuer import Chip, Issuer
 from acquirer_stubs.keys import Keys
 
 LINES_MAX = 1024
 OWED_ANSWERS_MAX = 65_536
+ASKED_OF_ISSUERS = ("10", "20")  # class and function of the MTIs that carry a cryptogram to be verified
 CODE_SIGN_ON, CODE_SIGN_OFF, CODE_ECHO, CODE_CUTOVER, CODE_KEY_CHANGE = "001", "002", "301", "201", "101"
 
 
@@ -92,8 +94,8 @@ class Host:
     """All lines, the faults ordered, and what the host knows."""
 
     def __init__(self, book: Book, known: Known, *, delay: float = 0.0, require_sign_on: bool = False,
-                 dialect: str = "iso87_ascii", keys: Keys | None = None) -> None:
-        self.speech, self.keys = SPEECHES[dialect], keys
+                 dialect: str = "iso87_ascii", keys: Keys | None = None, issuer: Issuer | None = None) -> None:
+        self.speech, self.keys, self.issuer = SPEECHES[dialect], keys, issuer
         self.book, self.known, self.delay, self.require_sign_on = book, known, delay, require_sign_on
         self.loop = asyncio.get_running_loop()
         self.lines: set[Line] = set()
@@ -156,22 +158,33 @@ class Host:
         if not answerable(message):
             self.book.record(line.number, message, token, None, "", lambda: None)
             return
+        chip, ordered = self._verified(message), str(fault.value) if fault is not None and fault.action == "code" else heard.refusal
         decision = decide(message, self.known, token=token, serial=self.book.seq + 1,
-                          forced=str(fault.value) if fault is not None and fault.action == "code" else heard.refusal,
+                          forced=ordered or (self.issuer.refusal if self.issuer is not None and isinstance(chip, str) else ""),
                           refused=self.keys.fault(heard.wire, body) if self.keys is not None else "",
                           signed_on=line.signed_on or not self.require_sign_on)
+        if isinstance(chip, str) and decision.reason == "fault" and not ordered:
+            decision = decision._replace(reason=chip)
         self.known.apply(decision)
         if message.get(70) in (CODE_SIGN_ON, CODE_SIGN_OFF) and decision.code == "00":
             line.signed_on = message[70] == CODE_SIGN_ON
         self._count_owed(1)
         self.book.record(line.number, message, token, decision, fault.action if fault is not None else "",
-                         partial(self._answer, line, heard, decision, fault))
+                         partial(self._answer, line, heard, decision, fault, chip))
 
-    def _answer(self, line: Line, heard: Heard, decision: Decision, fault: Fault | None) -> None:
+    def _verified(self, message: Message) -> Chip | str | None:
+        """None: there is no cryptogram, or nobody who could tell."""
+        asked = self.issuer is not None and 55 in message and message[0][1:3] in ASKED_OF_ISSUERS
+        return self.issuer.verified(message) if self.issuer is not None and asked else None
+
+    def _answer(self, line: Line, heard: Heard, decision: Decision, fault: Fault | None, chip: Chip | str | None) -> None:
         """The book has it: the answer, or what a fault makes of it."""
         reply, speech = answer(heard.message, decision), self.speech
+        if self.issuer is not None and isinstance(chip, Chip):
+            said = {fault.action: str(fault.value)} if fault is not None else {}
+            reply = self.issuer.answered(reply, decision, chip, said.get("arpc", ""), said.get("script", ""))
         wait = self.delay
-        if fault is None or fault.action in KEYED:
+        if fault is None or fault.action in KEYED or fault.action in OF_CHIPS:
             framed = speech.frame(self._said(reply, heard, decision, fault))
         elif fault.action in ("silence", "cut", "half_open"):
             self._count_owed(-1)
@@ -202,7 +215,7 @@ class Host:
         """The answer as it goes out, with keys for a sign-in and its MAC where this host has keys."""
         if self.keys is None:
             return self.speech.write(reply, heard, spoilt)
-        how = str(fault.value) if fault is not None else ""
+        how = str(fault.value) if fault is not None and fault.action in KEYED else ""
         if heard.message.get(70) == CODE_SIGN_ON and decision.code == "00" and (keys := self.keys.issue(how)):
             reply = reply | {62: keys}
         return self.keys.sealed(self.speech.write(reply, heard, spoilt), how)

@@ -1,4 +1,4 @@
-"""A device around the terminal: activated by a code, with parameters and heartbeats, and an offline queue. HTTP only, standard library only.
+"""A device around the terminal: activated by a code, with parameters and heartbeats, an offline queue and a chip card. HTTP only.
 
 `python -m loadtests.terminal FOLDER activate | parameters | heartbeat | sell | power-loss | offline | sync | close` acts as one device whose memory
 is FOLDER.
@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from loadtests.chip import ChipCard
 from loadtests.terminal import CONNECT_TIMEOUT, Receipt, Terminal, read
 
 CARD = {"entry_mode": "chip", "pan": "6212345678900000003", "expiry": "3012"}
@@ -130,7 +131,10 @@ class Device:
         closed = [at for at, entry in enumerate(entries) if entry.get("batch") == "closed"]
         return any(entry.get("sold") for entry in entries[closed[-1] + 1 if closed else 0:]) or bool(self.memory["queue"])
 
-    def sell(self, amount: int, currency: str = "CNY") -> Receipt:
+    def sell(self, amount: int, currency: str = "CNY", chip: ChipCard | None = None) -> Receipt:
+        """With a chip that signs the request and may refuse the answer, or as a card that does neither."""
+        if chip is not None:
+            return self.terminal.pay({"type": "purchase", "amount": amount, "currency": currency, "card": chip.ask(amount, currency)}, chip.takes)
         return self.terminal.pay({"type": "purchase", "amount": amount, "currency": currency, "card": CARD})
 
     def sell_offline(self, amount: int, currency: str = "CNY") -> dict[str, Any]:
@@ -177,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     for each in (sell, lost, offline):
         each.add_argument("amount", type=int, metavar="MINOR_UNITS")
         each.add_argument("--currency", default="CNY")
+    sell.add_argument("--imk", metavar="HEX", help="issuer master key of a test, as the stub's: the chip signs, and judges the answer")
     verbs.add_parser("sync", help="send what was approved offline")
     verbs.add_parser("close", help="close the batch")
     return parser
@@ -200,7 +205,8 @@ def _act(device: Device, options: argparse.Namespace) -> Any:
             known = {name: value for name in ("battery_percent", "paper") if (value := getattr(options, name)) is not None}
             return device.heartbeat(tamper=options.tamper, **known)
         case "sell":
-            return device.sell(options.amount, options.currency)._asdict()
+            chip = ChipCard(options.imk, CARD["pan"], CARD["expiry"]) if options.imk else None
+            return device.sell(options.amount, options.currency, chip)._asdict()
         case "power-loss":
             return [each._asdict() for each in _lose_power(device, options.amount, options.currency)]
         case "offline":

@@ -170,11 +170,15 @@ class Terminal:
         """Keys without a final answer: after a start there may be one; more only while the network is away."""
         return [key for key, entry in self.journal.entries.items() if "status" not in entry and "batch" not in entry]
 
-    def pay(self, body: dict[str, Any]) -> Receipt:
+    def pay(self, body: dict[str, Any], chip: Callable[[str | None], bool] | None = None) -> Receipt:
+        """`chip` hands the answer's `emv` to the card (EXTERNAL AUTHENTICATE, scripts, second GENERATE AC): False when the card refuses."""
         key = secrets.token_hex(16)
         held = body.get("type") == "preauthorization" or body.get("capture_method") == "manual"
         self.journal.write({"key": key, "amount": body.get("amount", 0), "currency": body.get("currency", ""), "held": held})  # durable first
         step, outcome, answer, unsure = self.repeat("pay", "/v1/authorizations", body, key)
+        if step.action is Action.SOLD and chip is not None and not chip(answer.get("emv")):
+            self.journal.write({"key": key, "reason": "chip_declined"})  # durable: what undoes it after a power loss says the same
+            return self.undo(key)
         if step.action in (Action.SOLD, Action.NOT_SOLD, Action.OFFICE):
             return self.close(key, step, outcome, answer)
         return self.settle(key) if unsure else self.close(key, step, outcome, answer)  # nothing was written: no duty
@@ -223,10 +227,14 @@ class Terminal:
     def settle(self, key: str) -> Receipt:
         outcome, answer, _ = self.exchange("GET", f"/v1/authorizations?idempotency_key={key}", None, None)
         step = rule("ask", outcome)
-        if step.action is Action.CANCEL:
-            step, outcome, answer, _ = self.repeat("cancel", "/v1/cancellations", {"idempotency_key": key}, None)
+        return self.undo(key) if step.action is Action.CANCEL else self.close(key, step, outcome, answer)
+
+    def undo(self, key: str) -> Receipt:
+        """Cancels by key until it is acknowledged; with the reason, if the journal has one."""
+        entry = self.journal.entries[key]
+        reason = {"reason": entry["reason"]} if "reason" in entry else {}
+        step, outcome, answer, _ = self.repeat("cancel", "/v1/cancellations", {"idempotency_key": key} | reason, None)
         if step.action in (Action.AGAIN, Action.REFUSED):  # not acknowledged: the duty stays in the journal
-            entry = self.journal.entries[key]
             return Receipt(key, False, "cancelling", None, entry["amount"], entry["currency"], None, None)
         return self.close(key, step, outcome, answer)
 

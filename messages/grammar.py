@@ -15,7 +15,9 @@ ADVICES = frozenset({"none", "retry_new_key", "other_card", "enter_pin", "call_i
 REVERSAL_OUTCOMES = frozenset({"acknowledged", "not_found", "retry", "park"})
 REVERSAL_STANS = ("own", "original")
 REASONS = ("unanswered", "answered")  # why a request is undone: nothing came in time, or an answer that may not stand
-MAC_ERROR = "mac_error"  # and, where the dialect says it in a word of its own: an answer whose MAC was not right
+# And, where the dialect says it in a word of its own: an answer whose MAC was wrong, an approval that the chip refused (its ARPC: EMV book 2, 8.2).
+MAC_ERROR, CHIP_DECLINED = "mac_error", "chip_declined"
+REASONS_OF_THEIR_OWN = (MAC_ERROR, CHIP_DECLINED)
 MAC_ALGORITHMS = ("iso9797_1", "iso9797_3", "cmac", "unionpay_ecb")
 KEY_PURPOSES = ("pin", "mac", "track")
 KEY_ALGORITHMS = ("des", "tdes", "aes", "sm4")
@@ -203,7 +205,8 @@ KEYS: Mapping[str, Key] = {
     "reject_code": Key("code", None,
                        "The DE39 by which a request that came back under a reject header counts as answered; without it, it times out."),
     "reversal_reasons": Key("{cause: text}", {},
-                            f"What {{reversal_reason}} is for the causes {', '.join(REASONS)} and, if it has its own, {MAC_ERROR}."),
+                            f"What {{reversal_reason}} is for the causes {', '.join(REASONS)} and, if it has its own, "
+                            f"{', '.join(REASONS_OF_THEIR_OWN)}."),
     "mac": Key("(number, algorithm, (class, ...), code)", None,
                f"The field with the MAC, always the last one; one of {', '.join(MAC_ALGORITHMS)}; second digits of the MTIs that carry it; "
                "the DE39 that says it was wrong."),

@@ -15,12 +15,12 @@ from messages.grammar import (
     KEYS,
     LIKE,
     MAC_ALGORITHMS,
-    MAC_ERROR,
     NAMES,
     NETWORK_NAMES,
     PREFIXES,
     PURPOSES,
     REASONS,
+    REASONS_OF_THEIR_OWN,
     REQUIRED,
     REVERSAL_OUTCOMES,
     REVERSAL_STANS,
@@ -153,7 +153,7 @@ def _template_faults(dialect: "Dialect") -> list[str]:
     if dialect.reversal_stan not in REVERSAL_STANS:
         found.append(f"reversal_stan: none of {', '.join(REVERSAL_STANS)}")
     found += [f"reversal_reasons: {cause} is none of {', '.join(REASONS)}" for cause in dialect.reversal_reasons
-              if cause not in (*REASONS, MAC_ERROR)]
+              if cause not in (*REASONS, *REASONS_OF_THEIR_OWN)]
     said = "".join(text for text, _ in templates.values())
     if "{reversal_reason}" in said and not set(dialect.reversal_reasons) >= set(REASONS):
         found.append(f"reversal_reasons: {', '.join(REASONS)} must be there, since a template names them")

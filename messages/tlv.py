@@ -29,16 +29,24 @@ def parse(hex_text: str) -> list[tuple[str, str]]:
     return [(tag.hex().upper(), value.hex().upper()) for tag, value in _elements(_bytes(hex_text))]
 
 
-def keep(hex_text: str, tags: frozenset[str]) -> str:
-    """The same data with only these tags left, inside constructed elements too, as upper-case hex. Raises TlvError."""
+def keep(hex_text: str, tags: frozenset[str], once: bool = False) -> str:
+    """The same data with only these tags left, inside constructed elements too, as upper-case hex. `once`: no tag may stand at the top twice, since
+    two readers of such data could each take another one. Raises TlvError."""
     data = _bytes(hex_text)
-    plain = _kept_of_plain(data, hex_text.upper(), tags)
-    return _kept(data, tags).hex().upper() if plain is None else plain
+    plain = _kept_of_plain(data, hex_text.upper(), tags, once)
+    if plain is not None:
+        return plain
+    top = [tag for tag, _ in _elements(data)] if once else []
+    if len(set(top)) < len(top):
+        raise TlvError("a tag is there twice")
+    return _kept(data, tags).hex().upper()
 
 
-def _kept_of_plain(data: bytes, text: str, tags: frozenset[str]) -> str | None:
-    """The usual case in one pass: primitive elements with tags of one or two bytes and lengths below 128. None: not that case."""
+def _kept_of_plain(data: bytes, text: str, tags: frozenset[str], once: bool) -> str | None:
+    """The usual case in one pass: primitive elements with tags of one or two bytes and lengths below 128. None: not that case, or a tag is there
+    twice that may not."""
     at, end, count, kept = 0, len(data), 0, ""
+    found: set[str] = set()
     while at < end:
         start, first = at, data[at]
         if first & 0x20 or not first:
@@ -47,9 +55,12 @@ def _kept_of_plain(data: bytes, text: str, tags: frozenset[str]) -> str | None:
         if at >= end or (data[at - 1] & 0x80 and at - start == 2) or data[at] >= 0x80:
             return None
         after_tag, at, count = at, at + 1 + data[at], count + 1
-        if text[2 * start:2 * after_tag] in tags:
+        tag = text[2 * start:2 * after_tag]
+        if once:
+            found.add(tag)
+        if tag in tags:
             kept += text[2 * start:2 * at]
-    return kept if at == end and count <= ELEMENTS_MAX else None
+    return kept if at == end and count <= ELEMENTS_MAX and (not once or len(found) == count) else None
 
 
 def _bytes(hex_text: str) -> bytes:

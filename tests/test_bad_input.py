@@ -94,7 +94,7 @@ FIELDS: dict[str, list[object]] = {
                  "4111111111111111\n"],
     "card.expiry": [CANARY, "3013", "3000", "312", "30122", "٣٠١٢", "30-12", 3012, None, "3012\n"],
     "card.entry_mode": [CANARY, "CHIP", "", 5, None], "card.sequence_number": [CANARY, "", "1234", "٣", 1], "card.security_code": [CANARY, "12", "12345", 123],
-    "card.emv": [CANARY, "9F", "9F26", "9F2608A1", "A1B", "ZZ", "5A0841111111", "9F2681", "80" * 3, "9F26 08", 5, "00" * 256, ""],
+    "card.emv": [CANARY, "9F", "9F26", "9F2608A1", "A1B", "ZZ", "5A0841111111", "9F2681", "80" * 3, "9F26 08", 5, "00" * 256, "", "9A03261123" * 2, "9F360200FF9A032611239F36020100"],
     "card.track2": [CANARY, "", "4111111111111111=3012", "6212345678900000003", "6212345678900000003=", "6212345678900000003=3012X", "6212345678900000003^3012", 5,
                     "6212345678900000003D" + "1" * 18],
     "card.pin": [CANARY, {}, {"block": "0" * 16}, {"block": "0" * 16, "format": "iso0"}, {"block": "0" * 16, "format": "iso2", "key_id": "k"},
@@ -140,6 +140,21 @@ async def test_no_part_of_a_body_comes_back_even_when_every_field_is_wrong(shop:
     assert len(problem["errors"]) <= 20
     refused(await shop.ask("POST", "/v1/cancellations", {CANARY: CANARY, "idempotency_key": CANARY}, "till"), 422, "invalid")
     refused(await shop.ask("POST", "/v1/merchants", {CANARY: CANARY, "name": CANARY, "mcc": CANARY, "organisation": CANARY}, "operator"), (404, 422))
+
+
+CHIP_DATA = [("9F2608A1", "value runs past the end"), ("9F", "tag is cut"), ("9F26", "length is missing"), ("9A80", "indefinite length"), ("9A82", "length is cut"),
+             ("9A83000001AA", "length of more than two bytes"), ("9F8181818101AA", "tag of more than 4 bytes"), ("9A03261123" * 2, "a tag is there twice"),
+             ("9A032611237100" + "9A0326112" + "4", "a tag is there twice"), ("9A0" + "1" * 2, "hexadecimal"), ("00" * 256, "1 to 255 bytes"),
+             ("9A00" * 65, "more than 64 elements")]
+
+
+@pytest.mark.parametrize(("text", "fault"), CHIP_DATA)
+async def test_chip_data_that_cannot_be_read_is_refused_with_what_is_wrong(shop: Shop, text: str, fault: str) -> None:
+    key = new_key()
+    problem = refused(await shop.post(with_field("card.emv", text), key), 422, "invalid")
+    (error,) = problem["errors"]
+    assert error["field"] == "card.emv" and fault in error["rule"] and (len(text) < 10 or text not in json.dumps(problem)), problem
+    assert await shop.by_key(key) == []
 
 
 CONTENT = [({"Content_Type": "text/plain"}, 415, "content_type"), ({"Content_Type": "application/x-www-form-urlencoded"}, 415, "content_type"),

@@ -111,6 +111,8 @@ async def test_the_verbs_as_a_person_types_them(shop: Shop, tmp_path: Path, caps
     assert (await typed("parameters"))["version"]
     assert (await typed("heartbeat", "--battery", "55"))["sells"] is True
     assert (await typed("sell", "5000"))["sold"] is True
+    refused = await typed("sell", "5300", "--imk", "0123456789ABCDEFFEDCBA9876543210")  # this host has no issuer: the chip takes no such answer
+    assert (refused["sold"], refused["status"]) == (False, "reversing")
     (lost,) = await typed("power-loss", "7000")
     assert (lost["sold"], lost["status"]) == (False, "reversing")
     assert (await typed("sync")) == {"taken": 0, "left": 0}

@@ -63,6 +63,7 @@ DOORS = {
     "pydantic_core": ("switch/api/*",),
     "uvicorn": ("switch/serve.py", "switch/api/edge.py"),
     "h11": ("switch/notices/post.py", "switch/wallets/https.py"),
+    "pyemv": ("acquirer_stubs/issuer.py", "loadtests/chip.py"),
     "segno": ("switch/api/qr_codes.py",),
     "httptools": ("switch/api/edge.py",),
     "uvloop": ("switch/serve.py", "acquirer_stubs/__main__.py", "loadtests/bench.py", "loadtests/reversals.py"),

@@ -267,7 +267,7 @@ def sound_bodies(draw: st.DrawFn) -> dict[str, Any]:
     card: dict[str, Any] = {"entry_mode": draw(st.sampled_from(["chip", "contactless", "magstripe", "manual", "fallback"])), "pan": pan,
                             "expiry": draw(st.from_regex("[0-9]{2}(0[1-9]|1[0-2])", fullmatch=True))}
     optional = {"track2": st.from_regex(f"{pan}[=D][0-9]{{4,17}}", fullmatch=True), "sequence_number": st.from_regex("[0-9]{1,3}", fullmatch=True),
-                "emv": st.sampled_from(["9F2608A1B2C3D4E5F60718", "9a03261123", "00", "9F360200FF" * 20]), "security_code": st.from_regex("[0-9]{3,4}", fullmatch=True), "pin": PIN}
+                "emv": st.sampled_from(["9F2608A1B2C3D4E5F60718", "9a03261123", "00", "9F360200FF" + "00" * 90]), "security_code": st.from_regex("[0-9]{3,4}", fullmatch=True), "pin": PIN}
     card |= {name: draw(st.none() | strategy) for name, strategy in optional.items() if draw(st.booleans())}
     body: dict[str, Any] = {"type": type_, "currency": draw(st.sampled_from(["CNY", "USD", "JPY", "BHD"])), "card": card}
     if type_ not in ("balance_inquiry", "account_verification"):

@@ -11,6 +11,7 @@ from test_translation import ACQUIRER, MERCHANT, PAN, STORE, order
 from messages.codec import decode, encode
 from messages.dialect import Dialect, load, match_key
 from messages.framing import Deframer, frame
+from messages.grammar import CHIP_DECLINED
 from switch.links import LinkSettings, Reply, Settled, Unmatched
 from switch.links.protocol import LinkProtocol
 from switch.payments import translation
@@ -53,6 +54,16 @@ def test_a_unionpay_sale_has_its_batch_and_neither_clock_nor_rrn() -> None:
 def test_a_unionpay_reversal_is_its_originals_again_and_says_why(answered: datetime | None, reason: str) -> None:
     message = undone(CUP, row(answered_at=answered))
     assert (message["0"], message["11"], message["60"], message["39"], "61" in message) == ("0400", "000123", "2226112300060", reason, False)
+
+
+def test_a_reversal_says_that_the_chip_declined_where_its_host_has_a_word_for_that() -> None:
+    refused = row(answered_at=START, reason=CHIP_DECLINED)
+    assert undone(CUP, refused)["39"] == CUP.reversal_reasons[CHIP_DECLINED] == "06"
+    other = {**CUP.reversal_reasons, CHIP_DECLINED: "E1"}
+    assert undone(replace(CUP, reversal_reasons=other), refused)["39"] == "E1"
+    assert undone(replace(CUP, reversal_reasons=other), row(answered_at=START))["39"] == "06"
+    del other[CHIP_DECLINED]
+    assert undone(replace(CUP, reversal_reasons=other), refused)["39"] == "06"
 
 
 def test_a_unionpay_void_names_its_original_and_its_own_reversal_does_too() -> None:

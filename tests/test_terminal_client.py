@@ -103,6 +103,48 @@ def terminal(tmp_path: Path) -> Iterator[Any]:
         one.journal.file.close()
 
 
+def test_what_the_chip_takes_is_sold_with_what_the_issuer_said(script: Any, terminal: Any) -> None:
+    server, heard = script(answer(201, sale(emv="9100"))), list[str | None]()
+    client, _ = terminal(server.url)
+    assert client.pay(BODY, lambda emv: not heard.append(emv)).sold and heard == ["9100"]
+    assert len(server.requests) == 1
+
+
+def test_what_the_chip_refuses_is_cancelled_with_the_reason_and_never_sold(script: Any, terminal: Any) -> None:
+    server = script(APPROVED, HANG, CANCELLED)
+    client, _ = terminal(server.url)
+    receipt = client.pay(BODY, lambda emv: False)
+    assert (receipt.sold, receipt.status, client.unfinished) == (False, "reversing", [])
+    (_, key, _), *cancellations = server.requests
+    assert cancellations == [("POST /v1/cancellations", None, {"idempotency_key": key, "reason": "chip_declined"})] * 2
+
+
+@pytest.mark.parametrize("approval", [answer(201, sale("declined")), answer(202, sale("reversing"))])
+def test_a_chip_is_asked_about_approvals_alone(script: Any, terminal: Any, approval: bytes) -> None:
+    def chip(emv: str | None) -> bool:
+        raise AssertionError("nothing was approved")
+
+    client, _ = terminal(script(approval).url)
+    assert not client.pay(BODY, chip).sold
+
+
+def test_after_a_power_loss_the_refusal_of_the_chip_is_still_the_reason(script: Any, terminal: Any, tmp_path: Path) -> None:
+    server = script(APPROVED, answer(200, sale()), CANCELLED)
+    client, _ = terminal(server.url)
+
+    def loses_power(key: str) -> Receipt:
+        raise KeyboardInterrupt
+
+    client.undo = loses_power
+    with pytest.raises(KeyboardInterrupt):
+        client.pay(BODY, lambda emv: False)
+    client.journal.file.close()
+    again, _ = terminal(server.url)
+    (receipt,) = again.resume()
+    assert (receipt.sold, receipt.status) == (False, "reversing")
+    assert server.requests[-1][2] == {"idempotency_key": server.requests[0][1], "reason": "chip_declined"}
+
+
 def test_an_approved_payment_is_one_request_and_one_receipt(script: Any, terminal: Any) -> None:
     server = script(answer(201, sale(approved_amount=6150)))
     client, _ = terminal(server.url)

@@ -80,6 +80,18 @@ def test_keep_leaves_only_the_named_tags() -> None:
     assert keep("5A0841111111111111119f2701808A023030", frozenset({"9F27", "8A"})) == "9F2701808A023030"
 
 
+@pytest.mark.parametrize("text", ["9A03261123" * 2, "9F360200019A032611239F36020002", "8A013071009A01188A0130", "DF81290100" * 2, "9A8103261123" * 2])
+def test_a_tag_twice_is_refused_where_it_may_stand_once(text: str) -> None:
+    keep(text, EMV_STORED)
+    with pytest.raises(TlvError, match="twice"):
+        keep(text, EMV_STORED, once=True)
+
+
+@pytest.mark.parametrize("text", ["9A032611239F36020001", "7206860184860185" + "8A023030", "9A03261123" + "0000", "7203860184" + "7103860184"])
+def test_once_is_about_the_top_alone(text: str) -> None:
+    assert keep(text, EMV_STORED, once=True) == keep(text, EMV_STORED)
+
+
 def test_keep_looks_into_constructed_elements_and_corrects_their_length() -> None:
     script = "9F180400000001"
     assert keep(f"7211{script}5A084111111111111111", frozenset({"72", "9F18"})) == f"7207{script}"

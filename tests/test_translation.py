@@ -200,6 +200,24 @@ def test_an_empty_approval_code_is_none() -> None:
     assert found.approval_code is None
 
 
+SCRIPT = "72169F180400000001860D841E000008A0575BDEFC8B1A00"
+
+
+@pytest.mark.parametrize("text", [SCRIPT, SCRIPT.replace("72", "71", 1), "910A029EF7F3AEF630BA30308A023030" + SCRIPT + SCRIPT])
+def test_scripts_for_the_chip_come_through_whole(text: str) -> None:
+    found = translation.verdict(row(), DIALECT, answer(de39="00", de38="1", de55=text + EMV))
+    assert found.emv == text
+
+
+def test_chip_data_that_the_acquirer_has_no_room_for_is_refused_before_anything_is_written() -> None:
+    visa = load("visa_base1")
+    most = translation.emv("9F2681F8" + "00" * 248)  # 252 bytes: three more go in front
+    over = translation.emv("9F2681F9" + "00" * 249)
+    assert translation.fault(order(emv=most, capture_method="manual"), visa, "dual") is None
+    assert translation.fault(order(emv=over, capture_method="manual"), visa, "dual") == "this acquirer takes at most 252 bytes of EMV data"
+    assert translation.fault(order(emv=over), DIALECT, "single") is None
+
+
 @pytest.mark.parametrize("text", ["zz", "8A", "8A0530", "9F"])
 def test_chip_data_of_an_answer_that_cannot_be_read_is_left_out(text: str) -> None:
     found = translation.verdict(row(), DIALECT, answer(de39="00", de38="1", de55=text))

@@ -139,6 +139,7 @@ DIALECT = {
         "119": ("declined", "not_permitted_to_cardholder", "other_card"),
         "120": ("declined", "not_permitted_to_terminal", "none"),
         "121": ("declined", "exceeds_amount_limit", "other_card"),
+        "122": ("declined", "security_violation", "other_card"),
         "123": ("declined", "exceeds_count_limit", "other_card"),
         "200": ("declined", "pick_up_card", "capture_card"),
         "201": ("declined", "expired_card", "capture_card"),

@@ -103,7 +103,7 @@ DIALECT = {
     "reversal_first": True,
     "reversal_stan": "original",
     "repeat_mark": False,
-    "reversal_reasons": {"unanswered": "98", "answered": "06", "mac_error": "A0"},
+    "reversal_reasons": {"unanswered": "98", "answered": "06", "mac_error": "A0", "chip_declined": "06"},
     "mac": ("64", "unionpay_ecb", ("1", "2", "4"), "A0"),
     # The length says what is there: single DES, double DES, with a key for tracks, the same with check values of three bytes.
     "key_exchange": ("62", {

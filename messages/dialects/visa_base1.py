@@ -150,6 +150,8 @@ DIALECT = {
     "agree_if_present": ("2",),
     "approval_code_required": ("0110",),
     "approval_code_exempt": ("31", "33"),
+    # the cryptogram of the chip, or the value that stands for it, was wrong
+    "codes": {"82": ("declined", "security_violation", "other_card")},
     # The issuer was not reached, or there is no way to it: what was asked did not happen, and another acquirer may have a way.
     "reroute_codes": ("91", "92"),
     # The host, or the issuer or network behind it, does not serve at the moment.

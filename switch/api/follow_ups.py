@@ -22,6 +22,7 @@ from switch.api.terminal import (
     Currency,
     Model,
     Text,
+    UndoReason,
     canonical,
     check_content,
     idempotency_key,
@@ -69,7 +70,9 @@ class VoidRequest(Model):
 
 
 class ReversalRequest(Model):
-    """Nothing: all of it is taken back."""
+    """All of it is taken back. `reason`: chip_declined when the chip refused what was approved."""
+
+    reason: UndoReason | None = None
 
 
 class RefundRequest(Model):
@@ -201,7 +204,7 @@ def router(parts: Parts, identify: Callable[[Request], Caller], now: Callable[[]
         told_of = await asked(parts, request, identify(request), ReversalRequest, now())
         original = await visible(parts, told_of.caller, authorization)
         fingerprint = parts.vault.fingerprint(b"reversals" + original.transaction_id.bytes + canonical(told_of.value))
-        row = await parts.cancellations.reverse(original, told_of.owner, told_of.key, fingerprint)
+        row = await parts.cancellations.reverse(original, told_of.owner, told_of.key, fingerprint, told_of.model.reason)
         duty = await parts.history.duty(row.transaction_id)
         return said(answers.current(row, duty), 202 if row.state in (REVERSING, SENT) else 200)
 

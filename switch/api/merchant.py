@@ -87,7 +87,7 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
             idempotency_key(headers[b"idempotency-key"])
         check_content(headers)
         wanted, _ = model_of(CancellationRequest, await read_body(headers, request.receive))
-        row = await parts.cancellations.cancel(seller.merchant.merchant_id, seller.terminal.terminal_id, wanted.idempotency_key)
+        row = await parts.cancellations.cancel(seller.merchant.merchant_id, seller.terminal.terminal_id, wanted.idempotency_key, wanted.reason)
         if row is None:
             return said({"id": None, "status": "cancelled", "advice": "new_payment_allowed"})
         duty = await parts.history.duty(row.transaction_id)

@@ -75,8 +75,8 @@ def _emv(value: Any) -> Emv:
         raise PydanticCustomError("emv", "EMV data must be 1 to 255 bytes as hex text")
     try:
         return emv(value)
-    except TlvError:
-        raise PydanticCustomError("emv", "EMV data must be well-formed BER-TLV as hex text") from None
+    except TlvError as error:  # says what is wrong, never with what
+        raise PydanticCustomError("emv", "EMV data must be well-formed BER-TLV as hex text: {fault}", {"fault": str(error)}) from None
 
 
 def _expiry(value: Any) -> str:
@@ -195,8 +195,14 @@ class AuthorizationRequest(Model):
         return self
 
 
+UndoReason = Literal["chip_declined"]  # messages.grammar.CHIP_DECLINED
+
+
 class CancellationRequest(Model):
+    """`reason`: chip_declined when it was approved and the chip then refused: its issuer's cryptogram was wrong, or the card said no."""
+
     idempotency_key: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{16,64}$")]
+    reason: UndoReason | None = None
 
 
 def order_of(request: AuthorizationRequest) -> Order:

@@ -280,11 +280,12 @@ class Authorizations:
         """The stored answer of a key, an approval confirmed first (confirmation.py)."""
         return await told_again(self.desk, self.journal, self.commit_budget_s, key, route, fingerprint, deadline)
 
-    async def undo(self, transaction: Transaction, event: Event, closed_by: str | None = None) -> Written:
-        """Sends a stored transaction into REVERSING by a durable step; `closed_by`: how its last reversal was closed."""
+    async def undo(self, transaction: Transaction, event: Event, closed_by: str | None = None, reason: str | None = None) -> Written:
+        """Sends a stored transaction into REVERSING by a durable step; `closed_by`: how its last reversal was closed; `reason`: why, in the word of
+        whoever wants it."""
         acquirer = self.directory.acquirers[transaction.acquirer_id]
         if transaction.outcome not in (DECLINED, NOT_SENT):  # their 201 was told and is replayed byte for byte
-            transaction.reason, transaction.advice = event.value, "retry_new_key" if event is Event.BOUNCE else "new_payment_allowed"
+            transaction.reason, transaction.advice = reason or event.value, "retry_new_key" if event is Event.BOUNCE else "new_payment_allowed"
         outcome = await self.advance(transaction, acquirer, event, closed_by=closed_by)
         written = await self.journal.outcome(outcome, asyncio.get_running_loop().time() + self.commit_budget_s)
         if written is Written.OURS and captures_later(transaction, acquirer):

@@ -31,14 +31,15 @@ class Cancellations:
     def __init__(self, pool: Pool, history: History, authorizations: Authorizations, directory: Directory) -> None:
         self.pool, self.history, self.authorizations, self.directory = pool, history, authorizations, directory
 
-    async def cancel(self, merchant_id: UUID, caller: UUID, key: str) -> Transaction | None:
-        """The transaction of the key, undone if anything stood; None when the key was unknown and is now burnt. May be repeated.
+    async def cancel(self, merchant_id: UUID, caller: UUID, key: str, reason: str | None = None) -> Transaction | None:
+        """The transaction of the key, undone if anything stood; None when the key was unknown and is now burnt. May be repeated. `reason`: why, as
+        far as the terminal says.
 
         A task of the switch: it goes on when the client hangs up, and when a database that stands still makes it late.
         Raises Problem: day_closed (use a refund), not_ready (the database is away or too slow: ask again).
         """
         desk = self.authorizations.desk
-        work = asyncio.ensure_future(self._cancel(merchant_id, caller, key))
+        work = asyncio.ensure_future(self._cancel(merchant_id, caller, key, reason))
         desk.keep(work)
         done, _ = await asyncio.wait([work], timeout=self.authorizations.commit_budget_s + MARGIN_S)
         if done:
@@ -46,7 +47,7 @@ class Cancellations:
         work.add_done_callback(lambda late: late.cancelled() or late.exception())
         raise Problem("not_ready", "The journal cannot be written just now; cancel again.", retry_after=2)
 
-    async def _cancel(self, merchant_id: UUID, caller: UUID, key: str) -> Transaction | None:
+    async def _cancel(self, merchant_id: UUID, caller: UUID, key: str, reason: str | None) -> Transaction | None:
         try:
             if await self.pool.fetchval(BURN, merchant_id, caller, key):
                 return None
@@ -55,9 +56,9 @@ class Cancellations:
         known = await self.history.key(merchant_id, caller, key)
         if known is None or known.transaction_id is None:
             return None
-        return await self.undone(known.transaction_id)
+        return await self.undone(known.transaction_id, reason)
 
-    async def reverse(self, transaction: Transaction, caller: UUID, key: str, fingerprint: bytes) -> Transaction:
+    async def reverse(self, transaction: Transaction, caller: UUID, key: str, fingerprint: bytes, reason: str | None = None) -> Transaction:
         """A transaction that its maker takes back; the same key may be sent again and gives the current truth.
 
         Raises Problem: forbidden (somebody else made it), not_reversible, idempotency_key_reused, and what `undone` raises.
@@ -78,9 +79,9 @@ class Cancellations:
             known = await self.history.key(transaction.merchant_id, caller, key)
         if known is None or (known.route, known.fingerprint, known.transaction_id) != ("reversals", fingerprint, transaction.transaction_id):
             raise Problem("idempotency_key_reused")
-        return await self.undone(transaction.transaction_id)
+        return await self.undone(transaction.transaction_id, reason)
 
-    async def undone(self, transaction_id: UUID) -> Transaction:
+    async def undone(self, transaction_id: UUID, reason: str | None = None) -> Transaction:
         """The transaction, undone if it stood. A step that somebody else took meanwhile makes it be judged anew: its version decides.
 
         Raises Problem: day_closed, follow_up_exists (something was built on it), follow_up_open, already_voided, not_ready.
@@ -96,7 +97,7 @@ class Cancellations:
             refused = await self._refusal(transaction)
             if refused is not None:
                 raise Problem(refused.code, refused.detail, retry_after=refused.retry_after)
-            if await self.authorizations.undo(transaction, Event.UNDO) is Written.OURS:
+            if await self.authorizations.undo(transaction, Event.UNDO, reason=reason) is Written.OURS:
                 return transaction
         raise Problem("not_ready", "The journal cannot be written just now; cancel again.", retry_after=2)
 

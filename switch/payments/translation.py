@@ -9,7 +9,7 @@ from typing import NamedTuple
 import orjson
 
 from messages.dialect import Dialect, answer_mti, match_key
-from messages.grammar import MAC_ERROR, MessageRule
+from messages.grammar import REASONS_OF_THEIR_OWN, MessageRule
 from messages.masking import mask
 from messages.tlv import EMV_STORED, TlvError, keep
 from switch.directory import Acquirer, Merchant, Store
@@ -19,7 +19,8 @@ from switch.security.pan import Pan, PaymentCode, Secret
 
 # DE54 amount types for the parts of a purchase (ISO 8583:1987, DE54).
 CASHBACK, TIP = "40", "44"
-EMV_ANSWER = frozenset({"91", "71", "72", "8A"})
+# For the chip: issuer authentication data, scripts before and after the second cryptogram (with their name and commands inside), response code.
+EMV_ANSWER = frozenset({"91", "71", "72", "8A", "9F18", "86"})
 TERMINAL_WIDTH, ACCEPTOR_WIDTH = 8, 15
 
 
@@ -94,7 +95,15 @@ def fault(order: Order, dialect: Dialect, message_mode: str, pin_translated: boo
         return "a payment code pays purchases that are captured at once"
     if order.type == "refund" and any("{original_" in template for template in dialect.messages["refund"].composed.values()):
         return "this acquirer takes a refund only with its sale"
+    if order.emv is not None and len(order.emv.sent) > (room := _chip_room(dialect)):
+        return f"this acquirer takes at most {room // 2} bytes of EMV data"
     return _pin_fault(order, dialect, pin_translated) if order.pin_block is not None else None
+
+
+def _chip_room(dialect: Dialect) -> int:
+    """Characters of hex that chip data may have, beside the head of the dataset that it goes in."""
+    length = dialect.fields["55"].length if "55" in dialect.fields else 0
+    return length if dialect.icc_dataset is None else length - len(dialect.icc_dataset) - 4
 
 
 def _pin_fault(order: Order, dialect: Dialect, translated: bool) -> str | None:
@@ -189,7 +198,8 @@ def _names(transaction: Transaction, original: Transaction | None, dialect: Dial
 
 def _reversal_reason(transaction: Transaction, dialect: Dialect) -> str:
     reasons, cause = dialect.reversal_reasons, "unanswered" if transaction.answered_at is None else "answered"
-    return reasons.get(MAC_ERROR if transaction.reason == MAC_ERROR else cause) or reasons.get(cause, "")
+    own = transaction.reason if transaction.reason in REASONS_OF_THEIR_OWN else None
+    return reasons.get(own or cause) or reasons.get(cause, "")
 
 
 def _local(transaction: Transaction) -> str:
@@ -305,7 +315,7 @@ def _chip_data(dialect: Dialect, text: str | None) -> str | None:
 
 
 def _answer_emv(text: str | None) -> str | None:
-    """Tags 91, 71, 72 and 8A for the chip; what else the issuer sends stays out of the books."""
+    """What is for the chip; what else the issuer sends stays out of the books."""
     if not text:
         return None
     try:
@@ -316,7 +326,7 @@ def _answer_emv(text: str | None) -> str | None:
 
 def emv(text: str) -> Emv:
     """Checked DE55. Raises TlvError, which never shows data."""
-    return Emv(text.upper(), keep(text, EMV_STORED))
+    return Emv(text.upper(), keep(text, EMV_STORED, once=True))
 
 
 def is_answer_to(transaction: Transaction, message: Mapping[str, str]) -> bool:

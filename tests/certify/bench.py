@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from loadtests.chip import MASTER
 from messages.dialect import Dialect, load
 from switch import database
 from switch.ids import show
@@ -149,7 +150,7 @@ async def opened(cluster_url: str, folder: Path, name: str) -> Bench:
     folder.mkdir()
     url = await asyncio.to_thread(new_database, cluster_url)
     dialect = load(name)
-    stub = Stub(folder, HOST, free_port(), dialect=name)
+    stub = Stub(folder, HOST, free_port(), 0.0, name, "--imk", MASTER)
     try:
         keys, acquirer, terminals = await _furnish(url, dialect, stub.port)
         server = Server(folder, "certified", url)

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+from loadtests.chip import MASTER, ChipCard
 from messages.dialect import Dialect
 from tests.certify.bench import SWIPED, Bench, eventually
 from tests.processes import BROKEN, CARD
@@ -433,6 +434,30 @@ async def arranged(bench: Bench) -> None:
     told = await bench.ask("PUT", f"/v1/acquirers/{bench.acquirer}/batch-terms", {"forward": True}, "operator")
     assert told.status == 200, told.raw
     await close(bench, [])
+
+
+@scenario(42, "chip: a right ARQC is approved with ARPC and scripts, a wrong one declined; an approval that the chip refuses is undone", field("55"))
+async def chips(bench: Bench) -> None:
+    before = await bench.stands()
+    for version in (10, 18):
+        chip = ChipCard(MASTER, CARD["pan"], version=version)
+        for tag in ("71", "72"):
+            await bench.order("script", tag)
+            sold = await bench.approved(8800, card=chip.ask(8800))
+            assert chip.takes(sold.get("emv")), "the card does not know its issuer"
+        assert len(chip.scripts) == 2, chip.scripts
+    stranger = ChipCard("13" * 16, CARD["pan"])
+    wrong = await bench.pay(8800, card=stranger.ask(8800))
+    assert (wrong.body["status"], wrong.body["reason"]) == ("declined", "security_violation"), wrong.raw
+    assert await bench.stands() == before + 4 * 8800
+    for how in ("wrong", "missing"):
+        await bench.order("arpc", how)
+        refused = await bench.approved(8900, card=chip.ask(8900))
+        assert not chip.takes(refused.get("emv")), "the card takes any answer"
+        told = await bench.follow("reversals", refused["id"], {"reason": "chip_declined"})
+        assert (told.status, told.body["reason"]) == (202, "chip_declined"), told.raw
+        await bench.until(refused["id"], "reversed")
+    assert await bench.stands() == before + 4 * 8800
 
 
 @scenario(44, "the terminal's batch is in balance", verbs("batch_close"))

@@ -159,10 +159,11 @@ class Kept:
 class Stub(Kept):
     """One acquirer's host with its durable book: every life on the same ports and the same book."""
 
-    def __init__(self, folder: Path, name: str, port: int, delay_s: float = 0.0, dialect: str = "iso87_ascii") -> None:
+    def __init__(self, folder: Path, name: str, port: int, delay_s: float = 0.0, dialect: str = "iso87_ascii",
+                 *options: str) -> None:
         self.port, self.control_port, self.book = port, free_port(), folder / f"{name}.book.jsonl"
         command = (sys.executable, "-m", "acquirer_stubs", "--port", str(port), "--control-port", str(self.control_port),
-                   "--book", str(self.book), "--delay", f"{delay_s:g}", "--dialect", dialect)
+                   "--book", str(self.book), "--delay", f"{delay_s:g}", "--dialect", dialect, *options)
         super().__init__(name, lambda: Process(folder, f"stub-{name}", command, environment(folder)))
 
     def order(self, action: str, value: object = None, match: object = "any", count: int | None = 1) -> None:
