@@ -18,7 +18,7 @@ from acquirer_stubs.codec import Message
 # pyemv asks for DES where cryptography had it first, and is told so each time; the switch itself does not do that (switch/security/des.py).
 warnings.filterwarnings("ignore", "TripleDES has been moved|(Single|Two)-key TripleDES", module="pyemv")
 
-CRYPTOGRAM_WRONG = {"visa_base1": "82"}      # the dialect's word for it; 63, security violation, where it has none of its own
+CRYPTOGRAM_WRONG = {"visa_base1": "82", "mastercard_cis": "88"}  # the dialect's word for it; 63, security violation, where it has none of its own
 SECURITY_VIOLATION = "63"
 SIGNED = ("9F02", "9F03", "9F1A", "95", "5F2A", "9A", "9C", "9F37", "82", "9F36")   # EMV book 2, 8.1.1, then what the version adds
 SIZES = {"9F02": 6, "9F03": 6, "9F1A": 2, "95": 5, "5F2A": 2, "9A": 3, "9C": 1, "9F37": 4, "82": 2, "9F36": 2, "9F26": 8}

@@ -17,8 +17,8 @@ import rows
 from switch import database
 from switch.database import Pool
 from switch.errors import Problem
-from switch.ids import lowest, uuid7
-from switch.payments import history
+from switch.ids import instant, lowest, uuid7
+from switch.payments import evidence, history
 from switch.payments.history import PAYMENT_STATUS, Filter, History, list_query
 from switch.payments.transaction import STATUS, Transaction, payment_status_at
 
@@ -282,6 +282,18 @@ async def test_a_merchants_list_with_this_filter_reads_an_index(
 
 # What names one sale or one card is found at once; the others narrow a walk down the merchant's key.
 SELECTIVE = frozenset({"rrn", "approval_code", "reference", "last4", "token", "since", "until", "before"})
+
+
+async def test_the_sale_of_a_late_answer_is_looked_for_among_those_of_its_moment(crowded: tuple[Pool, list[Transaction]]) -> None:
+    reader, records = crowded
+    row = records[10_000]
+    at = instant(row.transaction_id)
+    statement = evidence.FIND_NEAR.replace("FROM transaction", "FROM history_transaction")  # the reader's role
+    arguments = row.acquirer_id, row.match_key, lowest(at - timedelta(seconds=30)), lowest(at + timedelta(seconds=1))
+    assert [found[0] for found in await reader.fetch(statement, *arguments)] == [row.transaction_id]
+    plan = nodes(json.loads(await reader.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", *arguments))[0]["Plan"])
+    assert "Seq Scan" not in [node["Node Type"] for node in plan]
+    assert sum(node.get("Rows Removed by Filter", 0) for node in plan) <= 40
 
 
 async def test_an_operators_list_without_a_merchant_reads_an_index_too(crowded: tuple[Pool, list[Transaction]]) -> None:
