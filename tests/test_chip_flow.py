@@ -19,7 +19,7 @@ from switch.merchants.onboarding import Onboarding
 from tests.processes import Answer, stub, stub_book
 
 HOLDS = {"visa_base1", "mastercard_cis"}  # an authorization holds, and clearing is by file
-WRONG = {"iso93_ascii": "122", "visa_base1": "82"}
+WRONG = {"iso93_ascii": "122", "visa_base1": "82", "mastercard_cis": "88"}
 PAN = "4111111111111111"
 
 

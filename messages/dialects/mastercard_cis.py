@@ -134,7 +134,7 @@ DIALECT = {
         "83": ("declined", "suspected_fraud", "other_card"),
         "84": ("declined", "invalid_authorization_life_cycle", "none"),
         "86": ("declined", "pin_not_verifiable", "other_card"),
-        "88": ("declined", "cryptogram_wrong", "other_card"),
+        "88": ("declined", "security_violation", "other_card"),
         "89": ("declined", "incorrect_pin", "enter_pin"),
     },
     # It says that there is no reason to decline an inquiry, and never that money may move: doubt.
