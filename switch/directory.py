@@ -22,7 +22,7 @@ from messages.dialect import Dialect
 from messages.grammar import QueryRule
 from switch import acquirers, logs, metrics, watchlist
 from switch.database import UNKNOWN, Connection
-from switch.watchlist import Limit, RiskEntry, RiskRule, conditions
+from switch.watchlist import Limit, RiskEntry, RiskRule, Watchlist, conditions
 
 POLL_S = 1.0
 STALE_AFTER_S = 3.0
@@ -196,8 +196,8 @@ class Directory:
         self.ordered_routes: list[Route] = []  # those in force
         self.bins_by_length: list[tuple[int, list[str], list[BinRange]]] = []  # longest prefix first
         self.chosen: dict[tuple[UUID, str], Any] = {}  # routing's choices, or what they are made by; forgotten at each change
-        self.guarded = False  # whether a rule, limit or list entry is in force
-        self.risk_changed = 0  # how often one of them did
+        self.watchlist = Watchlist()
+        self.guarded = False  # whether sales are judged: a rule, limit or list entry is in force
         self.version = 0
         self.confirmed_at = float("-inf")  # monotonic
         self.changed = asyncio.Event()
@@ -249,7 +249,6 @@ class Directory:
         statement, build, name = KINDS[kind]
         rows = await connection.fetch(statement, keys)
         target, started = getattr(self, name), time.perf_counter()
-        self.risk_changed += kind in watchlist.KINDS
         for row in rows:
             try:
                 record = build(row)
@@ -260,6 +259,8 @@ class Directory:
                 if kind == "acquirer" and self.on_acquirer is not None and not await self.on_acquirer(record):
                     continue  # else its line and the numbers of its day are ready before it is seen
                 target[record[0]] = record
+                if kind in watchlist.KINDS:
+                    self.watchlist.take(record)
             if time.perf_counter() - started > SLICE_S:
                 await asyncio.sleep(0)
                 started = time.perf_counter()
@@ -267,7 +268,7 @@ class Directory:
     def _reorder(self) -> None:
         self.chosen = {}
         self.ordered_routes = sorted((route for route in self.routes.values() if route.state == "active"), key=precedence)
-        self.guarded = watchlist.in_force(self.risk_rules.values(), self.limits.values(), self.risk_entries.values())
+        self.guarded = self.watchlist.in_force()
         by_length: dict[int, list[BinRange]] = {}
         for found in sorted(self.bins.values()):
             by_length.setdefault(len(found.low), []).append(found)

@@ -1,6 +1,6 @@
 """What sales are judged by, as records: risk rules, merchants' limits, and lists. The directory reads and keeps them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -73,10 +73,44 @@ def rule(row: Any) -> RiskRule:
     return RiskRule(**conditions(dict(row)))
 
 
-def in_force(rules: Iterable[RiskRule], limits: Iterable[Limit], entries: Iterable[RiskEntry]) -> bool:
-    """Whether there is anything to judge by."""
-    return (any(each.state == "active" for each in rules) or any(each.state == "active" for each in limits)
-            or not all(entry.ended for entry in entries))
+class Watchlist:
+    """What is in force, found by what a sale has. `changed`: how often a rule did."""
+
+    def __init__(self) -> None:
+        self.rules: dict[UUID, RiskRule] = {}
+        self.limits: dict[UUID, dict[str, Limit]] = {}  # by merchant and currency
+        self.entries: dict[tuple[str, str], RiskEntry] = {}  # by subject and value
+        self.changed = 0
+
+    def take(self, record: RiskRule | Limit | RiskEntry) -> None:
+        """A record as it is now."""
+        if isinstance(record, RiskRule):
+            self.changed += 1
+            if record.state == "active":
+                self.rules[record.rule_id] = record
+            else:
+                self.rules.pop(record.rule_id, None)
+        elif isinstance(record, Limit):
+            self._limit(record)
+        elif not record.ended:
+            self.entries[record.subject, record.value] = record
+        elif (found := self.entries.get((record.subject, record.value))) is not None and found.entry_id == record.entry_id:
+            del self.entries[record.subject, record.value]
+
+    def _limit(self, limit: Limit) -> None:
+        own = self.limits.get(limit.merchant_id, {})
+        if limit.state == "active":
+            self.limits[limit.merchant_id] = {**own, limit.currency: limit}
+        elif (found := own.get(limit.currency)) is not None and found.limit_id == limit.limit_id:  # else another one took its place
+            left = {currency: each for currency, each in own.items() if currency != limit.currency}
+            if left:
+                self.limits[limit.merchant_id] = left
+            else:
+                del self.limits[limit.merchant_id]
+
+    def in_force(self) -> bool:
+        """Whether there is anything to judge by."""
+        return bool(self.rules or self.limits or self.entries)
 
 
 KINDS: Mapping[str, tuple[str, Callable[[Any], Any], str]] = {

@@ -140,6 +140,7 @@ HITS = (
     "CREATE UNIQUE INDEX risk_hit_once ON risk_hit (merchant_id, terminal_id, idempotency_key, source_id)",
     "CREATE INDEX risk_hit_open ON risk_hit (hit_id) WHERE state = 'open'",
     "CREATE INDEX risk_hit_held ON risk_hit (hit_id) WHERE held = 'wanted'",
+    "CREATE INDEX risk_hit_dismissed ON risk_hit (hit_id) WHERE held = 'placed' AND state = 'dismissed'",
     "CREATE INDEX risk_hit_transaction ON risk_hit (transaction_id) WHERE transaction_id IS NOT NULL",
     """
     CREATE FUNCTION record_risk_hits(hits jsonb, of_transaction uuid) RETURNS void LANGUAGE plpgsql AS $$

@@ -35,6 +35,7 @@ from switch.api import (
     receipts,
     reconciliation,
     resolving,
+    risk,
     rollouts,
     routes,
     settlements,
@@ -138,6 +139,7 @@ class Parts(Protocol):
     parameter_sets: ParameterSets
     releases: Releases
     accounts: Accounts
+    protection: risk.Protection
 
     def admit(self) -> None: ...
     def reader(self) -> Connect: ...
@@ -190,7 +192,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(bank_accounts.router(parts, caller_of))
     app.include_router(payouts.router(parts, caller_of))
     app.include_router(crypto_keys.router(parts, caller_of))
-    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes):
+    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk):
         app.include_router(room.router(parts, caller_of))
     app.include_router(problems.router)
 
@@ -217,7 +219,7 @@ def application(parts: Parts) -> FastAPI:
                    *exports.MODELS, *arrangements.MODELS, *webhooks.MODELS,
                    *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS,
                    *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS,
-                   *accounts.MODELS, *qr_codes.MODELS])
+                   *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS])
     return app
 
 

@@ -30,12 +30,12 @@ class Hit(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A sale with what it hit. `counters`: those that count it. `limited`: the limit whose totals it adds to."""
+    """A sale with what it hit. `counters`: those that count it. `ask`: its merchant's limit, when only the books can say whether it is kept."""
 
     sale: Sale
     hits: tuple[Hit, ...]
     counters: tuple[Counter | Different, ...]
-    limited: Limit | None = None
+    ask: Limit | None = None
 
     @property
     def refused(self) -> bool:
@@ -193,18 +193,14 @@ class Plan(NamedTuple):
 
 
 class Book:
-    """All that is in force, made ready: one plan per kind of sale, when it is first asked for."""
+    """All rules in force, made ready: one plan per kind of sale, when it is first asked for."""
 
-    def __init__(self, rules: Iterable[RiskRule], limits: Iterable[Limit], entries: Iterable[RiskEntry]) -> None:
+    def __init__(self, rules: Iterable[RiskRule], entries: Mapping[tuple[str, str], RiskEntry], before: Counters | None = None) -> None:
+        """`before`: counters of the rules before; those that are still asked for go on."""
         self.rules = sorted((rule for rule in rules if rule.state == "active"), key=lambda rule: rule.rule_id)
-        self.limits: dict[UUID, dict[str, Limit]] = {}
-        for limit in limits:
-            if limit.state == "active":
-                self.limits.setdefault(limit.merchant_id, {})[limit.currency] = limit
-        self.entries = {(entry.subject, entry.value): entry for entry in entries if not entry.ended}
+        self.entries = entries
         self.own = {rule.merchant_id for rule in self.rules}
-        self.wanted = [spec for rule in self.rules for spec in specs(rule)]
-        self.counters = Counters(self.wanted)
+        self.counters = Counters([spec for rule in self.rules for spec in specs(rule)], before=before)
         self.plans: dict[tuple[UUID | None, str, str, str], Plan] = {}
 
     def plan(self, sale: Sale) -> Plan:
@@ -239,13 +235,17 @@ class Book:
         plan = self.plan(sale)
         if entry is not None:
             return Judged(sale, (), plan.counters)
-        hits = None
+        hits: tuple[Hit, ...] = ()
         for judge, rule, counts in plan.checks:
             why = judge(rule, counts, sale)
             if why is not None:
-                hit = Hit("rule", rule.rule_id, rule.kind, rule.action, rule.blocks, *why)
-                hits = [hit] if hits is None else [*hits, hit]
-        return Judged(sale, () if hits is None else tuple(hits), plan.counters)
+                hits = (*hits, Hit("rule", rule.rule_id, rule.kind, rule.action, rule.blocks, *why))
+        return Judged(sale, hits, plan.counters)
+
+    def count(self, sale: Sale, now_ms: int) -> None:
+        """A sale that is in the books, or goes there."""
+        for counter in self.plan(sale).counters:
+            counter.add(sale, now_ms)
 
 
 def in_scope(rule: RiskRule, sale: Sale) -> bool:

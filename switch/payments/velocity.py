@@ -225,12 +225,16 @@ class Different:
 class Counters:
     """All counters that rules in force ask for, by what they count: rules that ask for the same share one."""
 
-    def __init__(self, specs: list[Spec], keys_max: int = KEYS_MAX) -> None:
+    def __init__(self, specs: list[Spec], keys_max: int = KEYS_MAX, before: "Counters | None" = None) -> None:
+        """`before`: whose counters go on where they are asked for again; `new` are those that know no sale yet."""
         wanted = list(dict.fromkeys(specs))[:COUNTERS_MAX]
         each = keys_max // max(1, len(wanted))
+        known = {} if before is None else before.of
         self.of: dict[Spec, Counter | Different] = {
-            spec: Counter(spec, each) if spec.different is None else Different(spec, each) for spec in wanted}
-        self.longest_ms = max((spec.window_ms for spec in wanted), default=0)
+            spec: known.get(spec) or (Counter(spec, each) if spec.different is None else Different(spec, each)) for spec in wanted}
+        for counter in self.of.values():
+            counter.half = max(1, each // 2)
+        self.new = [self.of[spec] for spec in wanted if spec not in known]
 
     @property
     def forgotten(self) -> int:
