@@ -55,16 +55,20 @@ WRITES = refused(400, 409, 413, 415)
 class Protection(Protocol):
     """Rules, limits and lists, and the review of hits."""
 
-    rules: RiskRules
-    reviews: Reviews
+    @property
+    def rules(self) -> RiskRules: ...
+    @property
+    def reviews(self) -> Reviews: ...
 
 
 class Parts(Protocol):
     """What these routes need of the switch."""
 
     directory: Directory
-    protection: Protection
     readers: Pool
+
+    @property
+    def protection(self) -> Protection: ...
 
 
 def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:

@@ -80,15 +80,15 @@ class Counting:
     def _take(self, row: Any, now_ms: int) -> bool:
         """Counts a row once, and that it was declined once."""
         known, declined = self.seen.get(row["transaction_id"]), bool(row["state"] == "DECLINED")
-        sale = sale_of(row)
-        book = self.guard.current(now_ms)
-        if known is None:
-            book.count(sale, now_ms)
-            if not declined:
-                self.guard.sold_elsewhere(sale)
-        if declined and not known:
-            for counter in book.plan(sale).counters:
-                counter.declined(sale)
+        sale, made_ms = sale_of(row), row["transaction_id"].int >> 80
+        if known is None and not declined:
+            self.guard.sold_elsewhere(sale)
+        for counter in self.guard.current(now_ms).plan(sale).counters:
+            if made_ms >= counter.since_ms:  # else the fill has counted it
+                if known is None:
+                    counter.add(sale, now_ms)
+                if declined and not known:
+                    counter.declined(sale)
         return declined
 
     async def _fill(self, book: Book, since_ms: int) -> None:

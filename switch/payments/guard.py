@@ -75,7 +75,8 @@ class Guard:
         """The rules in force, with their counters."""
         changed = self.directory.watchlist.changed
         if self.made_of != changed:
-            self.made_of, self.book = changed, Book(self.directory.watchlist.rules.values(), self.directory.watchlist.entries, self.book.counters)
+            watchlist = self.directory.watchlist
+            self.made_of, self.book = changed, Book(watchlist.rules.values(), watchlist.entries, self.book.counters, now_ms)
             if self.book.counters.new:
                 self.fills.append((self.book, now_ms))
         return self.book

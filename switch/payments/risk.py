@@ -195,12 +195,13 @@ class Plan(NamedTuple):
 class Book:
     """All rules in force, made ready: one plan per kind of sale, when it is first asked for."""
 
-    def __init__(self, rules: Iterable[RiskRule], entries: Mapping[tuple[str, str], RiskEntry], before: Counters | None = None) -> None:
+    def __init__(self, rules: Iterable[RiskRule], entries: Mapping[tuple[str, str], RiskEntry], before: Counters | None = None,
+                 now_ms: int = 0) -> None:
         """`before`: counters of the rules before; those that are still asked for go on."""
         self.rules = sorted((rule for rule in rules if rule.state == "active"), key=lambda rule: rule.rule_id)
         self.entries = entries
         self.own = {rule.merchant_id for rule in self.rules}
-        self.counters = Counters([spec for rule in self.rules for spec in specs(rule)], before=before)
+        self.counters = Counters([spec for rule in self.rules for spec in specs(rule)], before=before, now_ms=now_ms)
         self.plans: dict[tuple[UUID | None, str, str, str], Plan] = {}
 
     def plan(self, sale: Sale) -> Plan:
@@ -241,11 +242,6 @@ class Book:
             if why is not None:
                 hits = (*hits, Hit("rule", rule.rule_id, rule.kind, rule.action, rule.blocks, *why))
         return Judged(sale, hits, plan.counters)
-
-    def count(self, sale: Sale, now_ms: int) -> None:
-        """A sale that is in the books, or goes there."""
-        for counter in self.plan(sale).counters:
-            counter.add(sale, now_ms)
 
 
 def in_scope(rule: RiskRule, sale: Sale) -> bool:

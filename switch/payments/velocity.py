@@ -101,6 +101,7 @@ class Counter:
         self.young: dict[Hashable, Sums] = {}
         self.old: dict[Hashable, Sums] = {}
         self.turned_ms, self.forgotten = 0, 0
+        self.since_ms = 0  # from when on it is told of each sale; what was before comes from the books
         self.place = SUBJECTS.get(spec.subject)
         self.window_ms = spec.window_ms
 
@@ -158,6 +159,7 @@ class Different:
         self.young: dict[Hashable, dict[Hashable, int]] = {}
         self.old: dict[Hashable, dict[Hashable, int]] = {}
         self.turned_ms, self.forgotten = 0, 0
+        self.since_ms = 0  # from when on it is told of each sale; what was before comes from the books
         assert spec.different is not None
         self.place, self.of = SUBJECTS[spec.subject], SUBJECTS[spec.different]
 
@@ -225,7 +227,7 @@ class Different:
 class Counters:
     """All counters that rules in force ask for, by what they count: rules that ask for the same share one."""
 
-    def __init__(self, specs: list[Spec], keys_max: int = KEYS_MAX, before: "Counters | None" = None) -> None:
+    def __init__(self, specs: list[Spec], keys_max: int = KEYS_MAX, before: "Counters | None" = None, now_ms: int = 0) -> None:
         """`before`: whose counters go on where they are asked for again; `new` are those that know no sale yet."""
         wanted = list(dict.fromkeys(specs))[:COUNTERS_MAX]
         each = keys_max // max(1, len(wanted))
@@ -235,6 +237,8 @@ class Counters:
         for counter in self.of.values():
             counter.half = max(1, each // 2)
         self.new = [self.of[spec] for spec in wanted if spec not in known]
+        for counter in self.new:
+            counter.since_ms = now_ms
 
     @property
     def forgotten(self) -> int:
