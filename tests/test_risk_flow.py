@@ -1,5 +1,6 @@
 """Risk over HTTP, TCP and PostgreSQL: rules refuse, block, flag and hold; limits hold over restarts and workers; people review what was hit."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -228,8 +229,6 @@ async def test_a_merchant_s_day_ends_at_its_limit_and_what_was_undone_is_given_b
 
 
 async def test_sales_at_once_do_not_go_over_the_limit_together(shop: Shop) -> None:
-    import asyncio
-
     name = await till(shop)
     await limited(shop, name, per_day=5000)
     answers = await asyncio.gather(*(shop.pay(1000 + number * 100, key=name, card=VISA) for number in range(1, 9)))
