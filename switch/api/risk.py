@@ -22,9 +22,9 @@ from switch.api.risk_shapes import (
     RULE,
     TRY,
     ActivateRiskRequest,
-    DecideRequest,
     EntryRequest,
     LimitRequest,
+    RiskDecisionRequest,
     RiskRuleRequest,
     ShownEntry,
     ShownHit,
@@ -187,10 +187,10 @@ def _hits(routes: APIRouter, parts: Parts, operator: Any) -> None:
 
 
 def _decides(routes: APIRouter, parts: Parts, operator: Any, verb: str, decision: str) -> None:
-    @routes.post(f"/v1/risk-hits/{{ident}}/{verb}", summary=f"Decide about a hit: {decision}", openapi_extra=documented(DecideRequest, CONFIRM),
+    @routes.post(f"/v1/risk-hits/{{ident}}/{verb}", summary=f"Decide about a hit: {decision}", openapi_extra=documented(RiskDecisionRequest, CONFIRM),
                  responses=shaped(200, "The hit; what a dismissed one holds or blocks is free within a second", ShownHit) | WRITES)
     async def decide(ident: str, request: Request, caller: Annotated[Caller, Depends(operator)]) -> Response:
-        wanted = await body_of(request, DecideRequest)
+        wanted = await body_of(request, RiskDecisionRequest)
         return said(hit(await parts.protection.reviews.decide(identified("risk_hit", ident), decision, person(caller), wanted.reason)))
 
 

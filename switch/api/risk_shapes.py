@@ -82,13 +82,13 @@ class TryRiskRequest(Model):
     limit: Annotated[int, Field(ge=1, le=SALES_MAX)] = 10_000
 
 
-class DecideRequest(Model):
+class RiskDecisionRequest(Model):
     """Why; it stays with the hit."""
 
     reason: Reason
 
 
-MODELS = (RiskRuleRequest, ActivateRiskRequest, LimitRequest, EntryRequest, TryRiskRequest, DecideRequest)
+MODELS = (RiskRuleRequest, ActivateRiskRequest, LimitRequest, EntryRequest, TryRiskRequest, RiskDecisionRequest)
 
 
 class Lived(Shape):

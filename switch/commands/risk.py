@@ -16,7 +16,8 @@ PATHS = {"rule": "risk-rules", "limit": "merchant-limits", "entry": "risk-lists"
 
 def parsers(verbs: Any) -> None:
     """Adds the command to the command line."""
-    kinds = verbs.add_parser("risk", help="what sales are judged by, what they hit, and what people say to it").add_subparsers(dest="kind", required=True)
+    kinds = verbs.add_parser("risk", help="what sales are judged by, what they hit, and what people say to it").add_subparsers(
+        dest="kind", required=True)
     _adding(asking(kinds.add_parser("add", help="write a rule; a draft unless --active")))
     limit = asking(kinds.add_parser("limit", help="limit what a merchant may sell; in force at once unless --draft"))
     limit.add_argument("merchant", help="mer_...")
