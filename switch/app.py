@@ -35,6 +35,7 @@ from switch.merchants import terminal_keys
 from switch.merchants.accounts import Accounts
 from switch.merchants.approvals import Approvals, of_object
 from switch.merchants.crypto_keys import activate, retire
+from switch.merchants.host_days import HostDays
 from switch.merchants.onboarding import Onboarding
 from switch.notices import tell
 from switch.notices.delivery import Sender
@@ -213,13 +214,14 @@ class Switch:
         self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
         self.onboarding, self.accounts = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault)
+        self.host_days = HostDays(self.writers, self.onboarding.open_business_day)
         self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
 
     def _join_lines(self) -> None:
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, self.vault,
                            connect=self._writer, folder=self.settings.home / "run", epoch=self.lease.epoch, may_send=self.may_send,
-                           on_unmatched=self.evidence.take, on_state=self.roster.wake.set, open_day=self.onboarding.open_business_day,
-                           keys_of=self.custody.keys_of)
+                           on_unmatched=self.evidence.take, on_state=self.roster.wake.set, on_cut_over=self.host_days.said,
+                           keys_of=self.custody.keys_of, installer_of=self.custody.installer_of)
         self.directory.on_acquirer = self.lines.acquirer_changed
 
     def _join_settlement(self) -> None:
@@ -310,8 +312,7 @@ class Switch:
                 await self.journal.stop()
         with suppress(*database.UNKNOWN, asyncpg.PostgresError):
             await asyncio.wait_for(self.undelivered.write(), 2)
-        with suppress(*database.UNKNOWN, asyncpg.PostgresError):
-            await asyncio.wait_for(self.protection.hits.write(), 2)
+        await self.protection.stop()
         await self.closing.stop()
         await self.forwarding.stop()
         for task in self.tasks:

@@ -1,10 +1,14 @@
 """The parts that judge sales, joined: what rules say, what counts, what was hit, and what people do about all three."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
+import asyncpg
+
 from switch.alerts import Alerts
-from switch.database import Pool
+from switch.database import UNKNOWN, Pool
 from switch.directory import Acquirer, Directory
 from switch.merchants.risk_rules import RiskRules
 from switch.payments.asked import Asked
@@ -17,6 +21,8 @@ from switch.payments.hits import Hits
 from switch.payments.reviews import Reviews
 from switch.payments.ways import Way
 from switch.security.vault import Vault
+
+STOP_S = 2.0
 
 
 class Protection:
@@ -35,6 +41,11 @@ class Protection:
         """What was sold before the start counts from the first sale on."""
         if self.directory.guarded:
             await self.counting.once()
+
+    async def stop(self) -> None:
+        """Writes what is kept; bounded."""
+        with suppress(*UNKNOWN, asyncpg.PostgresError):
+            await asyncio.wait_for(self.hits.write(), STOP_S)
 
     async def sell(self, asked: Asked, way: Way, alternatives: list[Acquirer]) -> Told:
         return await self.gatekeeper.sell(asked, way, alternatives)

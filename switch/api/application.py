@@ -25,6 +25,7 @@ from switch.api import (
     follow_ups,
     heartbeats,
     jobs,
+    lines,
     merchant,
     offline,
     operator,
@@ -56,6 +57,7 @@ from switch.links.roster import Roster
 from switch.merchants.accounts import Accounts
 from switch.merchants.approvals import Approvals
 from switch.merchants.crypto_keys import CryptoKeys
+from switch.merchants.host_days import HostDays
 from switch.merchants.onboarding import Onboarding
 from switch.notices.endpoints import Endpoints
 from switch.payments.authorization import Authorizations
@@ -114,6 +116,7 @@ class Parts(Protocol):
     webhooks: Endpoints
     links: dict[UUID, Link]
     roster: Roster
+    host_days: HostDays
     writers: Pool
     readers: Pool
     exports: Exports
@@ -186,6 +189,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(settlements.router(parts, caller_of))
     app.include_router(cutovers.router(parts, caller_of))
     app.include_router(arrangements.router(parts, caller_of))
+    app.include_router(lines.router(parts, caller_of))
     app.include_router(webhooks.router(parts, caller_of))
     app.include_router(disputes.router(parts, caller_of))
     app.include_router(dispute_desk.router(parts, caller_of))
@@ -217,7 +221,7 @@ def application(parts: Parts) -> FastAPI:
 
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
                    *operator.MODELS, *routes.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
-                   *exports.MODELS, *arrangements.MODELS, *webhooks.MODELS,
+                   *exports.MODELS, *arrangements.MODELS, *lines.MODELS, *webhooks.MODELS,
                    *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS,
                    *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS,
                    *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS])
