@@ -5,7 +5,7 @@ that much after its id was made; what was read is not counted twice. A fill read
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,8 +18,7 @@ from switch.database import UNKNOWN, Pool
 from switch.directory import Directory
 from switch.ids import lowest
 from switch.payments.guard import Guard
-from switch.payments.risk import Book
-from switch.payments.velocity import Counter, Different, Sale
+from switch.payments.velocity import PARTS, Counter, Different, Sale
 
 FOLLOW_S = 1.0
 OVERLAP_MS = 4000  # longer than an intent may wait for its commit
@@ -56,10 +55,13 @@ class Counting:
         """New counters are filled, and what others wrote since the last time is counted."""
         now = self.now()
         self.guard.current(_ms(now))
-        while self.guard.fills:
-            book, since_ms = self.guard.fills[0]
-            await self._fill(book, since_ms)
-            self.guard.fills.pop(0)
+        if self.guard.fills:
+            fills, self.guard.fills = self.guard.fills, []
+            try:
+                await self._fill({counter for counters in fills for counter in counters})
+            except (*UNKNOWN, asyncpg.PostgresError):
+                self.guard.fills += fills
+                raise
         await self._follow(now)
         forgotten = self.guard.book.counters.forgotten
         metrics.risk_forgotten.inc(max(0, forgotten - self.forgotten))
@@ -91,12 +93,13 @@ class Counting:
                     counter.declined(sale)
         return declined
 
-    async def _fill(self, book: Book, since_ms: int) -> None:
-        """The history of counters that are new with a book, up to when they began to count."""
-        new = set(book.counters.new)
-        longest = max(counter.window_ms for counter in new)
-        end = lowest(_at(since_ms))
-        begin = lowest(_at(since_ms - longest - longest // 20))
+    async def _fill(self, new: set[Counter | Different]) -> None:
+        """The history of counters that are new, each up to when it began to count; in one reading for all that came together."""
+        new = {counter for counter in new if counter in self.guard.book.counters.of.values()}
+        if not new:
+            return
+        end = lowest(_at(max(counter.since_ms for counter in new)))
+        begin = lowest(_at(min(counter.since_ms - counter.window_ms - counter.window_ms // PARTS for counter in new)))
         first = await self.pool.fetchval(FIRST, begin, end, FILL_MAX)
         if first is not None:
             logs.warning("risk_history_cut", count=FILL_MAX)
@@ -105,20 +108,19 @@ class Counting:
         while True:
             rows = await self.pool.fetch(HISTORY, begin, after, PAGE, end)
             for row in rows:
-                fill(book, new, row, now_ms)
+                self._fill_in(new, row, now_ms)
             if len(rows) < PAGE:
                 return
             after = rows[-1]["transaction_id"]
             await asyncio.sleep(0)
 
-
-def fill(book: Book, new: Iterable[Counter | Different], row: Any, now_ms: int) -> None:
-    sale = sale_of(row)
-    for counter in book.plan(sale).counters:
-        if counter in new:
-            counter.add(sale, now_ms)
-            if row["state"] == "DECLINED":
-                counter.declined(sale)
+    def _fill_in(self, new: set[Counter | Different], row: Any, now_ms: int) -> None:
+        sale, made_ms = sale_of(row), row["transaction_id"].int >> 80
+        for counter in self.guard.book.plan(sale).counters:
+            if counter in new and made_ms < counter.since_ms:
+                counter.add(sale, now_ms)
+                if row["state"] == "DECLINED":
+                    counter.declined(sale)
 
 
 def sale_of(row: Any, minute: int = 0) -> Sale:

@@ -68,6 +68,7 @@ class Gatekeeper:
         try:
             return await self.guard.confirm(judged, asked, self.pool)
         except (*UNKNOWN, asyncpg.PostgresError):
+            self.guard.ended(asked.identity, judged, written=False, sold=False, declined=False)
             raise Problem("journal_unavailable", retry_after=2, extra={"processed": False}) from None
 
     async def _refused(self, judged: Judged, asked: Asked, way: Way) -> Told:

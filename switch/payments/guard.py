@@ -13,7 +13,7 @@ from switch.directory import Directory
 from switch.ids import lowest
 from switch.payments.asked import Asked
 from switch.payments.risk import Book, Hit, Judged, over_limit
-from switch.payments.velocity import Sale
+from switch.payments.velocity import Counter, Different, Sale
 from switch.security.vault import Vault
 from switch.watchlist import Limit
 
@@ -66,7 +66,7 @@ class Guard:
         self.directory, self.vault = directory, vault
         self.made_of = -1
         self.book = Book((), directory.watchlist.entries)
-        self.fills: list[tuple[Book, int]] = []  # books with new counters, and since when they count
+        self.fills: list[list[Counter | Different]] = []  # counters that know no sale from before they were made
         self.totals: dict[tuple[UUID, str], Total] = {}
         self.under_way: dict[UUID, UnderWay] = {}
         self.blocked: dict[tuple[str, str], tuple[Hit, int]] = {}
@@ -78,7 +78,7 @@ class Guard:
             watchlist = self.directory.watchlist
             self.made_of, self.book = changed, Book(watchlist.rules.values(), watchlist.entries, self.book.counters, now_ms)
             if self.book.counters.new:
-                self.fills.append((self.book, now_ms))
+                self.fills.append(self.book.counters.new)
         return self.book
 
     def judge(self, asked: Asked) -> Judged:
@@ -90,21 +90,20 @@ class Guard:
         sale = Sale(merchant.merchant_id, seller.store.store_id, seller.terminal.terminal_id, self.vault.token(order.pan), merchant.mcc, asked.brand,
                     order.entry_mode, order.type, order.amount, order.currency, int(at.timestamp() * 1000), local.hour * 60 + local.minute)
         judged = self.current(sale.at_ms).judge(sale)
-        if self.blocked and not judged.refused and (hit := self._just_blocked(sale)) is not None:
+        counted = not judged.refused
+        if self.blocked and counted and (hit := self._just_blocked(sale)) is not None:
             judged = judged._replace(hits=(hit,))
         limits = self.directory.watchlist.limits
         if limits and merchant.merchant_id in limits and order.type not in NOT_SALES and not judged.refused:
             judged = self._limited(judged, limits[merchant.merchant_id], local.date(), asked.identity)
-        if judged.ask is None:
-            self._settle(judged)
+        if judged.hits and judged.refused:
+            self._refuse(judged, counted)
         return judged
 
-    def _settle(self, judged: Judged) -> None:
-        if judged.refused:
-            self._block(judged)
-        else:
-            for counter in judged.counters:
-                counter.add(judged.sale, judged.sale.at_ms)
+    def _refuse(self, judged: Judged, counted: bool) -> None:
+        for counter in judged.counters if counted else ():
+            counter.take_back(judged.sale)
+        self._block(judged)
 
     def _limited(self, judged: Judged, limits: dict[str, Limit], today: date, identity: UUID) -> Judged:
         sale = judged.sale
@@ -139,7 +138,8 @@ class Guard:
         judged = judged._replace(ask=None, hits=judged.hits if hit is None else (*judged.hits, hit))
         if hit is None:
             self.admit(judged, asked.identity, today)
-        self._settle(judged)
+        else:
+            self._refuse(judged, True)
         return judged
 
     def admit(self, judged: Judged, identity: UUID, today: date) -> None:

@@ -9,12 +9,13 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from switch.payments.velocity import Counter, Counters, Different, Sale, Spec
+from switch.payments.velocity import Counter, Counters, Different, Sale, Spec, Sums
 from switch.watchlist import Limit, RiskEntry, RiskRule
 
 ACTIONS = ("flag", "hold", "decline", "block")  # the last is the strongest
 REFUSES = frozenset({"decline", "block"})
 PLANS_MAX = 10_000
+NEVER = 1 << 62
 
 
 class Hit(NamedTuple):
@@ -53,20 +54,21 @@ def _lasting(seconds: int) -> str:
     return f"{seconds} seconds"
 
 
-def _velocity(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
-    counter = counts[0]
-    assert isinstance(counter, Counter)
-    if not counter.counts(sale):
-        return None
-    seen = counter.seen(sale)
-    count, amount = seen.count + 1, seen.amount + sale.amount
-    if rule.count_max is not None and count > rule.count_max:
-        return (f"{count} sales of one {rule.subject} within {_lasting(rule.window_s or 0)}, more than {rule.count_max}",
-                {"count": count, "count_max": rule.count_max, "window_s": rule.window_s})
-    if rule.amount_max is not None and amount > rule.amount_max:
-        return (f"{amount} {sale.currency} of one {rule.subject} within {_lasting(rule.window_s or 0)}, more than {rule.amount_max}",
-                {"amount": amount, "amount_max": rule.amount_max, "currency": sale.currency, "window_s": rule.window_s})
-    return None
+def _velocity(rule: RiskRule, counter: Counter, seen: Sums, sale: Sale) -> tuple[str, dict[str, Any]]:
+    """In words: the sums have the sale in them."""
+    within = f"of one {rule.subject} within {_lasting(rule.window_s or 0)}, more than"
+    if rule.count_max is not None:
+        return (f"{seen.count} sales {within} {rule.count_max}", {"count": seen.count, "count_max": rule.count_max, "window_s": rule.window_s})
+    return (f"{seen.amount} {sale.currency} {within} {rule.amount_max}",
+            {"amount": seen.amount, "amount_max": rule.amount_max, "currency": sale.currency, "window_s": rule.window_s})
+
+
+def _split(rule: RiskRule, counter: Counter, seen: Sums, sale: Sale) -> tuple[str, dict[str, Any]]:
+    low = counter.spec.low
+    return (f"{seen.count} sales of one card at one terminal within {_lasting(rule.window_s or 0)}, each from {low} to {rule.amount_max} "
+            f"{sale.currency}, more than {rule.count_max}; {seen.amount} together",
+            {"count": seen.count, "count_max": rule.count_max, "low": low, "high": rule.amount_max, "amount": seen.amount, "currency": sale.currency,
+             "window_s": rule.window_s})
 
 
 def _amount(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
@@ -93,21 +95,6 @@ def _night(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
     return (f"a sale at {_clock(sale.minute)} where the merchant is, between {begin} and {end}"
             + ("" if least is None else f", of {sale.amount} {sale.currency}, not less than {least}"),
             {"time": _clock(sale.minute), "time_from": begin, "time_until": end, "amount": sale.amount, "currency": sale.currency})
-
-
-def _split(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
-    counter = counts[0]
-    assert isinstance(counter, Counter)
-    if not counter.counts(sale):
-        return None
-    seen = counter.seen(sale)
-    count = seen.count + 1
-    if count <= (rule.count_max or 0):
-        return None
-    return (f"{count} sales of one card at one terminal within {_lasting(rule.window_s or 0)}, each from {counter.spec.low} to {rule.amount_max} "
-            f"{sale.currency}, more than {rule.count_max}; {seen.amount + sale.amount} together",
-            {"count": count, "count_max": rule.count_max, "low": counter.spec.low, "high": rule.amount_max, "amount": seen.amount + sale.amount,
-             "currency": sale.currency, "window_s": rule.window_s})
 
 
 def _refund_ratio(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
@@ -180,15 +167,24 @@ def specs(rule: RiskRule) -> tuple[Spec, ...]:
 
 
 JUDGES: Mapping[str, Callable[[RiskRule, Counts, Sale], Why]] = MappingProxyType({
-    "velocity": _velocity, "amount": _amount, "night": _night, "split": _split, "refund_ratio": _refund_ratio, "card_testing": _card_testing,
-    "card_spread": _card_spread,
+    "amount": _amount, "night": _night, "refund_ratio": _refund_ratio, "card_testing": _card_testing, "card_spread": _card_spread,
+})
+# Of kinds that are broken by a sum: how that is said. They are counted first and compared then, in one look.
+SUMMED: Mapping[str, Callable[[RiskRule, Counter, Sums, Sale], tuple[str, dict[str, Any]]]] = MappingProxyType({
+    "velocity": _velocity, "split": _split,
 })
 
 
-class Plan(NamedTuple):
-    """What is asked of sales of one kind of merchant, brand and entry mode, and what counts them."""
+Bound = tuple[int, int, RiskRule]  # count, amount
 
+
+class Plan(NamedTuple):
+    """What is asked of sales of one kind of merchant, brand, entry mode and currency, and what counts them."""
+
+    sums: tuple[tuple[Counter, tuple[Bound, ...]], ...]
+    near: tuple[tuple[Counter, tuple[Bound, ...]], ...]  # of those amounts only that the counter counts
     checks: tuple[tuple[Callable[[RiskRule, Counts, Sale], Why], RiskRule, Counts], ...]
+    others: Counts  # that count after all is judged
     counters: Counts
 
 
@@ -202,10 +198,11 @@ class Book:
         self.entries = entries
         self.own = {rule.merchant_id for rule in self.rules}
         self.counters = Counters([spec for rule in self.rules for spec in specs(rule)], before=before, now_ms=now_ms)
-        self.plans: dict[tuple[UUID | None, str, str, str], Plan] = {}
+        self.plans: dict[tuple[UUID | None, str, str, str, str, bool], Plan] = {}
 
     def plan(self, sale: Sale) -> Plan:
-        key = sale.merchant_id if sale.merchant_id in self.own else None, sale.mcc, sale.brand, sale.entry_mode
+        own = sale.merchant_id if sale.merchant_id in self.own else None
+        key = own, sale.mcc, sale.brand, sale.entry_mode, sale.currency, sale.type == "refund"
         found = self.plans.get(key)
         if found is None:
             if len(self.plans) >= PLANS_MAX:
@@ -214,12 +211,20 @@ class Book:
         return found
 
     def _plan(self, sale: Sale) -> Plan:
-        checks = []
+        checks, counters, bounds = [], list[Counter | Different](), dict[Counter, list[Bound]]()
         for rule in self.rules:
             counts = tuple(self.counters.of[spec] for spec in specs(rule) if spec in self.counters.of)
-            if in_scope(rule, sale) and len(counts) == len(specs(rule)):
+            if not in_scope(rule, sale) or len(counts) != len(specs(rule)):
+                continue
+            counters += counts
+            if rule.kind not in SUMMED:
                 checks.append((JUDGES[rule.kind], rule, counts))
-        return Plan(tuple(checks), tuple(dict.fromkeys(counter for _, _, counts in checks for counter in counts)))
+            elif isinstance(counts[0], Counter) and counts[0].spec.currency in (None, sale.currency) and sale.type != "refund":
+                most = tuple(NEVER if each is None else each for each in (rule.count_max, rule.amount_max if rule.kind == "velocity" else None))
+                bounds.setdefault(counts[0], []).append((most[0], most[1], rule))
+        sums = [(counter, tuple(found)) for counter, found in bounds.items()]
+        return Plan(tuple(each for each in sums if each[0].spec.high is None), tuple(each for each in sums if each[0].spec.high is not None),
+                    tuple(checks), tuple(dict.fromkeys(each for each in counters if each not in bounds)), tuple(dict.fromkeys(counters)))
 
     def listed(self, sale: Sale) -> RiskEntry | None:
         """The entry that decides about a sale: a block goes before any allowance."""
@@ -229,19 +234,42 @@ class Book:
         return next((entry for entry in named if entry.verdict == "block"), named[0] if named else None)
 
     def judge(self, sale: Sale) -> Judged:
-        """What rules and lists say; limits are judged by whom has their totals. Nothing is counted yet."""
+        """What rules and lists say; limits are judged by whom has their totals. A sale that is not refused is counted."""
         entry = self.listed(sale) if self.entries else None
         if entry is not None and entry.verdict == "block":
             return Judged(sale, (blocked(entry),), ())
         plan = self.plan(sale)
         if entry is not None:
+            for counter in plan.counters:
+                counter.add(sale, sale.at_ms)
             return Judged(sale, (), plan.counters)
         hits: tuple[Hit, ...] = ()
+        for summed, bounds in plan.sums:
+            seen = summed.bump(sale)
+            for count_max, amount_max, rule in bounds:
+                if seen.count > count_max or seen.amount > amount_max:
+                    hits = (*hits, hit_of(rule, SUMMED[rule.kind](rule, summed, seen, sale)))
+        for summed, bounds in plan.near:
+            if summed.counts(sale):
+                seen = summed.bump(sale)
+                broken = [rule for count_max, _, rule in bounds if seen.count > count_max]
+                hits = (*hits, *(hit_of(rule, SUMMED[rule.kind](rule, summed, seen, sale)) for rule in broken))
         for judge, rule, counts in plan.checks:
             why = judge(rule, counts, sale)
             if why is not None:
-                hits = (*hits, Hit("rule", rule.rule_id, rule.kind, rule.action, rule.blocks, *why))
-        return Judged(sale, hits, plan.counters)
+                hits = (*hits, hit_of(rule, why))
+        judged = Judged(sale, hits, plan.counters)
+        if hits and judged.refused:
+            for summed, _ in (*plan.sums, *plan.near):
+                summed.take_back(sale)
+            return judged
+        for counter in plan.others:
+            counter.add(sale, sale.at_ms)
+        return judged
+
+
+def hit_of(rule: RiskRule, why: tuple[str, dict[str, Any]]) -> Hit:
+    return Hit("rule", rule.rule_id, rule.kind, rule.action, rule.blocks, *why)
 
 
 def in_scope(rule: RiskRule, sale: Sale) -> bool:

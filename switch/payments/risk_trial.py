@@ -83,13 +83,20 @@ def changed(rules: Iterable[RiskRule], on: Collection[UUID], off: Collection[UUI
 
 def _judged(book: Book, row: Any, minute: int, counted_only: bool) -> tuple[Hit, ...]:
     sale = sale_of(row, minute)
-    judged = book.judge(sale)
-    if not judged.refused or counted_only:
-        for counter in judged.counters or book.plan(sale).counters:
+    counters = book.plan(sale).counters
+    if counted_only:
+        for counter in counters:
             counter.add(sale, sale.at_ms)
-            if row["state"] == "DECLINED":
-                counter.declined(sale)
-    return judged.hits
+        hits: tuple[Hit, ...] = ()
+    else:
+        judged = book.judge(sale)
+        hits = judged.hits
+        if judged.refused:
+            return hits
+    if row["state"] == "DECLINED":
+        for counter in counters:
+            counter.declined(sale)
+    return hits
 
 
 async def rehearse(pool: Pool, directory: Directory, after: list[RiskRule], since: datetime, until: datetime, limit: int = SALES_MAX) -> RiskTrial:

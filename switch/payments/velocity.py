@@ -108,6 +108,26 @@ class Counter:
     def key(self, sale: Sale) -> Hashable:
         return sale[self.place] if self.place is not None else (sale.card, sale.terminal_id)
 
+    def bump(self, sale: Sale) -> Sums:
+        """Counts a sale of now; what its key then has. For sales that the counter counts (`counts`): this is the hot path."""
+        key = sale[self.place] if self.place is not None else (sale.card, sale.terminal_id)
+        found = self.young.get(key)
+        if found is None:
+            found = self._younger(key, sale.at_ms)
+        part, amount, parts = sale.at_ms * PARTS // self.window_ms, sale.amount, found.parts
+        if not parts:
+            parts.append([part, 1, amount])
+            found.count, found.amount = 1, amount
+        elif (last := parts[-1])[0] == part:
+            last[1] += 1
+            last[2] += amount
+            found.count += 1
+            found.amount += amount
+        else:
+            found.prune(part)
+            found.add(part, amount)
+        return found
+
     def seen(self, sale: Sale) -> Sums:
         """What counts of the sale's key at its instant, without it."""
         key = self.key(sale)
@@ -126,12 +146,7 @@ class Counter:
         if not self.counts(sale) or now_ms - sale.at_ms > self.window_ms + self.window_ms // PARTS:
             return
         key = self.key(sale)
-        found = self.young.get(key)
-        if found is None:
-            found = self.old.pop(key, None) or Sums()
-            if len(self.young) >= self.half:
-                self._turn(now_ms)
-            self.young[key] = found
+        found = self.young.get(key) or self._younger(key, now_ms)
         found.prune(now_ms * PARTS // self.window_ms)
         found.add(sale.at_ms * PARTS // self.window_ms, sale.amount)
 
@@ -144,6 +159,16 @@ class Counter:
 
     def declined(self, sale: Sale) -> None:
         """A sale that was added is declined: nothing changes for sums."""
+
+    def _younger(self, key: Hashable, now_ms: int) -> Sums:
+        """The key's sums, among those that were seen last."""
+        found = self.old.pop(key, None) if self.old else None
+        if found is None:
+            found = Sums()
+        if len(self.young) >= self.half:
+            self._turn(now_ms)
+        self.young[key] = found
+        return found
 
     def _turn(self, now_ms: int) -> None:
         if now_ms - self.turned_ms < self.window_ms:
