@@ -22,7 +22,7 @@ from switch.payments.velocity import PARTS, Counter, Different, Sale
 
 FOLLOW_S = 1.0
 OVERLAP_MS = 4000  # longer than an intent may wait for its commit
-PAGE, FILL_MAX = 2000, 200_000
+PAGE, FILL_MAX = 250, 200_000
 
 _ROWS = """SELECT transaction_id, merchant_id, store_id, terminal_id, pan_token, mcc, brand, entry_mode, type, amount, currency, received_at, state
 FROM history_transaction WHERE transaction_id >= $1 AND transaction_id > $2 AND attempt_of IS NULL AND (original_id IS NULL OR type = 'refund') {}
