@@ -165,6 +165,8 @@ class Guard:
             total = self.totals.get((under_way.merchant_id, under_way.currency))
             if total is not None:
                 total.day, total.month = max(0, total.day - under_way.amount), max(0, total.month - under_way.amount)
+        if written and not declined:
+            return
         for counter in judged.counters:
             if not written:
                 counter.take_back(judged.sale)
