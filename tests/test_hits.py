@@ -17,7 +17,7 @@ async def never(*_: Any) -> None:
     raise AssertionError("no hold was asked for")
 
 
-def made(shop: Shop, name: str, **changed: Any) -> dict[str, Any]:
+def made(shop: Shop, name: str, **changed: Any) -> dict[str, Any]:  # noqa: F811
     return {"merchant_id": str(shop.ids[f"merchant.{name}"]), "store_id": str(uuid4()), "terminal_id": str(shop.ids[f"terminal.{name}"]),
             "idempotency_key": "k" * 16, "pan_token": "5d" * 32, "masked_pan": "411111******1111", "amount": 5, "currency": "CNY",
             "hit_at": "2026-03-01T02:03:04Z", "transaction_id": None, "hit_id": str(uuid4()), "source": "rule", "source_id": str(UUID(int=5)),
