@@ -28,6 +28,7 @@ KINDS = MappingProxyType({
     "dispute_overdue": "nobody answered a dispute in time: its money is lost",
     "payout_contradicted": "a bank says that it did not pay what it paid, and the money has not come back",
     "payout_returned": "a payout came back: the merchant is not paid until its bank account has been agreed anew",
+    "risk_hits_lost": "the database was away for so long that what sales hit could not be kept: they are in no review",
     "reversal_parked": "a reversal could not be delivered; a person must resolve it",
     "advice_parked": "a capture's message cannot be built: its money is not collected until a person has looked",
     "line_down": "the line to an acquirer has been down for a minute: its payments go elsewhere or nowhere, and its reversals wait",

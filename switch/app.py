@@ -63,6 +63,7 @@ from switch.payments.resolution import Resolution
 from switch.payments.reversals import Reversals
 from switch.payments.undelivered import Undelivered
 from switch.payments.watch import Watch
+from switch.protection import Protection
 from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
 from switch.settlement.batches.counts import Batches
@@ -159,12 +160,14 @@ class Switch:
             await self.lines.hang_up()
             await self._close_pools()
             raise StartError("\n".join(refusals))
+        await self.protection.start()
         await self.journal.start()
         await self.reservations.start()
         self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
                   self.evidence.work(), self.reversals.work(), self.pending.work(), self.expiry.work(), self._gauge(), self._pulse(),
                   self.undelivered.work(), self.watch.work(), self.foreman.work(), self._confirm(), self.subscribed.work(), self.sweep.work(),
-                  self.sender.work(), self.forwarding.work(), self.silence.work(), self.custody.work(self._reader), self.roster.work())
+                  self.sender.work(), self.forwarding.work(), self.silence.work(), self.custody.work(self._reader), self.roster.work(),
+                  self.protection.counting.work(), self.protection.hits.work())
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
@@ -194,7 +197,10 @@ class Switch:
         epoch = self.lease.epoch
         self.authorizations = Authorizations(self.directory, self.vault, self.journal, self.numbers, self.links, self.desk, self.books,
                                              self.alarm, self.admission, worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s,
-                                             cleared=lambda *wanted: self.reversals.clear(*wanted), pins=Pins(self.custody.store, self.custody.hsm))
+                                             cleared=lambda *wanted: self.reversals.clear(*wanted), pins=Pins(self.custody.store, self.custody.hsm),
+                                             guarded=lambda *sale: self.protection.sell(*sale))
+        self.protection = Protection(self.directory, self.vault, self.readers, self.writers, self.owed, self.alarm, self.authorizations, epoch,
+                                     place=lambda *hold: self.arrangements.place(*hold), release=lambda *hold: self.arrangements.release(*hold))
         self.doubts, self.roster = Doubts(self.authorizations), Roster(self.owed, epoch, self.links)
         self.evidence = Evidence(self.writers, self.directory, self.history, self.authorizations, self.alarm)
         self.cancellations = Cancellations(self.writers, self.history, self.authorizations, self.directory)
@@ -306,6 +312,7 @@ class Switch:
                 await self.journal.stop()
         with suppress(*database.UNKNOWN, asyncpg.PostgresError):
             await asyncio.wait_for(self.undelivered.write(), 2)
+        await self.protection.stop()
         await self.closing.stop()
         await self.forwarding.stop()
         for task in self.tasks:

@@ -20,10 +20,11 @@ import asyncpg
 
 from messages.dialect import Dialect
 from messages.grammar import QueryRule
-from switch import acquirers, logs, metrics
+from switch import acquirers, logs, metrics, watchlist
 from switch.database import UNKNOWN, Connection
 from switch.links import Tls
 from switch.links.breaker import Terms as BreakerTerms
+from switch.watchlist import Limit, RiskEntry, RiskRule, Watchlist, conditions
 
 POLL_S = 1.0
 STALE_AFTER_S = 3.0
@@ -204,11 +205,16 @@ class Directory:
         self.terminals: dict[UUID, Terminal] = {}
         self.acquirers: dict[UUID, Acquirer] = {}
         self.routes: dict[UUID, Route] = {}
+        self.risk_rules: dict[UUID, RiskRule] = {}
+        self.limits: dict[UUID, Limit] = {}
+        self.risk_entries: dict[UUID, RiskEntry] = {}
         self.keys: dict[str, ApiKey] = {}
         self.bins: dict[str, BinRange] = {}
         self.ordered_routes: list[Route] = []  # those in force
         self.bins_by_length: list[tuple[int, list[str], list[BinRange]]] = []  # longest prefix first
         self.chosen: dict[tuple[UUID, str], Any] = {}  # routing's choices, or what they are made by; forgotten at each change
+        self.watchlist = Watchlist()
+        self.guarded = False  # whether sales are judged: a rule, limit or list entry is in force
         self.version = 0
         self.confirmed_at = float("-inf")  # monotonic
         self.changed = asyncio.Event()
@@ -270,6 +276,8 @@ class Directory:
                 if kind == "acquirer" and self.on_acquirer is not None and not await self.on_acquirer(record):
                     continue  # else its line and the numbers of its day are ready before it is seen
                 target[record[0]] = record
+                if kind in watchlist.KINDS:
+                    self.watchlist.take(record)
             if time.perf_counter() - started > SLICE_S:
                 await asyncio.sleep(0)
                 started = time.perf_counter()
@@ -277,6 +285,7 @@ class Directory:
     def _reorder(self) -> None:
         self.chosen = {}
         self.ordered_routes = sorted((route for route in self.routes.values() if route.state == "active"), key=precedence)
+        self.guarded = self.watchlist.in_force()
         by_length: dict[int, list[BinRange]] = {}
         for found in sorted(self.bins.values()):
             by_length.setdefault(len(found.low), []).append(found)
@@ -315,13 +324,7 @@ def precedence(route: Route) -> tuple[object, ...]:
 
 
 def _route(row: asyncpg.Record) -> Route:
-    values = dict(row)
-    for several in ("currencies", "mccs", "entry_modes", "weekdays"):
-        values[several] = None if values[several] is None else frozenset(values[several])
-    for end in ("from", "until"):
-        text = values.pop(f"time_{end}")
-        values[f"minute_{end}"] = None if text is None else int(text[:2]) * 60 + int(text[3:])
-    return Route(**values)
+    return Route(**conditions(dict(row)))
 
 
 def _acquirer(row: asyncpg.Record) -> Acquirer | None:
@@ -367,6 +370,7 @@ KINDS: dict[str, tuple[str, Callable[[asyncpg.Record], Any], str]] = {
     "terminal": (TERMINALS, _terminal, "terminals"),
     "acquirer": (ACQUIRERS, _acquirer, "acquirers"),
     "route": (ROUTES, _route, "routes"),
+    **watchlist.KINDS,
     "api_key": (KEYS, lambda row: ApiKey(*row.values()), "keys"),
     "bin_range": (BINS, lambda row: BinRange(row["low"], row["high"], row["brand"], row["card_type"], tuple(row["pan_lengths"])), "bins"),
 }

@@ -67,6 +67,7 @@ PROBLEMS = MappingProxyType({
     "too_many_attempts": Kind(429, "Too many wrong codes", "Wait for Retry-After. A code ends after five wrong tries: ask for a new one."),
     "follow_up_open": Kind(409, "Another step of it has no outcome yet", "Wait for Retry-After, then send the same request again."),
     "follow_up_exists": Kind(409, "Something was built on it", "Void or refund it instead."),
+    "risk_declined": Kind(403, "The switch refuses it by its own rules", "Nothing was sent. Use another card, or ask the operator about `hit`."),
     "no_pdf": Kind(501, "No PDF can be made here", "Ask for format=html and print that, or let the operator install the extra `reports`."),
     "no_route": Kind(503, "No acquirer serves this terminal", "Ask the operator: the terminal needs a route and an acquirer's terminal number."),
     "acquirer_unavailable": Kind(503, "The acquirer cannot be reached", "Nothing was sent. Try again after Retry-After under the same key."),

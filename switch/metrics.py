@@ -42,6 +42,10 @@ webhooks = Counter("switch_webhooks", "Attempts to deliver a webhook, by what ca
 webhook_seconds = Histogram("switch_webhook_seconds", "From the look-up of a name to the endpoint's answer", buckets=SECONDS, registry=registry)
 webhooks_due = Gauge("switch_webhooks_due", "Deliveries that could be sent now", registry=registry)
 webhooks_failing = Gauge("switch_webhooks_failing", "Endpoints whose last attempt failed", registry=registry)
+risk_hits = Counter("switch_risk_hits", "What sales hit of rules, limits and lists, by what was done", ["action"], registry=registry)
+risk_hits_lost = Counter("switch_risk_hits_lost", "Hits that could not be kept until the database was back", registry=registry)
+risk_forgotten = Counter("switch_risk_forgotten", "Cards, terminals, merchants and stores whose counts were forgotten before their time",
+                         registry=registry)
 directory_version = Gauge("switch_directory_version", "Version of the directory that this worker serves", registry=registry)
 
 

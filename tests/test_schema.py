@@ -476,6 +476,10 @@ reconciliation_exception kind subject rule rrn currency state owner resolution r
 reconciliation_finding kind rule rrn movement currency
 reconciliation_run    state cause matched found digest
 statement_entry       currency bank_reference text
+merchant_limit      currency state created_by activated_by retired_by
+risk_entry          subject value verdict reason created_by ended_by
+risk_hit            idempotency_key source kind action why figures pan_token masked_pan currency state decided_by reason held
+risk_rule           name kind action blocks mccs brands entry_modes currency subject time_from time_until state created_by activated_by retired_by
 store               name city country time_zone
 terminal            name status
 terminal_batch      totals differences

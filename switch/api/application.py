@@ -36,6 +36,7 @@ from switch.api import (
     receipts,
     reconciliation,
     resolving,
+    risk,
     rollouts,
     routes,
     settlements,
@@ -142,6 +143,8 @@ class Parts(Protocol):
     releases: Releases
     accounts: Accounts
 
+    @property
+    def protection(self) -> risk.Protection: ...
     def admit(self) -> None: ...
     def reader(self) -> Connect: ...
     async def readiness(self) -> tuple[bool, dict[str, Any]]: ...
@@ -194,7 +197,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(bank_accounts.router(parts, caller_of))
     app.include_router(payouts.router(parts, caller_of))
     app.include_router(crypto_keys.router(parts, caller_of))
-    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes):
+    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk):
         app.include_router(room.router(parts, caller_of))
     app.include_router(problems.router)
 
@@ -221,7 +224,7 @@ def application(parts: Parts) -> FastAPI:
                    *exports.MODELS, *arrangements.MODELS, *lines.MODELS, *webhooks.MODELS,
                    *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS,
                    *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS,
-                   *accounts.MODELS, *qr_codes.MODELS])
+                   *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS])
     return app
 
 

@@ -3,6 +3,7 @@
 import json
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from switch.api import answers
 from switch.clock import clock
@@ -17,7 +18,7 @@ from switch.payments.transaction import STATUS, Transaction, payment_status_at
 async def tell(row: Transaction, history: History, directory: Directory) -> dict[str, Any]:
     """Times in order, what was sent and answered (masked), what is owed, what followed, and one line for people."""
     duty = await history.duty(row.transaction_id)
-    events = [(event["at"], event["kind"], json.loads(event["detail"])) for event in await history.events(row.transaction_id)]
+    events = [(event["at"], event["kind"], _detail(event["kind"], json.loads(event["detail"]))) for event in await history.events(row.transaction_id)]
     acquirer = directory.acquirers.get(row.acquirer_id)
     steps: list[tuple[datetime | None, str, Any]] = [
         (row.received_at, "received at the door", None),
@@ -54,3 +55,8 @@ def _in_short(row: Transaction) -> str:
     elsewhere = "; another acquirer was asked instead" if superseded(row) else ""
     ended = "; it expired before anything of it was captured" if payment_status_at(row, clock.now()) == "expired" else ""
     return f"{row.type} of {amount} on {row.masked_pan} {how}{elsewhere}{ended}"
+
+
+def _detail(kind: str, detail: Any) -> Any:
+    """What rules found is for operators: here the hits are only named (GET /v1/risk-hits)."""
+    return {"hits": [show("risk_hit", UUID(hit["hit_id"])) for hit in detail["hits"]]} if kind == "risk" else detail

@@ -29,7 +29,7 @@ class Door(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """One request under its key, as it came to the door. `identity`: of its first attempt."""
+    """One request under its key, as it came to the door. `identity`: of its first attempt; `risk`: the event of what it hit, if it did."""
 
     order: Order
     seller: Seller
@@ -39,3 +39,4 @@ class Asked(NamedTuple):
     route: str
     brand: str
     identity: UUID
+    risk: tuple[str, str] | None = None

@@ -61,11 +61,13 @@ class Authorizations:
 
     def __init__(self, directory: Directory, vault: Vault, journal: Journal, numbers: Numbers, links: Mapping[UUID, Link],
                  desk: Desk, books: History, alarm: alerts.Alerts, admission: Admission, *, worker_epoch: int, commit_budget_s: float,
-                 cleared: Callable[[UUID, Acquirer, float], Awaitable[bool]], pins: Pins | None = None) -> None:
-        """`cleared(terminal, acquirer, seconds)`: sends what the terminal still owes; whether nothing is left (Reversals.clear)."""
+                 cleared: Callable[[UUID, Acquirer, float], Awaitable[bool]], pins: Pins | None = None,
+                 guarded: Callable[[Asked, Way, list[Acquirer]], Awaitable[Told]] | None = None) -> None:
+        """`cleared(terminal, acquirer, seconds)`: sends what the terminal still owes; whether nothing is left (Reversals.clear). `guarded`: `sell`
+        between what rules say before it and what became of it (Gatekeeper.sell), asked while the directory has any."""
         self.directory, self.vault, self.journal, self.numbers, self.links = directory, vault, journal, numbers, links
         self.desk, self.books, self.alarm, self.admission, self.worker_epoch = desk, books, alarm, admission, worker_epoch
-        self.commit_budget_s, self.cleared = commit_budget_s, cleared
+        self.commit_budget_s, self.cleared, self.guarded = commit_budget_s, cleared, guarded or self.sell
         self.ways = Ways(directory, links, admission, desk, lambda: len(journal.intents.queue), pins, commit_budget_s=commit_budget_s)
         self.drafts, self.alternatives = Drafts(vault, numbers, worker_epoch, pins), self.ways.alternatives
 
@@ -89,11 +91,11 @@ class Authorizations:
                 if await self.desk.history.key(*key) is not None:  # not a new sale
                     return await self.told_again(key, route, fingerprint, door.at + acquirer.answer_timeout_s)
                 raise Problem("reversal_pending", retry_after=2, extra={"processed": False})
-            return await self._sell(asked, way, alternatives)
+            return await (self.guarded(asked, way, alternatives) if self.directory.guarded else self.sell(asked, way, alternatives))
         finally:
             way.permit.leave(self.desk.loop.time())  # whatever ended it; after its answer this changes nothing
 
-    async def _sell(self, asked: Asked, way: Way, alternatives: list[Acquirer]) -> Told:
+    async def sell(self, asked: Asked, way: Way, alternatives: list[Acquirer]) -> Told:
         try:
             attempt = Attempt(*self.drafts.request(asked, way.acquirer, asked.identity), way)
         except Problem:
@@ -109,6 +111,8 @@ class Authorizations:
             way.permit.leave(self.desk.loop.time())
             return await self._not_ours(claim, transaction, asked.key, asked.route, asked.fingerprint, self._http_deadline(door, acquirer))
         outcome, result = await self._sent(attempt, door)
+        if asked.risk is not None:
+            outcome = outcome._replace(event=asked.risk)
         if len(alternatives) > 1 and (cause := rerouting.cause(transaction, result, acquirer.reroute_codes)):
             return await self._tried_elsewhere(asked, attempt, outcome, cause, alternatives)
         written = await self.journal.outcome(outcome, self._http_deadline(door, acquirer) - HTTP_MARGIN_S)  # AWAIT 3: durable before the answer
@@ -140,6 +144,8 @@ class Authorizations:
                 attempt = following
                 tried.add(attempt.way.acquirer.acquirer_id)
                 outcome, result = await self._sent(attempt, asked.door)
+                if asked.risk is not None:
+                    outcome = outcome._replace(event=asked.risk)
                 cause = rerouting.cause(attempt.transaction, result, attempt.way.acquirer.reroute_codes)
             finally:
                 following.way.permit.leave(self.desk.loop.time())

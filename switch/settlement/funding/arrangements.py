@@ -131,9 +131,10 @@ class Arrangements:
             _found(await connection.fetchval(TODAY, merchant_id))
             return [Hold(**dict(row)) for row in await connection.fetch(HOLDS, merchant_id, before, min(limit, PAGE_MAX + 1))]
 
-    async def place(self, merchant_id: UUID, currency: str, amount: int | None, reason: str, by: str) -> Hold:
-        """An amount moves to the merchant's hold account, also when it makes the balance negative; without one all payouts wait."""
-        hold_id = uuid7(time.time_ns() // 1_000_000, os.urandom(10))
+    async def place(self, merchant_id: UUID, currency: str, amount: int | None, reason: str, by: str, hold_id: UUID | None = None) -> Hold:
+        """An amount moves to the merchant's hold account, also when it makes the balance negative; without one all payouts wait.
+        `hold_id`: of whom wants it once, however often it asks; then already_exists says that it stands."""
+        hold_id = hold_id or uuid7(time.time_ns() // 1_000_000, os.urandom(10))
         async with self._work() as connection:
             today = _found(await connection.fetchval(TODAY, merchant_id))
             row = await connection.fetchrow(PLACE, merchant_id, hold_id, currency, amount, reason, by)

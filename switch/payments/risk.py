@@ -1,0 +1,295 @@
+"""Judging a sale: rules, limits and lists against what counters say. Pure: a sale and counts in, hits out; the strongest action decides.
+
+A list entry goes first: what is blocked is refused, what is allowed is asked nothing but its merchant's limits. A rule counts the sales that it
+is for, this one included, and is broken by more than its `count_max` or `amount_max`. Refused sales are not counted: they are in no books.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from switch.payments.velocity import Counter, Counters, Different, Sale, Spec, Sums
+from switch.watchlist import Limit, RiskEntry, RiskRule
+
+ACTIONS = ("flag", "hold", "decline", "block")  # the last is the strongest
+REFUSES = frozenset({"decline", "block"})
+PLANS_MAX = 10_000
+NEVER = 1 << 62
+
+
+class Hit(NamedTuple):
+    """Why a sale is looked at, held or refused, in words and figures."""
+
+    source: str  # rule limit list
+    source_id: UUID
+    kind: str
+    action: str
+    blocks: str | None
+    why: str
+    figures: Mapping[str, Any]
+
+
+class Judged(NamedTuple):
+    """A sale with what it hit. `counters`: those that count it. `ask`: its merchant's limit, when only the books can say whether it is kept."""
+
+    sale: Sale
+    hits: tuple[Hit, ...]
+    counters: tuple[Counter | Different, ...]
+    ask: Limit | None = None
+
+    @property
+    def refused(self) -> bool:
+        return any(hit.action in REFUSES for hit in self.hits)
+
+
+Why = tuple[str, dict[str, Any]] | None
+Counts = tuple[Counter | Different, ...]
+
+
+def _lasting(seconds: int) -> str:
+    for unit, long in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds % long == 0 and seconds >= long:
+            return f"{seconds // long} {unit if seconds > long else unit[:-1]}"
+    return f"{seconds} seconds"
+
+
+def _velocity(rule: RiskRule, counter: Counter, seen: Sums, sale: Sale) -> tuple[str, dict[str, Any]]:
+    """In words: the sums have the sale in them."""
+    within = f"of one {rule.subject} within {_lasting(rule.window_s or 0)}, more than"
+    if rule.count_max is not None:
+        return (f"{seen.count} sales {within} {rule.count_max}", {"count": seen.count, "count_max": rule.count_max, "window_s": rule.window_s})
+    return (f"{seen.amount} {sale.currency} {within} {rule.amount_max}",
+            {"amount": seen.amount, "amount_max": rule.amount_max, "currency": sale.currency, "window_s": rule.window_s})
+
+
+def _split(rule: RiskRule, counter: Counter, seen: Sums, sale: Sale) -> tuple[str, dict[str, Any]]:
+    low = counter.spec.low
+    return (f"{seen.count} sales of one card at one terminal within {_lasting(rule.window_s or 0)}, each from {low} to {rule.amount_max} "
+            f"{sale.currency}, more than {rule.count_max}; {seen.amount} together",
+            {"count": seen.count, "count_max": rule.count_max, "low": low, "high": rule.amount_max, "amount": seen.amount, "currency": sale.currency,
+             "window_s": rule.window_s})
+
+
+def _amount(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
+    if rule.amount_max is None or sale.amount <= rule.amount_max or sale.currency != rule.currency:
+        return None
+    return (f"{sale.amount} {sale.currency} in one sale, more than {rule.amount_max}",
+            {"amount": sale.amount, "amount_max": rule.amount_max, "currency": sale.currency})
+
+
+def at_night(rule: RiskRule, minute: int) -> bool:
+    start, end = rule.minute_from or 0, rule.minute_until or 0
+    return start <= minute < end if start < end else minute >= start or minute < end
+
+
+def _clock(minute: int) -> str:
+    return f"{minute // 60:02d}:{minute % 60:02d}"
+
+
+def _night(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
+    least = rule.amount_min
+    if not at_night(rule, sale.minute) or rule.currency not in (None, sale.currency) or (least is not None and sale.amount < least):
+        return None
+    begin, end = _clock(rule.minute_from or 0), _clock(rule.minute_until or 0)
+    return (f"a sale at {_clock(sale.minute)} where the merchant is, between {begin} and {end}"
+            + ("" if least is None else f", of {sale.amount} {sale.currency}, not less than {least}"),
+            {"time": _clock(sale.minute), "time_from": begin, "time_until": end, "amount": sale.amount, "currency": sale.currency})
+
+
+def _refund_ratio(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
+    sold, refunded = counts
+    assert isinstance(sold, Counter) and isinstance(refunded, Counter)
+    if sale.currency != rule.currency:
+        return None
+    back, forth = refunded.seen(sale), sold.seen(sale)
+    refund = sale.type == "refund"
+    count, amount_back, amount_forth = back.count + refund, back.amount + refund * sale.amount, forth.amount + (not refund) * sale.amount
+    if count <= (rule.count_max or 0) or amount_back * 10_000 <= (rule.basis_points or 0) * amount_forth:
+        return None
+    return (f"{count} refunds of {amount_back} {sale.currency} against sales of {amount_forth} of one {rule.subject} within "
+            f"{_lasting(rule.window_s or 0)}, more than {_percent(rule.basis_points or 0)}",
+            {"refunds": count, "refunded": amount_back, "sold": amount_forth, "basis_points": rule.basis_points, "currency": sale.currency,
+             "window_s": rule.window_s})
+
+
+def _percent(basis_points: int) -> str:
+    return f"{basis_points // 100}.{basis_points % 100:02d} %"
+
+
+def _different(rule: RiskRule, counts: Counts, sale: Sale) -> tuple[int, Different] | None:
+    counter = counts[0]
+    assert isinstance(counter, Different)
+    if sale.type == "refund":
+        return None
+    seen = counter.seen(sale)
+    count = len(seen) + (sale[counter.of] not in seen and counter.small(sale))
+    return (count, counter) if count > (rule.count_max or 0) else None
+
+
+def _card_testing(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
+    found = _different(rule, counts, sale)
+    if found is None:
+        return None
+    small = "" if rule.amount_max is None else f" or of at most {rule.amount_max} {rule.currency}"
+    return (f"{found[0]} different cards at one {rule.subject} within {_lasting(rule.window_s or 0)} with sales declined{small}, "
+            f"more than {rule.count_max}",
+            {"cards": found[0], "count_max": rule.count_max, "small": rule.amount_max, "window_s": rule.window_s})
+
+
+def _card_spread(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
+    found = _different(rule, counts, sale)
+    if found is None:
+        return None
+    return (f"one card at {found[0]} different terminals within {_lasting(rule.window_s or 0)}, more than {rule.count_max}",
+            {"terminals": found[0], "count_max": rule.count_max, "window_s": rule.window_s})
+
+
+def specs(rule: RiskRule) -> tuple[Spec, ...]:
+    """What is counted for a rule: of the sales that it is for."""
+    if rule.window_s is None:
+        return ()
+    scope = (rule.merchant_id, rule.mccs, rule.brands, rule.entry_modes)
+    window, subject = rule.window_s * 1000, rule.subject or ""
+    match rule.kind:
+        case "velocity":
+            return (Spec(subject, window, scope, rule.currency),)
+        case "split":
+            high = rule.amount_max or 0
+            return (Spec("split", window, scope, rule.currency, high - high * (rule.basis_points or 0) // 10_000, high),)
+        case "refund_ratio":
+            return Spec(subject, window, scope, rule.currency), Spec(subject, window, scope, rule.currency, refunds=True)
+        case "card_testing":
+            return (Spec(subject, window, scope, rule.currency, high=rule.amount_max, different="card", declined=True),)
+        case "card_spread":
+            return (Spec("card", window, scope, different="terminal"),)
+    return ()
+
+
+JUDGES: Mapping[str, Callable[[RiskRule, Counts, Sale], Why]] = MappingProxyType({
+    "amount": _amount, "night": _night, "refund_ratio": _refund_ratio, "card_testing": _card_testing, "card_spread": _card_spread,
+})
+# Of kinds that are broken by a sum: how that is said. They are counted first and compared then, in one look.
+SUMMED: Mapping[str, Callable[[RiskRule, Counter, Sums, Sale], tuple[str, dict[str, Any]]]] = MappingProxyType({
+    "velocity": _velocity, "split": _split,
+})
+
+
+Bound = tuple[int, int, RiskRule]  # count, amount
+
+
+class Plan(NamedTuple):
+    """What is asked of sales of one kind of merchant, brand, entry mode and currency, and what counts them."""
+
+    sums: tuple[tuple[Counter, tuple[Bound, ...]], ...]
+    near: tuple[tuple[Counter, tuple[Bound, ...]], ...]  # of those amounts only that the counter counts
+    checks: tuple[tuple[Callable[[RiskRule, Counts, Sale], Why], RiskRule, Counts], ...]
+    others: Counts  # that count after all is judged
+    counters: Counts
+
+
+class Book:
+    """All rules in force, made ready: one plan per kind of sale, when it is first asked for."""
+
+    def __init__(self, rules: Iterable[RiskRule], entries: Mapping[tuple[str, str], RiskEntry], before: Counters | None = None,
+                 now_ms: int = 0) -> None:
+        """`before`: counters of the rules before; those that are still asked for go on."""
+        self.rules = sorted((rule for rule in rules if rule.state == "active"), key=lambda rule: rule.rule_id)
+        self.entries = entries
+        self.own = {rule.merchant_id for rule in self.rules}
+        self.counters = Counters([spec for rule in self.rules for spec in specs(rule)], before=before, now_ms=now_ms)
+        self.plans: dict[tuple[UUID | None, str, str, str, str, bool], Plan] = {}
+
+    def plan(self, sale: Sale) -> Plan:
+        own = sale.merchant_id if sale.merchant_id in self.own else None
+        key = own, sale.mcc, sale.brand, sale.entry_mode, sale.currency, sale.type == "refund"
+        found = self.plans.get(key)
+        if found is None:
+            if len(self.plans) >= PLANS_MAX:
+                self.plans.clear()
+            found = self.plans[key] = self._plan(sale)
+        return found
+
+    def _plan(self, sale: Sale) -> Plan:
+        checks, counters, bounds = [], list[Counter | Different](), dict[Counter, list[Bound]]()
+        for rule in self.rules:
+            counts = tuple(self.counters.of[spec] for spec in specs(rule) if spec in self.counters.of)
+            if not in_scope(rule, sale) or len(counts) != len(specs(rule)):
+                continue
+            counters += counts
+            if rule.kind not in SUMMED:
+                checks.append((JUDGES[rule.kind], rule, counts))
+            elif isinstance(counts[0], Counter) and counts[0].spec.currency in (None, sale.currency) and sale.type != "refund":
+                most = tuple(NEVER if each is None else each for each in (rule.count_max, rule.amount_max if rule.kind == "velocity" else None))
+                bounds.setdefault(counts[0], []).append((most[0], most[1], rule))
+        sums = [(counter, tuple(found)) for counter, found in bounds.items()]
+        return Plan(tuple(each for each in sums if each[0].spec.high is None), tuple(each for each in sums if each[0].spec.high is not None),
+                    tuple(checks), tuple(dict.fromkeys(each for each in counters if each not in bounds)), tuple(dict.fromkeys(counters)))
+
+    def listed(self, sale: Sale) -> RiskEntry | None:
+        """The entry that decides about a sale: a block goes before any allowance."""
+        entries = self.entries
+        named = [found for key in (("card", sale.card.hex()), ("terminal", str(sale.terminal_id)), ("merchant", str(sale.merchant_id)))
+                 if (found := entries.get(key)) is not None]
+        return next((entry for entry in named if entry.verdict == "block"), named[0] if named else None)
+
+    def judge(self, sale: Sale) -> Judged:
+        """What rules and lists say; limits are judged by whom has their totals. A sale that is not refused is counted."""
+        entry = self.listed(sale) if self.entries else None
+        if entry is not None and entry.verdict == "block":
+            return Judged(sale, (blocked(entry),), ())
+        plan = self.plan(sale)
+        if entry is not None:
+            for counter in plan.counters:
+                counter.add(sale, sale.at_ms)
+            return Judged(sale, (), plan.counters)
+        hits: tuple[Hit, ...] = ()
+        for summed, bounds in plan.sums:
+            seen = summed.bump(sale)
+            for count_max, amount_max, rule in bounds:
+                if seen.count > count_max or seen.amount > amount_max:
+                    hits = (*hits, hit_of(rule, SUMMED[rule.kind](rule, summed, seen, sale)))
+        for summed, bounds in plan.near:
+            if summed.counts(sale):
+                seen = summed.bump(sale)
+                broken = [rule for count_max, _, rule in bounds if seen.count > count_max]
+                hits = (*hits, *(hit_of(rule, SUMMED[rule.kind](rule, summed, seen, sale)) for rule in broken))
+        for judge, rule, counts in plan.checks:
+            why = judge(rule, counts, sale)
+            if why is not None:
+                hits = (*hits, hit_of(rule, why))
+        judged = Judged(sale, hits, plan.counters)
+        if hits and judged.refused:
+            for summed, _ in (*plan.sums, *plan.near):
+                summed.take_back(sale)
+            return judged
+        for counter in plan.others:
+            counter.add(sale, sale.at_ms)
+        return judged
+
+
+def hit_of(rule: RiskRule, why: tuple[str, dict[str, Any]]) -> Hit:
+    return Hit("rule", rule.rule_id, rule.kind, rule.action, rule.blocks, *why)
+
+
+def in_scope(rule: RiskRule, sale: Sale) -> bool:
+    return (rule.merchant_id in (None, sale.merchant_id) and (rule.mccs is None or sale.mcc in rule.mccs)
+            and (rule.brands is None or sale.brand in rule.brands) and (rule.entry_modes is None or sale.entry_mode in rule.entry_modes))
+
+
+def blocked(entry: RiskEntry) -> Hit:
+    return Hit("list", entry.entry_id, f"listed_{entry.subject}", "decline", None, f"the {entry.subject} is blocked: {entry.reason}"[:500], {})
+
+
+def strongest(hits: Iterable[Hit]) -> str | None:
+    return max((hit.action for hit in hits), key=ACTIONS.index, default=None)
+
+
+def over_limit(limit: Limit, amount: int, day: int, month: int) -> Hit | None:
+    """The part of a limit that a sale would break. `day`, `month`: what was sold in its day and month before."""
+    for span, most, total in (("sale", limit.per_sale, amount), ("day", limit.per_day, day + amount), ("month", limit.per_month, month + amount)):
+        if most is not None and total > most:
+            return Hit("limit", limit.limit_id, f"limit_per_{span}", "decline", None,
+                       f"{total} {limit.currency} in one {span} of the merchant, more than its limit of {most}",
+                       {"amount": total, "amount_max": most, "currency": limit.currency, "per": span})
+    return None
