@@ -33,6 +33,9 @@ from switch.links.numbering import Numbers
 from switch.links.roster import Roster
 from switch.merchants import terminal_keys
 from switch.merchants.accounts import Accounts
+from switch.merchants.applications.desk import Desk as DeskOfApplications
+from switch.merchants.applications.papers import Papers
+from switch.merchants.applications.review import APPROVE, Review
 from switch.merchants.approvals import Approvals, of_object
 from switch.merchants.crypto_keys import activate, retire
 from switch.merchants.onboarding import Onboarding
@@ -150,7 +153,7 @@ class Switch:
         self._join_settlement()
         self.approvals = Approvals(self.writers, {
             RESOLVE: of_object("transaction", self.resolution.resolve), RESOLVE_EXCEPTION: of_object("exception", self.exceptions.approved),
-            AGREE: agree, LOAD: activate, RETIRE_KEY: retire})
+            APPROVE: of_object("application", self.review.approved), AGREE: agree, LOAD: activate, RETIRE_KEY: retire})
         self._join_lines()
         async with self.readers.acquire() as connection:
             await self.directory.load(connection)
@@ -207,6 +210,8 @@ class Switch:
         self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
         self.onboarding, self.accounts = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault)
+        self.desk_of_applications, self.papers = DeskOfApplications(self.readers, self.vault), Papers(self.writers, self.readers, self.vault)
+        self.review = Review(self.writers, self.vault)
         self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
 
     def _join_lines(self) -> None:

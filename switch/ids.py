@@ -16,6 +16,7 @@ PREFIXES = {
     "clearing_file": "clf_", "run": "rec_", "exception": "exc_",
     "crypto_key": "cky_",
     "device": "dev_", "release": "rel_", "rollout": "rol_",
+    "application": "apl_", "document": "doc_",
     "webhook": "whk_", "webhook_event": "msg_",
 }
 
