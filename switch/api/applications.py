@@ -69,7 +69,7 @@ class Profile(Model):
 
     name: Line
     trading_name: Line | None = None
-    phone: Annotated[str, Field(pattern=r"^\+?[0-9][0-9 -]{5,19}$")]
+    phone: Annotated[str, Field(pattern=r"^\+?[0-9][0-9 -]{5,19}$"), AfterValidator(plain_text)]
     email: Annotated[str, Field(pattern=r"^[!-?A-~]{1,64}@[0-9A-Za-z.-]{3,120}$")] | None = None
     mcc: Annotated[str, Field(pattern="^[0-9]{4}$")]
     time_zone: Annotated[str, AfterValidator(_known(cache(available_timezones), "A name of the IANA time zone database"))] = "Asia/Shanghai"
