@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import signal
+import ssl
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -41,8 +42,27 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--master-key", type=bytes.fromhex, metavar="HEX",
                         help="terminal master key of a test, 16 bytes: unionpay_pos then has MACs and PINs")
     parser.add_argument("--key-grace", type=float, default=60.0, metavar="SECONDS", help="how long keys that were replaced are still good")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="lines speak TLS 1.2 or later with this certificate and its chain")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
+    parser.add_argument("--tls-ca", type=Path, metavar="FILE", help="and only switches whose certificate this CA has signed")
     parser.add_argument("--die-with-parent", action="store_true", help="SIGTERM when the thread that started this process ends (Linux)")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if (options.tls_cert is None) != (options.tls_key is None) or (options.tls_ca and not options.tls_cert):
+        parser.error("--tls-cert and --tls-key go together, --tls-ca with both")
+    return options
+
+
+def secured(options: argparse.Namespace) -> ssl.SSLContext | None:
+    """Raises OSError: a file cannot be read, or is none."""
+    if options.tls_cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(options.tls_cert, options.tls_key)
+    if options.tls_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(options.tls_ca)
+    return context
 
 
 def die_with_parent() -> None:
@@ -84,9 +104,11 @@ async def serve(options: argparse.Namespace) -> str:
     control = Control(host)
     at = f"{options.host}:{options.port}"
     try:
-        port = await host.start(options.host, options.port)
+        port = await host.start(options.host, options.port, secured(options))
         at = f"127.0.0.1:{options.control_port}"
         control_port = await control.start(options.control_port)
+    except ssl.SSLError as error:
+        end(f"cannot use the certificate, its key or the CA: {error.reason or type(error).__name__}")
     except (OSError, OverflowError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         end(f"cannot listen on {at}: {reason}")

@@ -3,8 +3,8 @@
     POST   /faults {match, action, value?, count?}      201 {faults_left}       see faults.py
     DELETE /faults                                      200 {deleted}           half-open lines are read again
     GET    /book?after=N[&limit=N]                      200 {items, next}       oldest first; next is null at the end
-    POST   /host {sign_off: true, echo: true, cutover: "MMDD", capacity: answers per second | null, delay: seconds,
-                  forget_keys: true}     200 {lines}
+    POST   /host {sign_off: true, sign_on: true, echo: true, key_change: true, cutover: "MMDD", capacity: answers per second | null,
+                  delay: seconds, forget_keys: true}    200 {lines}
     GET    /stats                                       200 counts, totals in minor units per currency, lines, faults
 """
 import asyncio
@@ -14,11 +14,12 @@ from urllib.parse import parse_qs, urlsplit
 
 from acquirer_stubs.book import PAGE_LINES_MAX
 from acquirer_stubs.faults import FAULTS_MAX, BadFault, parse
-from acquirer_stubs.host import CODE_CUTOVER, CODE_ECHO, CODE_SIGN_OFF, Host
+from acquirer_stubs.host import CODE_CUTOVER, CODE_ECHO, CODE_KEY_CHANGE, CODE_SIGN_OFF, CODE_SIGN_ON, Host
 
 HEAD_BYTES_MAX = 16_384
 BODY_BYTES_MAX = 65_536
 REQUEST_SECONDS_MAX = 10.0
+SAID = {"echo": CODE_ECHO, "key_change": CODE_KEY_CHANGE, "sign_on": CODE_SIGN_ON, "sign_off": CODE_SIGN_OFF}  # in this order
 REASONS = {200: "OK", 201: "Created", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 413: "Content Too Large"}
 
 
@@ -117,11 +118,11 @@ class Control:
         return 200, f'{{"items":[{",".join(items)}],"next":{json.dumps(following)}}}'
 
     def act(self, query: dict[str, str], order: Any) -> tuple[int, str]:
-        if not isinstance(order, dict) or not order or not order.keys() <= {"sign_off", "echo", "cutover", "capacity", "delay", "forget_keys"}:
-            raise Refused(400, "an object with sign_off, echo, cutover, capacity, delay or forget_keys is expected")
+        if not isinstance(order, dict) or not order or not order.keys() <= {*SAID, "cutover", "capacity", "delay", "forget_keys"}:
+            raise Refused(400, f"an object with {', '.join(SAID)}, cutover, capacity, delay or forget_keys is expected")
         self._check(order)
         host = self.host
-        if not host.speech.unasked and order.keys() & {"echo", "cutover", "sign_off"}:
+        if not host.speech.unasked and order.keys() & {*SAID, "cutover"}:
             raise Refused(400, "this host says nothing unasked")
         if "capacity" in order:
             host.capacity = order["capacity"]
@@ -129,19 +130,17 @@ class Control:
             host.delay = float(order["delay"])
         if "forget_keys" in order and host.keys is not None:
             host.keys.forget()
-        if "echo" in order:
-            host.announce(CODE_ECHO)
         if "cutover" in order:
             host.announce(CODE_CUTOVER, order["cutover"])
-        if "sign_off" in order:
-            host.announce(CODE_SIGN_OFF)
+        for name in [name for name in SAID if name in order]:
+            host.announce(SAID[name])
         return 200, json.dumps({"lines": len(host.lines)})
 
     def _check(self, order: dict[str, Any]) -> None:
         """Everything is checked before anything is done."""
         capacity, delay, day = order.get("capacity"), order.get("delay", 0), order.get("cutover", "0101")
-        if any(order.get(name, True) is not True for name in ("sign_off", "echo", "forget_keys")):
-            raise Refused(400, "sign_off, echo and forget_keys: true")
+        if any(order.get(name, True) is not True for name in (*SAID, "forget_keys")):
+            raise Refused(400, f"{', '.join(SAID)} and forget_keys: true")
         if capacity is not None and (type(capacity) not in (int, float) or not 0 < capacity <= 1_000_000):
             raise Refused(400, "capacity: answers per second above 0, or null")
         if type(delay) not in (int, float) or not 0 <= delay <= 3600:

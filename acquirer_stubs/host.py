@@ -1,5 +1,6 @@
 """The host: TCP lines in, decisions into the book, answers out after their book lines are stored."""
 import asyncio
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from acquirer_stubs.keys import Keys
 
 LINES_MAX = 1024
 OWED_ANSWERS_MAX = 65_536
-CODE_SIGN_ON, CODE_SIGN_OFF, CODE_ECHO, CODE_CUTOVER = "001", "002", "301", "201"
+CODE_SIGN_ON, CODE_SIGN_OFF, CODE_ECHO, CODE_CUTOVER, CODE_KEY_CHANGE = "001", "002", "301", "201", "101"
 
 
 class Line(asyncio.Protocol):
@@ -107,9 +108,9 @@ class Host:
         self._trace = 0
         self._server: asyncio.Server | None = None
 
-    async def start(self, address: str, port: int) -> int:
+    async def start(self, address: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Listens; returns the port taken. Raises OSError."""
-        self._server = await self.loop.create_server(lambda: Line(self), address, port, backlog=256)
+        self._server = await self.loop.create_server(lambda: Line(self), address, port, backlog=256, ssl=tls)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:

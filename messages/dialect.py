@@ -3,19 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
 from types import MappingProxyType
 from typing import Any
 
-from messages import soundness
-from messages.dialects import iso87_ascii, iso93_ascii, unionpay_pos, visa_base1
+from messages import dialects, soundness
 from messages.framing import Framing
 from messages.grammar import KEYS, LIKE, REQUIRED, Coding, Field, KeyExchange, KeyPart, MacRule, MessageRule, NetworkRule, QueryRule, ResponseCode
 from messages.headers import Header
 from messages.subfields import Layout, Positional, layout
 
+# A dialect is one file in its folder; nothing else names it.
 LITERALS: Mapping[str, Mapping[str, Any]] = {
-    "iso87_ascii": iso87_ascii.DIALECT, "iso93_ascii": iso93_ascii.DIALECT, "unionpay_pos": unionpay_pos.DIALECT, "visa_base1": visa_base1.DIALECT,
-}
+    name: import_module(f"{dialects.__name__}.{name}").DIALECT for name in sorted(found.name for found in iter_modules(dialects.__path__))}
 UNKNOWN_CODE = ResponseCode("doubt", "unknown_code", "new_payment_allowed")  # a code in no set is doubt (docs/wire.md)
 
 
@@ -38,6 +39,7 @@ class Dialect:
     codes: Mapping[str, ResponseCode]
     codes_only_for: Mapping[str, tuple[str, ...]]  # code -> first two digits of DE3 it holds for
     reroute_codes: frozenset[str]  # DE39 of declined requests after which another acquirer may be asked
+    outage_codes: tuple[str, ...]  # what a line's breaker counts beside timeouts
     reversal_codes: Mapping[str, str]  # DE39 of an answered reversal -> one of REVERSAL_OUTCOMES; anything else: send it again
     reversal_first: bool  # a terminal's open reversal must be done before its next sale
     reversal_stan: str  # own, original
@@ -169,6 +171,7 @@ def _built(literal: Mapping[str, Any]) -> Dialect:
         codes=_frozen({code: ResponseCode(*rest) for code, rest in literal["codes"].items()}),
         codes_only_for=_frozen(literal["codes_only_for"]),
         reroute_codes=frozenset(literal["reroute_codes"]),
+        outage_codes=literal["outage_codes"],
         reversal_codes=_frozen(literal["reversal_codes"]),
         reversal_first=bool(literal["reversal_first"]),
         reversal_stan=literal["reversal_stan"],

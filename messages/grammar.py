@@ -19,7 +19,7 @@ MAC_ERROR = "mac_error"  # and, where the dialect says it in a word of its own: 
 MAC_ALGORITHMS = ("iso9797_1", "iso9797_3", "cmac", "unionpay_ecb")
 KEY_PURPOSES = ("pin", "mac", "track")
 KEY_ALGORITHMS = ("des", "tdes", "aes", "sm4")
-PURPOSES = ("sign_on", "sign_off", "echo", "cut_over")
+PURPOSES = ("sign_on", "sign_off", "echo", "cut_over", "key_change")
 LIKE = ("codes", "codes_only_for", "reversal_codes", "entry_modes")  # tables that a dialect may take from another, entry by entry
 
 # What a template such as "22{batch}000" may name. Values are of the row that is said; original_* are of the transaction that it follows or undoes.
@@ -195,6 +195,7 @@ KEYS: Mapping[str, Key] = {
     "codes": Key("{code: (verdict, reason, advice)}", REQUIRED, "DE39 of requests. A code that is not here is doubt."),
     "codes_only_for": Key("{code: (two digits, ...)}", REQUIRED, "Codes that hold only for these starts of DE3."),
     "reroute_codes": Key("(code, ...)", (), "DE39 of declined requests after which another acquirer may be asked for the same sale."),
+    "outage_codes": Key("(code, ...)", (), "DE39 by which a host says that it, or who stands behind it, cannot serve: breakers count them."),
     "reversal_codes": Key("{code: outcome}", REQUIRED, "DE39 of reversals. A code that is not here is sent again."),
     "reversal_first": Key("bool", REQUIRED, "Whether a terminal's open reversal must be done before its next sale."),
     "reversal_stan": Key(" | ".join(REVERSAL_STANS), "own", "DE11 of a reversal: a number of its own, or that of its original."),
@@ -207,7 +208,8 @@ KEYS: Mapping[str, Key] = {
                f"The field with the MAC, always the last one; one of {', '.join(MAC_ALGORITHMS)}; second digits of the MTIs that carry it; "
                "the DE39 that says it was wrong."),
     "key_exchange": Key("(number, {bytes: ((purpose, algorithm, bytes, bytes of check value), ...)}, {code: count})", None,
-                        "The field of a sign-on's answer with working keys, its layouts by length; after how many answers with a code, running, "
+                        "The field of a sign-on's answer, or of a host's key change, "
+                        "with working keys, its layouts by length; after how many answers with a code, running, "
                         "the line signs on anew (a wrong MAC counts as the code of mac)."),
     "with_pin": Key("{number: value}", {}, "What goes with a PIN block."),
     "request_fields": Key("(number, ...)", REQUIRED, "What every request carries beside what its verb fixes."),

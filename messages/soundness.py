@@ -29,6 +29,7 @@ from messages.grammar import (
     Coding,
     Field,
     NetworkRule,
+    ResponseCode,
 )
 
 if TYPE_CHECKING:
@@ -117,7 +118,14 @@ def _code_faults(dialect: "Dialect") -> list[str]:
     found += [f"reroute code {code}: not declined, so another acquirer may not be asked" for code in sorted(dialect.reroute_codes)
               if code not in dialect.codes or dialect.codes[code].verdict != "declined"]
     found += [f"codes_only_for: no code {code}" for code in dialect.codes_only_for if code not in dialect.codes]
+    found += [f"outage code {code}: it must be in codes, and say that nothing was decided" for code in dialect.outage_codes
+              if not says_outage(dialect.codes.get(code))]
     return found + [f"reversal code {code}: {to}" for code, to in dialect.reversal_codes.items() if to not in REVERSAL_OUTCOMES]
+
+
+def says_outage(response: ResponseCode | None) -> bool:
+    """Whether a code can count as an outage: an issuer's own decision never does."""
+    return response is not None and (response.verdict == "doubt" or response.advice == "retry_new_key")
 
 
 def _message_faults(dialect: "Dialect") -> list[str]:

@@ -38,6 +38,7 @@ from switch.merchants.applications.papers import Papers
 from switch.merchants.applications.review import APPROVE, Review
 from switch.merchants.approvals import Approvals, of_object
 from switch.merchants.crypto_keys import activate, retire
+from switch.merchants.host_days import HostDays
 from switch.merchants.onboarding import Onboarding
 from switch.notices import tell
 from switch.notices.delivery import Sender
@@ -212,13 +213,14 @@ class Switch:
         self.onboarding, self.accounts = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault)
         self.desk_of_applications, self.papers = DeskOfApplications(self.readers, self.vault), Papers(self.writers, self.readers, self.vault)
         self.review = Review(self.writers, self.vault)
+        self.host_days = HostDays(self.writers, self.onboarding.open_business_day)
         self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
 
     def _join_lines(self) -> None:
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, self.vault,
                            connect=self._writer, folder=self.settings.home / "run", epoch=self.lease.epoch, may_send=self.may_send,
-                           on_unmatched=self.evidence.take, on_state=self.roster.wake.set, open_day=self.onboarding.open_business_day,
-                           keys_of=self.custody.keys_of)
+                           on_unmatched=self.evidence.take, on_state=self.roster.wake.set, on_cut_over=self.host_days.said,
+                           keys_of=self.custody.keys_of, installer_of=self.custody.installer_of)
         self.directory.on_acquirer = self.lines.acquirer_changed
 
     def _join_settlement(self) -> None:

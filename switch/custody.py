@@ -1,6 +1,6 @@
 """The keys of this worker: the security module, what is in force, and what each line and each PIN needs of it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from switch import logs
 from switch.alerts import Alerts
@@ -15,8 +15,16 @@ from switch.security.hsm import Handle, Hsm
 from switch.security.keystore import KeyStore
 from switch.security.line_keys import AcquirerKeys
 from switch.security.software_hsm import WHY_NOT, SoftwareHsm
-from switch.security.vault import Keyring
+from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
+
+
+def open_vault(settings: Settings) -> Vault:
+    """The keys, made when there are none. Raises StartError."""
+    try:
+        return Vault(Keyring.create(settings.keys_file))
+    except (VaultError, OSError) as error:
+        raise StartError(f"the key file {settings.keys_file} cannot be used ({error}); it must be ours, mode 0600, and not empty") from None
 
 
 def open_hsm(settings: Settings, keyring: Keyring) -> Hsm | None:
@@ -59,3 +67,14 @@ class Custody:
             self.background.later(self.alarm.raise_("working_keys_refused", show("acquirer", acquirer.acquirer_id)))
 
         return AcquirerKeys(acquirer.acquirer_id, acquirer.dialect, self.store, self.hsm, installed, refused)
+
+    def installer_of(self, acquirer: Acquirer) -> Callable[[Mapping[str, str]], Awaitable[str]] | None:
+        """Who takes the keys that its host sends unasked, and says with which DE39 that is answered. None: its dialect has no place for them."""
+        if acquirer.dialect.key_exchange is None:
+            return None
+        keys, rule = self.keys_of(acquirer), acquirer.dialect.network_rule
+
+        async def install(message: Mapping[str, str]) -> str:
+            return rule.approved if keys.changed(message) else rule.refused
+
+        return install

@@ -8,7 +8,7 @@ import asyncio
 import json
 import time
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from types import MappingProxyType
@@ -22,6 +22,8 @@ from messages.dialect import Dialect
 from messages.grammar import QueryRule
 from switch import acquirers, logs, metrics
 from switch.database import UNKNOWN, Connection
+from switch.links import Tls
+from switch.links.breaker import Terms as BreakerTerms
 
 POLL_S = 1.0
 STALE_AFTER_S = 3.0
@@ -78,6 +80,17 @@ class Terms(NamedTuple):
     tip_basis_points: int
 
 
+class Line(NamedTuple):
+    """Where an acquirer's host listens, and how it is reached."""
+
+    line_id: UUID
+    host: str
+    port: int
+    priority: int = 0  # the lowest carries while it is well
+    connections: int = 1  # of each worker, at once
+    tls: Tls | None = None
+
+
 class Acquirer(NamedTuple):
     acquirer_id: UUID
     name: str
@@ -89,7 +102,7 @@ class Acquirer(NamedTuple):
     answer_timeout_s: float
     reversal_grace_s: float
     max_in_flight: int
-    lines: tuple[tuple[str, int], ...]  # host, port
+    lines: tuple[Line, ...]  # active ones, in their order
     business_date: date  # of the open day
     reversals: ReversalTerms = PLAIN_TERMS
     terms: Mapping[tuple[str, str], Terms] = MappingProxyType({})  # by MCC and brand, "*" for any; usually empty
@@ -100,6 +113,7 @@ class Acquirer(NamedTuple):
     options: Mapping[str, str] = MappingProxyType({})  # of its plug-in, and how QR codes of merchants name it
     query: QueryRule = QueryRule()  # when it is asked for what it has not decided
     secret_at: datetime | None = None  # when the secret was set that signs what is said to it
+    breaker: BreakerTerms | None = None  # of each line; None: there is none
 
     def terms_of(self, mcc: str, brand: str) -> Terms | None:
         """The most particular terms that hold; the MCC goes before the brand."""
@@ -163,8 +177,11 @@ TERMINALS = """SELECT t.terminal_id, t.merchant_id, t.store_id, t.name, t.status
   array_agg(n.acquirer_id) AS acquirers, array_agg(n.card_acceptor_terminal) AS terminals, array_agg(n.card_acceptor) AS acceptors
 FROM directory_terminal t LEFT JOIN directory_acquirer_terminal n USING (merchant_id, terminal_id)
 WHERE $1::text[] IS NULL OR t.terminal_id = ANY($1::text[]::uuid[]) GROUP BY t.merchant_id, t.terminal_id, t.store_id, t.name, t.status"""
-ACQUIRERS = """SELECT a.*, (SELECT array_agg(l.host ORDER BY l.line_id) FROM directory_acquirer_line l WHERE l.acquirer_id = a.acquirer_id) AS hosts,
-  (SELECT array_agg(l.port ORDER BY l.line_id) FROM directory_acquirer_line l WHERE l.acquirer_id = a.acquirer_id) AS ports,
+ACQUIRERS = """SELECT a.*,
+  ARRAY(SELECT ROW(l.line_id, l.host, l.port, l.priority, l.connections, l.server_name, l.ca_file, l.certificate_file, l.key_file)
+        FROM directory_line l WHERE l.acquirer_id = a.acquirer_id AND l.status = 'active' ORDER BY l.priority, l.line_id) AS lines,
+  (SELECT ROW(b.faults, b.percent, b.window_ms, b.pause_ms, b.probes, b.codes) FROM directory_breaker b
+   WHERE b.acquirer_id = a.acquirer_id AND b.faults > 0) AS breaker,
   (SELECT max(d.business_date) FROM directory_business_day d WHERE d.acquirer_id = a.acquirer_id AND d.state = 'open') AS business_date,
   ARRAY(SELECT ROW(t.mcc, t.brand, t.completion_basis_points, t.tip_basis_points) FROM directory_authorization_terms t
         WHERE t.acquirer_id = a.acquirer_id) AS terms
@@ -314,11 +331,23 @@ def _acquirer(row: asyncpg.Record) -> Acquirer | None:
     dialect, options = acquirers.load(row["dialect"]), MappingProxyType(json.loads(row["options"]))
     return Acquirer(row["acquirer_id"], row["name"], dialect, row["message_mode"], row["status"],
                     row["institution_code"], ZoneInfo(row["time_zone"]), row["answer_timeout_ms"] / 1000, row["reversal_grace_ms"] / 1000,
-                    row["max_in_flight"], tuple(zip(row["hosts"] or (), row["ports"] or (), strict=True)), row["business_date"],
+                    row["max_in_flight"], tuple(_line(line) for line in row["lines"]), row["business_date"],
                     reversal_terms(row, dialect),
                     {(mcc, brand): Terms(*basis_points) for mcc, brand, *basis_points in row["terms"]}, row["min_in_flight"],
                     row["max_links"], row["sign_on_at"], frozenset(dialect.reroute_codes if row["reroute_codes"] is None else row["reroute_codes"]),
-                    options, acquirers.query_rule(row["dialect"], options), row["secret_at"])
+                    options, acquirers.query_rule(row["dialect"], options), row["secret_at"], _breaker(row["breaker"], dialect))
+
+
+def _line(row: Sequence[Any]) -> Line:
+    line_id, host, port, priority, connections, server_name, *files = row
+    return Line(line_id, host, port, priority, connections, None if server_name is None else Tls(server_name, *files))
+
+
+def _breaker(row: Sequence[Any] | None, dialect: Dialect) -> BreakerTerms | None:
+    if row is None:
+        return None
+    faults, percent, window_ms, pause_ms, probes, codes = row
+    return BreakerTerms(faults, percent, window_ms / 1000, pause_ms / 1000, probes, frozenset(dialect.outage_codes if codes is None else codes))
 
 
 def reversal_terms(row: asyncpg.Record, dialect: Dialect) -> ReversalTerms:

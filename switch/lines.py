@@ -1,9 +1,7 @@
-"""The lines of this worker, kept in step with the acquirers of the directory: one link each, its numbers, its limits, its business day."""
+"""The lines of this worker, kept in step with the acquirers of the directory: one link each, of one line or several, its numbers, its limits."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
-from datetime import date
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from uuid import UUID
 
@@ -15,6 +13,8 @@ from switch.directory import Acquirer, Directory
 from switch.ids import show
 from switch.links import Link, LinkSettings, Unmatched
 from switch.links.acquirer import AcquirerLink
+from switch.links.exchange import Exchanges
+from switch.links.group import LineGroup
 from switch.links.holder import Holder, address_of
 from switch.links.numbering import Numbers
 from switch.links.sealing import LineKeys
@@ -29,23 +29,25 @@ from switch.security.vault import Vault, VaultError
 
 FIRST_BLOCKS = 5  # of numbers per acquirer at the start
 SIGN_OFF_S = 1.0
-CUT_OVER_DAYS_MAX = 7
+Installer = Callable[[Mapping[str, str]], Awaitable[str]]  # of a host's message, which holds keys; the DE39 of the answer
 
 
 class Lines:
     """`links` is filled and changed here, and read by everybody. `may_send`: whether this worker's lease is good; `on_unmatched` takes what
-    answers nothing; `on_state` hears that a line's state has changed; `open_day` opens an acquirer's business day; `keys_of`: its keys, for MACs."""
+    answers nothing; `on_state` hears that a line's state has changed; `on_cut_over` what a host says of its business day (MMDD); `keys_of`: the
+    acquirer's keys, for MACs; `installer_of`: who takes its host's new ones, None refuses them."""
 
     def __init__(self, links: dict[UUID, Link], directory: Directory, admission: Admission, numbers: Numbers, limits: timers.Limits, pool: Pool,
                  alarm: Alerts, vault: Vault, *, connect: Callable[[], Awaitable[Connection]], folder: Path, epoch: int, may_send: Callable[[], bool],
-                 on_unmatched: Callable[[Unmatched], None], on_state: Callable[[], None],
-                 open_day: Callable[[UUID, date], Awaitable[None]],
-                 keys_of: Callable[[Acquirer], LineKeys | None] = lambda _: None) -> None:
+                 on_unmatched: Callable[[Unmatched], None], on_state: Callable[[], None], on_cut_over: Callable[[UUID, str], Awaitable[None]],
+                 keys_of: Callable[[Acquirer], LineKeys | None] = lambda _: None,
+                 installer_of: Callable[[Acquirer], Installer | None] = lambda _: None) -> None:
         self.links, self.directory, self.admission, self.numbers, self.limits = links, directory, admission, numbers, limits
-        self.pool, self.alarm, self.vault, self.may_send, self.keys_of = pool, alarm, vault, may_send, keys_of
-        self.on_unmatched, self.on_state, self.open_day = on_unmatched, on_state, open_day
+        self.pool, self.alarm, self.vault, self.may_send, self.keys_of, self.installer_of = pool, alarm, vault, may_send, keys_of, installer_of
+        self.on_unmatched, self.on_state, self.on_cut_over = on_unmatched, on_state, on_cut_over
         self.slots = Slots(connect, epoch, address_of(folder, epoch))
         self.holder = Holder(folder, epoch, self._held)
+        self.plans: dict[UUID, tuple[tuple[LinkSettings, ...], bool]] = {}  # what each link was made for
         self.refused: dict[UUID, list[str]] = {}  # active acquirers whose records are not used, and why
         self.background = Background()
 
@@ -74,6 +76,9 @@ class Lines:
         for link in self.links.values():
             metrics.link_up.labels(link.name).set(link.state == "up")
             metrics.link_pending.labels(link.name).set(link.snapshot()["pending"])
+            states = list(link.health())
+            metrics.lines_up.labels(link.name).set(sum(line.state == "up" for line in states))
+            metrics.breakers_open.labels(link.name).set(sum(line.breaker in ("open", "half_open") for line in states))
             gate = self.admission.gates.get(UUID(link.acquirer_id))
             if gate is not None:
                 metrics.admission_limit.labels(link.name).set(int(gate.limit))
@@ -85,13 +90,14 @@ class Lines:
             return False
         await self._lease_numbers(acquirer)
         self.admission.adjust(acquirer.acquirer_id, acquirer.min_in_flight, acquirer.max_in_flight, asyncio.get_running_loop().time())
-        line = next(iter(acquirer.lines), None)
-        if line is None:
+        wanted = planned(acquirer)
+        if not wanted:
             return True
-        settings, plug_in = LinkSettings(host=line[0], port=line[1], window=acquirer.max_in_flight), acquirers.plug_ins().get(acquirer.dialect.name)
-        link = await (self._in_step(acquirer, settings) if plug_in is None else self._plugged(acquirer, settings, plug_in))
+        plug_in = acquirers.plug_ins().get(acquirer.dialect.name)
+        link = await (self._in_step(acquirer, wanted) if plug_in is None else self._plugged(acquirer, wanted[0], plug_in))
         if link is None:
             return True
+        link.guard(acquirer.breaker)
         known = self.directory.acquirers.get(acquirer.acquirer_id)
         if known is not None and known.sign_on_at != acquirer.sign_on_at:
             await link.sign_on()
@@ -118,20 +124,26 @@ class Lines:
         for faults in self.refused.values():
             yield from faults
 
-    async def _in_step(self, acquirer: Acquirer, wanted: LinkSettings) -> Link:
-        """The acquirer's link; a new one when its address, window or way of sharing has changed."""
-        old, limit = self.links.get(acquirer.acquirer_id), acquirer.max_links
-        if old is not None and old.settings == wanted and isinstance(old, SharedLink) == (limit > 0):
+    async def _in_step(self, acquirer: Acquirer, wanted: tuple[LinkSettings, ...]) -> Link:
+        """The acquirer's link; another one when its lines or its way of sharing have changed."""
+        acquirer_id, limit = acquirer.acquirer_id, acquirer.max_links
+        old = self.links.get(acquirer_id)
+        if old is not None and self.plans.get(acquirer_id) == (wanted, limit > 0):
             if isinstance(old, SharedLink):
                 old.limit_to(limit)
             return old
-        link = self.links[acquirer.acquirer_id] = await self._link(acquirer, wanted)
-        if old is not None and (isinstance(old, SharedLink) or limit):  # the host takes only so many: one after the other
-            self.background.later(self._retire(old, acquirer.answer_timeout_s, link))
-        else:
-            link.start()
-            if old is not None:
-                self.background.later(self._retire(old, acquirer.answer_timeout_s))
+        self.plans[acquirer_id] = wanted, limit > 0
+        if limit or isinstance(old, SharedLink):
+            return await self._shared(acquirer, wanted, old)
+        known = {line.settings: line for line in lines_of(old)}  # what is as it was stays connected
+        exchanges = next((line.exchanges for line in known.values()), Exchanges(acquirer.dialect))
+        lines = [known.pop(each) if each in known else self._line(acquirer, each, exchanges) for each in wanted]
+        link = self.links[acquirer_id] = lines[0] if len(lines) == 1 else LineGroup(lines)
+        for line in lines:
+            if not line.started:
+                line.start()
+        for line in known.values():
+            self.background.later(self._retire(line, acquirer.answer_timeout_s))
         return link
 
     async def _plugged(self, acquirer: Acquirer, wanted: LinkSettings, plug_in: PlugIn) -> Link | None:
@@ -147,7 +159,7 @@ class Lines:
             return None
         link = self.links[acquirer.acquirer_id] = PlugInLink(
             str(acquirer.acquirer_id), acquirer.name, acquirer.dialect, wanted, plug_in, account, limit_s, on_unmatched=self.on_unmatched,
-            on_state=self._heard(acquirer), may_write=self.may_send)
+            on_state=self._heard(acquirer, wanted), may_write=self.may_send)
         link.start()
         return link
 
@@ -166,32 +178,46 @@ class Lines:
             await self.alarm.raise_("acquirer_not_used", show("acquirer", acquirer.acquirer_id))
         return None if faults else account
 
-    async def _link(self, acquirer: Acquirer, settings: LinkSettings) -> Link:
-        """A line of this worker's own, or one that workers share when the acquirer takes only so many."""
+    async def _shared(self, acquirer: Acquirer, wanted: tuple[LinkSettings, ...], old: Link | None) -> Link:
+        """Lines that workers share, or own ones after such: the host takes only so many, so one after the other."""
+        def own(may_write: Callable[[], bool] = self.may_send) -> AcquirerLink | LineGroup:
+            exchanges = Exchanges(acquirer.dialect)
+            lines = [self._line(acquirer, each, exchanges, may_write) for each in wanted]
+            return lines[0] if len(lines) == 1 else LineGroup(lines)
+
+        link: Link
+        if acquirer.max_links:
+            await self.holder.open()
+            link = SharedLink(str(acquirer.acquirer_id), acquirer.name, acquirer.dialect, wanted[0], slots=self.slots, limit=acquirer.max_links,
+                              make=own, may_send=self.may_send, on_unmatched=self.on_unmatched)
+        else:
+            link = own()
+        self.links[acquirer.acquirer_id] = link
+        if old is None:
+            link.start()
+        else:
+            self.background.later(self._retire(old, acquirer.answer_timeout_s, link))
+        return link
+
+    def _line(self, acquirer: Acquirer, settings: LinkSettings, exchanges: Exchanges, may_write: Callable[[], bool] | None = None) -> AcquirerLink:
         acquirer_id = acquirer.acquirer_id
+        return AcquirerLink(str(acquirer_id), acquirer.name, acquirer.dialect, settings,
+                            next_stan=lambda: self.numbers.stan(acquirer_id), on_unmatched=self.on_unmatched,
+                            on_cut_over=lambda month_day: self.background.later(self.on_cut_over(acquirer_id, month_day)),
+                            on_key_change=self.installer_of(acquirer),
+                            on_state=self._heard(acquirer, settings), may_write=may_write or self.may_send, exchanges=exchanges,
+                            keys=self.keys_of(acquirer))
 
-        def own(may_write: Callable[[], bool] = self.may_send) -> AcquirerLink:
-            return AcquirerLink(str(acquirer_id), acquirer.name, acquirer.dialect, settings,
-                                next_stan=lambda: self.numbers.stan(acquirer_id), on_unmatched=self.on_unmatched,
-                                on_cut_over=lambda month_day: self.background.later(self._cut_over(acquirer_id, month_day)),
-                                on_state=self._heard(acquirer), may_write=may_write, keys=self.keys_of(acquirer))
-
-        if not acquirer.max_links:
-            return own()
-        await self.holder.open()
-        return SharedLink(str(acquirer_id), acquirer.name, acquirer.dialect, settings, slots=self.slots, limit=acquirer.max_links, make=own,
-                          may_send=self.may_send, on_unmatched=self.on_unmatched)
-
-    def _heard(self, acquirer: Acquirer) -> Callable[[str, str], None]:
+    def _heard(self, acquirer: Acquirer, settings: LinkSettings) -> Callable[[str, str], None]:
         """What hears of a line's states."""
         def changed(_: str, state: str) -> None:
-            logs.info("line", acquirer=acquirer.name, state=state)
+            logs.info("line", acquirer=acquirer.name, state=state, host=settings.host, port=settings.port)
             self.on_state()
 
         return changed
 
-    def _held(self, acquirer_id: str) -> AcquirerLink | None:
-        """Our own line of an acquirer that shares, if we hold one: what the holder's end hands requests to."""
+    def _held(self, acquirer_id: str) -> AcquirerLink | LineGroup | None:
+        """Our own line, or lines, of an acquirer that shares, if we hold one: what the holder's end hands requests to."""
         link = self.links.get(UUID(acquirer_id))
         return link.own if isinstance(link, SharedLink) else None
 
@@ -209,21 +235,14 @@ class Lines:
         if successor is not None:
             successor.start()
 
-    async def _cut_over(self, acquirer_id: UUID, month_day: str) -> None:
-        """The host opened a new business day (0800/201, DE15)."""
-        today = self.directory.acquirers[acquirer_id].business_date
-        opened = day_meant(today, month_day)
-        if opened is not None and 0 < (opened - today).days <= CUT_OVER_DAYS_MAX:
-            await self.open_day(acquirer_id, opened)
-            logs.info("cut_over", acquirer_id=acquirer_id, detail=opened)
-        else:
-            logs.warning("cut_over_refused", acquirer_id=acquirer_id, detail="not a day within a week after the open one")
+
+def lines_of(link: Link | None) -> tuple[AcquirerLink, ...]:
+    """The lines that this worker holds for itself."""
+    return link.lines if isinstance(link, LineGroup) else (link,) if isinstance(link, AcquirerLink) else ()
 
 
-def day_meant(today: date, month_day: str) -> date | None:
-    """The day of an MMDD: its year is the one that puts it nearest to the open day. None: no such day."""
-    candidates = []
-    for shift in (-1, 0, 1):
-        with suppress(ValueError):
-            candidates.append(date(today.year + shift, int(month_day[:2]), int(month_day[2:])))
-    return min(candidates, key=lambda candidate: abs((candidate - today).days), default=None)
+def planned(acquirer: Acquirer) -> tuple[LinkSettings, ...]:
+    """Each connection that this worker is to have."""
+    return tuple(LinkSettings(host=line.host, port=line.port, window=acquirer.max_in_flight, line=str(line.line_id), number=number,
+                              priority=line.priority, tls=line.tls)
+                 for line in acquirer.lines for number in range(1, line.connections + 1))

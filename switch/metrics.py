@@ -25,6 +25,8 @@ reversals_open = Gauge("switch_reversals_open", "Reversals owed and not yet ackn
 reversals_parked = Gauge("switch_reversals_parked", "Duties that wait for a person", registry=registry)
 in_doubt = Gauge("switch_in_doubt", "Transactions sent and without an outcome", registry=registry)
 link_up = Gauge("switch_link_up", "1 while the acquirer's line is signed on", ["acquirer"], registry=registry)
+lines_up = Gauge("switch_lines_up", "Lines of the acquirer that are signed on", ["acquirer"], registry=registry)
+breakers_open = Gauge("switch_breakers_open", "Lines of the acquirer whose breaker is open, or being probed", ["acquirer"], registry=registry)
 link_pending = Gauge("switch_link_pending", "Requests in flight on the line", ["acquirer"], registry=registry)
 admission_limit = Gauge("switch_admission_limit", "Requests that may be on their way to the acquirer", ["acquirer"], registry=registry)
 admission_in_flight = Gauge("switch_admission_in_flight", "Requests that are on their way to the acquirer", ["acquirer"], registry=registry)

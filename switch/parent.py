@@ -15,7 +15,8 @@ from typing import Any
 import asyncpg
 
 from switch import database, logs, metrics
-from switch.app import ASGI, Switch, open_vault
+from switch.app import ASGI, Switch
+from switch.custody import open_vault
 from switch.errors import Problem, StartError
 from switch.payments.recovery import end_all, end_dead
 from switch.serve import SAY, base_url, first, http, listen, listen_on, make_home, run_lock, serving, stop_event

@@ -29,7 +29,8 @@ from switch.api import strict
 from switch.api.edge import BETWEEN, EdgeLimits, EdgeProtocol, edge_protocol
 from switch.errors import PROBLEMS
 from switch.links import LinkSettings, Reply, Settled
-from switch.links.protocol import ENDED_MAX, LinkProtocol
+from switch.links.exchange import ENDED_MAX
+from switch.links.protocol import LinkProtocol
 
 DIALECT = load("iso87_ascii")
 AT = datetime(2026, 11, 25, 12, tzinfo=UTC)

@@ -18,7 +18,7 @@ from switch.merchants.applications.scoring import LIGHT, RULES, Facts, by_two, l
 TODAY = date(2026, 11, 26)
 # Published: in GB 32100's and GB 11643's own examples or registers that everybody can read.
 CODES = ("91110000600037341L", "9144030071526726XG", "914403001922038216", "91330100799655058B")
-IDS = ("11010519491231002X", "440524188001010014")
+IDS = ("11010519491231002X", "34052419800101001X")
 
 
 def test_the_database_holds_the_same_steps() -> None:

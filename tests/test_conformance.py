@@ -53,6 +53,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "unionpay-pos": ("unionpay_pos", {}, {}),
     "unionpay-pos-nohdr": ("unionpay_pos", {"header": None}, {}),
     "visa-base1": ("visa_base1", {}, {}),
+    "mastercard-cis": ("mastercard_cis", {}, {}),
     "epoc-93-ascii": ("iso93_ascii", {}, EPOC),
     "jpos-iso93-ascii": ("iso93_ascii", {"sub_fields": {}}, {"56": ("original_data_elements", "ans", 35, 2)}),
 }

@@ -138,7 +138,7 @@ def test_every_verb_is_in_the_table_above() -> None:
 
 
 def test_network_codes_and_entry_modes_are_those_of_the_contract() -> None:
-    assert dict(DIALECT.network) == {"sign_on": "001", "sign_off": "002", "echo": "301", "cut_over": "201"}
+    assert dict(DIALECT.network) == {"sign_on": "001", "sign_off": "002", "echo": "301", "cut_over": "201", "key_change": "101"}
     card = {"manual": "01", "magstripe": "02", "chip": "05", "contactless": "07", "fallback": "80"}
     assert dict(DIALECT.entry_modes) == {**card, "pin_present": "1", "pin_absent": "2"}
 

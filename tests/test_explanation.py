@@ -60,7 +60,7 @@ def test_costs_and_health_are_said() -> None:
     assert explain([rule], ill, (A,), ACQUIRERS, lambda _: Health(True, 40, 12))[0].why == (
         "priority 100, CNY", "by its word it costs 37.0035 minor units",
         "its acquirer is not well (answered 12 of 40, 90 % wanted): it stands behind")
-    assert explain([rule], ill, (A,), ACQUIRERS, lambda _: Health(False, 0, 0))[0].why[-1] == "its acquirer is not well (its line is down): it stands behind"
+    assert explain([rule], ill, (A,), ACQUIRERS, lambda _: Health(False, 0, 0))[0].why[-1] == "its acquirer is not well (its line is down or its breaker open): it stands behind"
 
 
 def test_rules_are_judged_as_they_stood() -> None:

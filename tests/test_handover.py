@@ -35,7 +35,7 @@ from switch.links.slots import Place, Slots
 BANK = "01980b53-7a10-7c3e-9f52-3b7a1c0de4f1"
 AT = datetime(2026, 3, 1, 2, 3, 4, 567, tzinfo=UTC)
 FRAMES = (
-    Hello(BANK, 12.5), Status(True, "up"), Status(False, "down"), Ask(7, numbered(1), 100.25, 130.5),
+    Hello(BANK, 12.5), Status(True, "up", True), Status(True, "up", False), Status(False, "down", False), Ask(7, numbered(1), 100.25, 130.5),
     Told(7, Reply({"0": "0210", "39": "00"}, AT, AT)), Told(8, Silence("timeout", AT)), Told(9, Bounced("window_full")),
 )
 
@@ -303,7 +303,7 @@ async def test_the_socket_is_ours_alone_and_refuses_what_it_does_not_understand(
         path = folder / "1.sock"
         assert (path.stat().st_mode & 0o777, folder.stat().st_mode & 0o777) == (0o600, 0o700)
         hello = encode(Hello(BANK, time.monotonic()))
-        for content in (b"\xff" * 8, encode(Ask(1, {}, 1.0, 2.0)), hello + hello, encode(Hello(BANK, time.monotonic() + 50)), encode(Status(True, "up"))):
+        for content in (b"\xff" * 8, encode(Ask(1, {}, 1.0, 2.0)), hello + hello, encode(Hello(BANK, time.monotonic() + 50)), encode(Status(True, "up", True))):
             reader, writer = await asyncio.open_unix_connection(path)
             writer.write(content)
             with suppress(ConnectionError):

@@ -64,6 +64,21 @@ def test_without_a_master_key_nothing_is_required() -> None:
     assert bench.refused == bench.installed == []
 
 
+def test_a_hosts_key_change_brings_keys_by_the_rules_of_a_sign_in() -> None:
+    bench = Bench()
+    assert bench.keys.changed({"0": "0800", "62": bench.download(octets(), octets())}) and bench.keys.ready()
+    (before,) = bench.installed
+    right = bench.download(octets(), octets())
+    assert not bench.keys.changed({"0": "0800", "62": right[:-1] + format(int(right[-1], 16) ^ 1, "X")}) and not bench.keys.changed({"0": "0800"})
+    assert bench.installed == [before] and len(bench.refused) == 2, "what was refused installs nothing, and says so"
+
+
+def test_a_hosts_key_change_without_a_master_key_installs_nothing() -> None:
+    bench = Bench(master=False)
+    assert not bench.keys.changed({"0": "0800", "62": bench.download(octets(), octets())})
+    assert bench.installed == []
+
+
 @pytest.mark.parametrize(("count", "size", "length"), [(2, 16, 4), (2, 8, 4), (3, 16, 4), (3, 16, 3)], ids=["40", "24", "60", "57"])
 def test_the_layouts_of_a_sign_in_are_told_by_their_length(count: int, size: int, length: int) -> None:
     bench = Bench()

@@ -1,26 +1,20 @@
-"""Which day a host means that says only month and day; how lines follow the directory is shown by the flows."""
+"""What is planned of an acquirer's lines; how they follow the directory is shown by tests/test_lines_flow.py."""
 
-from datetime import date
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
-import pytest
+from switch.directory import Line
+from switch.lines import Lines, planned
+from switch.links import Tls
 
-from switch.lines import Lines, day_meant
 
-
-@pytest.mark.parametrize(("today", "month_day", "meant"), [
-    (date(2026, 11, 25), "1126", date(2026, 11, 26)),
-    (date(2026, 12, 31), "0101", date(2027, 1, 1)),
-    (date(2027, 1, 1), "1231", date(2026, 12, 31)),
-    (date(2027, 1, 3), "0103", date(2027, 1, 3)),
-    (date(2028, 2, 28), "0229", date(2028, 2, 29)),
-    (date(2027, 2, 28), "0229", date(2028, 2, 29)),  # the only one near is a year away: the caller refuses it
-    (date(2026, 2, 28), "0230", None),
-])
-def test_the_year_is_the_one_that_puts_the_day_nearest(today: date, month_day: str, meant: date | None) -> None:
-    assert day_meant(today, month_day) == meant
+def test_each_connection_of_each_line_is_planned_in_the_order_of_preference() -> None:
+    tls = Tls("host.bank.example", "/ca.pem")
+    lines = (Line(UUID(int=2), "primary", 5000, 0, 2, tls), Line(UUID(int=1), "secondary", 5001, 10))
+    acquirer: Any = SimpleNamespace(lines=lines, max_in_flight=7)
+    assert [(each.host, each.port, each.number, each.priority, each.tls, each.window, each.line) for each in planned(acquirer)] == [
+        ("primary", 5000, 1, 0, tls, 7, str(UUID(int=2))), ("primary", 5000, 2, 0, tls, 7, str(UUID(int=2))), ("secondary", 5001, 1, 10, None, 7, str(UUID(int=1)))]
 
 
 async def test_an_acquirer_that_comes_while_the_lines_are_closed_ends_no_drain() -> None:

@@ -663,10 +663,16 @@ async def test_the_snapshot_tells_what_operators_see():
         await watch.request(1)
         shown = watch.link.snapshot()
         assert (shown.pop("since").tzinfo, shown.pop("last_answer_at").tzinfo) == (UTC, UTC)
+        (each,) = shown.pop("lines")
+        assert each.pop("since").tzinfo == UTC
+        assert each == {
+            "line": "", "number": 1, "priority": 0, "host": "127.0.0.1", "port": watch.link.settings.port, "state": "up", "pending": 0, "last_error": None,
+            "breaker": "none", "breaker_since": None, "breaker_trips": 0, "tls": False, "certificate_ends_at": None,
+        }  # fmt: skip
         assert shown == {
             "acquirer_id": "acq", "name": "test host", "host": "127.0.0.1", "port": watch.link.settings.port, "state": "up", "pending": 0,
             "window": 2048, "sent": 1, "answered": 1, "timeouts": 0, "unmatched": 0, "late": 0, "undecodable": 0, "line_losses": 0,
-            "reconnects": 0, "echo_failures": 0, "last_error": None,
+            "reconnects": 0, "echo_failures": 0, "last_error": None, "breaker": "none",
         }  # fmt: skip
 
 

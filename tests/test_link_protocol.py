@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from messages.dialect import load
-from switch.links import Bounced, CutOver, LineClosed, LinkSettings, Reply, Settled, Silence, Unmatched
-from switch.links.protocol import ENDED_MAX, PAUSED_NETWORK_FRAMES_MAX, LinkProtocol, backoff_delay
+from switch.links import Bounced, CutOver, EchoEnded, KeyChange, LineClosed, LinkSettings, Reply, Settled, Silence, Unmatched
+from switch.links.backoff import backoff_delay
+from switch.links.exchange import ENDED_MAX, Exchanges
+from switch.links.protocol import KEY_CHANGES_MAX, PAUSED_NETWORK_FRAMES_MAX, LinkProtocol
 
 DIALECT = load("iso87_ascii")
 SETTINGS = LinkSettings("host.test", 5000, window=4)
@@ -46,9 +48,10 @@ def numbered(n, **changed):
 class Line:
     """A protocol and its invented clock, in seconds since START."""
 
-    def __init__(self, signed_on=True, draw=lambda: 1.0, **changed):
+    def __init__(self, signed_on=True, draw=lambda: 1.0, exchanges=None, keyed=False, **changed):
         stans = iter(f"{n:06d}" for n in range(900001, 999999))
-        self.protocol = LinkProtocol("acq", DIALECT, replace(SETTINGS, **changed), next_stan=lambda: next(stans), draw=draw)
+        self.protocol = LinkProtocol("acq", DIALECT, replace(SETTINGS, **changed), next_stan=lambda: next(stans), draw=draw, exchanges=exchanges,
+                                     keyed=keyed)
         self.now = 0.0
         self.connect(signed_on)
 
@@ -212,7 +215,7 @@ def test_ended_requests_are_forgotten_oldest_first_and_keep_no_card_data():
     assert told(line.receive(answer_to(numbered(0)))[0]) == [("no_request", None)]
     assert told(line.receive(answer_to(numbered(1)))[0]) == [("late", None)]
     kept = line.protocol._exchanges
-    assert len(kept) == len(line.protocol._known._by_stan) == len(line.protocol._known._by_rrn) == ENDED_MAX
+    assert len(kept) == len(line.protocol.exchanges._by_stan) == len(line.protocol.exchanges._by_rrn) == ENDED_MAX
     assert "4111111111111111" not in repr([exchange.request for exchange in kept.values()])
 
 
@@ -221,7 +224,7 @@ def test_the_heap_of_deadlines_stays_bounded_while_requests_come_and_go():
     for n in range(1500):
         line.request(numbered(n))
         line.receive(answer_to(numbered(n)))
-    assert len(line.protocol._due) <= 2 * SETTINGS.window + 1024
+    assert len(line.protocol._deadlines.heap) <= 2 * SETTINGS.window + 1024
 
 
 # refusals
@@ -521,6 +524,7 @@ def test_a_line_that_only_sends_is_idle_too():
         (network("201", _15="1301"), "30", [("unknown_mti", "15")]),
         (network("201"), "30", [("unknown_mti", "15")]),
         (network("161"), "30", [("unknown_mti", "70")]),
+        (network("101"), "30", [("unknown_mti", "70")]),
     ],
 )
 def test_a_host_0800_is_answered_with_its_own_numbers(sent, code, events):
@@ -543,6 +547,87 @@ def test_a_cut_over_leaves_requests_in_flight_alone():
     events, _ = line.receive(network("201", _15="0301") + answer_to(REQUEST))
     assert events[0] == CutOver("0301")
     assert isinstance(events[1].result, Reply)
+
+
+def test_a_key_change_waits_for_whoever_installs_the_keys_and_is_answered_with_their_code():
+    line = Line(keyed=True)
+    line.request()
+    events, output = line.receive(network("101", _96="0123456789ABCDEF"))
+    assert (events, output) == ([KeyChange({"0": "0800", "7": "0229120000", "11": "000777", "70": "101", "96": "0123456789ABCDEF"})], b"")
+    assert told(line.receive(answer_to(REQUEST))[0]) == [("token", "reply")], "payments go on meanwhile"
+    line.protocol.answer_key_change(events[0].message, "88")
+    assert line.protocol.take_output() == wire({"0": "0810", "7": "0229120000", "11": "000777", "39": "88", "70": "101"})
+
+
+def test_key_changes_that_nobody_answers_yet_are_bounded_and_forgotten_with_their_connection():
+    line = Line(keyed=True)
+    events, output = line.receive(network("101") * (KEY_CHANGES_MAX + 1))
+    assert [type(event) for event in events] == [*[KeyChange] * KEY_CHANGES_MAX, Unmatched]
+    assert output == wire({"0": "0810", "7": "0229120000", "11": "000777", "39": "30", "70": "101"})
+    line.protocol.close("lost")
+    assert told(line.protocol.take_events()) == [("lost",)]
+    line.connect()
+    line.protocol.answer_key_change(events[0].message, "00")
+    assert line.protocol.take_output() == b""
+
+
+def test_a_probe_is_an_echo_whose_end_is_told_and_other_echoes_are_not():
+    line = Line()
+    line.protocol.probe(line.now, line.utc)
+    sent = line.protocol.take_output()
+    assert sent[-3:] == b"301"
+    line.protocol.probe(line.now, line.utc)
+    assert line.protocol.take_output() == b"", "one at a time"
+    assert line.receive(line.network_answer(sent))[0] == [EchoEnded(True)]
+    sent = line.tick(SETTINGS.echo_idle)[1]
+    assert line.receive(line.network_answer(sent))[0] == []
+    line.protocol.probe(line.now, line.utc)
+    line.protocol.take_output()
+    line.receive(network("301"), at=line.now + 1)
+    assert line.tick(line.now + SETTINGS.echo_timeout)[0] == [EchoEnded(False)], "a sign of life is no answer"
+
+
+# lines that share what is in flight
+
+
+def two_lines(**changed):
+    exchanges = Exchanges(DIALECT)
+    return Line(exchanges=exchanges, **changed), Line(exchanges=exchanges, **changed)
+
+
+def test_an_answer_may_come_over_another_line_than_its_request():
+    first, second = two_lines()
+    first.request(token="a")
+    assert told(second.receive(answer_to(REQUEST))[0]) == [("a", "reply")]
+    assert (first.protocol.in_flight, second.protocol.in_flight) == (0, 0)
+    assert told(first.receive(answer_to(REQUEST))[0]) == [("duplicate", None)]
+
+
+def test_a_key_is_in_flight_once_over_all_lines_and_free_again_afterwards():
+    first, second = two_lines()
+    assert first.request() == wire(REQUEST)
+    assert second.request() == Bounced("duplicate_key")
+    first.receive(answer_to(REQUEST))
+    assert second.request() == wire(REQUEST)
+
+
+def test_a_lost_line_takes_its_own_requests_with_it_and_no_others():
+    first, second = two_lines()
+    first.request(token="a")
+    second.request(numbered(2), token="b")
+    first.protocol.close("lost")
+    assert told(first.protocol.take_events()) == [("a", "line_lost"), ("lost",)]
+    assert (first.protocol.in_flight, second.protocol.in_flight) == (0, 1)
+    assert told(second.receive(answer_to(REQUEST))[0]) == [("late", None)]
+    assert told(second.receive(answer_to(numbered(2)))[0]) == [("b", "reply")]
+
+
+def test_a_timeout_counts_at_the_line_that_sent_it_even_when_another_notices():
+    first, second = two_lines()
+    first.request(token="a", deadline=3.0)
+    assert told(second.receive(answer_to(REQUEST), at=3.0)[0]) == [("a", "timeout"), ("late", None)]
+    assert (first.protocol.counters.timeouts, second.protocol.counters.timeouts) == (1, 0)
+    assert first.tick(3.1)[0] == []
 
 
 # drain
@@ -594,7 +679,7 @@ def test_a_flapping_line_backs_off_further_and_only_a_stable_one_starts_small_ag
         line.now += up_for
         line.protocol.close("flap")
         line.protocol.take_events()
-        delays.append(line.protocol.next_delay(line.now))
+        delays.append(line.protocol.backoff.delay(line.now))
         line.connect()
     assert delays == pytest.approx([0.1, 0.2, 0.4, 0.1])
 

@@ -17,7 +17,7 @@ import pytest_asyncio
 from settled import open_till
 
 from switch import database
-from switch.app import open_vault
+from switch.custody import open_vault
 from switch.ids import show
 from switch.settings import load
 from switch.settlement import ledger

@@ -13,7 +13,7 @@ import rows
 
 from switch import database
 from switch.database import Pool
-from switch.links import Share
+from switch.links import Health, Share
 from switch.links.roster import Roster
 from tests.flows import Shop, eventually, open_shop
 
@@ -32,9 +32,15 @@ class Line:
 
     def __init__(self, acquirer_id: UUID) -> None:
         self.acquirer_id, self.state, self.since = acquirer_id, "up", datetime.now(UTC)
+        self.breakers = ["none"]  # one per line
+
+    def health(self) -> list[Health]:
+        return [Health(str(at), self.state, breaker, 0, None) for at, breaker in enumerate(self.breakers)]
 
     def snapshot(self) -> dict[str, Any]:
-        return {**SHOWN, "acquirer_id": str(self.acquirer_id), "name": "bank", "state": self.state, "since": self.since}
+        lines = [{"line": str(at), "breaker": breaker, "since": self.since, "breaker_since": self.since, "certificate_ends_at": None}
+                 for at, breaker in enumerate(self.breakers)]
+        return {**SHOWN, "acquirer_id": str(self.acquirer_id), "name": "bank", "state": self.state, "since": self.since, "lines": lines}
 
 
 class Team:
@@ -124,6 +130,17 @@ async def test_what_does_not_change_is_written_now_and_then_and_a_change_at_once
     monkeypatch.setattr("switch.links.roster.WRITE_S", 0.0)
     await roster.look()
     assert await written() > second
+
+
+async def test_a_change_of_one_line_of_several_is_written_at_once_and_told_to_the_others(team: Team) -> None:
+    await team.look()
+    line = team.lines[1]
+    for breakers in (["closed", "none"], ["open", "none"]):
+        line.breakers = breakers
+        await team.rosters[1].look()
+        (told,) = [each for each in await team.rosters[0].others() if each["worker"] == team.rosters[1].epoch]
+        assert [each["breaker"] for each in told["lines"]] == breakers
+        assert told["lines"][0]["since"] == told["lines"][0]["breaker_since"] == line.since and told["lines"][0]["certificate_ends_at"] is None
 
 
 async def test_the_others_lines_are_told_with_their_age_and_of_ended_workers_nothing(team: Team) -> None:

@@ -255,6 +255,8 @@ async def test_a_decline_whose_code_allows_it_is_tried_at_the_next_acquirer_and_
     assert (again.status, again.raw, again.headers["idempotent-replayed"]) == (201, answer.raw, "true")
     by_key = await shop.ask("GET", f"/v1/authorizations?idempotency_key={key}")
     assert (by_key.body["id"], by_key.body["attempt_of"]) == (answer.body["id"], show("transaction", first["transaction_id"]))
+    late = await shop.switch.history.sale(first["transaction_id"])
+    assert late is not None and late.transaction_id == last["transaction_id"], "a key that was read before it moved"
     assert await shop.host.effect(first["rrn"]) == (0, 0), "nothing stands where it was declined"
     told = await shop.story(show("transaction", first["transaction_id"]))
     assert "another acquirer was asked instead" in told["in_short"]

@@ -444,9 +444,12 @@ merchant_hold       currency reason placed_by released_by
 settlement          currency state extras
 settlement_line     kind type currency rule brand card_type entry_mode mcc card_last4 rrn stan acquirer_rrn approval_code reference
 transfer            currency cause object note posting_key
-acquirer            name dialect message_mode status institution_code time_zone reversal_codes reroute_codes calendar options
+acquirer            name dialect message_mode status institution_code time_zone reversal_codes reroute_codes calendar options host_cut_over
 acquirer_secret     secret_key secret_sealed
-acquirer_line       host
+acquirer_line       host status server_name ca_file certificate_file key_file
+acquirer_further_line host status server_name ca_file certificate_file key_file
+acquirer_breaker    codes
+host_cut_over       month_day action
 acquirer_terminal   card_acceptor_terminal card_acceptor
 alert               kind object acknowledged_by
 api_key             key_id role person secret_digest

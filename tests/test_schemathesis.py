@@ -112,9 +112,10 @@ async def known(shop: Shop) -> dict[str, Any]:
         await made("releases", model="SP1", version=version, url="https://files.example/x", sha256="0" * 64, size=1)
     rollout = await made("rollouts", model="SP1", version="2", back_to="1", percent=0, reason="spare")
     batch = await shop.ask("POST", f"/v1/terminals/{shop.shown('terminal.till')}/batches", {"totals": []}, "till", Idempotency_Key=new_key())
+    (line,) = (await shop.ask("GET", f"/v1/acquirers/{acquirer}/lines", key="operator")).body["items"]
     begun = await shop.ask("POST", "/v1/crypto-keys", {"owner": acquirer, "reason": "A spare key for tests", **COMPONENT}, "operator")
     drafts = [await made("applications", entity_type="company", country="CN", profile=PROFILE) for _ in range(30)]
-    return {"applied": drafts, "device": device.id, "rollout": rollout, "owner": device.till, "crypto_key": begun.body["id"], "dispute": dispute, "batch": batch.body["id"], "till": shop.shown("terminal.till"), "organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
+    return {"applied": drafts, "line": line["id"], "device": device.id, "rollout": rollout, "owner": device.till, "crypto_key": begun.body["id"], "dispute": dispute, "batch": batch.body["id"], "till": shop.shown("terminal.till"), "organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
             "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
             "routes": await made("routes", acquirer=acquirer, merchant=merchant),
             "drafts": [await made("routes", acquirer=acquirer, merchant=merchant, weight=weight, state="draft") for weight in range(1, 30)], "keys": await made("keys", role="terminal", terminal=terminal),
@@ -141,7 +142,7 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
             case.path_parameters[name] = known[kind]
         elif name == "terminal":
             case.path_parameters[name] = known["till"] if "batches" in case.operation.path else known["owner"]
-        elif name in ("dispute", "batch", "acquirer", "merchant", "settlement", "export", "hold", "calendar", "device", "rollout", "owner"):
+        elif name in ("dispute", "batch", "acquirer", "merchant", "settlement", "export", "hold", "calendar", "device", "rollout", "owner", "line"):
             case.path_parameters[name] = known[name]
         elif name == "key":
             case.path_parameters[name] = known["crypto_key"]
@@ -220,7 +221,7 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
             return {"transactions": [{"amount": random.randrange(1, 9999), "currency": "CNY"}], "month_to_date": {"CNY": 5}, "merchant": None}
         case "/v1/acquirers/{ident}":
             return {"status": random.choice(["down", None])}
-    return OF_DEVICES.get(path, lambda _: {})(random)
+    return OF_DEVICES.get(path, lambda random: of_lines(path, random))(random)
 
 
 OF_DEVICES: dict[str, Callable[[Random], dict[str, Any]]] = {
@@ -247,6 +248,15 @@ def ruled(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]:
         case "/v1/routes/{route}/activate":
             return {"retires": []}
     return {}
+
+
+def of_lines(path: str, random: Random) -> dict[str, Any]:
+    plain = {"connections": 1, "certificate_file": None, "key_file": None}
+    return {
+        "/v1/acquirers/{acquirer}/lines": {**plain, "port": random.randrange(20_000, 30_000), "priority": 7, "server_name": None, "ca_file": None},
+        "/v1/acquirers/{acquirer}/lines/{line}": {**plain, "priority": 9, "port": 9, "status": None, "server_name": "host.bank.example", "ca_file": "/ca.pem"},
+        "/v1/acquirers/{acquirer}/breaker": {"faults": 20, "percent": 60, "window_ms": 5000, "pause_ms": 500, "probes": 2, "codes": random.choice([None, ["91"]])},
+    }.get(path, {})
 
 
 def sell(case: Any, body: dict[str, Any], random: Random) -> None:

@@ -209,6 +209,8 @@ DIALECT = {
     "codes_only_for": {"85": ("33",)},
     # The issuer was not reached, or there is no way to it: what was asked did not happen, and another acquirer may have a way.
     "reroute_codes": ("91", "92"),
+    # The host, or the issuer or network behind it, does not serve at the moment.
+    "outage_codes": ("91", "96"),
     # DE39 of a 0430. 94 answers a repeat whose first copy was applied. 08 and 11 say nothing about an undo, so they do not close one:
     # a repeat too many costs a message, a reversal closed too early costs the cardholder money. 12 is how hosts without 25 say that
     # they know no original; NOT_FOUND needs it twice, late. 21 (cannot be backed out), 30 and 40 will not change by sending it again:
@@ -240,7 +242,7 @@ DIALECT = {
         # Totals of a terminal, from the fields it names alone: it carries none of request_fields but 7, 11, 41 and 42.
         "batch_close": ("0500", {}, ("15", "50", "74", "76", "86", "88", "97")),
     },
-    "network": {"sign_on": "001", "sign_off": "002", "echo": "301", "cut_over": "201"},
+    "network": {"sign_on": "001", "sign_off": "002", "echo": "301", "cut_over": "201", "key_change": "101"},
     "entry_modes": {
         "manual": "01",
         "magstripe": "02",

@@ -160,6 +160,8 @@ DIALECT = {
     "codes_only_for": {},
     # The issuer was not reached, or there is no way to it: what was asked did not happen, and another acquirer may have a way.
     "reroute_codes": ("907", "908"),
+    # The host, or the issuer or network behind it, does not serve at the moment.
+    "outage_codes": ("907", "909"),
     # 400 is the action code of an accepted reversal; 914 says that the original is not known.
     "reversal_codes": {
         "000": "acknowledged", "400": "acknowledged", "913": "acknowledged", "914": "not_found",
@@ -195,7 +197,7 @@ DIALECT = {
         "refund": ("1200", {"3": "200000", "24": "200"}, ("56",), {"56": "{original_elements}"}),
         "reversal": ("1420", {"24": "400"}, ("56",), {"56": "{original_elements}"}),
     },
-    "network": {"sign_on": "801", "sign_off": "802", "echo": "831", "cut_over": "821"},
+    "network": {"sign_on": "801", "sign_off": "802", "echo": "831", "cut_over": "821", "key_change": "811"},
     "network_rule": {
         "mti": "1804",
         "code": "24",

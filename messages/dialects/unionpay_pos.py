@@ -97,6 +97,8 @@ DIALECT = {
     "codes_only_for": {"85": None},
     # The issuer was not reached, or there is no way to it: what was asked did not happen, and another acquirer may have a way.
     "reroute_codes": ("91", "92"),
+    # The host, or the issuer or network behind it, does not serve at the moment.
+    "outage_codes": ("91", "96"),
     "reversal_codes": {"77": "retry", "A0": "retry"},
     "reversal_first": True,
     "reversal_stan": "original",

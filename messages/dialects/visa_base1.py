@@ -152,6 +152,8 @@ DIALECT = {
     "approval_code_exempt": ("31", "33"),
     # The issuer was not reached, or there is no way to it: what was asked did not happen, and another acquirer may have a way.
     "reroute_codes": ("91", "92"),
+    # The host, or the issuer or network behind it, does not serve at the moment.
+    "outage_codes": ("91", "96"),
     "reversal_first": False,
     "reject_code": "30",
     "request_fields": ("2", "3", "4", "7", "11", "12", "13", "14", "18", "22", "25", "37", "41", "42", "49", "63"),

@@ -27,6 +27,7 @@ from switch.api import (
     follow_ups,
     heartbeats,
     jobs,
+    lines,
     merchant,
     offline,
     operator,
@@ -60,6 +61,7 @@ from switch.merchants.applications.papers import Papers
 from switch.merchants.applications.review import Review
 from switch.merchants.approvals import Approvals
 from switch.merchants.crypto_keys import CryptoKeys
+from switch.merchants.host_days import HostDays
 from switch.merchants.onboarding import Onboarding
 from switch.notices.endpoints import Endpoints
 from switch.payments.authorization import Authorizations
@@ -118,6 +120,7 @@ class Parts(Protocol):
     webhooks: Endpoints
     links: dict[UUID, Link]
     roster: Roster
+    host_days: HostDays
     writers: Pool
     readers: Pool
     exports: Exports
@@ -194,6 +197,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(settlements.router(parts, caller_of))
     app.include_router(cutovers.router(parts, caller_of))
     app.include_router(arrangements.router(parts, caller_of))
+    app.include_router(lines.router(parts, caller_of))
     app.include_router(webhooks.router(parts, caller_of))
     app.include_router(disputes.router(parts, caller_of))
     app.include_router(dispute_desk.router(parts, caller_of))
@@ -227,7 +231,7 @@ def application(parts: Parts) -> FastAPI:
 
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
                    *operator.MODELS, *routes.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
-                   *exports.MODELS, *arrangements.MODELS, *webhooks.MODELS,
+                   *exports.MODELS, *arrangements.MODELS, *lines.MODELS, *webhooks.MODELS,
                    *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS,
                    *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS,
                    *accounts.MODELS, *qr_codes.MODELS, *applications.MODELS, *application_review.MODELS])

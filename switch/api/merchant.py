@@ -110,7 +110,7 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
             raise Problem("not_found", "This key was never used; the sale was not made.")
         if known.transaction_id is None:
             raise Problem("cancelled_by_terminal")
-        row = await parts.history.transaction(known.transaction_id)
+        row = await parts.history.sale(known.transaction_id)
         if row is None:
             raise Problem("not_found")
         parts.undelivered.heard(row)

@@ -83,8 +83,10 @@ EXAMPLES: Mapping[str, dict[str, Any]] = {
     "key": {"id": "t0a1b2c3d4e5f607", **SENT["key"], "merchant": f"mer_{_ID}", "person": None, "created_at": _AT, "revoked_at": None},
     "line": {"acquirer": f"acq_{_ID}", "name": "harbour-bank", "host": "10.0.0.5", "port": 5000, "state": "up", "since": _AT, "pending": 3,
              "window": 2048, "sent": 1204, "answered": 1200, "timeouts": 1, "unmatched": 0, "late": 1, "undecodable": 0, "line_losses": 0,
-             "reconnects": 0, "echo_failures": 0, "last_error": None, "last_answer_at": _AT, "worker": 12, "machine": "till-host-1", "pid": 4711,
-             "as_of": _AT, "age_ms": 1480},
+             "reconnects": 0, "echo_failures": 0, "last_error": None, "last_answer_at": _AT, "breaker": "closed",
+             "lines": [{"line": f"lin_{_ID}", "number": 1, "priority": 0, "host": "10.0.0.5", "port": 5000, "state": "up", "since": _AT, "pending": 3,
+                        "last_error": None, "breaker": "closed", "breaker_since": _AT, "breaker_trips": 0, "tls": True, "certificate_ends_at": _AT}],
+             "worker": 12, "machine": "till-host-1", "pid": 4711, "as_of": _AT, "age_ms": 1480},
     "alert": {"id": f"alr_{_ID}", "kind": "reversal_parked", "meaning": alerts.KINDS["reversal_parked"], "object": f"txn_{_ID}", "since": _AT,
               "last_at": _AT, "count": 1, "acknowledged_by": None, "acknowledged_at": None},
     "unmatched answer": {"id": 17, "acquirer": f"acq_{_ID}", "received_at": _AT, "reason": "late", "field": None, "transaction": f"txn_{_ID}",
@@ -243,7 +245,12 @@ def _keys(routes: APIRouter, onboarding: Onboarding) -> None:
 def _line(snapshot: dict[str, Any]) -> dict[str, Any]:
     acquirer_id = UUID(snapshot.pop("acquirer_id"))
     times = {name: stamp(snapshot[name]) for name in ("since", "last_answer_at", "as_of")}
-    return {"acquirer": show("acquirer", acquirer_id), **snapshot, **times}
+    return {"acquirer": show("acquirer", acquirer_id), **snapshot, **times, "lines": [_each(line) for line in snapshot["lines"]]}
+
+
+def _each(line: dict[str, Any]) -> dict[str, Any]:
+    times = {name: stamp(line[name]) for name in ("since", "breaker_since", "certificate_ends_at")}
+    return {**line, **times, "line": show("line", UUID(line["line"])) if line["line"] else None}
 
 
 STATUS_OF = {"drain": "draining", "down": "down", "up": "active"}  # of the acquirer, which every worker follows

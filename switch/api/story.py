@@ -10,7 +10,7 @@ from switch.directory import Directory
 from switch.ids import show
 from switch.money import text
 from switch.payments.history import History
-from switch.payments.rerouting import SUPERSEDED
+from switch.payments.rerouting import superseded
 from switch.payments.transaction import STATUS, Transaction, payment_status_at
 
 
@@ -51,6 +51,6 @@ def _in_short(row: Transaction) -> str:
         "reversing": f"is being reversed: {row.reason}; the sale did not happen", "reversed": f"was reversed: {row.reason}",
         "parked": "could not be reversed; a person must decide", "confirmed": "was confirmed by a person",
     }[STATUS[row.state]]
-    elsewhere = "; another acquirer was asked instead" if row.outcome is not None and row.advice == SUPERSEDED else ""
+    elsewhere = "; another acquirer was asked instead" if superseded(row) else ""
     ended = "; it expired before anything of it was captured" if payment_status_at(row, clock.now()) == "expired" else ""
     return f"{row.type} of {amount} on {row.masked_pan} {how}{elsewhere}{ended}"

@@ -144,7 +144,7 @@ def _question(options: argparse.Namespace) -> Question:
         case "jobs", kind:
             return Question("POST", f"/v1/jobs/{quoted(options.job)}/{kind}", {}, lambda body: iter([_job(body)]))
     if not options.action:
-        return Question("GET", "/v1/links", None, _each(_line))
+        return Question("GET", "/v1/links", None, _lines)
     if options.acquirer is None:
         raise StartError(f"links {options.action} needs the acq_... of the line; `switch links` shows them")
     return Question("POST", f"/v1/links/{quoted(options.acquirer)}/{options.action}", {}, lambda body: iter([_line(body)]))
@@ -232,6 +232,17 @@ def _story(body: Any) -> Iterator[str]:
     yield body["in_short"]
     for step in body["steps"]:
         yield f"  {step['at']}  {step['after_ms']:>10.1f} ms  {step['what']}"
+
+
+def _lines(body: Any) -> Iterator[str]:
+    """A line of text for each acquirer, and below it its lines where there is more to say of them."""
+    for item in body["items"]:
+        yield _line(item)
+        for each in item["lines"] if len(item["lines"]) > 1 or item["breaker"] != "none" or any(line["tls"] for line in item["lines"]) else ():
+            secured = f"  TLS, certificates until {each['certificate_ends_at'] or 'not known'}" if each["tls"] else ""
+            wrong = f"  {each['last_error']}" if each["last_error"] and each["state"] != "up" else ""
+            yield (f"  {each['line']}.{each['number']}  priority {each['priority']:<4} {each['state']:<12} {each['host']}:{each['port']}  "
+                   f"pending {each['pending']}  breaker {each['breaker']}{secured}{wrong}")
 
 
 def _line(line: Any) -> str:

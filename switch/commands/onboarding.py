@@ -9,7 +9,7 @@ from typing import Any
 from switch import database
 from switch.api.answers import stamp
 from switch.api.onboard import shown
-from switch.app import open_vault
+from switch.custody import open_vault
 from switch.errors import Problem, StartError
 from switch.ids import read, show
 from switch.merchants import IssuedKey

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from switch import database
 from switch.api.payouts import shown_answer, shown_file, shown_outcome
-from switch.app import open_vault
 from switch.commands.files import chunks_of, write_private
+from switch.custody import open_vault
 from switch.database import Pool
 from switch.errors import Problem
 from switch.failpoints import failpoint

@@ -1,9 +1,20 @@
-"""The acquirers' lines: one multiplexed TCP connection per acquirer. Here: what a line is told and what it gives back, as values."""
+"""The acquirers' lines: multiplexed TCP connections, one or several per acquirer. Here: what a line is told and what it gives back, as values."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
+
+from switch.links.breaker import Terms
+
+
+class Tls(NamedTuple):
+    """How a line is secured. Paths are of the machine that connects; `server_name` is what the host's certificate must be for."""
+
+    server_name: str
+    ca_file: str | None = None  # None: who the machine trusts
+    certificate_file: str | None = None  # ours, with its chain; None: we show none
+    key_file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +32,10 @@ class LinkSettings:
     window: int = 2048
     backoff_min: float = 0.1
     backoff_max: float = 10.0
+    line: str = ""  # its id
+    number: int = 1  # of several connections to one host
+    priority: int = 0  # the lowest that is usable carries
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +96,25 @@ class CutOver(NamedTuple):
     date: str
 
 
+class KeyChange(NamedTuple):
+    """The host's key change: answered by `answer_key_change`. The message is unmasked, and holds keys."""
+
+    message: dict[str, str]
+
+
+class EchoEnded(NamedTuple):
+    """An echo of ours: answered, or its time was up."""
+
+    answered: bool
+
+
 class LineClosed(NamedTuple):
     """The connection is of no further use: abort it. Whatever was in flight has been settled before this event."""
 
     reason: str
 
 
-Event = Settled | Unmatched | CutOver | LineClosed
+Event = Settled | Unmatched | CutOver | KeyChange | EchoEnded | LineClosed
 
 
 @dataclass(slots=True)
@@ -114,17 +141,35 @@ class Share(NamedTuple):
         return whole // self.workers + (self.place < whole % self.workers)
 
 
+class Health(NamedTuple):
+    """How one line is, for whoever looks after it. `breaker`: closed open half_open, or none."""
+
+    line: str
+    state: str
+    breaker: str
+    trips: int  # of the breaker, since the start
+    certificate_ends: datetime | None  # the first of the host's and ours
+
+
 class Link(Protocol):
-    """A way to one acquirer: a line of this worker's own (acquirer.py), or one that workers share (shared.py)."""
+    """A way to one acquirer: a line of this worker's own (acquirer.py), several (group.py), or what workers share (shared.py)."""
 
     acquirer_id: str
     name: str
-    settings: LinkSettings
 
+    @property
+    def settings(self) -> LinkSettings: ...
     @property
     def state(self) -> str: ...
     def start(self) -> None: ...
     def usable(self) -> bool: ...
+    def sells(self) -> bool:
+        """Usable, and no breaker is in the way: for new requests. What is owed asks `usable`."""
+    def tripped(self) -> bool:
+        """Whether a breaker alone is in the way."""
+    def guard(self, terms: Terms | None) -> None:
+        """From now on with this breaker, or none; one whose terms are the same goes on as it is."""
+    def health(self) -> Iterable[Health]: ...
     def request(self, message: Mapping[str, str], *, send_not_after: float, deadline: float) -> Awaitable[Reply | Bounced | Silence]: ...
     async def drain(self, timeout: float) -> None: ...
     async def down(self) -> None: ...

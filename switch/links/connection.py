@@ -9,8 +9,10 @@ from typing import cast
 from messages.dialect import match_key
 from switch.clock import clock
 from switch.failpoints import failpoint, failpoint_half, failpoint_written
-from switch.links import Bounced, CutOver, LineClosed, Reply, Settled, Silence, Unmatched
+from switch.links import Bounced, CutOver, EchoEnded, KeyChange, LineClosed, Reply, Settled, Silence, Unmatched
+from switch.links.breaker import Breaker
 from switch.links.protocol import LinkProtocol
+from switch.links.tls import refusal
 
 TICK = 0.025  # seconds: the resolution of every deadline on the line
 WRITE_BUFFER_MAX = 65_536  # bytes in the transport, and again in the kernel, before new requests wait in the protocol
@@ -24,18 +26,24 @@ SOCKET_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WRITE_BUFFER_MAX),
 )
 
+# MTI classes that a breaker counts. A host that acknowledges the reversal of each sale it did not answer would be half well by its answers.
+COUNTED = ("1", "2")
+
 Outcome = Reply | Bounced | Silence
+Record = Unmatched | CutOver | KeyChange
 
 
 class LineConnection(asyncio.Protocol):
-    """One TCP connection of a line. `closed` is done when the socket is; `on_change` is called when the protocol's phase changed.
+    """One connection of a line, over TLS or not. `closed` is done when the socket is; `on_change` is called when the protocol's phase changed;
+    `refused` says why the host did not want our certificate.
 
     `may_write` is asked just before each write, since this process may have stood still between any two of its instructions.
     """
 
-    def __init__(self, protocol: LinkProtocol, on_record: Callable[[Unmatched | CutOver], None], on_change: Callable[[], None],
-                 may_write: Callable[[], bool]) -> None:
-        self._may_write = may_write
+    def __init__(self, protocol: LinkProtocol, on_record: Callable[[Record], None], on_change: Callable[[], None],
+                 may_write: Callable[[], bool], breaker: Breaker | None = None) -> None:
+        self._may_write, self.breaker = may_write, breaker
+        self.refused: str | None = None
         self._loop = asyncio.get_running_loop()
         self._protocol, self._on_record, self._on_change = protocol, on_record, on_change
         self._phase: str = protocol.phase
@@ -83,6 +91,10 @@ class LineConnection(asyncio.Protocol):
         self._protocol.sign_on(self._loop.time(), clock.now())
         self._flush()
 
+    def answer_key_change(self, message: Mapping[str, str], code: str) -> None:
+        self._protocol.answer_key_change(message, code)
+        self._flush()
+
     def close(self, reason: str, *, orderly: bool = False) -> None:
         """Give the line up at once: what was written and not answered is unknown."""
         self._protocol.close(reason, orderly=orderly)
@@ -109,7 +121,8 @@ class LineConnection(asyncio.Protocol):
         self.close("closed by the host")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.close("closed" if exc is None else f"line lost: {type(exc).__name__}")
+        self.refused = refusal(exc)
+        self.close(self.refused or ("closed" if exc is None else f"line lost: {type(exc).__name__}"))
         if self._ticker is not None:
             self._ticker.cancel()
         if not self.closed.done():
@@ -128,7 +141,10 @@ class LineConnection(asyncio.Protocol):
 
     def _tick(self) -> None:
         self._ticker = self._loop.call_later(TICK, self._tick)
-        self._protocol.tick(self._loop.time(), clock.now())
+        now, utc = self._loop.time(), clock.now()
+        if self.breaker is not None and self.breaker.probe_due(now, utc):
+            self._protocol.probe(now, utc)
+        self._protocol.tick(now, utc)
         self._flush()
 
     def _flush(self) -> None:
@@ -141,14 +157,30 @@ class LineConnection(asyncio.Protocol):
             if type(event) is Settled:
                 self._settle(event)
             elif type(event) is LineClosed:
+                self._probed(False)
                 self._transport.abort()
+            elif type(event) is EchoEnded:
+                self._probed(event.answered)
             else:
-                self._on_record(cast(Unmatched | CutOver, event))
+                self._on_record(cast(Record, event))
         if self._protocol.phase is not self._phase:
             self._phase = self._protocol.phase
             self._on_change()
 
+    def _probed(self, answered: bool) -> None:
+        if self.breaker is not None:
+            self.breaker.probed(answered, self._loop.time(), clock.now())
+
+    def _count(self, breaker: Breaker, result: Outcome) -> None:
+        """What the host showed by this one. A lost line is no fault of this kind: it is down, and nobody sends over it."""
+        if isinstance(result, Reply):
+            breaker.said(result.message.get("39", "").strip(), result.sent_at, self._loop.time(), clock.now())
+        elif isinstance(result, Silence) and result.reason == "timeout":
+            breaker.timed_out(result.sent_at, self._loop.time(), clock.now())
+
     def _settle(self, event: Settled) -> None:
+        if self.breaker is not None and event.match_key[:1] in COUNTED:
+            self._count(self.breaker, event.result)
         waiter = cast("asyncio.Future[Outcome]", event.token)
         if not waiter.done():
             waiter.set_result(event.result)

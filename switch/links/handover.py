@@ -31,6 +31,7 @@ class Status:
 
     usable: bool
     state: str
+    sells: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,8 @@ def encode(frame: Frame) -> bytes:
     match frame:
         case Hello(acquirer_id, now):
             body: dict[str, Any] = {"hello": acquirer_id, "now": now}
-        case Status(usable, state):
-            body = {"usable": usable, "state": state}
+        case Status(usable, state, sells):
+            body = {"usable": usable, "state": state, "sells": sells}
         case Ask(number, message, send_not_after, deadline):
             body = {"ask": number, "message": dict(message), "send_not_after": send_not_after, "deadline": deadline}
         case Told(number, Reply(answer, sent_at, answered_at)):
@@ -91,7 +92,7 @@ def _decode(content: bytes) -> Frame:
             case {"hello": str(acquirer_id), "now": float(now)}:
                 return Hello(str(UUID(acquirer_id)), now)
             case {"usable": bool(usable), "state": str(state)}:
-                return Status(usable, state)
+                return Status(usable, state, bool(body.get("sells", usable)))  # a holder of the release before says nothing of it
             case {"ask": int(number), "message": dict(message), "send_not_after": float(send_not_after), "deadline": float(deadline)}:
                 return Ask(number, _texts(message), send_not_after, deadline)
             case {"told": int(number), "reply": dict(answer), "sent_at": str(sent_at), "answered_at": str(answered_at)}:

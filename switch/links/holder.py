@@ -13,6 +13,7 @@ from switch import logs
 from switch.links import Bounced
 from switch.links.acquirer import AcquirerLink
 from switch.links.connection import Outcome
+from switch.links.group import LineGroup
 from switch.links.handover import Ask, HandoverError, Hello, Reader, Status, Told, encode, same_clock
 
 CONNECTIONS_MAX = 256  # askers of one holder
@@ -37,7 +38,7 @@ class Visit(asyncio.Protocol):
     def __init__(self, holder: "Holder") -> None:
         self.holder, self.reader = holder, Reader()
         self.acquirer_id = ""
-        self.shown: tuple[bool, str] | None = None
+        self.shown: Status | None = None
         self.asked: dict[int, asyncio.Future[Outcome]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -82,16 +83,16 @@ class Visit(asyncio.Protocol):
         if not self.acquirer_id:  # it has not said yet which line it means
             return
         link = self.holder.line(self.acquirer_id)
-        now = (False, "down") if link is None else (link.usable(), link.state)
+        now = Status(False, "down", False) if link is None else Status(link.usable(), link.state, link.sells())
         if now != self.shown:
             self.shown = now
-            self.transport.write(encode(Status(*now)))
+            self.transport.write(encode(now))
 
 
 class Holder:
     """Where a worker takes the requests of others, for the lines it holds. `line`: our own line of an acquirer, None without a slot."""
 
-    def __init__(self, folder: Path, epoch: int, line: Callable[[str], AcquirerLink | None]) -> None:
+    def __init__(self, folder: Path, epoch: int, line: Callable[[str], AcquirerLink | LineGroup | None]) -> None:
         self.path, self.line = folder / f"{epoch}.sock", line
         self.visits: set[Visit] = set()
         self.server: asyncio.Server | None = None

@@ -9,38 +9,34 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from heapq import heapify, heappop, heappush
 from typing import Literal
 
 from messages.codec import DecodeError, EncodeError, Rejected, decode
 from messages.dialect import Dialect, answer_fault, match_key
 from messages.framing import Deframer, FramingError, frame
-from switch.links import Bounced, Counters, CutOver, Event, LineClosed, LinkSettings, Reply, Settled, Silence, Unmatched
+from switch.links import Bounced, Counters, CutOver, EchoEnded, Event, KeyChange, LineClosed, LinkSettings, Reply, Settled, Silence, Unmatched
 from switch.links import network as network_rules
-from switch.links.exchange import ENDED_MAX, Exchange, Exchanges, NetworkRequest
+from switch.links.backoff import Backoff
+from switch.links.exchange import Deadlines, Exchange, Exchanges, NetworkRequest
 from switch.links.sealing import LineKeys, Sealing
 
-__all__ = ["ENDED_MAX", "LinkProtocol", "backoff_delay"]
-
 PAUSED_NETWORK_FRAMES_MAX = 64  # for a host that sends 0800 but does not read
-EVIDENCE_FIELDS = ("0", "3", "4", "7", "11", "37", "41", "42", "49", "60")  # what is kept of an ended request: no card data
+KEY_CHANGES_MAX = 4  # of a host that wait for our answer
 MONTH_DAY = re.compile("(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])").fullmatch
 ANSWER_FUNCTIONS = "13579"  # third digit of an MTI
 
 
-def backoff_delay(attempt: int, minimum: float, maximum: float, fraction: float) -> float:
-    """Full jitter: `fraction` (0 to 1, drawn by the caller) of `minimum` doubled per attempt, at most `maximum` seconds."""
-    return fraction * min(maximum, minimum * 2.0 ** min(attempt, 30))
-
-
 class LinkProtocol:
-    """Decides; the shell feeds it, writes `take_output()`, dispatches `take_events()`. `draw` gives the jitter, a number from 0 to 1."""
+    """Decides; the shell feeds it, writes `take_output()`, dispatches `take_events()`. `draw` gives the jitter, a number from 0 to 1.
+
+    `exchanges` is shared by all lines of the acquirer. `keyed`: somebody answers the host's key changes; else they are refused.
+    """
 
     def __init__(
         self, acquirer_id: str, dialect: Dialect, settings: LinkSettings, *, next_stan: Callable[[], str | None], draw: Callable[[], float],
-        keys: LineKeys | None = None
+        exchanges: Exchanges | None = None, keys: LineKeys | None = None, keyed: bool = False,
     ) -> None:
-        self.acquirer_id, self.dialect, self.settings = acquirer_id, dialect, settings
+        self.acquirer_id, self.dialect, self.settings, self.keyed = acquirer_id, dialect, settings, keyed
         self.counters = Counters()
         self.phase: Literal["closed", "signing_on", "signed_off", "up", "signing_off"] = "closed"
         self.draining = False
@@ -48,19 +44,18 @@ class LinkProtocol:
         self.echo_failures = 0
         self.last_answer_at: datetime | None = None
         self.last_error: str | None = None
-        self._next_stan, self._draw = next_stan, draw
+        self._next_stan, self.backoff = next_stan, Backoff(settings.backoff_min, settings.backoff_max, draw)
         self._deframer, self._sealing = Deframer(dialect.framing), Sealing(dialect, keys)
-        self._known = Exchanges(dialect)
-        self._exchanges = self._known.by_key
-        self._due: list[tuple[float, int, Exchange]] = []  # heap; entries of ended exchanges are dropped when met
-        self._serial = 0
+        self.exchanges = exchanges or Exchanges(dialect)
+        self._exchanges = self.exchanges.by_key
+        self._deadlines = Deadlines(2 * settings.window + 1024)
         self._queue: deque[Exchange] = deque()
         self._network: dict[str, NetworkRequest] = {}  # by purpose: a key of dialect.network
         self._events: list[Event] = []
         self._output: list[bytes] = []
         self._paused_since: float | None = None
-        self._paused_frames = self._attempt = 0
-        self._up_since: float | None = None
+        self._paused_frames = self._key_changes = 0
+        self._probing = False
         self._last_received = self._sign_on_at = self._drain_until = 0.0
 
     # what the switch asks
@@ -86,15 +81,15 @@ class LinkProtocol:
         known = self._exchanges.get(key)
         if known is not None and known.end is None:
             return Bounced("duplicate_key")
-        exchange = Exchange(key, message, token, send_not_after, deadline, sealed=self._sealing.required())
-        self._known.add(exchange)
+        exchange = Exchange(key, message, token, self, send_not_after, deadline, sealed=self._sealing.required())
+        self.exchanges.add(exchange)
         self.in_flight += 1
         if self._paused_since is not None:
             exchange.payload = payload
             self._queue.append(exchange)
-            self._watch(exchange, min(send_not_after, deadline))
+            self._deadlines.watch(exchange, min(send_not_after, deadline))
             return None
-        self._watch(exchange, deadline)
+        self._deadlines.watch(exchange, deadline)
         exchange.sent_at = utc
         self.counters.sent += 1
         return payload
@@ -116,24 +111,29 @@ class LinkProtocol:
         elif self.phase in ("up", "signed_off"):
             self._send_sign_on(now, utc)
 
+    def probe(self, now: float, utc: datetime) -> None:
+        """Somebody wants to know whether the host answers an echo: one is sent now unless one is waiting; its end is `EchoEnded`."""
+        if self.phase == "up" and not self.draining:
+            self._probing = True
+            if "echo" not in self._network:
+                self._send_network("echo", now, utc, self.settings.echo_timeout)
+
+    def answer_key_change(self, message: Mapping[str, str], code: str) -> None:
+        """The answer to a `KeyChange`, when its keys are installed or refused. Nothing is said over another connection than it came by."""
+        if self.phase != "closed" and self._key_changes:
+            self._key_changes -= 1
+            self._send({**network_rules.answer(self.dialect, message, None), "39": code})
+
     def drain(self, until: float) -> None:
         """No new requests; when the last one ended, or at `until`, the next tick signs off. A line that is not up is closed instead."""
         self.draining, self._drain_until = True, until
-
-    def next_delay(self, now: float) -> float:
-        """Seconds to wait before connecting or signing on again. Only a line that stayed up for `backoff_max` starts small again."""
-        if self._up_since is not None and now - self._up_since >= self.settings.backoff_max:
-            self._attempt = 0
-        self._up_since = None
-        self._attempt += 1
-        return backoff_delay(self._attempt - 1, self.settings.backoff_min, self.settings.backoff_max, self._draw())
 
     # what the shell reports
 
     def connected(self, now: float, utc: datetime) -> None:
         """A new connection: nothing counts of the last one's bytes; sign on first."""
         self._deframer = Deframer(self.dialect.framing)
-        self._last_received, self._paused_since, self.echo_failures, self.draining = now, None, 0, False
+        self._last_received, self._paused_since, self.echo_failures, self.draining, self._key_changes = now, None, 0, False, 0
         self._send_sign_on(now, utc)
 
     def receive(self, data: bytes, now: float, utc: datetime) -> None:
@@ -169,10 +169,8 @@ class LinkProtocol:
 
     def tick(self, now: float, utc: datetime) -> None:
         """Everything that is due at `now`; to be called every few milliseconds while connected."""
-        while self._due and self._due[0][0] <= now:
-            exchange = heappop(self._due)[2]
-            if exchange.end is None:
-                self._fall_due(exchange, now)
+        while (exchange := self._deadlines.due(now)) is not None:
+            self._fall_due(exchange, now)
         if self._paused_since is not None and now - self._paused_since >= self.settings.write_deadline:
             self.close("write deadline: the host does not read")
         for message, held in self._sealing.settled(now):
@@ -193,12 +191,12 @@ class LinkProtocol:
         if not orderly:
             self.counters.line_losses += 1
             self.last_error = reason
-        for exchange in self._known.running():
+        for exchange in self.exchanges.sent_by(self):
             if exchange.sent_at is None:
                 self._end(exchange, "bounced", Bounced("line_down"))
             else:
                 self._end(exchange, "line_lost", Silence("line_lost", exchange.sent_at))
-        for table in (self._queue, self._due, self._network):
+        for table in (self._queue, self._deadlines, self._network):
             table.clear()
         self._events.append(LineClosed(reason))
 
@@ -213,29 +211,18 @@ class LinkProtocol:
 
     # exchanges
 
-    def _watch(self, exchange: Exchange, instant: float) -> None:
-        self._serial += 1
-        heappush(self._due, (instant, self._serial, exchange))
-        if len(self._due) > 2 * self.settings.window + 1024:
-            self._due = [entry for entry in self._due if entry[2].end is None]
-            heapify(self._due)
-
     def _fall_due(self, exchange: Exchange, now: float) -> None:
         if exchange.sent_at is None:
             self._end(exchange, "bounced", Bounced("too_late"))
         elif now < exchange.deadline:  # it was queued, watched for its send_not_after, and has left since
-            self._watch(exchange, exchange.deadline)
+            self._deadlines.watch(exchange, exchange.deadline)
         else:
-            self.counters.timeouts += 1
+            exchange.sender.counters.timeouts += 1
             self._end(exchange, "timeout", Silence("timeout", exchange.sent_at))
 
     def _end(self, exchange: Exchange, end: str, result: Reply | Bounced | Silence, raw_length: int = 0) -> None:
         self._events.append(Settled(exchange.token, result, exchange.key, raw_length))
-        self.in_flight -= 1
-        request = exchange.request
-        exchange.request = {number: request[number] for number in EVIDENCE_FIELDS if number in request}
-        exchange.end, exchange.token, exchange.payload = end, None, b""
-        self._known.ended(exchange)
+        self.exchanges.end(exchange, end)
 
     # what the host says
 
@@ -277,7 +264,7 @@ class LinkProtocol:
                 self._bad_mac(exchange, message, key, raw_length, now, utc)
             return
         if exchange is None or exchange.sent_at is None:
-            self._unmatched("no_request", message, self._known.nearest_difference(message), key, raw_length, utc)
+            self._unmatched("no_request", message, self.exchanges.nearest_difference(message), key, raw_length, utc)
             return
         if exchange.end is None and now >= exchange.deadline:  # a loop that stalled may read before it ticks: the deadline decides
             self._fall_due(exchange, now)
@@ -315,7 +302,11 @@ class LinkProtocol:
             self._sign_on_at = now
         elif code == network.get("cut_over") and MONTH_DAY(message.get("15", "")[-4:]):
             self._events.append(CutOver(message["15"][-4:]))
-        elif code == network.get("cut_over") or code not in network.values():
+        elif code == network.get("key_change") and self.keyed and self._key_changes < KEY_CHANGES_MAX:
+            self._key_changes += 1
+            self._events.append(KeyChange(message))
+            return
+        elif code in (network.get("cut_over"), network.get("key_change")) or code not in network.values():
             fault = "15" if code == network.get("cut_over") else self.dialect.network_rule.code
             self._unmatched("unknown_mti", message, fault, None, raw_length, utc)
         self._send(network_rules.answer(self.dialect, message, fault))
@@ -339,18 +330,28 @@ class LinkProtocol:
         code = message.get("39", "")
         if purpose == "echo":
             self.echo_failures = 0
+            self._echo_ended(True)
         elif purpose == "sign_off":
             self.close("drained", orderly=True)
         elif code == self.dialect.network_rule.approved and (fault := self._sealing.signed_on(message, utc)) is None:
-            self.phase, self._up_since = "up", now
+            self._up(now)
         elif code == self.dialect.network_rule.approved:
             self._signed_off(f"sign-on without keys: {fault}", now)
         else:
             self._signed_off(f"sign-on refused: {code or 'without DE39'}", now)
 
+    def _echo_ended(self, answered: bool) -> None:
+        if self._probing:
+            self._probing = False
+            self._events.append(EchoEnded(answered))
+
+    def _up(self, now: float) -> None:
+        self.phase = "up"
+        self.backoff.up(now)
+
     def _signed_off(self, reason: str, now: float) -> None:
         self.phase, self.last_error = "signed_off", reason
-        self._sign_on_at = now + self.next_delay(now)
+        self._sign_on_at = now + self.backoff.delay(now)
 
     def _network_overdue(self, now: float) -> None:
         for purpose, request in [item for item in self._network.items() if now >= item[1].deadline]:
@@ -359,12 +360,13 @@ class LinkProtocol:
                 self.close(f"{purpose} unanswered", orderly=purpose == "sign_off")
             else:
                 self.echo_failures = 0 if self._last_received > request.sent else self.echo_failures + 1
+                self._echo_ended(False)
         if self.echo_failures >= self.settings.echo_failures:
             self.close("echo unanswered")
 
     def _send_sign_on(self, now: float, utc: datetime) -> None:
         if "sign_on" not in self.dialect.network:
-            self.phase, self._up_since = "up", now
+            self._up(now)
             return
         self.phase = "signing_on"
         self._send_network("sign_on", now, utc, self.settings.sign_on_timeout)

@@ -47,7 +47,7 @@ class Roster:
         self.pool, self.epoch, self.links = pool, epoch, links
         self.loop, self.machine = asyncio.get_running_loop(), socket.gethostname()
         self.wake = asyncio.Event()
-        self.written: dict[UUID, str] = {}
+        self.written: dict[UUID, tuple[str, list[tuple[str, str, str]]]] = {}  # the state of each link, and of each of its lines
         self.shares: dict[UUID, Share] = {}
         self.wrote_at = self.read_at = float("-inf")
 
@@ -65,12 +65,12 @@ class Roster:
                  "age_ms": row["age_ms"]} for row in await self.pool.fetch(OTHERS, self.epoch)]
 
     async def look(self) -> None:
-        """Writes the lines when the state of one has changed or it is time, then reads the shares."""
+        """Writes the lines when one has changed or it is time, then reads the shares."""
         now = self.loop.time()
-        states = {acquirer_id: link.state for acquirer_id, link in self.links.items()}
+        states = {acquirer_id: (link.state, [health[:3] for health in link.health()]) for acquirer_id, link in self.links.items()}
         if states != self.written or (states and now - self.wrote_at >= WRITE_S):
             shown = [json.dumps(self.links[acquirer_id].snapshot(), default=str) for acquirer_id in states]
-            await self.pool.execute(WRITE, self.epoch, list(states), [state in SIGNED_ON for state in states.values()], shown)
+            await self.pool.execute(WRITE, self.epoch, list(states), [state in SIGNED_ON for state, _ in states.values()], shown)
             self.written, self.wrote_at = states, now
         self.shares = {row[0]: Share(row[1], row[2]) for row in await self.pool.fetch(SHARES, self.epoch)}
         self.read_at = now
@@ -91,5 +91,10 @@ class Roster:
 
 def _read(shown: str) -> dict[str, Any]:
     """The snapshot of a line as it was written down."""
-    line: dict[str, Any] = json.loads(shown)
-    return line | {name: line[name] and datetime.fromisoformat(line[name]) for name in ("since", "last_answer_at")}
+    link: dict[str, Any] = json.loads(shown)
+    return _timed(link, "since", "last_answer_at") | {
+        "lines": [_timed(line, "since", "breaker_since", "certificate_ends_at") for line in link.get("lines", ())]}
+
+
+def _timed(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    return values | {name: values[name] and datetime.fromisoformat(values[name]) for name in names}

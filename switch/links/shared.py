@@ -5,7 +5,7 @@ import os
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +15,11 @@ from uuid import UUID
 from messages.dialect import Dialect, match_key
 from switch import logs
 from switch.clock import clock
-from switch.links import Bounced, Counters, LinkSettings, Reply, Silence, Unmatched
+from switch.links import Bounced, Counters, Health, LinkSettings, Reply, Silence, Unmatched
 from switch.links.acquirer import AcquirerLink
+from switch.links.breaker import Terms
 from switch.links.connection import Outcome
+from switch.links.group import LineGroup
 from switch.links.handover import Ask, HandoverError, Hello, Reader, Status, Told, encode
 from switch.links.holder import here
 from switch.links.slots import Place, Slots
@@ -36,7 +38,7 @@ class Errand(asyncio.Protocol):
     def __init__(self, acquirer_id: str, dialect: Dialect, on_unmatched: Callable[[Unmatched], None], counters: Counters) -> None:
         self.acquirer_id, self.dialect, self.on_unmatched, self.counters = acquirer_id, dialect, on_unmatched, counters
         self.loop, self.reader = asyncio.get_running_loop(), Reader()
-        self.usable, self.line_state, self.lost = False, "connecting", False
+        self.usable, self.line_state, self.sells, self.lost = False, "connecting", False, False
         self.number = 0
         self.asked: dict[int, tuple[asyncio.Future[Outcome], datetime, asyncio.TimerHandle]] = {}
         self.given_up: deque[int] = deque(maxlen=GIVEN_UP_MAX)
@@ -46,7 +48,7 @@ class Errand(asyncio.Protocol):
         self.transport.write(encode(Hello(self.acquirer_id, time.monotonic())))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.usable, self.lost = False, True
+        self.usable, self.sells, self.lost = False, False, True
         self.counters.line_losses += 1
         for number in list(self.asked):
             self.end(number, lambda handed_at: Silence("line_lost", handed_at))
@@ -78,7 +80,7 @@ class Errand(asyncio.Protocol):
         try:
             for frame in self.reader.feed(data):
                 if isinstance(frame, Status):
-                    self.usable, self.line_state = frame.usable, frame.state
+                    self.usable, self.line_state, self.sells = frame.usable, frame.state, frame.sells
                 elif isinstance(frame, Told):
                     self.told(frame)
                 else:
@@ -103,17 +105,18 @@ class Errand(asyncio.Protocol):
 
 
 class SharedLink:
-    """One acquirer's line among several workers, with the interface of an own one. `state` of one that is handed over: handed_over.
+    """One acquirer's line, or lines, among several workers, with the interface of an own one. `state` of one that is handed over: handed_over.
 
     `make` builds the own line, which may write only while its slot is ours; `may_send`: this worker's lease.
     """
 
     def __init__(self, acquirer_id: str, name: str, dialect: Dialect, settings: LinkSettings, *, slots: Slots, limit: int,
-                 make: Callable[[Callable[[], bool]], AcquirerLink], may_send: Callable[[], bool],
+                 make: Callable[[Callable[[], bool]], AcquirerLink | LineGroup], may_send: Callable[[], bool],
                  on_unmatched: Callable[[Unmatched], None]) -> None:
         self.acquirer_id, self.name, self.dialect, self.settings = acquirer_id, name, dialect, settings
         self.slots, self.limit, self.make, self.may_send, self.on_unmatched = slots, limit, make, may_send, on_unmatched
-        self.own: AcquirerLink | None = None
+        self.own: AcquirerLink | LineGroup | None = None
+        self.terms: Terms | None = None  # of the breaker
         self.errand: Errand | None = None
         self.counters, self.since, self.reconnects = Counters(), datetime.now(UTC), 0
         self.wanted = True
@@ -142,6 +145,23 @@ class SharedLink:
             return self.own.usable()
         errand = self.errand
         return self.wanted and errand is not None and errand.usable and len(errand.asked) < self.settings.window
+
+    def sells(self) -> bool:
+        if self.own is not None:
+            return self.own.sells()
+        return self.usable() and self.errand is not None and self.errand.sells
+
+    def tripped(self) -> bool:
+        return self.own.tripped() if self.own is not None else self.usable() and not self.sells()
+
+    def guard(self, terms: Terms | None) -> None:
+        self.terms = terms
+        if self.own is not None:
+            self.own.guard(terms)
+
+    def health(self) -> Iterable[Health]:
+        """Of lines that this worker holds: the others' are their holder's."""
+        return self.own.health() if self.own is not None else ()
 
     def request(self, message: Mapping[str, str], *, send_not_after: float, deadline: float) -> asyncio.Future[Outcome]:
         """As AcquirerLink.request; what cannot be handed over is Bounced."""
@@ -203,6 +223,7 @@ class SharedLink:
             "acquirer_id": self.acquirer_id, "name": self.name, "host": self.settings.host, "port": self.settings.port, "state": self.state,
             "since": self.since, "pending": len(self.errand.asked) if self.errand else 0, "window": self.settings.window,
             **asdict(self.counters), "reconnects": self.reconnects, "echo_failures": 0, "last_error": None, "last_answer_at": None,
+            "breaker": "none", "lines": [],
         }
 
     def _placed(self, place: Place) -> None:
@@ -233,6 +254,7 @@ class SharedLink:
     async def _hold(self) -> None:
         errand, self.errand = self.errand, None
         self.own = self.make(lambda: self.may_send() and self.slots.may_write(UUID(self.acquirer_id)))
+        self.own.guard(self.terms)
         self.own.start()
         if not self.wanted:
             await self.own.down()

@@ -52,6 +52,12 @@ RULES: Mapping[str, Rule] = {
     "reroute_codes": (lambda value: isinstance(value, list) and len(value) <= 100 and all(
         isinstance(code, str) and _REROUTE.fullmatch(code) for code in value), "a list of response codes of two or three characters 0-9 A-Z"),
     "max_links": number(0, 1000), "sign_on": (lambda value: isinstance(value, bool), "true or false"),
+    "line_priority": number(0, 1000), "connections": number(1, 32), "line_status": _one_of("active", "down", "retired"),
+    "server_name": text("[A-Za-z0-9.:_-]{1,253}", "the host name or IP address that the host's certificate is for"),
+    **dict.fromkeys(("ca_file", "certificate_file", "key_file"),
+                    text("/[!-~]{1,999}", "an absolute path on the machines that connect, without spaces")),
+    "faults": number(0, 100_000), "percent": number(1, 100), "window_ms": number(1000, 600_000), "pause_ms": number(100, 600_000),
+    "probes": number(1, 100), "host_cut_over": _one_of("open", "record", "cut_over"),
     "undelivered": _one_of("alert", "reverse"),
     "card_acceptor_terminal": text("[!-~][ -~]{0,7}", "1 to 8 printable ASCII characters, the first no space"),
     "card_acceptor": text("[!-~][ -~]{0,14}", "1 to 15 printable ASCII characters, the first no space"),

@@ -56,7 +56,8 @@ class Alternatives:
     def health(self, acquirer_id: UUID) -> Health:
         """What this worker sees of an acquirer now."""
         link, answers = self.links.get(acquirer_id), self.answers.get(acquirer_id)
-        return Health(link is not None and link.state == "up", *(answers.counts(self.now()) if answers is not None else (0, 0)))
+        up = link is not None and link.state == "up" and not link.tripped()
+        return Health(up, *(answers.counts(self.now()) if answers is not None else (0, 0)))
 
     def note(self, acquirer_id: UUID, answered: bool) -> None:
         """What became of a request that left. `answered`: by a host that could say yes or no."""

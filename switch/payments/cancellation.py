@@ -10,7 +10,6 @@ from switch.payments import verbs
 from switch.payments.authorization import Authorizations
 from switch.payments.history import History
 from switch.payments.journal import Written
-from switch.payments.rerouting import SUPERSEDED
 from switch.payments.transaction import APPROVED, CONFIRMED, DECLINED, NOT_SENT, PARKED, REVERSED, REVERSING, SENT, Event, Transaction
 
 TRIES = 5
@@ -87,12 +86,9 @@ class Cancellations:
         Raises Problem: day_closed, follow_up_exists (something was built on it), follow_up_open, already_voided, not_ready.
         """
         for _ in range(TRIES):
-            transaction = await self.history.transaction(transaction_id)
+            transaction = await self.history.sale(transaction_id)
             if transaction is None:
                 raise Problem("not_ready", retry_after=1)
-            if transaction.outcome in (DECLINED, NOT_SENT) and (next_attempt := await self._followed_by(transaction)) is not None:
-                transaction_id = next_attempt
-                continue
             if transaction.state not in (SENT, APPROVED):
                 if transaction.state in (REVERSING, REVERSED) and transaction.original_id is None:
                     await self.authorizations.undo_captures(transaction)
@@ -103,13 +99,6 @@ class Cancellations:
             if await self.authorizations.undo(transaction, Event.UNDO) is Written.OURS:
                 return transaction
         raise Problem("not_ready", "The journal cannot be written just now; cancel again.", retry_after=2)
-
-    async def _followed_by(self, transaction: Transaction) -> UUID | None:
-        """The attempt that was made after this one had failed: the commit that said so moved the key to it."""
-        if transaction.original_id is not None or transaction.idempotency_key is None or transaction.advice != SUPERSEDED:
-            return None
-        known = await self.history.key(transaction.merchant_id, transaction.caller, transaction.idempotency_key)
-        return None if known is None or known.transaction_id == transaction.transaction_id else known.transaction_id
 
     async def _refusal(self, transaction: Transaction) -> verbs.Refusal | None:
         day = self.directory.acquirers[transaction.acquirer_id].business_date

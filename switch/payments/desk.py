@@ -130,7 +130,7 @@ class Desk:
                 raise Problem("cancelled_by_terminal")
             if known.fingerprint != fingerprint or known.route != route:
                 raise Problem("idempotency_key_reused")
-            transaction = await self.history.transaction(known.transaction_id)
+            transaction = await self.history.sale(known.transaction_id)
             if transaction is None:
                 raise Problem("in_progress", retry_after=1)
             pause = POLL_S[min(attempt, len(POLL_S) - 1)]

@@ -93,7 +93,9 @@ def _for(lot: Lot, sale: Sale, health: Health | None) -> list[str]:
     if taken is not None:
         words.append(f"by its word it costs {taken // 10_000}.{taken % 10_000:04d} minor units")
     if route.healthy_percent is not None and health is not None and not health.well(route.healthy_percent):
-        seen = f"answered {health.answered} of {health.asked}, {route.healthy_percent} % wanted" if health.up else "its line is down"
+        seen = "its line is down or its breaker open"
+        if health.up:
+            seen = f"answered {health.answered} of {health.asked}, {route.healthy_percent} % wanted"
         words.append(f"its acquirer is not well ({seen}): {'this sale tries it' if health.up and on_trial(sale.identity) else 'it stands behind'}")
     return words
 

@@ -118,7 +118,7 @@ class FollowUps:
     def _link(self, acquirer: Acquirer, exchange: str, door: Door) -> Link | None:
         """The line for the first copy. An advice is taken without one; a request is refused before anything is written."""
         link = self.authorizations.links.get(acquirer.acquirer_id)
-        if link is not None and acquirer.status == "active" and link.usable():
+        if link is not None and acquirer.status == "active" and (link.sells() if exchange == "request" else link.usable()):
             needed = acquirer.answer_timeout_s + self.authorizations.commit_budget_s
             if exchange != "advice" and door.deadline_s is not None and door.deadline_s < needed:
                 raise Problem("deadline_too_short", f"Request-Deadline must be at least {needed:g} seconds for this acquirer.")

@@ -10,6 +10,7 @@ import asyncpg
 from switch.database import UNKNOWN, Pool
 from switch.errors import Problem
 from switch.ids import lowest
+from switch.payments.rerouting import superseded
 from switch.payments.transaction import Transaction
 from switch.payments.verbs import Follower
 
@@ -133,6 +134,17 @@ class History:
     async def transaction(self, transaction_id: UUID) -> Transaction | None:
         rows = await self._fetch(TRANSACTION, transaction_id)
         return Transaction(**dict(rows[0])) if rows else None
+
+    async def sale(self, transaction_id: UUID) -> Transaction | None:
+        """As `transaction`; an attempt that another one has followed gives way to that, also when its key was read before it did."""
+        while True:
+            row = await self.transaction(transaction_id)
+            if row is None or not superseded(row) or row.idempotency_key is None:
+                return row
+            known = await self.key(row.merchant_id, row.caller, row.idempotency_key)  # the commit that told of the next attempt moved it
+            if known is None or known.transaction_id in (None, row.transaction_id):
+                return row
+            transaction_id = known.transaction_id
 
     async def transactions(self, transaction_ids: list[UUID]) -> dict[UUID, Transaction]:
         """Those that are there, by id."""

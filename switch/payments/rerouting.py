@@ -23,3 +23,8 @@ def cause(transaction: Transaction, result: Reply | Bounced | Silence, codes: Co
     if isinstance(result, Reply) and transaction.state == DECLINED and transaction.response_code in codes:
         return f"code_{transaction.response_code}"
     return ""
+
+
+def superseded(transaction: Transaction) -> bool:
+    """Whether another attempt may have followed it."""
+    return transaction.outcome in (DECLINED, NOT_SENT) and transaction.advice == SUPERSEDED and transaction.original_id is None

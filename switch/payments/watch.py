@@ -9,10 +9,11 @@ from uuid import UUID
 import asyncpg
 
 from switch import alerts, logs
+from switch.clock import clock
 from switch.database import UNKNOWN, Pool
 from switch.directory import Directory
 from switch.ids import show
-from switch.links import Link
+from switch.links import Health, Link
 from switch.payments.admission import Admission
 
 LOOK_S = 5.0
@@ -30,9 +31,10 @@ Standing = tuple[str, str]  # kind, object
 
 
 class After(NamedTuple):
-    """How long something may be wrong before somebody is called. Seconds."""
+    """How long something may be wrong before somebody is called; `certificate_ends`: how long before. Seconds."""
 
     line_down: float = 60.0
+    certificate_ends: float = 14 * 86_400.0
     acquirer_overloaded: float = 60.0
     reversal_old: float = 900.0
     in_doubt_old: float = 60.0
@@ -47,7 +49,8 @@ class Watch:
         self.pool, self.alarm, self.directory, self.links, self.admission = pool, alarm, directory, links, admission
         self.epoch, self.after = epoch, after
         self.standing: frozenset[Standing] = frozenset()
-        self.not_up_since: dict[UUID, float] = {}
+        self.not_up_since: dict[UUID | str, float] = {}  # acquirers and lines
+        self.trips: dict[UUID, int] = {}
         self.shed_since: dict[UUID, float] = {}
         self.shed_so_far: dict[UUID, int] = {}
         self.lost_lines = logs.log.lost_lines
@@ -60,7 +63,7 @@ class Watch:
 
     async def look(self, now: float) -> frozenset[Standing]:
         """Raises what is new and returns what stands. `now`: the loop's clock."""
-        found = {*self._lines(now), *self._gates(now), *self._logs()}
+        found = {*self._lines(now), *self._each_line(now), *self._breakers(), *self._gates(now), *self._logs()}
         try:
             found |= await self._books()
             if not self.directory.fresh(now):
@@ -83,6 +86,33 @@ class Watch:
                 self.not_up_since.pop(acquirer_id, None)
             elif now - self.not_up_since.setdefault(acquirer_id, now) >= self.after.line_down:
                 yield "line_down", show("acquirer", acquirer_id)
+
+    def _each_line(self, now: float) -> Iterator[Standing]:
+        """What one line of several hides, and certificates. Several connections of a line are one line."""
+        for link in self.links.values():
+            lines: dict[str, list[Health]] = {}
+            for health in link.health():
+                lines.setdefault(health.line, []).append(health)
+            for line, connections in lines.items():
+                object_ = show("line", UUID(line))
+                if any(each.state.startswith("certificate_") for each in connections):
+                    yield "certificate_refused", object_
+                ends = min((each.certificate_ends for each in connections if each.certificate_ends is not None), default=None)
+                if ends is not None and (ends - clock.now()).total_seconds() < self.after.certificate_ends:
+                    yield "certificate_ends", object_
+                if any(each.state in ("up", "down", "draining") for each in connections) or link.state != "up":
+                    self.not_up_since.pop(line, None)
+                elif now - self.not_up_since.setdefault(line, now) >= self.after.line_down:
+                    yield "line_away", object_
+
+    def _breakers(self) -> Iterator[Standing]:
+        """Open now, or opened since the last look."""
+        for acquirer_id, link in self.links.items():
+            trips = sum(each.trips for each in link.health())
+            before = self.trips.get(acquirer_id, 0)
+            self.trips[acquirer_id] = trips
+            if trips > before or any(each.breaker in ("open", "half_open") for each in link.health()):
+                yield "breaker_open", show("acquirer", acquirer_id)
 
     def _gates(self, now: float) -> Iterator[Standing]:
         """Acquirers for which something was shed between any two looks for long."""

@@ -72,7 +72,7 @@ class Ways:
             if self._fault(order, acquirer) is not None or self._too_short(deadline_s, acquirer):
                 continue
             link = self.links.get(acquirer.acquirer_id)
-            if acquirer.status == "active" and link is not None and link.usable():
+            if acquirer.status == "active" and link is not None and link.sells():
                 permit = self.admission.enter(acquirer.acquirer_id, asked.seller.merchant.merchant_id, PRIORITY.get(order.type, AUTHORIZATION), now)
                 if permit is not None:
                     return Way(acquirer, link, permit)
@@ -98,8 +98,8 @@ class Ways:
                 needed = acquirer.answer_timeout_s + self.commit_budget_s
                 return Problem("deadline_too_short", f"Request-Deadline must be at least {needed:g} seconds for this acquirer.")
             link = self.links.get(acquirer.acquirer_id)
-            if acquirer.status == "active" and link is not None and link.state == "up":  # no room at the gate, or its window is full
-                return self.shed("acquirer")
+            if acquirer.status == "active" and link is not None and link.state == "up" and not link.tripped():
+                return self.shed("acquirer")  # no room at the gate, or its window is full
         if refusal is not None:
             return Problem("not_supported", refusal)
         return Problem("acquirer_unavailable", retry_after=5, extra={"processed": False})

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,7 +11,8 @@ from typing import Any
 from messages.dialect import Dialect, match_key
 from switch import logs
 from switch.clock import clock
-from switch.links import Bounced, Counters, LinkSettings, Reply, Silence, Unmatched
+from switch.links import Bounced, Counters, Health, LinkSettings, Reply, Silence, Unmatched
+from switch.links.breaker import Terms
 from switch.plug_ins import UNKNOWN, UNSENT, Account, Answer, Asked, Host, PlugIn, Said, Unknown, Unsent, orders
 
 BOUNCED = {"not_connected": "line_down", "busy": "window_full", "too_late": "too_late", "lease_lost": "lease_lost", "unfit": "not_encodable"}
@@ -60,6 +61,18 @@ class PlugInLink:
 
     def usable(self) -> bool:
         return self.state == "up" and self.pending < self.settings.window
+
+    def sells(self) -> bool:
+        return self.usable()
+
+    def tripped(self) -> bool:
+        return False
+
+    def guard(self, terms: Terms | None) -> None:
+        """A breaker is probed with echoes, and no plug-in has one."""
+
+    def health(self) -> Iterable[Health]:
+        yield Health(self.settings.line, self.state, "none", 0, None)
 
     def request(self, message: Mapping[str, str], *, send_not_after: float, deadline: float) -> Awaitable[Reply | Bounced | Silence]:
         """Reply, Bounced or Silence. Both limits are instants of the loop's clock."""
@@ -168,7 +181,16 @@ class PlugInLink:
         return {
             "acquirer_id": self.acquirer_id, "name": self.name, "host": self.settings.host, "port": self.settings.port, "state": self.state,
             "since": self.since, "pending": self.pending, "window": self.settings.window, **asdict(self.counters), "reconnects": self.reconnects,
-            "echo_failures": 0, "last_error": self.last_error, "last_answer_at": self.last_answer_at,
+            "echo_failures": 0, "last_error": self.last_error, "last_answer_at": self.last_answer_at, "breaker": "none", "lines": [self._shown()],
+        }
+
+    def _shown(self) -> dict[str, Any]:
+        """As the one line that it has; how that is secured is the plug-in's."""
+        settings = self.settings
+        return {
+            "line": settings.line, "number": settings.number, "priority": settings.priority, "host": settings.host, "port": settings.port,
+            "state": self.state, "since": self.since, "pending": self.pending, "last_error": self.last_error,
+            "breaker": "none", "breaker_since": None, "breaker_trips": 0, "tls": None, "certificate_ends_at": None,
         }
 
     async def _keep_reaching(self) -> None:

@@ -1,7 +1,7 @@
 """An acquirer's keys for its line: MACs under the working key of now, and the working keys that a sign-on brings."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from uuid import UUID
 
 from messages.dialect import Dialect
@@ -59,6 +59,11 @@ class AcquirerKeys:
         if fault is not None:
             self.refused(fault)
         return fault
+
+    def changed(self, message: Mapping[str, str]) -> bool:
+        """A host's key change, by the rules of a sign-on's answer: whether its keys are in force now."""
+        exchange = self.dialect.key_exchange
+        return self._master() is not None and exchange is not None and self.signed_in(message.get(exchange.field, "")) is None
 
     def _master(self) -> Handle | None:
         return self.store.find(self.acquirer_id, "tmk")

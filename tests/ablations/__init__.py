@@ -22,7 +22,6 @@ SAFEGUARDS = (
     "seal_without_its_place", "audit_chain_without_anchor", "one_lane_for_intents_and_outcomes", "shed_after_the_intent",
 )
 NOT_BUILT = {
-    "breaker_counts_declines": "there is no circuit breaker",
     "row_level_security_off": "no table has row-level security; the merchant is a condition of each query",
     "audit_chain_without_anchor": "there is no audit chain",
 }

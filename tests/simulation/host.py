@@ -1,7 +1,7 @@
 """An acquirer's host with a book of its own. Strict: it matches reversals by their original data and forgets nothing."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from messages.dialect import answer_mti, load
 from switch.money import CURRENCIES
@@ -102,16 +102,17 @@ class Host:
         self._say(line, answer | {"39": "00", "38": entry.approval_code}, pause + 0.3)
 
     def stray(self) -> None:
-        """An answer that nothing brought about, for a request whose outcome is decided: approved, declined or neither."""
+        """An answer that nothing brought about, for a request whose outcome is decided: approved, declined or neither.
+
+        Of one that is being reversed only when this host knows it: an answer is taken as proof that its request has come."""
         chance = self.world.chance
-        rows = [row for row in self.world.books.table("transaction").values() if row["state"] != "SENT" and row["acquirer_id"].int == self.number]
+        rows = [row for row in self.world.books.table("transaction").values() if row["state"] != "SENT" and row["acquirer_id"].int == self.number
+                and (row["state"] != "REVERSING" or original_of(said_of(row)) in self.book)]
         if not rows or not self.lines or self.down:
             return
         row, line = chance.choice(rows), chance.choice(list(self.lines))
         code = chance.choice(("00", "05", "96"))
-        line.send({"0": answer_mti(row["mti"]), "3": row["processing_code"], "4": f"{row['amount']:012d}", "7": row["transmitted_at"],
-                   "11": row["stan"], "37": row["rrn"], "39": code, "41": row["card_acceptor_terminal"], "42": row["card_acceptor"],
-                   "49": CURRENCIES[row["currency"]][0], **({"38": "999999"} if code == "00" else {})})
+        line.send({**said_of(row), "0": answer_mti(row["mti"]), "39": code, **({"38": "999999"} if code == "00" else {})})
 
     def _original(self, message: Message) -> Message:
         key, faults, chance = original_of(message), self.world.faults, self.world.chance
@@ -163,3 +164,9 @@ def original_of(message: Message) -> str:
     """What a reversal's DE90 and its echoed fields name: MTI, DE7, DE11, DE37, DE41, DE42; a repeat is the same original."""
     mti = message["0"][:3] + "0"
     return "|".join((mti, message["7"], message["11"], message["37"], message["41"], message["42"]))
+
+
+def said_of(row: Any) -> Message:
+    """What of a request an answer repeats."""
+    return {"0": row["mti"], "3": row["processing_code"], "4": f"{row['amount']:012d}", "7": row["transmitted_at"], "11": row["stan"],
+            "37": row["rrn"], "41": row["card_acceptor_terminal"], "42": row["card_acceptor"], "49": CURRENCIES[row["currency"]][0]}

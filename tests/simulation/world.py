@@ -141,7 +141,8 @@ class World:
                 "terms": [("*", "*", *BASIS_POINTS)], "min_in_flight": 4, "max_links": self.chance.choice((0, 0, 1, 2)), "sign_on_at": None,
                 "reversal_max_age_s": (600, 25)[host.number - 1], "reversals_per_second": 1000, "reversals_at_once": self.chance.choice((1, 4, 200)),
                 "options": "{}", "secret_at": None, "reroute_codes": None,
-                "reversal_first": host.number == 2 and self.chance.random() < 0.3, "hosts": [host.name], "ports": [host.number], "business_date": date(2026, 11, 25)}
+                "reversal_first": host.number == 2 and self.chance.random() < 0.3, "lines": [(UUID(int=host.number), host.name, host.number, 0, 1, None, None, None, None)], "breaker": None,
+                "business_date": date(2026, 11, 25)}
         for terminal in self.terminals:
             put("directory_terminal")[terminal.number] = {
                 "terminal_id": terminal.terminal_id, "merchant_id": MERCHANT, "store_id": STORE, "name": "Till", "status": "active",
