@@ -21,7 +21,7 @@ from switch.api.edge import StraightWay
 from switch.api.reconciliation import RESOLVE as RESOLVE_EXCEPTION
 from switch.api.resolving import RESOLVE
 from switch.api.terminal import AuthorizationEndpoint
-from switch.background import supervised
+from switch.background import pulse, supervised
 from switch.custody import Custody
 from switch.database import Connection
 from switch.directory import Directory
@@ -33,6 +33,9 @@ from switch.links.numbering import Numbers
 from switch.links.roster import Roster
 from switch.merchants import terminal_keys
 from switch.merchants.accounts import Accounts
+from switch.merchants.applications.desk import Desk as DeskOfApplications
+from switch.merchants.applications.papers import Papers
+from switch.merchants.applications.review import APPROVE, Review
 from switch.merchants.approvals import Approvals, of_object
 from switch.merchants.crypto_keys import activate, retire
 from switch.merchants.host_days import HostDays
@@ -104,7 +107,6 @@ WRITERS, READERS, OWED, NOTICES, DEVICES = 4, 6, 4, 3, 2
 JOBS = 4  # of background jobs, beside the one of their queue
 DRAIN_MARGIN_S = 5.0
 READY_PROBE_S = 1.0
-PULSE_S = 0.05
 CONFIRM_S = 0.2
 GC_THRESHOLD = 50_000  # new objects per young collection: an authorization makes hundreds, nearly all die with it
 HOT_PATH = "/v1/authorizations"
@@ -152,7 +154,7 @@ class Switch:
         self._join_settlement()
         self.approvals = Approvals(self.writers, {
             RESOLVE: of_object("transaction", self.resolution.resolve), RESOLVE_EXCEPTION: of_object("exception", self.exceptions.approved),
-            AGREE: agree, LOAD: activate, RETIRE_KEY: retire})
+            APPROVE: of_object("application", self.review.approved), AGREE: agree, LOAD: activate, RETIRE_KEY: retire})
         self._join_lines()
         async with self.readers.acquire() as connection:
             await self.directory.load(connection)
@@ -164,7 +166,7 @@ class Switch:
         await self.journal.start()
         await self.reservations.start()
         self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
-                  self.evidence.work(), self.reversals.work(), self.pending.work(), self.expiry.work(), self._gauge(), self._pulse(),
+                  self.evidence.work(), self.reversals.work(), self.pending.work(), self.expiry.work(), self._gauge(), pulse(self.admission.late),
                   self.undelivered.work(), self.watch.work(), self.foreman.work(), self._confirm(), self.subscribed.work(), self.sweep.work(),
                   self.sender.work(), self.forwarding.work(), self.silence.work(), self.custody.work(self._reader), self.roster.work(),
                   self.protection.counting.work(), self.protection.hits.work())
@@ -214,6 +216,8 @@ class Switch:
         self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
         self.onboarding, self.accounts = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault)
+        self.desk_of_applications, self.papers = DeskOfApplications(self.readers, self.vault), Papers(self.writers, self.readers, self.vault)
+        self.review = Review(self.writers, self.vault)
         self.host_days = HostDays(self.writers, self.onboarding.open_business_day)
         self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
 
@@ -390,11 +394,3 @@ class Switch:
                 except (*database.UNKNOWN, asyncpg.PostgresError) as error:
                     logs.warning("directory_not_confirmed", error=type(error).__name__)
             await asyncio.sleep(CONFIRM_S)
-
-    async def _pulse(self) -> None:
-        """Measures by how much the loop is late: what waits in it waits so long before it is even looked at."""
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + PULSE_S
-            await asyncio.sleep(PULSE_S)
-            self.admission.late(max(0.0, loop.time() - due))

@@ -1,9 +1,11 @@
 """Background jobs: none dies silently, and none is forgotten while it runs."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from switch import logs
+
+PULSE_S = 0.05
 
 
 async def supervised(job: Awaitable[None]) -> None:
@@ -31,3 +33,12 @@ class Background:
             task.cancel()
         if self.tasks:
             await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+async def pulse(late: Callable[[float], None]) -> None:
+    """Measures by how many seconds the loop is late: what waits in it waits so long before it is even looked at."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + PULSE_S
+        await asyncio.sleep(PULSE_S)
+        late(max(0.0, loop.time() - due))

@@ -10,7 +10,8 @@ from switch.security import credentials
 
 
 class Caller(NamedTuple):
-    """A known key. Terminals see what their store made, merchants all of the merchant's, operators all (`merchant_id` None)."""
+    """A known key. Terminals see what their store made, merchants all of the merchant's, operators all (`merchant_id` None), applicants their
+    application alone (`merchant_id` None too: whoever reads by it asks the role first)."""
 
     role: str
     key_id: str
@@ -18,6 +19,7 @@ class Caller(NamedTuple):
     store_id: UUID | None
     terminal_id: UUID | None
     person: str | None
+    application_id: UUID | None = None
 
 
 class TerminalCaller(NamedTuple):
@@ -47,7 +49,7 @@ def identify(directory: Directory, authorization: str | bytes | None) -> Caller:
     terminal = directory.terminals.get(key.terminal_id) if key.terminal_id is not None else None
     if key.role == "terminal" and terminal is None:
         raise Problem("unauthenticated")
-    return Caller(key.role, key_id, key.merchant_id, terminal.store_id if terminal else None, key.terminal_id, key.person)
+    return Caller(key.role, key_id, key.merchant_id, terminal.store_id if terminal else None, key.terminal_id, key.person, key.application_id)
 
 
 def selling(directory: Directory, caller: Caller) -> TerminalCaller:
@@ -70,6 +72,13 @@ def following_up(directory: Directory, caller: Caller) -> UUID:
     if directory.merchants[caller.merchant_id].status != "active":
         raise Problem("forbidden", "This merchant is not active; ask the operator.")
     return caller.merchant_id
+
+
+def no_applicant(caller: Caller) -> Caller:
+    """Every address but those of applications. Raises Problem forbidden."""
+    if caller.role == "applicant":
+        raise Problem("forbidden", "An applicant's key is for its application alone.")
+    return caller
 
 
 def require(caller: Caller, *roles: str) -> Caller:

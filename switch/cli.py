@@ -13,7 +13,22 @@ from typing import Any
 import asyncpg
 
 from switch import database, failpoints, logs
-from switch.commands import circuits, clearings, contests, cutovers, fleet, inquiries, inspection, keying, onboarding, paying, pricing, risk, routes
+from switch.commands import (
+    applying,
+    circuits,
+    clearings,
+    contests,
+    cutovers,
+    fleet,
+    inquiries,
+    inspection,
+    keying,
+    onboarding,
+    paying,
+    pricing,
+    risk,
+    routes,
+)
 from switch.demo import demo
 from switch.errors import PROBLEMS, Problem, SettingsError, StartError
 from switch.parent import serve
@@ -25,7 +40,7 @@ from switch.worker import COMMAND as WORKER
 from switch.worker import work
 
 # Of commands that ask a running switch or nobody, `work(options, settings, say)`; of those that work on the database itself, a coroutine.
-COMMANDS = (onboarding, circuits, routes, risk, cutovers, pricing, contests, keying, fleet, clearings, paying, inquiries, inspection)
+COMMANDS = (onboarding, applying, circuits, routes, risk, cutovers, pricing, contests, keying, fleet, clearings, paying, inquiries, inspection)
 OnDatabase = Callable[[argparse.Namespace, str, Settings, Callable[[str], None]], Awaitable[int]]
 
 

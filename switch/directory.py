@@ -158,6 +158,7 @@ class ApiKey(NamedTuple):
     person: str | None
     secret_digest: bytes
     ends_at: float | None  # unix time of expiry or revocation
+    application_id: UUID | None = None
 
 
 class BinRange(NamedTuple):
@@ -189,8 +190,8 @@ FROM directory_acquirer a WHERE $1::text[] IS NULL OR a.acquirer_id = ANY($1::te
 ROUTES = """SELECT route_id, acquirer_id, merchant_id, brand, priority, name, state, bin_low, bin_high, amount_min, amount_max, currencies, mccs,
 entry_modes, weekdays, time_from, time_until, weight, cost_basis_points, cost_fixed, healthy_percent, activated_at, retired_at FROM directory_rule
 WHERE $1::text[] IS NULL OR route_id = ANY($1::text[]::uuid[])"""
-KEYS = """SELECT key_id, role, merchant_id, terminal_id, person, secret_digest, extract(epoch FROM least(expires_at, revoked_at))::float8 AS ends_at
-FROM directory_api_key WHERE $1::text[] IS NULL OR key_id = ANY($1::text[])"""
+KEYS = """SELECT key_id, role, merchant_id, terminal_id, person, secret_digest, extract(epoch FROM least(expires_at, revoked_at))::float8 AS ends_at,
+application_id FROM directory_api_key WHERE $1::text[] IS NULL OR key_id = ANY($1::text[])"""
 BINS = """SELECT low, high, brand, card_type, pan_lengths FROM directory_bin_range WHERE $1::text[] IS NULL OR low = ANY($1::text[])"""
 VERSION = "SELECT coalesce(max(version), 0) FROM directory_change"
 CHANGES = "SELECT version, kind, key FROM directory_change WHERE version > $1 ORDER BY version LIMIT $2"

@@ -408,6 +408,12 @@ async def test_what_is_evidence_is_only_added_to(connections: dict[str, SQL]) ->
 
 # Every column that could hold free text or bytes. A new one needs a reason here why no track, security code or PIN block gets into it.
 FREE = """
+application          entity_type country state reviewer limits
+application_event    event was state person key_id reason detail
+application_profile  content person
+application_document kind key_id sealed person
+application_file     name media_type sha256 key_id sealed person
+application_verdict  verdict person reason
 activation_code     digest issued_by ended_as
 activation_failure  scope subject
 device              serial_number model state

@@ -18,6 +18,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import load_all_checks
 from schemathesis.specs.openapi import checks
 
+from switch.api.applications import PROFILE
 from switch.ids import show
 from switch.merchants.routes import Conditions
 from switch.settlement.cutover import steps
@@ -33,7 +34,8 @@ ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "merchant.
          "operations": ("operator", "operator", "merchant.one"), "problems": ("till",), "follow-ups": ("till", "till", "dual", "merchant.one"),
          "disputes": ("operator", "operator", "merchant.one", "till"), "batches": ("till", "till", "operator", "merchant.one"),
          "routing": ("operator", "operator", "till"), "risk": ("operator", "operator", "till"), "settlement": ("operator", "operator", "merchant.one", "till"),
-         "devices": ("operator", "operator", "merchant.one", "till"), "webhooks": ("merchant.one", "merchant.one", "operator", "till"), "crypto keys": ("operator", "operator", "merchant.one")}
+         "devices": ("operator", "operator", "merchant.one", "till"), "webhooks": ("merchant.one", "merchant.one", "operator", "till"), "crypto keys": ("operator", "operator", "merchant.one"),
+         "applications": ("operator", "operator", "merchant.one"), "reviews": ("operator", "operator", "till")}
 # What needs a state that no drawn request brings about: an alert, a parked reversal, somebody's request for approval, terms with room for a tip.
 NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{ident}/retry", "POST /v1/reversals/{ident}/resolve", "POST /v1/approvals/{ident}",
                   "POST /v1/approvals/{ident}/refuse", "POST /v1/authorizations/{authorization}/tips", "POST /v1/advices",
@@ -54,6 +56,10 @@ NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{id
                   "POST /v1/activations", "POST /v1/terminals/{terminal}/heartbeats", "POST /v1/devices/{device}/swap",
                   # Something that a sale hit: tests/test_risk_flow.py has it.
                   "GET /v1/risk-hits/{ident}", "POST /v1/risk-hits/{ident}/dismiss", "POST /v1/risk-hits/{ident}/confirm",
+                  # A whole document and its scan, and an application that somebody has taken: tests/test_applications_flow.py has them.
+                  *(f"POST /v1/applications/{{application}}/{end}" for end in (
+                      "documents", "documents/{document}/file", "documents/{document}/verdicts", "submit", "take", "decisions")),
+                  "GET /v1/applications/{application}/documents/{document}/file",
                    "GET /v1/jobs/{ident}", "POST /v1/jobs/{ident}/retry", "POST /v1/jobs/{ident}/cancel"}
 
 
@@ -110,7 +116,8 @@ async def known(shop: Shop) -> dict[str, Any]:
     batch = await shop.ask("POST", f"/v1/terminals/{shop.shown('terminal.till')}/batches", {"totals": []}, "till", Idempotency_Key=new_key())
     (line,) = (await shop.ask("GET", f"/v1/acquirers/{acquirer}/lines", key="operator")).body["items"]
     begun = await shop.ask("POST", "/v1/crypto-keys", {"owner": acquirer, "reason": "A spare key for tests", **COMPONENT}, "operator")
-    return {"line": line["id"], "device": device.id, "rollout": rollout, "owner": device.till, "crypto_key": begun.body["id"], "dispute": dispute, "batch": batch.body["id"], "till": shop.shown("terminal.till"), "organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
+    drafts = [await made("applications", entity_type="company", country="CN", profile=PROFILE) for _ in range(30)]
+    return {"applied": drafts, "line": line["id"], "device": device.id, "rollout": rollout, "owner": device.till, "crypto_key": begun.body["id"], "dispute": dispute, "batch": batch.body["id"], "till": shop.shown("terminal.till"), "organisations": organisation, "organisation": organisation, "merchants": merchant, "merchant": merchant, "stores": store, "store": store,
             "terminals": terminal, "terminal": terminal, "acquirers": acquirer, "acquirer": acquirer, "links": acquirer,
             "routes": await made("routes", acquirer=acquirer, merchant=merchant),
             "drafts": [await made("routes", acquirer=acquirer, merchant=merchant, weight=weight, state="draft") for weight in range(1, 30)], "keys": await made("keys", role="terminal", terminal=terminal),
@@ -167,6 +174,8 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
 
 
 def asked_soundly(case: Any, kind: str, known: dict[str, Any], random: Random) -> None:
+    if "application" in (case.path_parameters or {}):
+        case.path_parameters["application"] = random.choice(known["applied"])
     if "idempotency_key" in (case.query or {}):
         case.query["idempotency_key"] = random.choice(known["idempotency_keys"])
     for name in ("after", "owner", "store", "terminal", "acquirer", "from", "to", "date", "business_date", "on", "file"):
@@ -224,6 +233,8 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
 
 
 OF_DEVICES: dict[str, Callable[[Random], dict[str, Any]]] = {
+    "/v1/applications": lambda _: {"entity_type": "micro", "country": "CN", "profile": PROFILE},
+    "/v1/applications/{application}/profile": lambda _: {"profile": PROFILE},
     "/v1/devices": lambda random: {"serial_number": f"SP1-{random.randrange(10**9):09d}", "model": "SP1"},
     "/v1/devices/{device}/moves": lambda _: {"event": "maintain", "store": None, "terminal": None},
     "/v1/parameters/{owner}": lambda random: {"values": {"x_n": random.randrange(9)}, "after": None},

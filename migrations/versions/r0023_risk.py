@@ -7,7 +7,7 @@ outcome: the journal writes an event of the kind `risk`, and the trigger makes t
 from alembic import op
 
 revision = "0023"
-down_revision = "0021"
+down_revision = "0022"
 branch_labels = None
 depends_on = None
 

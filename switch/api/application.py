@@ -12,6 +12,8 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from switch import metrics
 from switch.api import (
     accounts,
+    application_review,
+    applications,
     arrangements,
     bank_accounts,
     batches,
@@ -48,13 +50,16 @@ from switch.api.documented import complete, documented
 from switch.api.download import Places
 from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails, refused
 from switch.api.terminal import AuthorizationRequest, CancellationRequest
-from switch.callers import Caller, identify
+from switch.callers import Caller, identify, no_applicant
 from switch.database import Pool
 from switch.directory import Directory
 from switch.errors import Problem
 from switch.links import Link
 from switch.links.roster import Roster
 from switch.merchants.accounts import Accounts
+from switch.merchants.applications.desk import Desk as DeskOfApplications
+from switch.merchants.applications.papers import Papers
+from switch.merchants.applications.review import Review
 from switch.merchants.approvals import Approvals
 from switch.merchants.crypto_keys import CryptoKeys
 from switch.merchants.host_days import HostDays
@@ -142,6 +147,9 @@ class Parts(Protocol):
     parameter_sets: ParameterSets
     releases: Releases
     accounts: Accounts
+    desk_of_applications: DeskOfApplications
+    papers: Papers
+    review: Review
 
     @property
     def protection(self) -> risk.Protection: ...
@@ -156,8 +164,11 @@ def application(parts: Parts) -> FastAPI:
                   description="Money is integer minor units with an ISO 4217 code. Errors are problem details; see /problems.")
     problems.install(app)
 
-    def caller_of(request: Request) -> Caller:
+    def anybody(request: Request) -> Caller:
         return identify(parts.directory, request.headers.get("authorization"))
+
+    def caller_of(request: Request) -> Caller:
+        return no_applicant(anybody(request))
 
     def links() -> Mapping[UUID, Link]:
         return parts.links
@@ -199,6 +210,8 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(crypto_keys.router(parts, caller_of))
     for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk):
         app.include_router(room.router(parts, caller_of))
+    app.include_router(application_review.router(parts, caller_of))
+    app.include_router(applications.router(parts, anybody))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -224,7 +237,7 @@ def application(parts: Parts) -> FastAPI:
                    *exports.MODELS, *arrangements.MODELS, *lines.MODELS, *webhooks.MODELS,
                    *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS,
                    *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS,
-                   *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS])
+                   *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS, *applications.MODELS, *application_review.MODELS])
     return app
 
 

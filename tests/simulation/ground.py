@@ -157,9 +157,8 @@ def exchanged() -> Iterator[None]:
     for (module_name, name), value in PERIODS.items():
         exchange(importlib.import_module(module_name), name, value)
     exchange(logs, "log", Log())
-    for name in ("_gauge", "_pulse"):
-        if hasattr(app.Switch, name):
-            exchange(app.Switch, name, _nothing)
+    exchange(app.Switch, "_gauge", _nothing)
+    exchange(app, "pulse", _nothing)
     exchange(foreman.Foreman, "work", _nothing)  # background jobs are not part of it
     exchange(silence.Silence, "work", _nothing)  # no devices
     exchange(post, "ssl", SimpleNamespace(create_default_context=lambda: None, SSLError=ssl.SSLError))  # the roots that the machine trusts: read at each start

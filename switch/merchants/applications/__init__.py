@@ -1,0 +1,1 @@
+"""Applications of merchants: their life, documents, review and what an approval makes."""
