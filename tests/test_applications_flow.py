@@ -276,6 +276,15 @@ async def test_an_individual_whom_the_rules_know_enough_of_is_approved_at_once_w
     assert answer.status == 200 and answer.body["state"] == "approved", answer.raw
     assert answer.body["limits"] == {"per_sale": 100_000, "per_day": 500_000, "per_month": 5_000_000, "currency": "CNY"}
     assert [(event["event"], event["by"]) for event in answer.body["events"]][-1] == ("pass", "rules")
+    limits = (await shop.ask("GET", "/v1/merchant-limits", key="operator")).body["items"]
+    (limit,) = (each for each in limits if each["merchant"] == answer.body["merchant"])
+    assert {name: limit[name] for name in answer.body["limits"]} == answer.body["limits"] and limit["state"] == "active"
+    merchant = uuid.UUID(answer.body["merchant"][4:])
+
+    async def known() -> bool:  # to the worker that sells
+        return shop.switch.directory.watchlist.limits.get(merchant, {}).keys() == {"CNY"}
+
+    await eventually(known, "the worker that sells does not know the limits")
     connection = await asyncpg.connect(shop.url)
     try:  # nobody has looked at its account yet
         assert await connection.fetchval("SELECT state FROM bank_account WHERE merchant_id = $1", uuid.UUID(answer.body["merchant"][4:])) == "asked"

@@ -103,6 +103,12 @@ TERMINAL = "SELECT EXISTS (SELECT FROM terminal WHERE terminal_id = $1)"
 CARD_OF = "SELECT pan_token FROM transaction WHERE transaction_id = $1"
 
 
+async def limited(connection: Connection, merchant_id: UUID, limits: Mapping[str, Any]) -> None:
+    """In the caller's commit, in force at once. `limits`: currency and per_sale, per_day, per_month, in its minor units."""
+    amounts = (limits.get(name) for name in ("per_sale", "per_day", "per_month"))
+    await connection.execute(ADD_LIMIT, _new_id(), "active", "rules", merchant_id, limits["currency"], *amounts)
+
+
 class RiskRules:
     """Writes as `switch_writer`. Raises Problem: not_found, invalid, conflict, already_exists, not_ready."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from switch import app, clock, database, logs
 from switch.links import holder
 from switch.notices import post
-from switch.payments import transaction
+from switch.payments import counting, hits, transaction
 from switch.security.vault import Keyring, Vault
 from switch.settlement.jobs import foreman
 from switch.terminals import silence
@@ -161,6 +161,8 @@ def exchanged() -> Iterator[None]:
     exchange(app, "pulse", _nothing)
     exchange(foreman.Foreman, "work", _nothing)  # background jobs are not part of it
     exchange(silence.Silence, "work", _nothing)  # no devices
+    exchange(hits.Hits, "work", _nothing)  # no rules that sales could hit
+    exchange(counting.Counting, "work", _nothing)
     exchange(post, "ssl", SimpleNamespace(create_default_context=lambda: None, SSLError=ssl.SSLError))  # the roots that the machine trusts: read at each start
     exchange(holder.Holder, "open", doors.open_door)
     exchange(database, "migrate", _nothing)
