@@ -326,6 +326,10 @@ def test_the_architecture_names_every_room_and_no_file_that_is_not_there() -> No
     listed = section("ARCHITECTURE.md", "The rooms")
     rooms = {path.split("/")[1].removesuffix(".py") for path in tree() if among(path, ("switch/*.py",))} - {"__init__", "__main__"}
     assert rooms - set(re.findall(r"`([a-z_]+)/?`", listed)) == set()
+    rows = re.findall(r"^\| (.+?) \|", listed, re.MULTILINE)
+    assert [row for row in rows if rows.count(row) > 1] == [], "a room has one row"
+    assert [path for path in tree() if among(path, ("switch/*/*.py",)) and path.count("/") == 2 and not among(path, ("switch/api/*", "*/__init__.py", "*/__main__.py"))
+            and f"`{path.split('/')[-1].removesuffix('.py')}`" not in listed] == [], "a file that the architecture does not name"
     for room, text in re.findall(r"^\| `([a-z/]+)/` \| (.*) \|$", listed, re.MULTILINE):
         assert [name for name in re.findall(r"`([a-z_0-9]+)`", text) if f"switch/{room}/{name}.py" not in tree()] == []
 
