@@ -79,6 +79,17 @@ def velocity(shop: Shop, name: str, **said: Any) -> dict[str, Any]:
     return {"kind": "velocity", "subject": "card", "window_s": 600, "count_max": 2, "merchant": shop.shown(f"merchant.{name}"), **said}
 
 
+async def test_what_a_sale_hit_goes_with_it_to_the_acquirer_that_takes_it(shop: Shop) -> None:
+    name = await till(shop)
+    await post(shop, "routes", {"acquirer": shop.shown("acquirer.dual"), "merchant": shop.shown(f"merchant.{name}"), "priority": 900}, 201)
+    async with in_force(shop, kind="amount", amount_max=10, currency="CNY", action="flag", merchant=shop.shown(f"merchant.{name}")) as rule:
+        await shop.host.order("code", "91")
+        answer = await shop.pay(1700, key=name, card=VISA)
+        assert (answer.body["status"], answer.body["acquirer"]) == ("approved", shop.shown("acquirer.dual")), answer.raw
+        (hit,) = await hits_of(shop, rule)
+        assert hit["transaction"] == answer.body["id"]
+
+
 async def test_a_card_s_third_sale_within_the_window_is_refused_and_nothing_is_sent(shop: Shop) -> None:
     name = await till(shop)
     async with in_force(shop, **velocity(shop, name)) as rule:

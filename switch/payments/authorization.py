@@ -110,21 +110,21 @@ class Authorizations:
         if claim is not Claim.OURS:
             way.permit.leave(self.desk.loop.time())
             return await self._not_ours(claim, transaction, asked.key, asked.route, asked.fingerprint, self._http_deadline(door, acquirer))
-        outcome, result = await self._sent(attempt, door)
-        if asked.risk is not None:
-            outcome = outcome._replace(event=asked.risk)
+        outcome, result = await self._sent(attempt, asked)
         if len(alternatives) > 1 and (cause := rerouting.cause(transaction, result, acquirer.reroute_codes)):
             return await self._tried_elsewhere(asked, attempt, outcome, cause, alternatives)
         written = await self.journal.outcome(outcome, self._http_deadline(door, acquirer) - HTTP_MARGIN_S)  # AWAIT 3: durable before the answer
         return await self.told(transaction, written)
 
-    async def _sent(self, attempt: Attempt, door: Door) -> tuple[Outcome, Reply | Bounced | Silence]:
-        """Says it to the acquirer. What came of it, as a step that is still to be written."""
+    async def _sent(self, attempt: Attempt, asked: Asked) -> tuple[Outcome, Reply | Bounced | Silence]:
+        """Says it to the acquirer. What came of it, as a step that is still to be written, with what its rules say of the sale."""
         transaction, message, (acquirer, link, permit) = attempt
+        door = asked.door
         result = await link.request(message, send_not_after=door.at + send_within(acquirer.answer_timeout_s),  # AWAIT 2
                                     deadline=door.at + acquirer.answer_timeout_s)
         leave(permit, result, self.desk.loop.time())
-        return await self.outcome(transaction, acquirer, result), result
+        outcome = await self.outcome(transaction, acquirer, result)
+        return outcome if asked.risk is None else outcome._replace(event=asked.risk), result
 
     async def _tried_elsewhere(self, asked: Asked, attempt: Attempt, outcome: Outcome, cause: str, alternatives: list[Acquirer]) -> Told:
         """Nothing of this attempt stands where it was made, and another acquirer may be asked; the last attempt's outcome is the sale's."""
@@ -143,7 +143,7 @@ class Authorizations:
                 metrics.reroutes.labels(cause).inc()
                 attempt = following
                 tried.add(attempt.way.acquirer.acquirer_id)
-                outcome, result = await self._sent(attempt, asked.door)
+                outcome, result = await self._sent(attempt, asked)
                 if asked.risk is not None:
                     outcome = outcome._replace(event=asked.risk)
                 cause = rerouting.cause(attempt.transaction, result, attempt.way.acquirer.reroute_codes)
