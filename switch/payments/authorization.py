@@ -144,8 +144,6 @@ class Authorizations:
                 attempt = following
                 tried.add(attempt.way.acquirer.acquirer_id)
                 outcome, result = await self._sent(attempt, asked)
-                if asked.risk is not None:
-                    outcome = outcome._replace(event=asked.risk)
                 cause = rerouting.cause(attempt.transaction, result, attempt.way.acquirer.reroute_codes)
             finally:
                 following.way.permit.leave(self.desk.loop.time())
