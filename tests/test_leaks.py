@@ -195,7 +195,8 @@ async def test_no_answer_to_anybody_shows_a_card(run: Run) -> None:
 
 
 async def test_the_masked_number_shows_the_bin_and_the_last_four_and_no_more(run: Run) -> None:
-    shown = set(re.findall(r'"masked_pan": ?"([^"]+)"', "".join(answer.raw.decode("utf-8", "replace") for answer in run.answers)))
+    told = [answer for answer in run.answers if '"openapi"' not in answer.raw[:200].decode("utf-8", "replace")]  # whose examples show another card
+    shown = set(re.findall(r'"masked_pan": ?"([^"]+)"', "".join(answer.raw.decode("utf-8", "replace") for answer in told)))
     assert shown == {f"{pan[:8]}{'*' * (len(pan) - 12)}{pan[-4:]}" for pan in PANS}
 
 

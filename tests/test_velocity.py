@@ -3,7 +3,7 @@
 from typing import NamedTuple
 from uuid import UUID
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from switch.payments.velocity import DIFFERENT_MAX, PARTS, Counter, Counters, Different, Sale, Spec
@@ -27,6 +27,7 @@ class Step(NamedTuple):
 steps = st.lists(st.builds(Step, st.integers(0, 6000), st.integers(0, 500), st.integers(1, 3), st.sampled_from([0, 0, 0, 500, 3000, 30_000])), max_size=80)
 
 
+@example([Step(999, 100, 1, 0), Step(WINDOW_MS - 99, 100, 2, 0)])  # at the end of a part, seen at the end of the window
 @given(steps)
 def test_a_sum_holds_the_whole_window_and_at_most_a_part_more(made: list[Step]) -> None:
     counter, kept, now = Counter(Spec("card", WINDOW_MS), 1000), [], 1_000_000
