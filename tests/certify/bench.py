@@ -2,8 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -19,6 +19,7 @@ from tests.keyed import KEYED, MASTER, PARTS, REASON, TERMINAL_KEY, part, pin, x
 from tests.processes import BROKEN, CARD, Answer, ask, stub_book
 
 ANSWER_MS, GRACE_MS = 1000, 200
+KEYED_ANSWER_MS = 2500  # longer than an answer is held whose MAC is not right
 TRACK = "4111111111111111=28121010000012345678"
 SWIPED = {"entry_mode": "magstripe", "pan": TRACK[:16], "expiry": "2812", "track2": TRACK}
 HOST = "host"
@@ -52,6 +53,11 @@ class Bench:
         return has_keys(self.dialect)
 
     @property
+    def answer_ms(self) -> int:
+        """So long an answer is waited for."""
+        return KEYED_ANSWER_MS if self.keyed else ANSWER_MS
+
+    @property
     def control(self) -> str:
         return f"http://127.0.0.1:{self.stub.control_port}"
 
@@ -83,7 +89,7 @@ class Bench:
 
     def pinned(self, digits: str = "1234") -> dict[str, Any]:
         """The card with a PIN block of the till's key; 1234 is its PIN where the host can tell."""
-        return pin(digits, CARD["pan"])
+        return {**CARD, "pin": pin(digits, CARD["pan"])["pin"]}
 
     async def follow(self, verb: str, original: str, body: object = None, till: str = "till") -> Answer:
         return await self.ask("POST", f"/v1/authorizations/{original}/{verb}", {} if body is None else body, till, Idempotency_Key=secrets.token_hex(16))
@@ -110,9 +116,14 @@ class Bench:
         answer = await ask(self.control, "POST", "/faults", "", {"match": match, "action": action, "value": value, "count": count})
         assert answer.status == 201, answer.raw
 
-    async def forget(self) -> None:
-        """The host behaves again."""
-        assert (await ask(self.control, "DELETE", "/faults", "")).status == 200
+    @asynccontextmanager
+    async def misbehaving(self, action: str, value: object, match: object) -> AsyncIterator[None]:
+        """The host does so each time, to the end of the block; then it behaves in every respect."""
+        await self.order(action, value, match, None)
+        try:
+            yield
+        finally:
+            assert (await ask(self.control, "DELETE", "/faults", "")).status == 200
 
     async def act(self, **orders: object) -> None:
         assert (await ask(self.control, "POST", "/host", "", orders)).status == 200
@@ -244,7 +255,7 @@ async def _furnish(url: str, dialect: Dialect, port: int) -> tuple[dict[str, str
         merchant = await office.merchant(organisation.organisation_id, "Certified merchant", "5812", "Asia/Shanghai")
         store = await office.store(merchant.merchant_id, "Certified store", city="Shanghai")
         made = await office.acquirer("certified", dialect.name, "127.0.0.1", port, message_mode=mode_of(dialect), institution_code="12345678",
-                                     answer_timeout_ms=ANSWER_MS, reversal_grace_ms=GRACE_MS)
+                                     answer_timeout_ms=KEYED_ANSWER_MS if has_keys(dialect) else ANSWER_MS, reversal_grace_ms=GRACE_MS)
         await office.route(made.acquirer_id, merchant.merchant_id)
         keys, terminals = {}, {}
         for till in ("till", "neighbour", "aside", "apart"):

@@ -169,7 +169,7 @@ async def unknown_original(bench: Bench) -> None:
 
 async def late(bench: Bench, amount: int) -> None:
     exact = {"4": f"{amount:012d}"}
-    await bench.order("late", 1.6, exact)
+    await bench.order("late", bench.answer_ms / 1000 + 0.6, exact)
     answer = await bench.pay(amount)
     assert answer.status == 202, answer.raw
 
