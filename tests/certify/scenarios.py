@@ -66,12 +66,15 @@ async def sign_off(bench: Bench) -> None:
     await bench.approved(1500)
 
 
-@scenario(6, "sales approved: chip, contactless, swiped, typed, fallback")
+@scenario(6, "sales approved: chip, contactless, swiped, typed, fallback, by the payer's code where the dialect has one")
 async def sales(bench: Bench) -> None:
     before = await bench.stands()
     for card in (CARD, {**CARD, "entry_mode": "contactless"}, SWIPED, {**CARD, "entry_mode": "manual"}, {**SWIPED, "entry_mode": "fallback"}):
         await bench.approved(1000, card=card)
-    assert await bench.stands() == before + 5000
+    scanned = bench.dialect.qr_code is not None
+    if scanned:
+        await bench.approved(1000, card=None, qr={"code": "6212345678900000003"})
+    assert await bench.stands() == before + 5000 + 1000 * scanned
 
 
 @scenario(7, "declines 05 51 54 55 61 14")
