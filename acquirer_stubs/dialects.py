@@ -124,7 +124,7 @@ def read_cup(body: bytes) -> Heard:
     if wire[0][0] != "0" or len(wire.get(60, "")) < 8 or 11 not in wire:
         raise Undecodable("MTI, DE11 or DE60")
     kind, batch = wire[60][:2], wire[60][2:8]
-    message: Message = {de: value for de, value in wire.items() if de not in (60, 61, 39)} | {7: f"{batch}0000", 37: batch + wire[11]}
+    message: Message = {de: value for de, value in wire.items() if de not in (60, 61)} | {7: f"{batch}0000", 37: batch + wire[11]}
     if wire[0][1] == "8":
         message[70] = MANAGED_CUP.get(wire[60][8:11], "999")
     elif wire[0][1] == "4":

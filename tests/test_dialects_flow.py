@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,8 +12,9 @@ import pytest
 import pytest_asyncio
 from conftest import create_database
 
-from messages.dialect import load
+from messages.dialect import answer_mti, load
 from switch import database
+from switch.links import Unmatched
 from switch.merchants.onboarding import Onboarding
 from tests.processes import stub, stub_book
 
@@ -142,6 +144,54 @@ async def test_an_answer_that_comes_after_its_reversal_was_done_is_told_of_its_s
     assert (await flows.eventually(recorded, "the late answer is not told of its sale"))[0]["reason"] == "late"
     assert (await lane.shop.get(answer.body["id"]))["status"] == "reversed"
     assert await net(lane) == before
+
+
+async def closed_as_not_found(lane: Lane, amount: int) -> Any:
+    """A sale that the host has booked without a word, and twice said not to know; its row."""
+    exact = {"4": f"{amount:012d}"}
+    await lane.host.order("silence", match=exact)
+    await lane.host.order("code", "25", exact, 2)  # to its reversal
+    shown = (await sale(lane, amount)).body["id"]
+
+    async def said_once() -> bool:
+        duty = await lane.shop.duty(shown)
+        return duty is not None and duty["not_found_at"] is not None and duty["leased_until"] is None
+
+    await flows.eventually(said_once, "the first answer to the reversal is not taken")
+    identity = UUID(shown[4:])
+    await lane.shop.sql("UPDATE transaction SET send_not_after = now() - interval '1 hour', version = version + 1 WHERE transaction_id = $1", identity)
+    await lane.shop.sql("UPDATE duty SET next_attempt_at = now() WHERE transaction_id = $1", identity)
+    assert (await lane.shop.until(shown, "reversed"))["reversal"]["closed_by"] == "not_found"
+    return await lane.shop.row(shown)
+
+
+def approval_of(lane: Lane, row: Any) -> dict[str, str]:
+    """The host's answer to a stored sale."""
+    dialect = load(lane.dialect)
+    code = next(code for code, said in dialect.codes.items() if said.verdict == "approved")
+    keys = dict(zip(dialect.match["*"], row["match_key"].split("|")[1:], strict=True))
+    if "60.2" in keys:
+        keys["60"] = f"22{keys.pop('60.2')}00060"
+    return {"0": answer_mti(row["mti"]), "3": row["processing_code"], "4": f"{row['amount']:012d}", "38": "123456", "39": code, "49": "156", **keys}
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("reason", ["late", "duplicate"])
+async def test_an_approval_that_comes_after_its_reversal_found_nothing_is_reversed_after_all(lane: Lane, reason: str) -> None:
+    before = await net(lane)
+    row = await closed_as_not_found(lane, 4600 if reason == "late" else 4700)
+    assert await net(lane) == before + row["amount"], "the host does not have it: this shows nothing"
+    await sale(lane, 100)
+    lane.shop.switch.evidence.take(
+        Unmatched(str(row["acquirer_id"]), approval_of(lane, row), reason, None, row["match_key"], 100, datetime.now(UTC), row["sent_at"]))
+
+    async def again() -> Any:
+        duty = await lane.shop.duty(f"txn_{row['transaction_id']}")
+        return duty is not None and duty["closed_by"] == "ack"
+
+    await flows.eventually(again, "it is not reversed again")
+    assert (await lane.shop.get(f"txn_{row['transaction_id']}"))["status"] == "reversed"
+    assert await net(lane) == before + 100
 
 
 @pytest.mark.asyncio(loop_scope="module")

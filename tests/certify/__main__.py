@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from messages.dialect import LITERALS
+from tests.certify import hosts, keys, scenarios
 from tests.certify.bench import Bench, opened
-from tests.certify.scenarios import SCENARIOS, Scenario, broken
+from tests.certify.table import Scenario, broken
 from tests.faults.stage import postgres
 
 LONGEST_S = 120.0
+SCENARIOS = sorted([*scenarios.SCENARIOS, *keys.SCENARIOS, *hosts.SCENARIOS], key=lambda each: each.number)
 
 
 class Verdict(NamedTuple):
@@ -52,7 +54,7 @@ def say(verdict: Verdict) -> None:
 
 async def certify(cluster_url: str, folder: Path, dialect: str, only: set[int]) -> list[Verdict]:
     """All verdicts of one dialect, told as they come."""
-    wanted = sorted((each for each in SCENARIOS if not only or each.number in only), key=lambda each: each.number)
+    wanted = [each for each in SCENARIOS if not only or each.number in only]
     bench, verdicts = await opened(cluster_url, folder / dialect, dialect), list[Verdict]()
     try:
         beside = []

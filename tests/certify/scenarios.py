@@ -5,67 +5,17 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from loadtests.chip import MASTER, ChipCard
 from messages.dialect import Dialect
 from tests.certify.bench import SWIPED, Bench, eventually
-from tests.processes import BROKEN, CARD
+from tests.certify.table import Table, codes, field, purpose, verbs
+from tests.processes import CARD
 
-Run = Callable[[Bench], Awaitable[None]]
-Needs = Callable[[Dialect], str]
-PIN = {"block": "0123456789ABCDEF", "format": "iso0", "key_id": "terminal-key"}
 AGAIN_S = 100.0  # a reversal that is answered "unknown" is asked again a minute later
-
-
-class Scenario(NamedTuple):
-    number: int
-    name: str
-    run: Run | None  # None: nothing of it is offered by any dialect
-    needs: Needs
-    beside: bool = False  # takes long: runs beside the rest, from when it has set bench.begun
-
-
-SCENARIOS: list[Scenario] = []
-
-
-def always(dialect: Dialect) -> str:
-    return ""
-
-
-def verbs(*names: str) -> Needs:
-    """`purchase` is there in one mode or the other."""
-    def missing(dialect: Dialect) -> str:
-        absent = [name for name in names if not {name, f"{name}.single", f"{name}.dual"} & set(dialect.messages)]
-        return f"the dialect does not offer {absent[0]}" if absent else ""
-    return missing
-
-
-def codes(*names: str) -> Needs:
-    def missing(dialect: Dialect) -> str:
-        absent = [name for name in names if name not in dialect.codes]
-        return f"the host has no response code {absent[0]}" if absent else ""
-    return missing
-
-
-def purpose(name: str) -> Needs:
-    return lambda dialect: "" if name in dialect.network else f"the host has no {name.replace('_', '-')}"
-
-
-def field(number: str) -> Needs:
-    return lambda dialect: "" if number in dialect.fields else f"the dialect has no field {number}"
-
-
-def scenario(number: int, name: str, needs: Needs = always, beside: bool = False) -> Callable[[Run], Run]:
-    def add(run: Run) -> Run:
-        SCENARIOS.append(Scenario(number, name, run, needs, beside))
-        return run
-    return add
-
-
-def absent(number: int, name: str, reason: str) -> None:
-    SCENARIOS.append(Scenario(number, name, None, lambda dialect: reason))
+SCENARIOS = Table()
+scenario, absent = SCENARIOS.scenario, SCENARIOS.absent
 
 
 async def undone(bench: Bench, amount: int, **changed: Any) -> dict[str, Any]:
@@ -82,9 +32,12 @@ async def reversals_of(bench: Bench, amount: int) -> list[dict[str, Any]]:
     return [each for each in await bench.received(_4=f"{amount:012d}") if each["0"][1] == "4"]
 
 
-@scenario(1, "sign-on", purpose("sign_on"))
+@scenario(1, "sign-on, with the working keys where the host gives some", purpose("sign_on"))
 async def sign_on(bench: Bench) -> None:
-    assert await bench.line() == "up" and [each for each in await bench.received() if each["0"][1] == "8"]
+    assert await bench.line() == "up" and await bench.sign_ons()
+    if bench.keyed:
+        given = {each["purpose"] for each in await bench.crypto_keys(state="active", source="sign_in")}
+        assert given == {"pin", "mac"}, "the sign-on brought no keys"
     answer = await bench.ask("POST", f"/v1/links/{bench.acquirer}/sign-on", key="operator")
     assert answer.status in (200, 202), answer.raw
     await bench.up()
@@ -113,12 +66,15 @@ async def sign_off(bench: Bench) -> None:
     await bench.approved(1500)
 
 
-@scenario(6, "sales approved: chip, contactless, swiped, typed, fallback")
+@scenario(6, "sales approved: chip, contactless, swiped, typed, fallback, by the payer's code where the dialect has one")
 async def sales(bench: Bench) -> None:
     before = await bench.stands()
     for card in (CARD, {**CARD, "entry_mode": "contactless"}, SWIPED, {**CARD, "entry_mode": "manual"}, {**SWIPED, "entry_mode": "fallback"}):
         await bench.approved(1000, card=card)
-    assert await bench.stands() == before + 5000
+    scanned = bench.dialect.qr_code is not None
+    if scanned:
+        await bench.approved(1000, card=None, qr={"code": "6212345678900000003"})
+    assert await bench.stands() == before + 5000 + 1000 * scanned
 
 
 @scenario(7, "declines 05 51 54 55 61 14")
@@ -155,11 +111,11 @@ async def unknown_code(bench: Bench) -> None:
 
 @scenario(11, "PIN: 55, then right; 75 locks", lambda dialect: field("52")(dialect) or codes("55", "75")(dialect) if dialect.name != "iso93_ascii" else "")
 async def pin(bench: Bench) -> None:
-    wrong = await bench.pay(2555, card={**CARD, "pin": PIN})
+    wrong = await bench.pay(2555, card=bench.pinned("4321"))
     assert (wrong.body["status"], wrong.body["advice"]) == ("declined", "enter_pin"), wrong.raw
-    await bench.approved(2500, card={**CARD, "pin": PIN})
+    await bench.approved(2500, card=bench.pinned())
     await bench.order("code", "75")
-    locked = await bench.pay(2600, card={**CARD, "pin": PIN})
+    locked = await bench.pay(2600, card=bench.pinned())
     assert (locked.body["status"], locked.body["reason"]) == ("declined", "pin_tries_exceeded"), locked.raw
 
 
@@ -216,7 +172,7 @@ async def unknown_original(bench: Bench) -> None:
 
 async def late(bench: Bench, amount: int) -> None:
     exact = {"4": f"{amount:012d}"}
-    await bench.order("late", 1.6, exact)
+    await bench.order("late", bench.answer_ms / 1000 + 0.6, exact)
     answer = await bench.pay(amount)
     assert answer.status == 202, answer.raw
 
@@ -476,6 +432,20 @@ async def out_of_balance(bench: Bench) -> None:
     assert (shown["in_balance"], shown["totals"][0]["difference"]["sales"]) == (False, 100), shown
 
 
+@scenario(46, "a batch is closed while a reversal waits: the host is told of the reversal first", verbs("batch_close"))
+async def batch_after_reversals(bench: Bench) -> None:
+    await arranged(bench)
+    await bench.approved(8600, till="neighbour")
+    await bench.order("silence", match={"4": f"{8700:012d}"}, count=3)  # the sale, and two transmissions of its reversal
+    answer = await bench.pay(8700, till="neighbour")
+    assert answer.status == 202, answer.raw
+    shown = await close(bench, [8600])
+    assert (shown["in_balance"], [each["state"] for each in shown["acquirers"]]) == (True, ["in_balance"]), shown
+    said = [(each["0"][1], each.get("4")) for each in await bench.received() if each["0"][1] in "45"]
+    assert said[-4:] == [("4", f"{8700:012d}")] * 3 + [("5", None)], f"the host heard {said[-4:]}"
+    await bench.until(answer.body["id"], "reversed")
+
+
 @scenario(47, "the answer to a batch is lost: asked again, closed once", verbs("batch_close"))
 async def lost_batch(bench: Bench) -> None:
     await arranged(bench)
@@ -539,20 +509,17 @@ async def killed(bench: Bench) -> None:
 
 @scenario(56, "no card data in any record: masked numbers only")
 async def masked(bench: Bench) -> None:
-    sold = await bench.approved(9100, card=SWIPED)
+    sold, card = await bench.approved(9100, card=SWIPED), bench.pinned()
+    if "52" in bench.dialect.fields:
+        await bench.approved(9100, card=card)
     story = await bench.ask("GET", f"/v1/transactions/{sold['id']}/story", key="operator")
     shown = story.raw.decode() + (await bench.ask("GET", "/v1/transactions?limit=200", key="operator")).raw.decode() + bench.server.said
-    for secret in (CARD["pan"], SWIPED["pan"], SWIPED["track2"].partition("=")[2], PIN["block"]):
+    for secret in (CARD["pan"], SWIPED["pan"], SWIPED["track2"].partition("=")[2], card["pin"]["block"]):
         assert secret not in shown, "card data stands in a record"
 
 
 absent(43, "instalments and points", "terminals cannot ask for them")
 absent(50, "more than 999 items, totals that overflow", "batches are told by totals, whose numbers have ten digits")
 absent(51, "parameters and CA keys in several parts", "the switch gives terminals their parameters, not the acquirer")
+absent(52, "upload of signatures", "receipts are signed on paper: the switch takes no signatures")
 absent(53, "QR: pending, paid, expired", "a matter of wallet hosts, which speak no ISO 8583")
-
-
-def broken(error: BaseException) -> str:
-    """What a failed scenario says, in one line."""
-    text = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}" if isinstance(error, BROKEN) else repr(error)
-    return " ".join(text.split())[:400]
