@@ -250,7 +250,7 @@ class Directory:
             keys: dict[str, set[str]] = {}
             for change in changes:
                 keys.setdefault(OWNER_OF.get(change["kind"], change["kind"]), set()).add(change["key"])
-            for kind, changed in keys.items():
+            for kind, changed in sorted(keys.items(), key=lambda each: each[0] == "acquirer"):  # last: a line comes up when its routes are known
                 await self._read(connection, kind, sorted(changed))
             if changes:
                 self._reorder()

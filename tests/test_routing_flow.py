@@ -14,7 +14,7 @@ import pytest_asyncio
 from switch import database
 from switch.ids import show
 from switch.links import Bounced
-from tests.flows import Shop, body_of, eventually, new_key, open_shop
+from tests.flows import ANSWER_TIMEOUT_MS, Shop, body_of, eventually, new_key, open_shop
 
 PAN_BIN = "411111"
 VISA = {"entry_mode": "chip", "pan": "4111111111111111", "expiry": "3012"}
@@ -332,8 +332,11 @@ async def test_many_at_once_under_one_key_are_one_sale_wherever_it_was_tried(sho
 
 
 async def test_a_cancellation_finds_the_attempt_that_is_on_its_way(shop: Shop) -> None:
+    path = f"/v1/acquirers/{shop.shown('acquirer.dual')}"
+    assert (await shop.ask("PATCH", path, {"answer_timeout_ms": 5_000}, key="operator")).status == 200
+    await shop.caught_up()
     await code_91(shop)
-    await shop.dual.order("delay", 0.35)
+    await shop.dual.order("delay", 2.5)  # long enough for a cancellation on a busy machine
     key = new_key()
     sold = asyncio.ensure_future(shop.pay(10_000, key))
 
@@ -349,6 +352,8 @@ async def test_a_cancellation_finds_the_attempt_that_is_on_its_way(shop: Shop) -
     assert (await shop.get(first))["status"] == "declined"
     row = await shop.row(last)
     assert await shop.dual.effect(row["rrn"]) == (0, 0)
+    assert (await shop.ask("PATCH", path, {"answer_timeout_ms": ANSWER_TIMEOUT_MS}, key="operator")).status == 200
+    await shop.caught_up()
 
 
 async def test_a_reversal_of_the_first_attempt_undoes_the_one_that_followed(shop: Shop) -> None:
