@@ -13,22 +13,21 @@ class Clock:
     Before the first answer it is the machine's clock.
     """
 
-    __slots__ = ("_at", "_utc")
+    __slots__ = ("_start",)
 
     def __init__(self) -> None:
-        self._utc: datetime | None = None
-        self._at = 0.0  # monotonic seconds
+        self._start: float | None = None  # UTC, as seconds since 1970, when the monotonic clock stood at 0; good to a microsecond
 
     def told(self, utc: datetime, asked_at: float) -> None:
         """The database said `utc`, asked at the monotonic instant `asked_at`: by now it is that, or up to the round trip later."""
         now = time.monotonic()
-        if self._utc is None or not utc <= self.now() <= utc + timedelta(seconds=now - asked_at):
-            self._utc, self._at = utc, now
+        if self._start is None or not utc <= self.now() <= utc + timedelta(seconds=now - asked_at):
+            self._start = utc.timestamp() - now
 
     def now(self) -> datetime:
-        if self._utc is None:
+        if self._start is None:
             return datetime.now(UTC)
-        return self._utc + timedelta(seconds=time.monotonic() - self._at)
+        return datetime.fromtimestamp(self._start + time.monotonic(), UTC)
 
 
 clock = Clock()

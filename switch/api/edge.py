@@ -60,6 +60,7 @@ class WholeAnswer:
     """An answer that can be given in one write, and what became of it."""
 
     __slots__ = ("cycle", "gone")
+    _heads: ClassVar[tuple[object, object, int, bytes]] = (None, None, 0, b"")  # of the last answer: headers of the server and ours, status, bytes
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self.cycle, self.gone = cycle, False
@@ -74,11 +75,13 @@ class WholeAnswer:
         if cycle.flow.write_paused or cycle.disconnected or cycle.response_started or not cycle.keep_alive or cycle.transport.is_closing():
             self.gone = cycle.disconnected or cycle.transport.is_closing()
             return False
-        head = [STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in cycle.default_headers],
-                *[b"%b: %b\r\n" % header for header in headers], b"content-length: %d\r\n\r\n" % len(body), body]
+        server, own, code, head = WholeAnswer._heads  # the server makes new ones each second, when the date has changed
+        if server is not cycle.default_headers or own is not headers or code != status:
+            head = STATUS_LINE[status] + b"".join([b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)])
+            WholeAnswer._heads = cycle.default_headers, headers, status, head
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
-        cycle.transport.write(b"".join(head))
+        cycle.transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
         cycle.message_event.set()
         cycle.on_response()
         return True

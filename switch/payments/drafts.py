@@ -51,6 +51,7 @@ class Drafts:
         pan_key, sealed = cards.sealed(self.vault, order.pan, order.expiry, transaction_id, today)
         rule = acquirer.dialect.messages[translation.verb(order.type, acquirer.message_mode)]
         wall = translation.local(order, seller.store, received_at)
+        local_date = mmdd(wall)
         terminal_id, token = seller.terminal.terminal_id.bytes, self.vault.token(order.pan)
         terminal_number, acceptor = seller.terminal.numbers[acquirer.acquirer_id]
         return Transaction(
@@ -63,9 +64,9 @@ class Drafts:
             pan_token_key=self.vault.token_key_id, pan_sealed=sealed, pan_key=pan_key, pan_sealed_on=today,
             card_sequence_number=order.sequence_number, emv=order.emv.stored if order.emv else None,
             mti=rule.mti, processing_code=rule.fixed["3"], stan=stan, transmitted_at=de7(received_at), local_time=hhmmss(wall),
-            local_date=mmdd(wall), pos_entry_mode=translation.entry_mode(order, acquirer.dialect), pos_condition=rule.fixed.get("25", "00"), rrn=rrn,
+            local_date=local_date, pos_entry_mode=translation.entry_mode(order, acquirer.dialect), pos_condition=rule.fixed.get("25", "00"), rrn=rrn,
             card_acceptor_terminal=terminal_number, card_acceptor=acceptor, mcc=seller.merchant.mcc, match_key="",
             received_at=received_at, send_not_after=received_at + timedelta(seconds=send_within(acquirer.answer_timeout_s)),
             respond_by=received_at + timedelta(seconds=acquirer.answer_timeout_s), request_message="",
             terminal_trace=order.terminal_trace, reference=order.reference,
-            same_trace=hash64(terminal_id, mmdd(wall).encode(), order.terminal_trace.encode()) if order.terminal_trace else None)
+            same_trace=hash64(terminal_id, local_date.encode(), order.terminal_trace.encode()) if order.terminal_trace else None)
