@@ -8,7 +8,7 @@ READY := .venv/.ready
 LOCKED := requirements/run.txt requirements/dev.txt requirements/load.txt requirements/reports.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help setup run test ablations certify check bench bench-settlement load faults kills lock
+.PHONY: help setup run test ablations certify check bench bench-settlement load journey faults kills lock
 
 help:
 	@echo "make setup   make .venv from the locked requirements (the other targets do it by themselves)"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench   CPU per authorization against the baseline, memory, added time"
 	@echo "make bench-settlement  a million captured transactions priced, posted and cut over: seconds and memory"
 	@echo "make load    Locust: steady, ramp, spike; then the three books are compared"
+	@echo "make journey  a company and an individual from the application to the first payout, over HTTP, step by step"
 	@echo "make faults  48 kills and other faults of real processes; then the three books are compared (at most 10 minutes)"
 	@echo "make kills   204 of them (at most 25 minutes)"
 	@echo "make lock    refresh requirements/*.txt from requirements/*.in"
@@ -75,6 +76,9 @@ bench-settlement: $(READY)
 
 load: $(READY)
 	@exec $(BIN)/python -m loadtests.load $(ARGS)
+
+journey: $(READY)
+	@exec $(BIN)/python -m loadtests.journey $(ARGS)
 
 faults: $(READY)
 	@exec $(BIN)/python -m tests.faults.nemesis --kills 48 --seconds 400 $(ARGS)

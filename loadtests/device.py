@@ -187,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _lose_power(device: Device, amount: int, currency: str) -> list[Receipt]:
+def lose_power(device: Device, amount: int, currency: str) -> list[Receipt]:
     """The request leaves and its answer is never kept; after the start the journal's open key is asked for and cancelled."""
     device.terminal.journal.write({"key": (key := secrets.token_hex(16)), "amount": amount, "currency": currency, "held": False})
     device.terminal.exchange("POST", "/v1/authorizations", {"type": "purchase", "amount": amount, "currency": currency, "card": CARD}, key)
@@ -208,7 +208,7 @@ def _act(device: Device, options: argparse.Namespace) -> Any:
             chip = ChipCard(options.imk, CARD["pan"], CARD["expiry"]) if options.imk else None
             return device.sell(options.amount, options.currency, chip)._asdict()
         case "power-loss":
-            return [each._asdict() for each in _lose_power(device, options.amount, options.currency)]
+            return [each._asdict() for each in lose_power(device, options.amount, options.currency)]
         case "offline":
             return {"queued": len(device.memory["queue"]), "key": device.sell_offline(options.amount, options.currency)["key"]}
         case "sync":

@@ -20,7 +20,7 @@ from loadtests import books
 from loadtests.books import Told
 from loadtests.driver import percentile
 from loadtests.processes import Processes, RunError
-from loadtests.services import ROOT, SWITCH, Merchant, environment, onboard
+from loadtests.services import ROOT, Merchant, environment, onboard, start_demo
 
 SHARES = (0.5, 0.9, 0.95, 0.99, 1.0)
 Times = dict[str, list[float]]
@@ -50,7 +50,7 @@ class Load:
         self.differences: Counter[str] = Counter({"replay_not_identical": 0, "silence_not_202": 0})
 
     def run(self) -> None:
-        demo = self.start_demo()
+        demo = start_demo(self.processes, self.home)
         say(f"switch at {demo['base_url']}; onboarding {self.options.merchants} merchants with {self.options.terminals} terminals each")
         merchants = self.onboard(demo)
         before = books.effects(demo["stub_control_url"])
@@ -64,18 +64,6 @@ class Load:
         net = {place: value for place, value in books.effects(demo["stub_control_url"]).items() if place not in before}
         self.differences.update(books.compare(self.told, booked, net))
         say(f"{len(self.told)} told, {len(booked)} in the switch, {sum(value != 0 for value in net.values())} standing at the stub")
-
-    def start_demo(self) -> dict[str, Any]:
-        path = self.home / "demo.json"
-        process, _ = self.processes.start("demo", [*SWITCH, "demo"], environment(self.home, SWITCH_PORT="0"), None)
-        end = time.monotonic() + 90
-        while not path.exists():
-            if process.poll() is not None or time.monotonic() > end:
-                raise RunError(f"the demo is not ready (exit code {process.returncode}): {self.processes.said(process)}")
-            time.sleep(0.1)
-        demo = json.loads(path.read_text())
-        assert isinstance(demo, dict)
-        return demo
 
     def onboard(self, demo: dict[str, Any]) -> list[Merchant]:
         variables = environment(self.home, SWITCH_DATABASE_URL=demo["database_url"])

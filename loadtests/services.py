@@ -1,5 +1,6 @@
 """What a run is made of, each as one process: PostgreSQL, an acquirer stub, the baseline or the switch, on fresh databases."""
 import contextlib
+import json
 import os
 import secrets
 import socket
@@ -140,6 +141,20 @@ def onboard(processes: Processes, variables: Mapping[str, str], name: str, termi
     keys = [str(add("key", "--terminal", add("terminal", "--store", store, "--name", f"{name} till {number}")["id"])["key"])
             for number in range(1, terminals + 1)]
     return Merchant(merchant, str(add("key", "--merchant", merchant)["key"]), keys)
+
+
+def start_demo(processes: Processes, home: Path) -> dict[str, Any]:
+    """A demo of its own with everything; what it hands over."""
+    path = home / "demo.json"
+    process, _ = processes.start("demo", [*SWITCH, "demo"], environment(home, SWITCH_PORT="0"), None)
+    end = time.monotonic() + 90
+    while not path.exists():
+        if process.poll() is not None or time.monotonic() > end:
+            raise RunError(f"the demo is not ready (exit code {process.returncode}): {processes.said(process)}")
+        time.sleep(0.1)
+    demo = json.loads(path.read_text())
+    assert isinstance(demo, dict)
+    return demo
 
 
 def start_switch(processes: Processes, home: Path, database_url: str, stub: Stub) -> Service:

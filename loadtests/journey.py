@@ -1,0 +1,316 @@
+"""`make journey`: one company and one individual from the application to the first payout, over HTTP alone, each step printed.
+
+A demo switch of its own, its stub as the acquirer. Devices are those of loadtests/device.py; people are keys of their own, and nobody decides alone
+what two must. A step that is not answered as it should be ends the walk with what was asked and what was said, and exit 1.
+"""
+import http.client
+import itertools
+import json
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from loadtests.device import Device, Refused, lose_power
+from loadtests.measured import Result, measured, parser, say
+from loadtests.processes import Processes, RunError
+from loadtests.services import start_demo
+
+WAIT_S = 30.0
+CUT_OVER_S = 120.0
+END = "2099-12-31"
+COMPANY = {"name": "上海港湾面包有限公司", "trading_name": "Harbour Bakery", "phone": "+86 21 5555 0100", "email": "owner@bakery.example",
+           "mcc": "5462", "time_zone": "Asia/Shanghai", "currency": "CNY", "monthly_volume": 8_000_000, "average_ticket": 4500, "years_in_business": 3,
+           "store": {"name": "Bund", "city": "Shanghai"}, "terminals": 1}
+LICENCE = {"number": "91110000600037341L", "name": COMPANY["name"]}
+ACCOUNT = {"country": "CN", "account_number": "1001234567890", "bank_code": "102290000012"}
+PERSON = {"name": "王芳", "trading_name": "Wang Fang", "phone": "+86 138 0013 8000", "email": "fang@noodles.example", "mcc": "5814",
+          "time_zone": "Asia/Shanghai", "currency": "CNY", "monthly_volume": 300_000, "average_ticket": 3000, "years_in_business": 1,
+          "store": {"name": "Night market", "city": "Shanghai"}, "terminals": 1}
+TARIFF = {"name": "Signed rates", "currency": "CNY", "rounding": "half_even",
+          "rules": [{"name": "All cards", "price": {"basis_points": 60, "minimum": 1}},
+                    {"name": "Debit", "match": {"card_type": "debit"}, "price": {"basis_points": 45, "cap": 1800}}],
+          "refunds": {"returns": "proportional"}}
+OUR_ACCOUNT = {"currency": "CNY", "holder": "Payment Service", "country": "CN", "account_number": "1009876543210", "bank_code": "102290000012"}
+FACTS = ("currency", "brand", "card_type", "entry_mode", "captured_at")  # of a sale, that its fee depends on
+PDF = b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\ntrailer\n<<>>\n%%EOF\n"
+
+
+def resident_id(serial: int) -> str:
+    """A resident id of somebody born on 1 January 1980, with its check character (GB 11643)."""
+    base = f"11010119800101{serial:03}"
+    weights = [pow(2, 17 - at, 11) for at in range(17)]
+    return base + "10X98765432"[sum(int(sign) * weight for sign, weight in zip(base, weights, strict=True)) % 11]
+
+
+def yuan(fen: int) -> str:
+    return f"{Decimal(fen) / 100:.2f}"
+
+
+class Person:
+    """Somebody with a key."""
+
+    def __init__(self, url: str, key: str, name: str) -> None:
+        self.url, self.key, self.name = urllib.parse.urlsplit(url), key, name
+
+    def ask(self, method: str, path: str, body: object = None, *, wants: tuple[int, ...] = (200, 201), media: str = "application/json") -> Any:
+        """What the answer says, JSON or bytes. Raises RunError when its status is none of `wants`."""
+        data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+        connection = http.client.HTTPConnection(self.url.hostname or "", self.url.port, timeout=WAIT_S)
+        try:
+            connection.request(method, path, data, {"Authorization": f"Bearer {self.key}", **({} if data is None else {"Content-Type": media})})
+            answer = connection.getresponse()
+            raw = answer.read()
+        finally:
+            connection.close()
+        if answer.status not in wants:
+            raise RunError(f"{self.name}: {method} {path} was answered {answer.status}, not {wants[0]}: {raw.decode(errors='replace')[:600]}")
+        return json.loads(raw) if "json" in (answer.getheader("Content-Type") or "") else raw
+
+
+def until(look: Callable[[], Any], what: str, seconds: float = WAIT_S) -> Any:
+    """The first thing that `look` finds."""
+    end = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found is not None:
+            return found
+        if time.monotonic() > end:
+            raise RunError(f"{what}: not within {seconds:g} s")
+        time.sleep(0.1)
+
+
+class Journey:
+    """The people of a demo: two operators, and those who come to it."""
+
+    def __init__(self, demo: dict[str, Any], home: Path) -> None:
+        self.demo, self.home, self.url = demo, home, str(demo["base_url"])
+        self.operator = Person(self.url, demo["operator_key"], "operator")
+        self.second = Person(self.url, demo["second_operator_key"], "second operator")
+        self.acquirer = self.operator.ask("GET", "/v1/links")["items"][0]["acquirer"]
+        self.serials = itertools.count(int(time.time()) % 1_000_000 * 1000)
+
+    def person(self, key: str, name: str, path: str) -> Person:
+        """Somebody whose key is known by now: every worker reads new keys within a second."""
+        found = Person(self.url, key, name)
+        until(lambda: "code" not in found.ask("GET", path, wants=(200, 401)) or None, f"the key of {name} is not known")
+        return found
+
+    def agreed(self, path: str, body: dict[str, object], method: str = "PUT") -> Any:
+        """Asked for by one operator and decided by the other."""
+        asked = self.operator.ask(method, path, body, wants=(202,))
+        return self.second.ask("POST", f"/v1/approvals/{asked['id']}")
+
+    # J3, J4, J5
+
+    def apply(self, entity_type: str, profile: dict[str, Any], documents: list[tuple[str, dict[str, str], str | None]]) -> str:
+        """The application as its applicant makes it: every document with its scan, until nothing is missing; its id."""
+        begun = self.operator.ask("POST", "/v1/applications", {"entity_type": entity_type, "country": "CN", "profile": profile})
+        path = f"/v1/applications/{begun['id']}"
+        applicant = self.person(begun["key"], "applicant", path)
+        say(f"J3  {profile['trading_name']} applies; missing: {', '.join(each['kind'] for each in applicant.ask('GET', f'{path}/missing')['items'])}")
+        for kind, fields, expires_on in documents:
+            added = applicant.ask("POST", f"{path}/documents", {"kind": kind, "fields": fields, **({"expires_on": expires_on} if expires_on else {})})
+            document = next(each["id"] for each in reversed(added["documents"]) if each["kind"] == kind)
+            applicant.ask("POST", f"{path}/documents/{document}/file?name=scan", PDF, media="application/pdf")
+        if left := applicant.ask("GET", f"{path}/missing")["items"]:
+            raise RunError(f"still missing: {left}")
+        state = applicant.ask("POST", f"{path}/submit", {})["state"]
+        say(f"J3  {len(documents)} documents with their scans, nothing is missing; the application is {state}")
+        return str(begun["id"])
+
+    def review(self, application: str) -> str:
+        """Each document looked at, the score read, the decision by as many people as the rules want; the merchant that it makes."""
+        path = f"/v1/applications/{application}"
+        if self.operator.ask("GET", path)["state"] == "submitted":
+            self.operator.ask("POST", f"{path}/take", {"reason": "Next in the queue"})
+            for document in self.operator.ask("GET", path)["documents"]:
+                self.operator.ask("POST", f"{path}/documents/{document['id']}/verdicts", {"verdict": "accepted", "reason": "Looked at"})
+            score = self.operator.ask("GET", f"{path}/score")
+            decision = {"decision": "approve", "version": score["version"], "reason": "As looked at"}
+            decided = self.operator.ask("POST", f"{path}/decisions", decision, wants=(200, 202))
+            if decided.get("state") != "approved":
+                self.second.ask("POST", f"/v1/approvals/{decided['id']}")
+            say(f"J5  score {score['score']}; approved by {'two people' if score['two_people'] else 'a reviewer'}")
+        shown = self.operator.ask("GET", path)
+        if shown["state"] != "approved":
+            raise RunError(f"the application is {shown['state']}: {shown}")
+        return str(shown["merchant"])
+
+    # J6
+
+    def tariff(self, merchant: str) -> None:
+        today = self.operator.ask("GET", f"/v1/acquirers/{self.acquirer}")["business_date"]
+        self.operator.ask("POST", f"/v1/merchants/{merchant}/tariffs", {"effective_from": today, "terms": TARIFF})
+        self.operator.ask("PUT", f"/v1/merchants/{merchant}/funding", {"calendar": "daily", "funding_days": 0, "minimum_payout": 0})
+        say(f"J6  {TARIFF['name']} from {today}: 0.60 %, debit 0.45 % up to 18.00; paid the same day")
+
+    # J7
+
+    def install(self, merchant: str) -> Device:
+        """From stock to the till: a device with a key, its parameters, and a heartbeat; live."""
+        (store,) = self.of("stores", merchant)
+        (till,) = self.of("terminals", merchant)
+        serial = f"PX7-{next(self.serials):09}"
+        device = self.operator.ask("POST", "/v1/devices", {"serial_number": serial, "model": "PX7", "reason": "Delivery"})
+        path = f"/v1/devices/{device['id']}"
+        for step in ({"event": "order", "store": store["id"]}, {"event": "ship"}, {"event": "install", "terminal": till["id"]}):
+            self.operator.ask("POST", f"{path}/moves", {**step, "reason": "Journey"})
+        code = self.operator.ask("POST", f"{path}/activation-codes", {})["code"]
+        till_device = Device(self.home / serial)
+        till_device.activate(self.url, serial, code)
+        until(lambda: self.beats(till_device), "the device's key is not known")
+        live = self.operator.ask("POST", f"{path}/moves", {"event": "go_live", "reason": "Journey"})
+        until(lambda: till_device.heartbeat(battery_percent=90)["sells"] or None, "the device does not sell")
+        say(f"J7  {serial}: ordered, shipped, installed, activated by its code, {live['state']}")
+        return till_device
+
+    def of(self, what: str, merchant: str) -> list[Any]:
+        return [each for each in self.operator.ask("GET", f"/v1/{what}?limit=100")["items"] if each["merchant"] == merchant]
+
+    @staticmethod
+    def beats(device: Device) -> bool | None:
+        try:
+            device.heartbeat(battery_percent=95, paper="ok")
+        except Refused:
+            return None
+        return True
+
+    # J10
+
+    def trade(self, device: Device, merchant: Person) -> None:
+        """Sold, declined, voided, refunded in part, and a power loss in the middle of a sale."""
+        sales = [device.sell(amount) for amount in (10_000, 4_500, 12_000)]
+        declined = device.sell(2_551)
+        if not all(sale.sold for sale in sales) or declined.sold:
+            raise RunError(f"sold {sales}, declined {declined}")
+        undone = [device.terminal.follow("voids", str(sales[1].id), {}), device.terminal.follow("refunds", str(sales[2].id), {"amount": 2_000})]
+        lost = lose_power(device, 3_000, "CNY")
+        receipt = merchant.ask("GET", f"/v1/transactions/{sales[0].id}/receipt?format=text").decode()
+        batch = device.terminal.close_batch(device.memory["terminal"])
+        if not all(each.sold for each in undone) or any(each.sold for each in lost) or not batch["in_balance"]:
+            raise RunError(f"undone {undone}, after the power loss {lost}, batch {batch}")
+        say("J10 three sales, one declined, one voided, one refunded in part, one undone after a power loss; the batch is in balance")
+        say("\n".join(f"      {line}" for line in receipt.splitlines()))
+
+    # J12, J16
+
+    def settle(self) -> str:
+        """The acquirer's day is cut over: its date."""
+        day = self.operator.ask("GET", f"/v1/acquirers/{self.acquirer}")["business_date"]
+        self.operator.ask("POST", f"/v1/acquirers/{self.acquirer}/cutovers", {"business_date": day}, wants=(200, 201, 202))
+
+        def done() -> Any:
+            runs = self.operator.ask("GET", f"/v1/acquirers/{self.acquirer}/cutovers")["items"]
+            return next((run for run in runs if run["business_date"] == day and run["ended_at"]), None)
+
+        until(done, f"the day {day} is not cut over", CUT_OVER_S)
+        say(f"J12 the acquirer's day {day} is cut over")
+        return str(day)
+
+    def explained(self, merchant: Person) -> Any:
+        """The merchant's settlement: what it sold less its fees is what it gets, and each line names the rule that priced it."""
+        (settlement,) = merchant.ask("GET", "/v1/settlements")["items"]
+        lines = merchant.ask("GET", f"/v1/settlements/{settlement['id']}/transactions")["items"]
+        gross, fees = sum(line["gross"] for line in lines), sum(line["fee"] for line in lines)
+        if (gross, fees, gross - fees) != (settlement["sales"] - settlement["refunds"], settlement["fees"], settlement["net"]):
+            raise RunError(f"the lines say {gross} less {fees}, the settlement {settlement}")
+        sold, back, net = (yuan(settlement[name]) for name in ("sales", "refunds", "net"))
+        say(f"J12 sold {sold}, given back {back}, fees {yuan(fees)}, net {net} CNY; line by line:")
+        for line in reversed(lines):
+            say(f"      {line['kind']:7} {yuan(line['gross']):>8}  fee {yuan(line['fee']):>6}  {line['rule']}")
+        return settlement
+
+    def estimated(self, merchant: Person, settlement: Any) -> None:
+        """What the estimate asks for the same sales is what the settlement took for them."""
+        lines = merchant.ask("GET", f"/v1/settlements/{settlement['id']}/transactions")["items"]
+        sales = [line for line in lines if line["kind"] == "sale"]
+        asked = [{"amount": line["gross"], **{name: line[name] for name in FACTS}} for line in sales]
+        estimate = merchant.ask("POST", "/v1/fees/estimates", {"transactions": asked, "month_to_date": {}})
+        (total,) = estimate["totals"]
+        if total["fees"] != sum(line["fee"] for line in sales):
+            raise RunError(f"the estimate is {total}, the bill {sales}")
+        say(f"J12 the estimate of the same {len(sales)} sales is their bill: {yuan(total['fees'])}")
+
+    def pay(self) -> None:
+        """What is due to all goes to the bank in a file, and the bank says that it was paid."""
+        self.agreed("/v1/payouts/bank-account", {**OUR_ACCOUNT, "reason": "Opened on 1 March"})
+        self.operator.ask("POST", "/v1/payouts/run", {"currency": "CNY"})
+        file = self.operator.ask("POST", "/v1/payouts/files", {"currency": "CNY", "format": "csv"})
+        path = f"/v1/payouts/files/{file['id']}"
+        orders = [line.split(",") for line in self.operator.ask("GET", f"{path}/content").decode().splitlines() if line[:2] == "P,"]
+        self.operator.ask("POST", f"{path}/sent", {})
+        today, total = datetime.now(UTC).date(), sum(Decimal(order[8]) for order in orders)
+        answer = [f"H,ANSWER,1,{OUR_ACCOUNT['account_number']},CNY,{today},ANSWER-{file['id'][-12:]}",
+                  *[f"A,{order[1]},{order[2]},confirmed,{order[8]},CNY,{today},BANK-{order[2][-8:]}," for order in orders],
+                  f"T,{len(orders)},{total}", ""]
+        self.operator.ask("POST", "/v1/payouts/answers", "\n".join(answer).encode(), media="text/csv")
+        say(f"J12 a file of {len(orders)} payouts, {total} CNY, went to the bank, which has paid them")
+
+    @staticmethod
+    def paid(merchant: Person) -> None:
+        (payout,) = merchant.ask("GET", "/v1/payouts")["items"]
+        if payout["state"] != "confirmed":
+            raise RunError(f"the payout is {payout}")
+        say(f"J12 the merchant sees it: {yuan(payout['amount'])} CNY {payout['state']}")
+
+    # the whole way
+
+    def company(self) -> str:
+        serial = next(self.serials) % 1000
+        documents = [("business_licence", LICENCE, None), ("tax_registration", {"number": LICENCE["number"]}, None),
+                     ("bank_account", {"holder": COMPANY["name"], **ACCOUNT}, None),
+                     ("representative_identity", {"number": resident_id(serial), "name": "王芳"}, END),
+                     ("food_licence", {"number": "JY13101010000001"}, END)]
+        return self.review(self.apply("company", COMPANY, documents))
+
+    def individual(self) -> str:
+        """By the light path: rules decide within the answer to the submission, with low limits; two people then agree where payouts go."""
+        serial = next(self.serials) % 1000
+        documents = [("bank_account", {"holder": PERSON["name"], **ACCOUNT}, None),
+                     ("representative_identity", {"number": resident_id(serial), "name": PERSON["name"]}, END)]
+        application = self.apply("individual", PERSON, documents)
+        merchant = self.review(application)
+        limits = self.operator.ask("GET", f"/v1/applications/{application}")["limits"]
+        say(f"J4  decided by rules; limits: {json.dumps(limits)}")
+        self.agreed(f"/v1/merchants/{merchant}/bank-account", {**ACCOUNT, "currency": "CNY", "holder": PERSON["name"], "reason": "Seen on the card"})
+        say("J4  two people have agreed where the payouts go")
+        return merchant
+
+    def walk(self) -> None:
+        shops = []
+        for begin in (self.company, self.individual):
+            merchant = begin()
+            self.tariff(merchant)
+            device = self.install(merchant)
+            key = self.operator.ask("POST", "/v1/keys", {"role": "merchant", "merchant": merchant})["key"]
+            owner = self.person(key, "merchant", "/v1/balance")
+            self.trade(device, owner)
+            shops.append((owner, device))
+        self.settle()
+        for owner, _ in shops:
+            self.estimated(owner, self.explained(owner))
+        self.pay()
+        for owner, device in shops:
+            self.paid(owner)
+            device.close()
+
+
+def main() -> int:
+    parser("journey", __doc__).parse_args()
+
+    def run(result: Result, processes: Processes, home: Path) -> list[str]:
+        started = time.monotonic()
+        Journey(start_demo(processes, home), home).walk()
+        result["seconds"] = round(time.monotonic() - started, 1)
+        return []
+
+    return measured("journey", run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

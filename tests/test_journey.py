@@ -1,0 +1,17 @@
+"""`make journey`, as anybody runs it: a merchant's whole way over HTTP against a demo of its own."""
+
+import json
+import subprocess
+import sys
+
+from tests.processes import ROOT
+
+
+def test_two_merchants_go_the_whole_way() -> None:
+    done = subprocess.run([sys.executable, "-m", "loadtests.journey"], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    lines = done.stdout.splitlines()
+    assert json.loads(lines[-1])["limits_broken"] == []
+    steps = [line.split()[0] for line in lines if line.startswith("J")]
+    assert {"J3", "J4", "J5", "J6", "J7", "J10", "J12"} <= set(steps)
+    assert sum("CNY confirmed" in line for line in lines) == 2, done.stdout
