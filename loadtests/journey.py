@@ -24,7 +24,8 @@ WAIT_S = 30.0
 CUT_OVER_S = 120.0
 END = "2099-12-31"
 COMPANY = {"name": "上海港湾面包有限公司", "trading_name": "Harbour Bakery", "phone": "+86 21 5555 0100", "email": "owner@bakery.example",
-           "mcc": "5462", "time_zone": "Asia/Shanghai", "currency": "CNY", "monthly_volume": 8_000_000, "average_ticket": 4500, "years_in_business": 3,
+           "mcc": "5462", "time_zone": "Asia/Shanghai", "currency": "CNY", "monthly_volume": 8_000_000, "average_ticket": 4500,
+           "years_in_business": 3,
            "store": {"name": "Bund", "city": "Shanghai"}, "terminals": 1}
 LICENCE = {"number": "91110000600037341L", "name": COMPANY["name"]}
 ACCOUNT = {"country": "CN", "account_number": "1001234567890", "bank_code": "102290000012"}
