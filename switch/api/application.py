@@ -6,7 +6,7 @@ from html import escape
 from typing import Any, Protocol
 from uuid import UUID
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from switch import metrics
@@ -48,6 +48,7 @@ from switch.api import (
 )
 from switch.api.documented import complete, documented
 from switch.api.download import Places
+from switch.api.queries import documented_only
 from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails, refused
 from switch.api.terminal import AuthorizationRequest, CancellationRequest
 from switch.callers import Caller, identify, no_applicant
@@ -160,7 +161,7 @@ class Parts(Protocol):
 
 def application(parts: Parts) -> FastAPI:
     app = FastAPI(title="Payment switch", version="1", docs_url=None, redoc_url=None, redirect_slashes=False,
-                  telemetry={"logs": False, "operation_spans": False},
+                  telemetry={"logs": False, "operation_spans": False}, dependencies=[Depends(documented_only)],
                   description="Money is integer minor units with an ISO 4217 code. Errors are problem details; see /problems.")
     problems.install(app)
 
