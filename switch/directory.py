@@ -398,4 +398,4 @@ KINDS: dict[str, tuple[str, Callable[[asyncpg.Record], Any], str]] = {
     "bin_range": (BINS, lambda row: BinRange(row["low"], row["high"], row["brand"], row["card_type"], tuple(row["pan_lengths"])), "bins"),
 }
 # A change of a dependent row reloads the record that carries it.
-OWNER_OF = dict.fromkeys(("authorization_terms", "stand_in_terms", "acquirer_line", "business_day"), "acquirer") | {"acquirer_terminal": "terminal"}
+OWNER_OF = {"authorization_terms": "acquirer", "acquirer_line": "acquirer", "business_day": "acquirer", "acquirer_terminal": "terminal"}

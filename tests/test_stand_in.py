@@ -16,7 +16,7 @@ from switch.directory import StandInTerms
 from switch.payments.stand_in import against
 from switch.payments.translation import Emv, Order
 from switch.security.pan import Pan, PaymentCode, Secret
-from tests.flows import Shop, eventually, new_key, open_shop
+from tests.flows import ROUTE, Shop, eventually, new_key, open_shop
 from tests.processes import Answer
 
 TERMS = StandInTerms(True, "CNY", 5000, 12_000, 3, frozenset({"chip", "contactless"}))
@@ -105,6 +105,11 @@ async def stood_in(shop: Shop, amount: int, key: str | None = None, till: str = 
     return answer
 
 
+async def follow(shop: Shop, verb: str, shown_id: str, till: str, **said: Any) -> Answer:
+    at, body = ("/v1/refunds", {"authorization": shown_id, **said}) if verb == "refunds" else (f"{ROUTE}/{shown_id}/{verb}", said)
+    return await shop.ask("POST", at, body, till, Idempotency_Key=new_key())
+
+
 async def taken(shop: Shop) -> tuple[int, int]:
     days = (await shop.ask("GET", path(shop), key="operator")).body["days"]
     return sum(day["amount"] for day in days), sum(day["count"] for day in days)
@@ -138,8 +143,8 @@ async def test_a_sale_is_told_as_approved_when_durable_and_said_to_its_acquirer_
             assert again.raw == answer.raw and again.headers["idempotent-replayed"] == "true"
             now = await shop.get(body["id"])
             assert (now["status"], now["approved_by"], now["amounts"]["left_to_refund"]) == ("approved", "stand_in", 0)
-            for verb, wanted in (("refunds", {"amount": 100}), ("voids", {})):
-                waits = await shop.ask("POST", f"/v1/authorizations/{body['id']}/{verb}", wanted, till, Idempotency_Key=new_key())
+            for verb in ("refunds", "voids"):
+                waits = await follow(shop, verb, body["id"], till)
                 assert (waits.status, waits.body["code"], waits.headers["retry-after"]) == (409, "follow_up_open", "5"), waits.raw
             assert await host.received(body["rrn"]) == []
             await host.order("silence", match={"0": "0220"})
@@ -150,9 +155,9 @@ async def test_a_sale_is_told_as_approved_when_durable_and_said_to_its_acquirer_
     assert (await shop.pay(2100, key, till)).raw == answer.raw
     row = await shop.row(body["id"])
     assert (row["captured"], row["authorised"], row["approved_amount"]) == (2100, 2100, 2100)
-    refund = await shop.ask("POST", f"/v1/authorizations/{body['id']}/refunds", {"amount": 100}, till, Idempotency_Key=new_key())
+    refund = await follow(shop, "refunds", body["id"], till, amount=100)
     assert (refund.status, refund.body["status"]) == (201, "approved"), refund.raw
-    capture = await shop.ask("POST", f"/v1/authorizations/{body['id']}/captures", {"amount": 100}, till, Idempotency_Key=new_key())
+    capture = await follow(shop, "captures", body["id"], till, amount=100)
     assert (capture.status, capture.body["code"]) == (409, "not_capturable")
     found = await shop.sql("SELECT kind, amount, business_date FROM reconciliation_movement WHERE transaction_id = $1", UUID(body["id"][4:]))
     assert [(each["kind"], each["amount"], each["business_date"]) for each in found] == [("sale", 2100, row["business_date"])]
