@@ -136,9 +136,8 @@ class Acquirer(NamedTuple):
 
     def stands_in(self, merchant_id: UUID, brand: str) -> StandInTerms | None:
         """The most particular terms, unless they say no; the merchant goes before the brand."""
-        keys = (merchant_id, brand), (merchant_id, "*"), (None, brand), (None, "*")
-        found = next((self.stand_in[key] for key in keys if key in self.stand_in), None) if self.stand_in else None
-        return found if found is not None and found.on else None
+        places = (merchant_id, brand), (merchant_id, "*"), (None, brand), (None, "*")
+        return next((held if held.on else None for place in places if (held := self.stand_in.get(place)) is not None), None)
 
 
 class Route(NamedTuple):

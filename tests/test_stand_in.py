@@ -80,9 +80,14 @@ async def lines(shop: Shop, name: str, port: int, *others: Shop) -> None:
     await eventually(reached, f"the line to {port} is not as it should be")
 
 
+async def nothing_owed(shop: Shop) -> bool:
+    return await shop.sql("SELECT 1 FROM duty WHERE kind = 'advice' AND state = 'open'") == []
+
+
 @asynccontextmanager
 async def away(shop: Shop, name: str = "single", *others: Shop) -> AsyncIterator[None]:
     """The acquirer cannot be reached by any of these workers; what is owed to it waits."""
+    await eventually(lambda: nothing_owed(shop), "an advice of an earlier test is still owed")
     await lines(shop, name, 1, *others)  # where nobody listens
     try:
         yield
