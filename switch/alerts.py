@@ -22,6 +22,7 @@ KINDS = MappingProxyType({
     "answer_to_unsent": "the acquirer answered a request that never left this switch",
     "capture_declined": "the acquirer declined a capture advice: the merchant's money is at risk",
     "advice_declined": "the acquirer declined a tip or an offline approval: the merchant's money is at risk",
+    "stand_in_declined": "the acquirer declined a sale that was approved in its stead: the goods are gone, and nobody pays for them",
     "reconciliation_exceptions": "a clearing file or a bank statement does not agree with the books",
     "batch_out_of_balance": "an acquirer counts another sum of a terminal's batch than our books do",
     "dispute_due": "a dispute waits for its merchant's answer, and the time for it ends soon",

@@ -65,6 +65,7 @@ from switch.payments.recovery import LEASE_S, LEASE_TRUSTED_S, RENEW_S, Recovery
 from switch.payments.reservations import Reservations
 from switch.payments.resolution import Resolution
 from switch.payments.reversals import Reversals
+from switch.payments.stand_in import StandIns
 from switch.payments.undelivered import Undelivered
 from switch.payments.watch import Watch
 from switch.protection import Protection
@@ -201,7 +202,8 @@ class Switch:
         self.authorizations = Authorizations(self.directory, self.vault, self.journal, self.numbers, self.links, self.desk, self.books,
                                              self.alarm, self.admission, worker_epoch=epoch, commit_budget_s=self.settings.commit_budget_s,
                                              cleared=lambda *wanted: self.reversals.clear(*wanted), pins=Pins(self.custody.store, self.custody.hsm),
-                                             guarded=lambda *sale: self.protection.sell(*sale))
+                                             guarded=lambda *sale: self.protection.sell(*sale),
+                                             unreached=lambda *sale: self.stand_ins.sell(*sale))
         self.protection = Protection(self.directory, self.vault, self.readers, self.writers, self.owed, self.alarm, self.authorizations, epoch,
                                      place=lambda *hold: self.arrangements.place(*hold), release=lambda *hold: self.arrangements.release(*hold))
         self.doubts, self.roster = Doubts(self.authorizations), Roster(self.owed, epoch, self.links)
@@ -210,8 +212,9 @@ class Switch:
         self.reversals = Reversals(self._journal_connection, self.directory, self.books, self.vault, self.links, self.alarm, self.may_send,
                                    self.roster.share, self.authorizations.undo_captures)
         self.reservations = Reservations(self._journal_connection, lambda follow_up: self.follow_ups.settle_late(follow_up))
-        self.follow_ups = FollowUps(self.authorizations, self.doubts, self.reservations, self.reversals)
-        self.offline, self.expiry = OfflineSales(self.authorizations, self.reservations), Expiry(self.owed)
+        self.follow_ups = FollowUps(self.authorizations, self.doubts, self.reservations, self.reversals, lambda row: self.undelivered.lost(row))
+        self.offline, self.stand_ins = OfflineSales(self.authorizations, self.reservations), StandIns(self.authorizations, self.reservations)
+        self.expiry = Expiry(self.owed)
         self.recovery = Recovery(self.owed, self.books, self.authorizations, self.lease)
         self.pending = Pending(self.owed, self.books, self.authorizations, self.alarm, self.directory, epoch)
         self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)

@@ -81,6 +81,17 @@ class Terms(NamedTuple):
     tip_basis_points: int
 
 
+class StandInTerms(NamedTuple):
+    """Which sales may be approved in an acquirer's stead. Amounts in minor units; those of a day are of a merchant, brand and business date."""
+
+    on: bool
+    currency: str
+    sale_amount: int
+    day_amount: int
+    day_count: int
+    entry_modes: frozenset[str]
+
+
 class Line(NamedTuple):
     """Where an acquirer's host listens, and how it is reached."""
 
@@ -115,11 +126,18 @@ class Acquirer(NamedTuple):
     query: QueryRule = QueryRule()  # when it is asked for what it has not decided
     secret_at: datetime | None = None  # when the secret was set that signs what is said to it
     breaker: BreakerTerms | None = None  # of each line; None: there is none
+    stand_in: Mapping[tuple[UUID | None, str], StandInTerms] = MappingProxyType({})  # by merchant and brand, None and "*" for any; usually empty
 
     def terms_of(self, mcc: str, brand: str) -> Terms | None:
         """The most particular terms that hold; the MCC goes before the brand."""
         terms = self.terms
         return terms.get((mcc, brand)) or terms.get((mcc, "*")) or terms.get(("*", brand)) or terms.get(("*", "*"))
+
+
+    def stands_in(self, merchant_id: UUID, brand: str) -> StandInTerms | None:
+        """The most particular terms, unless they say no; the merchant goes before the brand."""
+        places = (merchant_id, brand), (merchant_id, "*"), (None, brand), (None, "*")
+        return next((held if held.on else None for place in places if (held := self.stand_in.get(place)) is not None), None)
 
 
 class Route(NamedTuple):
@@ -185,7 +203,9 @@ ACQUIRERS = """SELECT a.*,
    WHERE b.acquirer_id = a.acquirer_id AND b.faults > 0) AS breaker,
   (SELECT max(d.business_date) FROM directory_business_day d WHERE d.acquirer_id = a.acquirer_id AND d.state = 'open') AS business_date,
   ARRAY(SELECT ROW(t.mcc, t.brand, t.completion_basis_points, t.tip_basis_points) FROM directory_authorization_terms t
-        WHERE t.acquirer_id = a.acquirer_id) AS terms
+        WHERE t.acquirer_id = a.acquirer_id) AS terms,
+  ARRAY(SELECT ROW(t.merchant_id, t.brand, t.state = 'on', t.currency, t.sale_amount, t.day_amount, t.day_count, t.entry_modes)
+        FROM directory_stand_in_terms t WHERE t.acquirer_id = a.acquirer_id) AS stand_in
 FROM directory_acquirer a WHERE $1::text[] IS NULL OR a.acquirer_id = ANY($1::text[]::uuid[])"""
 ROUTES = """SELECT route_id, acquirer_id, merchant_id, brand, priority, name, state, bin_low, bin_high, amount_min, amount_max, currencies, mccs,
 entry_modes, weekdays, time_from, time_until, weight, cost_basis_points, cost_fixed, healthy_percent, activated_at, retired_at FROM directory_rule
@@ -338,7 +358,8 @@ def _acquirer(row: asyncpg.Record) -> Acquirer | None:
                     reversal_terms(row, dialect),
                     {(mcc, brand): Terms(*basis_points) for mcc, brand, *basis_points in row["terms"]}, row["min_in_flight"],
                     row["max_links"], row["sign_on_at"], frozenset(dialect.reroute_codes if row["reroute_codes"] is None else row["reroute_codes"]),
-                    options, acquirers.query_rule(row["dialect"], options), row["secret_at"], _breaker(row["breaker"], dialect))
+                    options, acquirers.query_rule(row["dialect"], options), row["secret_at"], _breaker(row["breaker"], dialect),
+                    {(merchant, brand): StandInTerms._make((*said, frozenset(modes))) for merchant, brand, *said, modes in row["stand_in"]})
 
 
 def _line(row: Sequence[Any]) -> Line:

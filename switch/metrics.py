@@ -11,6 +11,8 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 authorizations = Counter("switch_authorizations", "Authorizations by what the terminal was told", ["status"], registry=registry)
 reroutes = Counter("switch_reroutes", "Sales that were tried at another acquirer, by why", ["cause"], registry=registry)
 follow_ups = Counter("switch_follow_ups", "Follow-ups and offline sales by what was told of them", ["type", "status"], registry=registry)
+stand_ins = Counter("switch_stand_ins", "Sales of acquirers that could not be reached and had terms: approved in their stead, or why not", ["result"],
+                    registry=registry)
 refusals = Counter("switch_refusals", "Requests refused, by problem code", ["code"], registry=registry)
 replays = Counter("switch_replays", "Answers given again for a known key", registry=registry)
 authorization_seconds = Histogram("switch_authorization_seconds", "From the door to the answer", buckets=SECONDS, registry=registry)

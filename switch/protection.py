@@ -15,11 +15,10 @@ from switch.payments.asked import Asked
 from switch.payments.authorization import Authorizations
 from switch.payments.counting import Counting
 from switch.payments.desk import Told
-from switch.payments.gatekeeper import Gatekeeper
+from switch.payments.gatekeeper import Gatekeeper, W
 from switch.payments.guard import Guard
 from switch.payments.hits import Hits
 from switch.payments.reviews import Reviews
-from switch.payments.ways import Way
 from switch.security.vault import Vault
 
 STOP_S = 2.0
@@ -34,7 +33,7 @@ class Protection:
         self.guard = Guard(directory, vault)
         self.counting = Counting(self.guard, directory, readers, epoch)
         self.hits = Hits(owed, alarm, place, release)
-        self.gatekeeper = Gatekeeper(self.guard, self.hits, walk.desk.history, readers, walk.sell, walk.told_again)
+        self.gatekeeper = Gatekeeper(self.guard, self.hits, walk.desk.history, readers, walk.told_again)
         self.rules, self.reviews = RiskRules(writers, readers), Reviews(writers, readers)
 
     async def start(self) -> None:
@@ -47,5 +46,5 @@ class Protection:
         with suppress(*UNKNOWN, asyncpg.PostgresError):
             await asyncio.wait_for(self.hits.write(), STOP_S)
 
-    async def sell(self, asked: Asked, way: Way, alternatives: list[Acquirer]) -> Told:
-        return await self.gatekeeper.sell(asked, way, alternatives)
+    async def sell(self, asked: Asked, way: W, alternatives: list[Acquirer], walk: Callable[[Asked, W, list[Acquirer]], Awaitable[Told]]) -> Told:
+        return await self.gatekeeper.sell(asked, way, alternatives, walk)

@@ -499,6 +499,8 @@ webhook_endpoint    url description types state disabled_reason secret_sealed se
 webhook_event       type object body
 worker              host
 worker_line         shown
+stand_in_day        brand currency
+stand_in_terms      brand created_by currency entry_modes reason state
 """
 HARMLESS = {"uuid", "integer", "bigint", "boolean", "date", "timestamp with time zone", "smallint"}
 KNOWN_SECRETS = ("track", "cvv", "cvc", "cav", "pin", "security_code", "expiry", "magstripe")

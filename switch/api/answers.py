@@ -1,6 +1,7 @@
 """How a transaction is shown: built from its row alone, so an answer survives a crash and is the same each time. Only whether it has
 expired is asked of the clock, and not for the answers that are final."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +11,19 @@ from switch.clock import clock
 from switch.ids import show
 from switch.payments.desk import stands
 from switch.payments.history import Duty
-from switch.payments.transaction import APPROVED, CONFIRMED, PARKED, REVERSED, REVERSING, SENT, STATUS, Transaction, payment_status, payment_status_at
+from switch.payments.transaction import (
+    APPROVED,
+    CONFIRMED,
+    PARKED,
+    REVERSED,
+    REVERSING,
+    SENT,
+    STATUS,
+    Transaction,
+    payment_status,
+    payment_status_at,
+    stood_in,
+)
 from switch.payments.verbs import expired, to_capture, to_refund
 
 ASK_AFTER_S = 2  # between two looks of a terminal at what its payer has not decided
@@ -71,6 +84,8 @@ def _money(row: Transaction, now: datetime) -> dict[str, Any]:
 
 def first(row: Transaction) -> tuple[int, bytes]:
     """Status and body of the answer to the POST: 201 as it was at the outcome, byte for byte; 202 as it stands now."""
+    if stood_in(row):
+        return _in_its_stead(row)
     if not stands(row):
         return 202, orjson.dumps(unsold(row))
     approved = row.approved_amount or 0
@@ -80,6 +95,19 @@ def first(row: Transaction) -> tuple[int, bytes]:
     body = {**_common(row), "status": STATUS[row.outcome], "payment_status": payment_status(row.outcome, approved, captured, 0, 0),
             "amount": row.amount, "approved_amount": approved, **_what(row), "amounts": _amounts(*money),
             "created_at": stamp(row.received_at), "server_time": stamp(row.outcome_at)}
+    return 201, orjson.dumps(body)
+
+
+def _in_its_stead(row: Transaction) -> tuple[int, bytes]:
+    """What was told of a sale that was approved in its acquirer's stead, from what was fixed then: the same bytes whatever the acquirer says
+    later, until the sale is undone."""
+    if row.state in REVERSAL_STATE:
+        return 202, orjson.dumps(unsold(row))
+    told = replace(row, response_code=None, reason="stand_in", advice="none", acquirer_rrn=None, answer_emv=None, balances=None)
+    amount, at = row.amount, stamp(row.received_at)
+    body = {**_common(row), "status": STATUS[APPROVED], "approved_by": "stand_in", "payment_status": payment_status(APPROVED, amount, amount, 0, 0),
+            "amount": amount, "approved_amount": amount, **_what(told), "amounts": _amounts(amount, amount, amount, 0, 0), "created_at": at,
+            "server_time": at}
     return 201, orjson.dumps(body)
 
 
@@ -135,9 +163,16 @@ def current(row: Transaction, duty: Duty | None = None) -> dict[str, Any]:
     """The transaction as it stands now."""
     now = clock.now()
     tried_before = {} if row.attempt_of is None else {"attempt_of": show("transaction", row.attempt_of)}
+    untold = stood_in(row) and row.state == SENT
+    if stood_in(row):
+        tried_before["approved_by"] = "stand_in"
+        if untold:  # as its customer was told, until its acquirer has answered
+            row = replace(row, state=APPROVED, approved_amount=row.amount, authorised=row.amount, capturable=row.amount, captured=row.amount,
+                          reason="stand_in", advice="none")
     return {**_common(row), **tried_before, "status": STATUS[row.state], "payment_status": payment_status_at(row, now),
             "amount": row.amount, "approved_amount": row.approved_amount if row.state in (APPROVED, CONFIRMED) else 0, **_what(row),
-            "advice": _advice(row), "amounts": _money(row, now), "reversal": reversal(row, duty), "expires_at": stamp(row.expires_at),
+            "advice": _advice(row), "amounts": _money(row, now) | ({"left_to_refund": 0} if untold else {}),
+            "reversal": reversal(row, duty), "expires_at": stamp(row.expires_at),
             "store": show("store", row.store_id), "terminal": show("terminal", row.terminal_id), "business_date": row.business_date.isoformat(),
             "tip_amount": row.tip_amount, "cashback_amount": row.cashback_amount, "capture_method": row.capture_method,
             "created_at": stamp(row.received_at), "outcome_at": stamp(row.outcome_at)}

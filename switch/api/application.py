@@ -42,6 +42,7 @@ from switch.api import (
     rollouts,
     routes,
     settlements,
+    stand_in,
     tariffs,
     terms,
     webhooks,
@@ -190,6 +191,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(follow_ups.router(parts, caller_of, asyncio.get_running_loop().time))
     app.include_router(offline.router(parts, caller_of, asyncio.get_running_loop().time))
     app.include_router(terms.router(lambda: parts.writers, caller_of))
+    app.include_router(stand_in.router(lambda: parts.writers, caller_of))
     app.include_router(tariffs.router(lambda: parts, caller_of))
     app.include_router(estimates.router(lambda: parts, caller_of))
     app.include_router(routes.router(parts, caller_of))  # before /v1/routes/{id}
@@ -233,7 +235,7 @@ def application(parts: Parts) -> FastAPI:
     async def docs() -> HTMLResponse:
         return HTMLResponse(page(app.openapi()), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
-    complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS,
+    complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS, *stand_in.MODELS,
                    *operator.MODELS, *routes.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
                    *exports.MODELS, *arrangements.MODELS, *lines.MODELS, *webhooks.MODELS,
                    *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS,

@@ -83,6 +83,9 @@ class Outcome(Shape):
 
 
 class ApprovedOrDeclined(Outcome):
+    """`approved_by` stand_in: by the switch in its acquirer's stead, which could not be reached and is told of it later."""
+
+    approved_by: Literal["stand_in"] | None = None
     payment_status: PaymentStatus
     amounts: Amounts
 
@@ -154,6 +157,7 @@ class TransactionNow(Shape):
     type: str
     original: str | None = None
     attempt_of: str | None = None
+    approved_by: Literal["stand_in"] | None = None
     status: Status
     payment_status: PaymentStatus
     amount: int

@@ -12,7 +12,7 @@ from switch.ids import show
 from switch.money import text
 from switch.payments.history import History
 from switch.payments.rerouting import superseded
-from switch.payments.transaction import STATUS, Transaction, payment_status_at
+from switch.payments.transaction import APPROVED, DECLINED, SENT, STATUS, Transaction, payment_status_at, stood_in
 
 
 async def tell(row: Transaction, history: History, directory: Directory) -> dict[str, Any]:
@@ -52,6 +52,9 @@ def _in_short(row: Transaction) -> str:
         "reversing": f"is being reversed: {row.reason}; the sale did not happen", "reversed": f"was reversed: {row.reason}",
         "parked": "could not be reversed; a person must decide", "confirmed": "was confirmed by a person",
     }[STATUS[row.state]]
+    if stood_in(row) and row.state in (SENT, APPROVED, DECLINED):
+        then = {SENT: "which has not answered yet", APPROVED: "which took it", DECLINED: f"which then declined it: {row.reason}"}[row.state]
+        how = f"was approved in its acquirer's stead, {then}"
     elsewhere = "; another acquirer was asked instead" if superseded(row) else ""
     ended = "; it expired before anything of it was captured" if payment_status_at(row, clock.now()) == "expired" else ""
     return f"{row.type} of {amount} on {row.masked_pan} {how}{elsewhere}{ended}"

@@ -25,7 +25,7 @@ from switch.money import AMOUNT_MAX, CURRENCIES
 from switch.payments.asked import Door
 from switch.payments.authorization import ROUTE, Authorizations
 from switch.payments.desk import Told
-from switch.payments.transaction import APPROVED
+from switch.payments.transaction import told_approved
 from switch.payments.translation import Emv, Order, emv
 from switch.payments.undelivered import Undelivered
 from switch.security.pan import Pan, PanError, PaymentCode, Secret
@@ -344,7 +344,7 @@ class AuthorizationEndpoint:
             await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"content-length", b"%d" % len(body))]})
             await send({"type": "http.response.body", "body": body})
             lost = whole is not None and whole.lost()
-        if told is not None and (lost or told.replayed) and told.transaction.state == APPROVED:
+        if told is not None and (lost or told.replayed) and told_approved(told.transaction):
             (self.undelivered.lost if lost else self.undelivered.heard)(told.transaction)
         failpoint_written("reply.after")
 

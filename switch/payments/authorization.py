@@ -62,12 +62,14 @@ class Authorizations:
     def __init__(self, directory: Directory, vault: Vault, journal: Journal, numbers: Numbers, links: Mapping[UUID, Link],
                  desk: Desk, books: History, alarm: alerts.Alerts, admission: Admission, *, worker_epoch: int, commit_budget_s: float,
                  cleared: Callable[[UUID, Acquirer, float], Awaitable[bool]], pins: Pins | None = None,
-                 guarded: Callable[[Asked, Way, list[Acquirer]], Awaitable[Told]] | None = None) -> None:
-        """`cleared(terminal, acquirer, seconds)`: sends what the terminal still owes; whether nothing is left (Reversals.clear). `guarded`: `sell`
-        between what rules say before it and what became of it (Gatekeeper.sell), asked while the directory has any."""
+                 guarded: Callable[..., Awaitable[Told]] | None = None,
+                 unreached: Callable[[Asked, list[Acquirer], Problem], Awaitable[Told]] | None = None) -> None:
+        """`cleared(terminal, acquirer, seconds)`: sends what the terminal still owes; whether nothing is left (Reversals.clear). `guarded`: what is
+        given to it, between what rules say before it and what became of it (Gatekeeper.sell), asked while the directory has any. `unreached`: a sale
+        whose acquirers cannot be reached, with what it is refused by otherwise (StandIns.sell)."""
         self.directory, self.vault, self.journal, self.numbers, self.links = directory, vault, journal, numbers, links
         self.desk, self.books, self.alarm, self.admission, self.worker_epoch = desk, books, alarm, admission, worker_epoch
-        self.commit_budget_s, self.cleared, self.guarded = commit_budget_s, cleared, guarded or self.sell
+        self.commit_budget_s, self.cleared, self.guarded, self.unreached = commit_budget_s, cleared, guarded, unreached
         self.ways = Ways(directory, links, admission, desk, lambda: len(journal.intents.queue), pins, commit_budget_s=commit_budget_s)
         self.drafts, self.alternatives = Drafts(vault, numbers, worker_epoch, pins), self.ways.alternatives
 
@@ -84,14 +86,18 @@ class Authorizations:
         alternatives = self.ways.alternatives_of(asked)
         way = self.ways.find(asked, alternatives)
         if way is None:
-            raise self.ways.refusal(asked, alternatives)
+            refusal = self.ways.refusal(asked, alternatives)
+            if refusal.code != "acquirer_unavailable" or self.unreached is None:
+                raise refusal
+            return await self.unreached(asked, alternatives, refusal)
         acquirer = way.acquirer
         try:
             if acquirer.reversals.first and not await self._reversals_first(seller.terminal, acquirer, door):
                 if await self.desk.history.key(*key) is not None:  # not a new sale
                     return await self.told_again(key, route, fingerprint, door.at + acquirer.answer_timeout_s)
                 raise Problem("reversal_pending", retry_after=2, extra={"processed": False})
-            return await (self.guarded(asked, way, alternatives) if self.directory.guarded else self.sell(asked, way, alternatives))
+            return await (self.guarded(asked, way, alternatives, self.sell) if self.directory.guarded and self.guarded is not None
+                          else self.sell(asked, way, alternatives))
         finally:
             way.permit.leave(self.desk.loop.time())  # whatever ended it; after its answer this changes nothing
 

@@ -5,6 +5,7 @@ A request in doubt is reversed, and its original stands. An advice states what a
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -56,7 +57,10 @@ class Wanted:
 class FollowUps:
     """Walks follow-ups of this worker. Joined in app.py."""
 
-    def __init__(self, authorizations: Authorizations, doubts: Doubts, reservations: Reservations, reversals: Reversals) -> None:
+    def __init__(self, authorizations: Authorizations, doubts: Doubts, reservations: Reservations, reversals: Reversals,
+                 lost: Callable[[Transaction], None]) -> None:
+        """`lost` gets an approval whose terminal was not told (Undelivered.lost)."""
+        self.lost = lost
         self.authorizations, self.doubts, self.reservations, self.reversals = authorizations, doubts, reservations, reversals
         self.directory, self.vault, self.numbers = authorizations.directory, authorizations.vault, authorizations.numbers
         self.desk, self.history = authorizations.desk, authorizations.desk.history
@@ -180,8 +184,11 @@ class FollowUps:
         return Told(stored or row, False)
 
     def settle_late(self, follow_up: FollowUp) -> None:
-        """This intent's walk has ended with 503. A request that became durable after all was never sent; an advice is said all the same."""
-        if follow_up.transaction.exchange != "advice":
+        """This intent's walk has ended with 503. A request that became durable after all was never sent; an advice is said all the same,
+        and whether its terminal asks again for a sale that was stood in for is watched like an answer that was lost."""
+        if follow_up.stood_in_for:
+            self.lost(follow_up.transaction)
+        elif follow_up.transaction.exchange != "advice":
             self.doubts.never_sent(follow_up.transaction.transaction_id)
 
 

@@ -70,13 +70,13 @@ WITH asked AS (
     UPDATE transaction t SET state = a.state, version = t.version + 1, outcome = a.state, outcome_at = now(), answered_at = now(),
       response_code = a.code, approved_amount = CASE WHEN a.state = 'APPROVED' THEN t.amount ELSE 0 END, answer_message = a.message,
       sent_at = coalesce(t.sent_at, a.sent_at), reason = a.reason, advice = a.advice, (authorised, capturable, captured) = (
-        SELECT m, m, m FROM (SELECT CASE WHEN a.state = 'APPROVED' AND t.type = 'offline_sale' THEN t.amount ELSE 0 END) booked(m))
+        SELECT m, m, m FROM (SELECT CASE WHEN a.state = 'APPROVED' AND t.type IN ('offline_sale', 'purchase') THEN t.amount ELSE 0 END) booked(m))
     FROM asked a WHERE t.transaction_id = a.transaction_id AND t.state = 'SENT' AND t.exchange = 'advice'
     RETURNING t.transaction_id, t.type, a.closed_by, a.code, a.object, a.alert_id
 ), told AS (
     INSERT INTO alert (alert_id, kind, object)
-    SELECT alert_id, CASE type WHEN 'capture' THEN 'capture_declined' ELSE 'advice_declined' END, object FROM moved
-    WHERE closed_by = 'declined' ORDER BY object""" + _AGAIN_TOLD + """
+    SELECT alert_id, CASE type WHEN 'capture' THEN 'capture_declined' WHEN 'purchase' THEN 'stand_in_declined' ELSE 'advice_declined' END, object
+    FROM moved WHERE closed_by = 'declined' ORDER BY object""" + _AGAIN_TOLD + """
 )
 UPDATE duty d SET state = 'done', closed_at = now(), closed_by = m.closed_by, last_code = m.code, leased_until = NULL
 FROM moved m WHERE d.transaction_id = m.transaction_id AND d.kind = 'advice' AND d.state IN ('open', 'parked') RETURNING d.transaction_id

@@ -5,7 +5,7 @@ that is already in the books under the key is told as it is there, whatever the 
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -23,19 +23,29 @@ from switch.payments.history import History
 from switch.payments.hits import Hits
 from switch.payments.risk import Judged
 from switch.payments.transaction import APPROVED, DECLINED, SENT
-from switch.payments.ways import Way
 
-Sell = Callable[[Asked, Way, list[Acquirer]], Awaitable[Told]]
 Again = Callable[..., Awaitable[Told]]
 
 
+class Led(Protocol):
+    """To an acquirer, or to who stands in for it."""
+
+    @property
+    def acquirer(self) -> Acquirer: ...
+
+
+W = TypeVar("W", bound=Led)
+
+
 class Gatekeeper:
-    """Joined in app.py. `sell` and `told_again` are the walk's."""
+    """Joined in app.py. `told_again` is the walk's."""
 
-    def __init__(self, guard: Guard, hits: Hits, history: History, pool: Pool, sell: Sell, told_again: Again) -> None:
-        self.guard, self.hits, self.history, self.pool, self.walk, self.told_again = guard, hits, history, pool, sell, told_again
+    def __init__(self, guard: Guard, hits: Hits, history: History, pool: Pool, told_again: Again) -> None:
+        self.guard, self.hits, self.history, self.pool, self.told_again = guard, hits, history, pool, told_again
 
-    async def sell(self, asked: Asked, way: Way, alternatives: list[Acquirer]) -> Told:
+    async def sell(self, asked: Asked, way: W, alternatives: list[Acquirer],
+                   walk: Callable[[Asked, W, list[Acquirer]], Awaitable[Told]]) -> Told:
+        """`walk`: of what is let through, by an acquirer or in its stead."""
         judged = self.guard.judge(asked)
         if judged.ask is not None:
             judged = await self._confirmed(judged, asked)
@@ -49,7 +59,7 @@ class Gatekeeper:
             asked = asked._replace(risk=hits.event(made))
         told = None
         try:
-            told = await self.walk(asked, way, alternatives)
+            told = await walk(asked, way, alternatives)
             return told
         finally:
             self._ended(judged, asked, told, made)
@@ -71,7 +81,7 @@ class Gatekeeper:
             self.guard.ended(asked.identity, judged, written=False, sold=False, declined=False)
             raise Problem("journal_unavailable", retry_after=2, extra={"processed": False}) from None
 
-    async def _refused(self, judged: Judged, asked: Asked, way: Way) -> Told:
+    async def _refused(self, judged: Judged, asked: Asked, way: Led) -> Told:
         if await self.history.key(*asked.key) is not None:  # not a new sale
             return await self.told_again(asked.key, asked.route, asked.fingerprint, asked.door.at + way.acquirer.answer_timeout_s)
         made = hits.rows(judged, asked)

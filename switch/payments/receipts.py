@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 from switch.money import text
-from switch.payments.transaction import APPROVED, CONFIRMED, STATUS, Transaction, payment_status
+from switch.payments.transaction import APPROVED, CONFIRMED, SENT, STATUS, Transaction, payment_status, stood_in
 
 Language = Literal["en", "zh"]
 Copy = Literal["customer", "merchant"]
@@ -98,6 +98,8 @@ def receipt(row: Transaction, shown: str, head: Head, language: Language, copy: 
         status = "voided"
     elif row.type == "offline_sale" and status == "pending":  # an advice is repeated until it is answered; the sale was made
         status = "accepted"
+    elif stood_in(row) and row.state == SENT:
+        status = "approved"
     paid = status in ("approved", "confirmed", "accepted")
     amount = (row.amount if row.approved_amount is None else row.approved_amount) if paid else 0
     moment: datetime = row.received_at.astimezone(head.zone)

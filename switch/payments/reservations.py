@@ -27,7 +27,7 @@ INTENTS_MAX = 1024
 
 class FollowUp(NamedTuple):
     """A follow-up, or an offline sale, to be claimed for its key. `duty`: an advice's repeats, owed from the first commit on;
-    `sent`: its first copy leaves as soon as this is durable."""
+    `sent`: its first copy leaves as soon as this is durable; `stood_in_for`: a sale that takes its part of a day's limit (migrations r0024)."""
 
     transaction: Transaction
     route: str
@@ -37,6 +37,7 @@ class FollowUp(NamedTuple):
     approval_code: str | None = None
     duty: Duty | None = None
     sent: bool = False
+    stood_in_for: bool = False
 
 
 _locked = ", ".join(field.name for field in fields(Transaction))
@@ -72,6 +73,12 @@ JOIN unnest($10::boolean[]) WITH ORDINALITY AS s(sent, n) USING (n)
 """
 
 
+# A sale that looks like one that stands is asked of its acquirer or not made: twice is likelier here, and nobody else would notice.
+TWIN = """SELECT EXISTS (SELECT FROM transaction t WHERE t.pan_token = $1 AND t.amount = $2 AND t.terminal_id = $3 AND t.state IN ('SENT', 'APPROVED')
+  AND t.received_at > $4::timestamptz - interval '5 minutes' AND t.transaction_id <> $5)"""
+STAND_IN = "INSERT INTO stand_in (merchant_id, transaction_id, terms) VALUES ($1, $2, 0)"
+
+
 async def run(connection: Connection, follow_ups: Sequence[FollowUp], doubtful: bool) -> list[Claim | Refusal]:
     """A verdict each, in order; what was accepted is durable. A limit that only the database saw is a Refusal too."""
     try:
@@ -84,7 +91,7 @@ async def run(connection: Connection, follow_ups: Sequence[FollowUp], doubtful: 
         code = verbs.CODE_OF.get(error.constraint_name or "")
         if len(follow_ups) > 1 or code is None:
             raise  # the lane tries them one by one
-        return [Refusal(code)]
+        return [Refusal(code, error.constraint_name or "" if code == "acquirer_unavailable" else "")]
 
 
 async def _judge_and_write(connection: Connection, follow_ups: Sequence[FollowUp]) -> list[Claim | Refusal]:
@@ -101,7 +108,7 @@ async def _judge_and_write(connection: Connection, follow_ups: Sequence[FollowUp
         if taken is not None or (row.merchant_id, row.caller, row.idempotency_key) in known:
             verdicts[row.transaction_id] = Claim.OURS if taken == row.transaction_id else Claim.DUPLICATE
             continue
-        refused = _refused(follow_up, originals, followers)
+        refused = await _doubled(connection, row) if follow_up.stood_in_for else _refused(follow_up, originals, followers)
         if refused is not None:
             verdicts[row.transaction_id] = refused
         else:
@@ -128,6 +135,11 @@ async def _followers(connection: Connection, originals: Sequence[Transaction]) -
     return found
 
 
+async def _doubled(connection: Connection, row: Transaction) -> Refusal | None:
+    doubled = await connection.fetchval(TWIN, row.pan_token, row.amount, row.terminal_id, row.received_at, row.transaction_id)
+    return Refusal("acquirer_unavailable", "possible_duplicate") if doubled else None
+
+
 def _refused(follow_up: FollowUp, originals: dict[UUID, Transaction], followers: dict[UUID, list[Follower]]) -> Refusal | None:
     row = follow_up.transaction
     if row.original_id is None:
@@ -152,7 +164,15 @@ async def _write(connection: Connection, accepted: Sequence[FollowUp]) -> dict[U
     if owed:
         duties = [each.duty for each in owed if each.duty is not None]
         await connection.execute(DUTIES, *zip(*duties, strict=True), [each.sent for each in owed])
+    stood_in = [each.transaction for each in accepted if each.stood_in_for and each.transaction.transaction_id in written]
+    for row in sorted(stood_in, key=_day):
+        await connection.execute(STAND_IN, row.merchant_id, row.transaction_id)
     return written
+
+
+def _day(row: Transaction) -> tuple[str, ...]:
+    """Rows of days are locked in this order, after the keys."""
+    return str(row.acquirer_id), row.business_date.isoformat(), str(row.merchant_id), row.brand, row.currency, str(row.transaction_id)
 
 
 def key_of(follow_up: FollowUp) -> Hashable:

@@ -37,6 +37,7 @@ COUNT_MAX = 10_000  # a gauge counts no further: the metric then says "at least"
 SEND_WITHIN_S = 2.0  # of the taking: later it bounces, so a worker that stood still sends nothing that another has taken over
 OF_TERMINAL_MAX = 20
 STOP_S = 3.0
+DECLINED_ADVICE = {"capture": "capture_declined", "purchase": "stand_in_declined"}  # alerts; of all others: advice_declined
 # What a row that cannot be said in the dialect raises while its message is built: a poison row ends itself, not the worker.
 UNBUILDABLE = (VaultError, ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
@@ -314,7 +315,7 @@ class Reversals:
             metrics.reversals.labels(decision.by).inc()
             logs.info("reversed", transaction_id=taken.transaction_id, reason=decision.by, attempt=taken.transmissions)
         elif isinstance(decision, Close) and decision.event is Event.DECLINE:
-            alerts.announce("capture_declined" if transaction.type == "capture" else "advice_declined", show("transaction", taken.transaction_id))
+            alerts.announce(DECLINED_ADVICE.get(transaction.type, "advice_declined"), show("transaction", taken.transaction_id))
 
     async def _look_around(self) -> None:
         """The gauges, and what is too old at an acquirer that cannot be reached."""

@@ -206,6 +206,19 @@ class Transaction:
     attempt_of: UUID | None = None  # the attempt before this one, made at another acquirer under the same key
 
 
+STOOD_IN_FOR = "offline_sale"  # the dialect's name of the message that says such a sale
+
+
+def stood_in(row: Transaction) -> bool:
+    """Whether the switch approved it in its acquirer's stead: nothing else makes a purchase an advice."""
+    return row.exchange == "advice" and row.type == "purchase"
+
+
+def told_approved(row: Transaction) -> bool:
+    """Whether its customer was told that it is approved: by its acquirer's word, or in its stead while that word is awaited."""
+    return row.state == APPROVED or (row.state == SENT and stood_in(row))
+
+
 STATUS = MappingProxyType({SENT: "pending", APPROVED: "approved", DECLINED: "declined", NOT_SENT: "not_sent",
                            REVERSING: "reversing", REVERSED: "reversed", PARKED: "parked", CONFIRMED: "confirmed"})
 STATE_OF = MappingProxyType({status: state for state, status in STATUS.items()})

@@ -14,7 +14,7 @@ from messages.masking import mask
 from messages.tlv import EMV_STORED, TlvError, keep
 from switch.directory import Acquirer, Merchant, Store
 from switch.money import CURRENCIES
-from switch.payments.transaction import Event, Transaction
+from switch.payments.transaction import STOOD_IN_FOR, Event, Transaction, stood_in
 from switch.security.pan import Pan, PaymentCode, Secret
 
 # DE54 amount types for the parts of a purchase (ISO 8583:1987, DE54).
@@ -159,12 +159,17 @@ def request(order: Order, transaction: Transaction, acquirer: Acquirer, merchant
     if "52" in message:
         message |= dialect.with_pin
     if not dialect.house:
-        rule = dialect.said_by(transaction.type, transaction.mti, transaction.processing_code, transaction.pos_condition)
+        rule = dialect.said_by(_said_as(transaction), transaction.mti, transaction.processing_code, transaction.pos_condition)
         message = _said(dialect, rule, message, _names(transaction, None, dialect, acquirer.institution_code))
     if code is not None and dialect.qr_code is not None:
         number, template = dialect.qr_code
         message[number] = template.format(code=code.reveal(), code_length=f"{len(code.reveal()):03d}")
     return message
+
+
+def _said_as(transaction: Transaction) -> str:
+    """The verb of its message: a sale that was stood in for is said like an offline approval."""
+    return STOOD_IN_FOR if stood_in(transaction) else transaction.type
 
 
 def _said(dialect: Dialect, rule: MessageRule, message: dict[str, str], names: Mapping[str, str]) -> dict[str, str]:
@@ -237,7 +242,7 @@ def _undoing(transaction: Transaction, dialect: Dialect, message: dict[str, str]
              institution: str | None) -> dict[str, str]:
     """A reversal as a dialect says it. What it undoes gives it the fields that both carry, as it had them itself."""
     rule = dialect.messages["reversal"]
-    undone = dialect.said_by(transaction.type, transaction.mti, transaction.processing_code, transaction.pos_condition)
+    undone = dialect.said_by(_said_as(transaction), transaction.mti, transaction.processing_code, transaction.pos_condition)
     said = _said(dialect, rule, message, _names(transaction, None, dialect, institution))
     own = _names(transaction, original, dialect, institution)
     return said | {number: template.format_map(own) for number, template in undone.composed.items()
@@ -267,7 +272,7 @@ def follow_up(transaction: Transaction, original: Transaction | None, dialect: D
               institution: str | None = None) -> dict[str, str]:
     """A stored follow-up as its acquirer gets it: DE38 and DE90 of the original where the dialect asks for them; an offline sale has its own
     DE38. From the rows alone, without track, PIN or chip data."""
-    rule = dialect.said_by(transaction.type, transaction.mti, transaction.processing_code, transaction.pos_condition)
+    rule = dialect.said_by(_said_as(transaction), transaction.mti, transaction.processing_code, transaction.pos_condition)
     asked, approval_code = rule.required, (original or transaction).approval_code
     message = {
         "0": transaction.mti, **_card(pan, expiry), "3": transaction.processing_code, "4": f"{transaction.amount:012d}",

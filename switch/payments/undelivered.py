@@ -17,7 +17,7 @@ from switch.clock import clock
 from switch.database import UNKNOWN, Pool
 from switch.errors import Problem
 from switch.ids import show
-from switch.payments.transaction import APPROVED, Transaction
+from switch.payments.transaction import Transaction, told_approved
 
 MARKS_MAX = 10_000
 LOOK_S = 5.0  # between two looks; shorter when the time is shorter
@@ -35,7 +35,8 @@ EVENT = """INSERT INTO transaction_event (merchant_id, transaction_id, at, kind)
 SELECT *, 'answer_not_delivered' FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[])"""
 # A cancelled one is not APPROVED any more; one with a follow-up is known to its terminal, but for the captures that we make ourselves.
 DUE = """
-SELECT u.merchant_id, u.transaction_id, m.undelivered, t.state = 'APPROVED' AND NOT EXISTS (
+SELECT u.merchant_id, u.transaction_id, m.undelivered,
+  (t.state = 'APPROVED' OR t.state = 'SENT' AND t.exchange = 'advice' AND t.type = 'purchase') AND NOT EXISTS (
     SELECT FROM transaction f WHERE f.merchant_id = u.merchant_id AND f.original_id = u.transaction_id AND f.idempotency_key IS NOT NULL) AS unheard
 FROM undelivered u JOIN transaction t USING (merchant_id, transaction_id) JOIN directory_merchant m USING (merchant_id)
 WHERE u.lost_at < now() - $1::interval AND u.heard_at IS NULL AND u.settled_at IS NULL ORDER BY u.lost_at LIMIT $2
@@ -65,7 +66,7 @@ class Undelivered:
 
     def heard(self, transaction: Transaction, by: str = "terminal") -> None:
         """Whoever asked again was told: only a terminal's asking counts. Never waits."""
-        if transaction.state == APPROVED and by == "terminal":
+        if told_approved(transaction) and by == "terminal":
             self._mark(transaction, None, clock.now())
 
     def _mark(self, transaction: Transaction, lost_at: datetime | None, heard_at: datetime | None) -> None:

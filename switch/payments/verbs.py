@@ -11,7 +11,7 @@ from uuid import UUID
 
 from messages.dialect import Dialect
 from switch.money import AMOUNT_MAX
-from switch.payments.transaction import APPROVED, CONFIRMED, DECLINED, NOT_SENT, PARKED, REVERSED, REVERSING, SENT, Transaction
+from switch.payments.transaction import APPROVED, CONFIRMED, DECLINED, NOT_SENT, PARKED, REVERSED, REVERSING, SENT, Transaction, stood_in
 
 # Route -> type of the transaction that it makes, which is also the dialect's name of its message.
 VERBS: Mapping[str, str] = MappingProxyType({"captures": "capture", "increments": "increment", "voids": "void", "tips": "tip", "refunds": "refund"})
@@ -26,6 +26,7 @@ CODE_OF: Mapping[str, str] = MappingProxyType({
     "captured_within_capturable": "amount_exceeds_capturable", "undone_within_captured": "amount_exceeds_refundable",
     "void_stands_alone": "follow_up_open", "void_once": "already_voided", "original_stands": "not_capturable",
     "original_not_expired": "not_capturable", "increment_before_capture": "not_incrementable",
+    "stand_in_terms_allow": "acquirer_unavailable", "stand_in_within_day": "acquirer_unavailable",
 })
 
 
@@ -106,7 +107,8 @@ def _state(type_: str, original: Transaction) -> Refusal | None:
     if original.original_id is not None or original.type not in SALES:
         return Refusal(never, f"A {original.type} has no {type_}.")
     if original.state == SENT:
-        return Refusal("follow_up_open", "Its own outcome is not known yet.", RETRY_AFTER_S)
+        return Refusal("follow_up_open", "Its acquirer has not been told of it yet." if stood_in(original) else "Its own outcome is not known yet.",
+                       RETRY_AFTER_S)
     if original.voided:
         return Refusal("already_voided")
     if original.state not in (APPROVED, CONFIRMED):
