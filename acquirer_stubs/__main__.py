@@ -20,7 +20,7 @@ from acquirer_stubs.control import Control
 from acquirer_stubs.dialects import SPEECHES
 from acquirer_stubs.host import Host
 from acquirer_stubs.issuer import Issuer
-from acquirer_stubs.keys import Keys
+from acquirer_stubs.keys import FORMS, Keys
 
 # uvloop makes the same protocol calls for less CPU, where it is installed.
 new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
@@ -41,7 +41,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS", help="before every answer")
     parser.add_argument("--require-sign-on", action="store_true", help="91 for money messages on a line without 0800 DE70=001")
     parser.add_argument("--master-key", type=bytes.fromhex, metavar="HEX",
-                        help="terminal master key of a test, 16 bytes: unionpay_pos then has MACs and PINs")
+                        help=f"terminal master key of a test, 16 bytes: {' and '.join(FORMS)} then have MACs and PINs")
     parser.add_argument("--key-grace", type=float, default=60.0, metavar="SECONDS", help="how long keys that were replaced are still good")
     parser.add_argument("--imk", type=bytes.fromhex, metavar="HEX",
                         help="issuer master key of a test, 16 bytes: the cryptograms of chips are then verified and answered")
@@ -52,6 +52,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if (options.tls_cert is None) != (options.tls_key is None) or (options.tls_ca and not options.tls_cert):
         parser.error("--tls-cert and --tls-key go together, --tls-ca with both")
+    if options.master_key and options.dialect not in FORMS:
+        parser.error(f"--master-key: with --dialect {' or '.join(FORMS)}")
     if options.imk is not None and len(options.imk) != 16:
         parser.error("--imk: 16 bytes, 32 hex characters")
     return options
@@ -104,7 +106,7 @@ async def serve(options: argparse.Namespace) -> str:
     book = Book(options.book, fast=options.fast)
     book.failed = lambda error: end(f"{options.book}: {error}")
     book.open(known)
-    keys = Keys(options.master_key, options.key_grace) if options.master_key else None
+    keys = Keys(options.master_key, options.key_grace, options.dialect) if options.master_key else None
     host = Host(book, known, delay=options.delay, require_sign_on=options.require_sign_on, dialect=options.dialect, keys=keys,
                 issuer=Issuer(options.imk, options.dialect) if options.imk is not None else None)
     control = Control(host)

@@ -3,8 +3,8 @@
     POST   /faults {match, action, value?, count?}      201 {faults_left}       see faults.py
     DELETE /faults                                      200 {deleted}           half-open lines are read again
     GET    /book?after=N[&limit=N]                      200 {items, next}       oldest first; next is null at the end
-    POST   /host {sign_off: true, sign_on: true, echo: true, key_change: true, cutover: "MMDD", capacity: answers per second | null,
-                  delay: seconds, forget_keys: true}    200 {lines}
+    POST   /host {sign_off: true, sign_on: true, echo: true, key_change: true | "kcv" | layout, cutover: "MMDD",
+                  capacity: answers per second | null, delay: seconds, forget_keys: true}    200 {lines}
     GET    /stats                                       200 counts, totals in minor units per currency, lines, faults
 """
 import asyncio
@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from acquirer_stubs.book import PAGE_LINES_MAX
 from acquirer_stubs.faults import FAULTS_MAX, BadFault, parse
 from acquirer_stubs.host import CODE_CUTOVER, CODE_ECHO, CODE_KEY_CHANGE, CODE_SIGN_OFF, CODE_SIGN_ON, Host
+from acquirer_stubs.keys import LAYOUTS
 
 HEAD_BYTES_MAX = 16_384
 BODY_BYTES_MAX = 65_536
@@ -133,13 +134,15 @@ class Control:
         if "cutover" in order:
             host.announce(CODE_CUTOVER, order["cutover"])
         for name in [name for name in SAID if name in order]:
-            host.announce(SAID[name])
+            host.announce(SAID[name], how=order[name] if isinstance(order[name], str) else "")
         return 200, json.dumps({"lines": len(host.lines)})
 
     def _check(self, order: dict[str, Any]) -> None:
         """Everything is checked before anything is done."""
         capacity, delay, day = order.get("capacity"), order.get("delay", 0), order.get("cutover", "0101")
-        if any(order.get(name, True) is not True for name in (*SAID, "forget_keys")):
+        if "key_change" in order and order["key_change"] is not True and order["key_change"] not in ("kcv", *LAYOUTS):
+            raise Refused(400, f"key_change: true, kcv, or a layout of its keys: {', '.join(LAYOUTS)}")
+        if any(order.get(name, True) is not True for name in (*SAID, "forget_keys") if name != "key_change"):
             raise Refused(400, f"{', '.join(SAID)} and forget_keys: true")
         if capacity is not None and (type(capacity) not in (int, float) or not 0 < capacity <= 1_000_000):
             raise Refused(400, "capacity: answers per second above 0, or null")

@@ -48,10 +48,10 @@ def write_87(reply: Message, heard: Heard | None, spoil: Spoil = plainly) -> byt
 # ISO 8583:1993 in ASCII: action codes of three digits, DE12 with its date, DE24 says what is managed, DE56 names the original.
 
 TABLE_93 = Table(ISO93, packed=False)
-FUNCTION_93 = {"801": "001", "802": "002", "831": "301", "821": "201"}
+FUNCTION_93 = {"801": "001", "802": "002", "831": "301", "821": "201", "811": "101"}
 ACTION_93 = {"00": "000", "08": "001", "10": "002", "85": "000", "01": "107", "05": "100", "51": "116", "54": "101", "55": "117", "61": "121",
              "91": "907", "96": "909", "94": "913", "25": "914", "12": "902", "30": "904", "40": "115", "14": "111",
-             "41": "208", "43": "209", "63": "122", "75": "106", "90": "906", "Z9": "899"}
+             "41": "208", "43": "209", "63": "122", "75": "106", "90": "906", "Z9": "899", "A0": "916", "99": "904"}
 ACCEPTED_93 = {"4": "400", "8": "800"}  # by class, instead of 000
 
 
@@ -77,10 +77,13 @@ def write_93(reply: Message, heard: Heard | None, spoil: Spoil = plainly) -> byt
         now = datetime.now(UTC)
         function = next(code for code, meaning in FUNCTION_93.items() if meaning == reply[70])
         date: Message = {15: f"{now:%y}{reply[15]}"} if 15 in reply else {}
-        return TABLE_93.encode({0: "1804", 7: reply[7], 11: reply[11], 12: f"{now:%y%m%d%H%M%S}", 24: function, **date})
+        keys: Message = {96: reply[62]} if 62 in reply else {}
+        return TABLE_93.encode({0: "1804", 7: reply[7], 11: reply[11], 12: f"{now:%y%m%d%H%M%S}", 24: function, **date, **keys})
     wire = heard.wire
     own: Message = {de: reply[de] for de in (4, 37, 38, 54, 55) if de in reply}
     said: Message = {de: wire[de] for de in (2, 3, 7, 11, 12, 32, 41, 42, 49, 24 if wire[0][1] == "8" else 3) if de in wire} | own
+    if 62 in reply:  # key management data
+        said[96] = reply[62]
     code = ACTION_93.get(reply[39], reply[39].rjust(3, "9"))
     said[39] = ACCEPTED_93.get(wire[0][1], code) if code == "000" else code
     return TABLE_93.encode(spoil({0: f"1{reply[0][1:3]}{int(wire[0][3]) & ~1}", **said}))

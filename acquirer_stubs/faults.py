@@ -10,7 +10,7 @@
     half_open            booked, then the line is neither read nor answered but stays open; value "before": without booking
     code CODE            answered with that DE39; money moves only for 00 and 10
     mac ("wrong")        the answer's DE64 is wrong; "missing": it has none; "former": made with the key before
-    keys ("kcv")         of a sign-in (match {"0": "0800"}): a check value in DE62 is wrong; "none": no DE62
+    keys ("kcv")         of a sign-in (match {"0": "0800"}): a check value in DE62 is wrong; "none": no DE62; or one of keys.LAYOUTS
     arpc ("wrong")       an approval's ARPC (tag 91) is one that no card takes; "missing": it has none    } with an issuer (--imk), and of what
     script ("72")        an approval carries an issuer script in that tag, 71 or 72                       } came with a right ARQC
 
@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from acquirer_stubs.codec import FIELDS, Message
+from acquirer_stubs.keys import LAYOUTS
 
 ACTIONS = frozenset(("delay", "silence", "late", "duplicate", "wrong", "garbage", "cut", "half_open", "code", "mac", "keys", "arpc", "script"))
 DEFAULTS: dict[str, float | str] = {"delay": 1.0, "late": 8.0, "wrong": "11", "mac": "wrong", "keys": "kcv", "arpc": "wrong", "script": "72"}
-KEYED = {"mac": ("wrong", "missing", "former"), "keys": ("kcv", "none")}
+KEYED = {"mac": ("wrong", "missing", "former"), "keys": ("kcv", "none", *LAYOUTS)}
 OF_CHIPS = {"arpc": ("wrong", "missing"), "script": ("71", "72")}
 ELEMENTS = frozenset(map(str, FIELDS))
 SECONDS_MAX = 3600

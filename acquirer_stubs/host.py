@@ -18,6 +18,7 @@ from acquirer_stubs.keys import Keys
 LINES_MAX = 1024
 OWED_ANSWERS_MAX = 65_536
 ASKED_OF_ISSUERS = ("10", "20")  # class and function of the MTIs that carry a cryptogram to be verified
+ACCEPTED = ("00", "800")
 CODE_SIGN_ON, CODE_SIGN_OFF, CODE_ECHO, CODE_CUTOVER, CODE_KEY_CHANGE = "001", "002", "301", "201", "101"
 
 
@@ -156,6 +157,8 @@ class Host:
         self.known.received[message[0]] += 1
         token = self.book.token(message)
         if not answerable(message):
+            if self.keys is not None and message.get(70) == CODE_KEY_CHANGE:
+                self.keys.settled(message.get(39) in ACCEPTED)
             self.book.record(line.number, message, token, None, "", lambda: None)
             return
         chip, ordered = self._verified(message), str(fault.value) if fault is not None and fault.action == "code" else heard.refusal
@@ -218,7 +221,7 @@ class Host:
         how = str(fault.value) if fault is not None and fault.action in KEYED else ""
         if heard.message.get(70) == CODE_SIGN_ON and decision.code == "00" and (keys := self.keys.issue(how)):
             reply = reply | {62: keys}
-        return self.keys.sealed(self.speech.write(reply, heard, spoilt), how)
+        return self.keys.sealed(self.speech.write(reply, heard, spoilt), heard.wire[0], how)
 
     def _break(self, line: Line, fault: Fault) -> None:
         line.flush()
@@ -249,14 +252,18 @@ class Host:
                 line.settle_reading()
                 line.data_received(b"")
 
-    def announce(self, code: str, settlement_date: str = "") -> int:
-        """Sends an 0800 with DE70 = code on every line; returns the number of lines. DE15 is given for a cut-over."""
+    def announce(self, code: str, settlement_date: str = "", how: str = "") -> int:
+        """Sends an 0800 with DE70 = code on every line; returns the number of lines. DE15 is given for a cut-over; a key change has new keys
+        where this host has some, `how` as in Keys.issue."""
         lines = [line for line in self.lines if not line.hung]
+        keys = self.keys.offer(how) if self.keys is not None and code == CODE_KEY_CHANGE else ""
         for line in lines:
             self._trace = self._trace % 999_999 + 1
             message: Message = {0: "0800", 7: datetime.now(UTC).strftime("%m%d%H%M%S"), 11: f"{self._trace:06d}"}
             if settlement_date:
                 message[15] = settlement_date
+            if keys:
+                message[62] = keys
             message[70] = code
             line.post(self.speech.frame(self.speech.write(message, None, plainly)))
             if code == CODE_SIGN_OFF:

@@ -1,8 +1,8 @@
 """The issuer behind the host: the cryptogram of a chip is verified and answered. Everything comes from one master key, that of a test.
 
-Known versions (tag 9F10): 0A and 12 of Visa (CVN 10, CVN 18), A5 of the common core definitions. The keys of a card come from its number and
-sequence number (DE23) by EMV book 2, A1.4, option A for 0A and B for the others; scripts are MACed under the same master key. Nothing of it is
-kept or printed.
+Known versions (tag 9F10): 0A and 12 of Visa (CVN 10, CVN 18), 01 of PBOC, A5 of the common core definitions. The keys of a card come from its
+number and sequence number (DE23) by EMV book 2, A1.4, option A for 0A and 01 and B for the others; scripts are MACed under the same master key.
+Nothing of it is kept or printed.
 """
 import hmac
 import warnings
@@ -14,6 +14,7 @@ from pyemv import ac, kd, sm
 
 from acquirer_stubs.behaviours import MONEY_MOVES, Decision
 from acquirer_stubs.codec import Message
+from acquirer_stubs.keys import encrypted
 
 # pyemv asks for DES where cryptography had it first, and is told so each time; the switch itself does not do that (switch/security/des.py).
 warnings.filterwarnings("ignore", "TripleDES has been moved|(Single|Two)-key TripleDES", module="pyemv")
@@ -33,10 +34,25 @@ class Version(NamedTuple):
     padding: ac.PaddingType
     status: bool
     card_key: Callable[[bytes, str, str], bytes]
+    session: Callable[[bytes, bytes], bytes]  # of the card's key and its counter
 
 
-VERSIONS = {"0A": Version(slice(3, 7), ac.PaddingType.VISA, False, kd.derive_icc_mk_a),
-            **dict.fromkeys(("12", "0FA5"), Version(slice(None), ac.PaddingType.EMV, True, kd.derive_icc_mk_b))}
+def _of_the_card(card: bytes, counter: bytes) -> bytes:
+    return card
+
+
+def _common(card: bytes, counter: bytes) -> bytes:
+    return kd.derive_common_sk(card, counter + bytes(6))
+
+
+def _pboc(card: bytes, counter: bytes) -> bytes:
+    """JR/T 0025: the counter at the end of a block, and its complement there, both under the card's key."""
+    return encrypted(card, bytes(6) + counter + bytes(6) + bytes(byte ^ 0xFF for byte in counter))
+
+
+VERSIONS = {"0A": Version(slice(3, 7), ac.PaddingType.VISA, False, kd.derive_icc_mk_a, _of_the_card),
+            "01": Version(slice(3, 7), ac.PaddingType.EMV, False, kd.derive_icc_mk_a, _pboc),
+            **dict.fromkeys(("12", "0FA5"), Version(slice(None), ac.PaddingType.EMV, True, kd.derive_icc_mk_b, _common))}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -110,7 +126,7 @@ class Issuer:
             return "cryptogram_version"
         number = message.get(2) or message.get(35, "").replace("D", "=").partition("=")[0]
         card = version.card_key(self.master, number, message.get(23, "0")[-2:].zfill(2))
-        key = kd.derive_common_sk(card, counter + bytes(6)) if version.status else card
+        key = version.session(card, counter)
         signed = b"".join(data[tag] for tag in SIGNED) + issuer_data[version.added]
         if not hmac.compare_digest(ac.generate_ac(key, signed, version.padding), data["9F26"]):
             return "cryptogram_wrong"

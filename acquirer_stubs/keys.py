@@ -1,24 +1,29 @@
-"""The host's keys: working keys under a terminal master key, MACs of UnionPay messages, PIN blocks. Its own code, so that no mistake is mirrored.
+"""The host's keys: working keys under a terminal master key, MACs, PIN blocks. Its own code, so that no mistake is mirrored.
 
-A sign-in gets new keys in DE62: PIN key and its check value, MAC key and its check value (16 + 4 bytes each). The keys before them are accepted for
-the grace. The simulated issuer knows one PIN.
+A sign-in gets new keys in DE62 (DE96 in 1993): PIN key, MAC key, in some layouts a track key, each with its check value. The keys before them are
+accepted for the grace. Keys that the host sends unasked are in force for what it receives at once, for what it sends when they are acknowledged.
+The simulated issuer knows one PIN.
 """
 import secrets
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
 
 from acquirer_stubs.codec import Message
 
-HEADER_BYTES = 11
-MACED = "124"          # second digits of the MTIs that carry DE64
+MACED = "124"          # second digits of the MTIs that carry a MAC
 PIN = "1234"
 MAC_ERROR, PIN_ERROR, WRONG_PIN = "A0", "99", "55"
+# (bytes of the key, bytes in its place, bytes of its check value) of PIN, MAC and track key, by the length of all; 40s: a single MAC key, filled up
+LAYOUTS = {"24": ((8, 8, 4),) * 2, "40": ((16, 16, 4),) * 2, "40s": ((16, 16, 4), (8, 16, 4)), "56": ((16, 16, 4), (16, 16, 4), (16, 16, 0)),
+           "57": ((16, 16, 3),) * 3, "60": ((16, 16, 4),) * 3}
 
 
 def _cipher(key: bytes) -> "Cipher[modes.ECB]":
-    return Cipher(TripleDES((key + key[:8])[:24]), modes.ECB())
+    return Cipher(TripleDES((key * 3)[:24]), modes.ECB())
 
 
 def encrypted(key: bytes, data: bytes) -> bytes:
@@ -33,7 +38,15 @@ def _over(left: bytes, right: bytes) -> bytes:
     return bytes(one ^ other for one, other in zip(left, right, strict=True))
 
 
-def mac(key: bytes, data: bytes) -> bytes:
+def retail(key: bytes, data: bytes) -> bytes:
+    """X9.19: eight bytes."""
+    block = bytes(8)
+    for at in range(0, len(data), 8):
+        block = encrypted(key[:8], _over(block, data[at:at + 8].ljust(8, b"\0")))
+    return encrypted(key[:8], decrypted(key[8:16], block))
+
+
+def unionpay(key: bytes, data: bytes) -> bytes:
     """UnionPay ECB: eight characters of hex."""
     block = bytes(8)
     for at in range(0, len(data), 8):
@@ -43,24 +56,56 @@ def mac(key: bytes, data: bytes) -> bytes:
     return encrypted(key, _over(first, text[8:])).hex().upper()[:8].encode()
 
 
+class Form(NamedTuple):
+    """Where a dialect has its MAC, and how it is made."""
+    header: int            # bytes before the MTI
+    field: int
+    text: bool             # MTI, bitmap and MAC are characters
+    mac: Callable[[bytes, bytes], bytes]
+
+
+FORMS = {"unionpay_pos": Form(11, 64, False, unionpay), "iso93_ascii": Form(0, 128, True, retail)}
+
+
 class Keys:
     """`grace`: seconds in which keys that were replaced are still good."""
 
-    def __init__(self, master: bytes, grace: float = 60.0) -> None:
-        self.master, self.grace = master, grace
+    def __init__(self, master: bytes, grace: float = 60.0, dialect: str = "unionpay_pos") -> None:
+        self.master, self.grace, self.form = master, grace, FORMS[dialect]
         self.pin = self.mac = b""
+        self.offered: tuple[bytes, bytes] | None = None      # sent unasked, and not acknowledged yet: PIN key, MAC key
         self.former: list[tuple[float, bytes, bytes]] = []   # until when, PIN key, MAC key
 
     def issue(self, how: str = "") -> str:
-        """New keys as DE62. `how`: kcv (a wrong check value), none (nothing is said of them)."""
+        """New keys as DE62. `how`: kcv (the last check value is wrong), none (nothing is said of them), or one of LAYOUTS."""
+        keys, said = self._drawn(how)
+        self._take(*keys)
+        return said if how != "none" else ""
+
+    def offer(self, how: str = "") -> str:
+        """Keys that the host sends unasked, as `issue` writes them."""
+        self.offered, said = self._drawn(how)
+        return said
+
+    def settled(self, accepted: bool) -> None:
+        """What became of the keys that were offered; the first answer counts."""
+        if self.offered is not None and accepted:
+            self._take(*self.offered)
+        self.offered = None
+
+    def _take(self, pin: bytes, mac: bytes) -> None:
         if self.mac:
             self.former = [*self.former, (time.monotonic() + self.grace, self.pin, self.mac)][-4:]
-        self.pin, self.mac = secrets.token_bytes(16), secrets.token_bytes(16)
-        said = b""
-        for key in (self.pin, self.mac):
-            value = encrypted(key, bytes(8))[:4]
-            said += encrypted(self.master, key) + (_over(value, b"\1\0\0\0") if how == "kcv" else value)
-        return said.hex().upper() if how != "none" else ""
+        self.pin, self.mac = pin, mac
+
+    def _drawn(self, how: str) -> tuple[tuple[bytes, bytes], str]:
+        said, keys = b"", list[bytes]()
+        for size, place, count in LAYOUTS.get(how, LAYOUTS["40"]):
+            keys.append(secrets.token_bytes(size))
+            said += encrypted(self.master, keys[-1]).ljust(place, b"\0") + encrypted(keys[-1], bytes(8))[:count]
+        if how == "kcv":
+            said = said[:-1] + bytes([said[-1] ^ 1])
+        return (keys[0], keys[1]), said.hex().upper()
 
     def forget(self) -> None:
         """As a host that was set up anew: nothing that was made with the old keys is good."""
@@ -69,10 +114,12 @@ class Keys:
 
     def fault(self, wire: Message, body: bytes) -> str:
         """DE39 of a message that is refused unprocessed: its MAC or its PIN block is wrong. Empty: it is sound."""
-        good = [(self.pin, self.mac), *((pin, key) for until, pin, key in self.former if until > time.monotonic())]
+        good = [(self.pin, self.mac), *((self.offered,) if self.offered else ()),
+                *((pin, key) for until, pin, key in self.former if until > time.monotonic())]
         if wire[0][1] not in MACED:
             return ""
-        pin_keys = [pin for pin, key in good if key and 64 in wire and mac(key, body[HEADER_BYTES:-8]) == bytes.fromhex(wire[64])]
+        data, said = body[self.form.header:-16 if self.form.text else -8], bytes.fromhex(wire.get(self.form.field, ""))
+        pin_keys = [pin for pin, key in good if key and said and self.form.mac(key, data) == said]
         if not pin_keys:
             return MAC_ERROR
         if 52 not in wire:
@@ -80,15 +127,24 @@ class Keys:
         found = [_pin(decrypted(pin, bytes.fromhex(wire[52])), wire) for pin, _ in good if pin]
         return "" if PIN in found else WRONG_PIN if any(found) else PIN_ERROR
 
-    def sealed(self, body: bytes, how: str = "") -> bytes:
-        """An answer with its DE64. `how`: wrong, missing, or former (under the key before)."""
-        if how == "missing" or body[HEADER_BYTES:HEADER_BYTES + 2].hex()[1] not in MACED:
+    def sealed(self, body: bytes, mti: str, how: str = "") -> bytes:
+        """An answer with its MAC. `how`: wrong, missing, or former (under the key before)."""
+        if how == "missing" or mti[1] not in MACED:
             return body
-        at = HEADER_BYTES + 2 + 7       # the last byte of the bitmap
-        data = body[:at] + bytes([body[at] | 1]) + body[at + 1:]
+        data = self._marked(body)
         key = self.former[-1][2] if how == "former" else self.mac
-        code = mac(key, data[HEADER_BYTES:]) if key else bytes(8)
-        return data + (code if how != "wrong" else code[1:] + b"!")
+        code = self.form.mac(key, data[self.form.header:]) if key else bytes(8)
+        code = code if how != "wrong" else code[:-1] + bytes([code[-1] ^ 1])
+        return data + (code.hex().upper().encode() if self.form.text else code)
+
+    def _marked(self, body: bytes) -> bytes:
+        """With the bit of the MAC in its bitmap: the last one of the first, or of the second, which may have to be put in."""
+        if not self.form.text:
+            at = self.form.header + 2 + 7
+            return body[:at] + bytes([body[at] | 1]) + body[at + 1:]
+        first = int(body[4:20], 16)
+        second, rest = (int(body[20:36], 16), body[36:]) if first >> 63 else (0, body[20:])
+        return body[:4] + b"%016X%016X" % (first | 1 << 63, second | 1) + rest
 
 
 def _pin(block: bytes, wire: Message) -> str:

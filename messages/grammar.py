@@ -153,7 +153,7 @@ class KeyPart(NamedTuple):
     purpose: str
     algorithm: str
     length: int  # bytes
-    kcv: int  # bytes
+    kcv: int  # bytes; 0 for a track key that comes without one
 
 
 class KeyExchange(NamedTuple):

@@ -208,7 +208,8 @@ def _mac_faults(dialect: "Dialect") -> list[str]:
             if sum(part.length + part.kcv for part in parts) != length:
                 found.append(f"key_exchange: the parts of {length} bytes are not as long")
             found += [f"key_exchange: {part.purpose} {part.algorithm}, none of {', '.join(KEY_PURPOSES)} and {', '.join(KEY_ALGORITHMS)}"
-                      for part in parts if part.purpose not in KEY_PURPOSES or part.algorithm not in KEY_ALGORITHMS or not 2 <= part.kcv <= 8]
+                      for part in parts if part.purpose not in KEY_PURPOSES or part.algorithm not in KEY_ALGORITHMS
+                      or not (2 <= part.kcv <= 8 or (part.purpose, part.kcv) == ("track", 0))]
     return found
 
 

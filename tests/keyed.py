@@ -109,18 +109,18 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(url: str, folder: Path, *options: str, keyed: bool = True) -> AsyncIterator[Desk]:
+async def open_desk(url: str, folder: Path, *options: str, keyed: bool = True, dialect: str = "unionpay_pos") -> AsyncIterator[Desk]:
     """`options` of the stub. `keyed`: its master key is loaded already."""
     for each in ("host", "shop"):
         (folder / each).mkdir()
-    with stub(folder / "host", "--dialect", "unionpay_pos", "--master-key", MASTER.hex(), *options) as host:
+    with stub(folder / "host", "--dialect", dialect, "--master-key", MASTER.hex(), *options) as host:
         pool = await database.pool(url, "switch_writer", 2)
         try:
             async with flows.open_shop(url, folder / "shop", **KEYED) as shop:
                 office = Onboarding(pool)
                 for key, person in (("second", "Second Person"), ("third", "Third Person")):
                     shop.keys[key] = (await office.key("operator", person=person)).text
-                acquirer = await office.acquirer("unionpay", "unionpay_pos", "127.0.0.1", host[0], institution_code="12345678",
+                acquirer = await office.acquirer("unionpay", dialect, "127.0.0.1", host[0], institution_code="12345678",
                                                  answer_timeout_ms=3000, reversal_grace_ms=flows.GRACE_MS)
                 await office.route(acquirer.acquirer_id, shop.ids["merchant.four"])
                 await shop.caught_up()

@@ -117,6 +117,35 @@ def test_common_core_and_both_answers_are_as_our_own_reading_of_the_book_has_the
     assert answer["91"] == cryptograms.response(cryptograms.card_key(key, pan, "01"), ten.cryptogram, b"00") + b"00" and answer["8A"] == b"00"
 
 
+def of_pboc() -> tuple[Issuer, Message]:
+    """A worked example of an issuer's, with its master key and all that was signed (uzzz.org, 8 January 2016). DE39 of its answer is 01."""
+    signed = {"9F02": "000000000001", "9F03": "0" * 12, "9F1A": "0156", "95": "0080046000", "5F2A": "0156", "9A": "140701", "9C": "00", "9F37": "1E78EEBC",
+              "82": "7D00", "9F36": "0240", "9F26": "5D016C91005E7CC2", "9F10": "07000103A04002010A010000001000D1F61152"}
+    data = "".join(element(tag, bytes.fromhex(value)) for tag, value in signed.items())
+    return Issuer(bytes.fromhex("F0C34A8124CEE0A91A0B034AA97D6EAC")), {0: "0200", 2: "6228000100001", 23: "001", 55: data}
+
+
+def test_a_published_cryptogram_of_pboc_is_right_and_its_answer_is_the_published_one() -> None:
+    issuer, message = of_pboc()
+    chip = issuer.verified(message)
+    assert isinstance(chip, Chip)
+    said = elements(issuer.answered({}, Decision("0210", "00"), chip)[55])
+    key = cryptograms.pboc_session_key(cryptograms.card_key(ClearKey("tdes", issuer.master), message[2], "01"), "0240")
+    assert cryptograms.cryptogram(key, bytes.fromhex(
+        "000000000001000000000000015600800460000156140701001E78EEBC7D00024003A04002"), 2).hex().upper() == "5D016C91005E7CC2"
+    assert cryptograms.response(key, chip.cryptogram, b"01").hex().upper() == "21415243527CE78F"
+    assert said == {"91": cryptograms.response(key, chip.cryptogram, b"00") + b"00", "8A": b"00"}
+    assert ac.generate_arpc_1(chip.key, chip.cryptogram, b"01").hex().upper() == "21415243527CE78F"
+
+
+@pytest.mark.parametrize("tag", [*SIGNED, "9F26", "9F10"])
+def test_a_cryptogram_of_pboc_is_over_every_element(tag: str) -> None:
+    issuer, message = of_pboc()
+    data = elements(message[55])
+    data[tag] = data[tag][:3] + bytes([data[tag][3] ^ 1]) + data[tag][4:] if tag == "9F10" else bytes([data[tag][0] ^ 1]) + data[tag][1:]
+    assert issuer.verified(message | {55: "".join(element(*each) for each in data.items())}) == "cryptogram_wrong"
+
+
 def changed(**values: str | None) -> str:
     data: dict[str, Any] = elements(told(ChipCard(MASTER, PANS[0]))[55]) | {name.strip("_"): value for name, value in values.items()}
     return "".join(element(tag, bytes.fromhex(value) if isinstance(value, str) else value) for tag, value in data.items() if value is not None)

@@ -91,6 +91,47 @@ def test_the_layouts_of_a_sign_in_are_told_by_their_length(count: int, size: int
     assert bench.keys.right(b"data", bench.keys.mac(b"data"))
 
 
+def test_in_the_older_form_the_track_key_has_no_check_value() -> None:
+    bench, clear = Bench(), [os.urandom(16) for _ in range(3)]
+    content = bench.download(*clear)[:-8]
+    assert len(content) == 2 * 56 and bench.keys.signed_in(content) is None
+    assert [(key.purpose, key.kcv) for key in bench.installed[0]] == [
+        (purpose, kcv(ClearKey("tdes", octets))) for purpose, octets in zip(("pin", "mac", "track"), clear, strict=True)]
+    with pytest.raises(ValueError, match="kcv"):
+        bench.hsm.downloaded(UUID(int=9), "mac", "tdes", bytes(16), bench.store.find(ACQUIRER, "tmk"), "")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("count", "size", "length"), [(2, 8, 4), (2, 16, 4), (3, 16, 4), (3, 16, 3)], ids=["24", "40", "60", "57"])
+def test_each_check_value_of_each_layout_is_looked_at_and_one_wrong_takes_none(count: int, size: int, length: int) -> None:
+    bench = Bench()
+    sound = bytes.fromhex(bench.download(*(os.urandom(size) for _ in range(count)), length=length))
+    for part in range(count):
+        at = part * (size + length) + size
+        assert bench.keys.signed_in((sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1:]).hex()) == "a check value differs"
+    assert bench.installed == [] and len(bench.refused) == count and bench.store.find(ACQUIRER, "mac") is None
+
+
+def test_a_published_download_of_a_double_and_a_single_key() -> None:
+    """A worked example of a terminal's working keys, with its master key and the clear keys (code456.com, article 3026509)."""
+    master = ClearKey("tdes", bytes.fromhex("CA5D92598DCA48CE8A4C76361A9269E9"))
+    bench = Bench(master=False)
+    identity, filled = bench.new_id(), bytes(15) + b"\1"
+    parts = [bench.hsm.component(identity, "tdes", Secret(octets.hex()), kcv(ClearKey("tdes", octets)))
+             for octets in (filled, bytes(a ^ b for a, b in zip(master.reveal(), filled, strict=True)))]
+    bench.adopt(bench.hsm.combined(identity, "tmk", parts, kcv(master)))
+    said = "6701EAD6A9AD51E51AA406E2C27FCFA98D0A74B8" "B651F9E9BACE9AE10000000000000000AB7153CA"
+    assert bench.keys.signed_in(said) is None
+    assert [bench.hsm._opened(key).reveal().hex().upper() for key in bench.installed[0]] == ["807A23AD32B36D457AE91FDF927570EA", "5BB5C72CD00B7338"]
+
+
+def test_a_mac_key_that_makes_no_macs_of_its_dialect_is_refused_with_all_that_came_with_it() -> None:
+    bench, single = Bench(), os.urandom(8)
+    bench.keys.dialect = load("iso93_ascii")
+    whole = bytes.fromhex(bench.download(octets())) + encrypt(MASTER, single) + bytes(8) + encrypt(ClearKey("des", single), bytes(8))[:4]
+    assert bench.keys.signed_in(whole.hex()) == "key_length"
+    assert bench.installed == [] and bench.store.find(ACQUIRER, "pin") is None
+
+
 def test_a_mac_key_of_8_bytes_in_a_place_for_16_is_single_des() -> None:
     bench, mac_key = Bench(), os.urandom(8)
     whole = bytes.fromhex(bench.download(octets())) + encrypt(MASTER, mac_key) + bytes(8) + encrypt(ClearKey("des", mac_key), bytes(8))[:4]

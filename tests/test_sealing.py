@@ -277,3 +277,12 @@ def test_a_line_that_signed_on_before_its_master_key_came_signs_on_again() -> No
     assert line.protocol.usable()
     line.later(0.025)
     assert line.protocol.phase == "up"
+
+
+def test_a_host_that_sends_keys_unasked_may_bring_none_with_a_sign_on() -> None:
+    keys = Keys()
+    sealing = Sealing(load("iso93_ascii"), keys)
+    assert sealing.signed_on({"0": "1814", "39": "800"}, START) is None and keys.told == []
+    assert not sealing.ready() and not sealing.keyless(), "it waits for them, and does not sign on at each tick"
+    assert sealing.signed_on({"0": "1814", "39": "800", "96": "AB" * 40}, START) is None and keys.told == ["AB" * 40]
+    assert Sealing(CUP, keys).signed_on({"0": "0810", "39": "00"}, START) is None and keys.told[1:] == [""], "elsewhere keys that do not come are missed"

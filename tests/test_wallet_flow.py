@@ -300,6 +300,18 @@ async def test_a_wallet_that_is_away_is_passed_over_before_anything_is_written(p
     await purse.sold(1000)
 
 
+@pytest.mark.parametrize("field", ["server_name", "ca_file", "certificate_file", "key_file"])
+async def test_the_lines_of_a_wallet_take_no_tls_that_would_be_ignored(purse: Purse, field: str) -> None:
+    lines = f"/v1/acquirers/{purse.acquirer}/lines"
+    (line,) = (await purse.shop.ask("GET", lines, None, "operator")).body["items"]
+    value = "wallet.test" if field == "server_name" else "/etc/switch/file.pem"
+    for method, path, body in (("POST", lines, {"host": "127.0.0.2", "port": 5000, field: value}), ("PATCH", f"{lines}/{line['id']}", {field: value})):
+        answer = await purse.shop.ask(method, path, body, "operator")
+        assert (answer.status, [error["field"] for error in answer.body["errors"]]) == (422, [field]), answer.raw
+    assert (await purse.shop.ask("PATCH", f"{lines}/{line['id']}", {field: ""}, "operator")).status == 200
+    assert (await purse.shop.ask("GET", lines, None, "operator")).body["items"] == [line]
+
+
 async def test_the_wallet_is_shown_among_the_lines(purse: Purse) -> None:
     lines = (await purse.shop.ask("GET", "/v1/links", key="operator")).body["items"]
     line = next(each for each in lines if each["name"] == "wallet")

@@ -157,6 +157,7 @@ DIALECT = {
         "908": ("declined", "no_route", "retry_new_key"),
         "910": ("declined", "issuer_unavailable", "retry_new_key"),
         "912": ("declined", "issuer_unavailable", "retry_new_key"),
+        "916": ("declined", "mac_error", "retry_new_key"),
     },
     "codes_only_for": {},
     # The issuer was not reached, or there is no way to it: what was asked did not happen, and another acquirer may have a way.
@@ -166,9 +167,17 @@ DIALECT = {
     # 400 is the action code of an accepted reversal; 914 says that the original is not known.
     "reversal_codes": {
         "000": "acknowledged", "400": "acknowledged", "913": "acknowledged", "914": "not_found",
-        "906": "retry", "907": "retry", "909": "retry", "910": "retry", "911": "retry", "912": "retry", "902": "park", "904": "park",
+        "906": "retry", "907": "retry", "909": "retry", "910": "retry", "911": "retry", "912": "retry", "916": "retry",
+        "902": "park", "904": "park",
     },
     "reversal_first": False,
+    # Where keys are shared: the retail MAC of X9.19 in the last field of all.
+    "mac": ("128", "iso9797_3", ("1", "2", "4"), "916"),
+    # Key management data of a sign-on's answer or of a key change (811): keys of double length, each with its check value.
+    "key_exchange": ("96", {
+        40: (("pin", "tdes", 16, 4), ("mac", "tdes", 16, 4)),
+        60: (("pin", "tdes", 16, 4), ("mac", "tdes", 16, 4), ("track", "tdes", 16, 4)),
+    }, {"916": 3}),
     "request_fields": ("2", "3", "4", "7", "11", "12", "14", "22", "24", "26", "37", "41", "42", "49"),
     "omitted": ("13", "18", "25", "90"),
     "composed": {"12": "{local}", "26": "{mcc}"},

@@ -105,11 +105,13 @@ DIALECT = {
     "repeat_mark": False,
     "reversal_reasons": {"unanswered": "98", "answered": "06", "mac_error": "A0", "chip_declined": "06"},
     "mac": ("64", "unionpay_ecb", ("1", "2", "4"), "A0"),
-    # The length says what is there: single DES, double DES, with a key for tracks, the same with check values of three bytes.
+    # The length says what is there: single DES, double DES, with a key for tracks, the same with check values of three bytes. In the older form of
+    # 56 bytes the key for tracks has no check value.
     "key_exchange": ("62", {
         24: (("pin", "des", 8, 4), ("mac", "des", 8, 4)),
         40: (("pin", "tdes", 16, 4), ("mac", "tdes", 16, 4)),
         60: (("pin", "tdes", 16, 4), ("mac", "tdes", 16, 4), ("track", "tdes", 16, 4)),
+        56: (("pin", "tdes", 16, 4), ("mac", "tdes", 16, 4), ("track", "tdes", 16, 0)),
         57: (("pin", "tdes", 16, 3), ("mac", "tdes", 16, 3), ("track", "tdes", 16, 3)),
     }, {"A0": 3, "99": 3, "77": 1}),
     # a PIN of up to 12 digits; in a block with the card number, under double DES

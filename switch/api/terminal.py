@@ -119,14 +119,14 @@ class Pin(Model):
 
     block: Annotated[Secret, PlainValidator(_secret("[0-9A-Fa-f]{16}|[0-9A-Fa-f]{32}", "The PIN block must be 16 or 32 hex characters")),
                      _hex("PIN block", "[0-9A-Fa-f]{16,32}")]
-    format: Literal["iso0", "iso1", "iso3", "iso4"]
+    format: Literal["iso0", "iso1", "iso3", "iso4", "sm4"]
     key_id: Text | None = None
     ksn: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{16,24}$")] | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> "Pin":
-        if len(self.block.reveal()) != (32 if self.format == "iso4" else 16):
-            raise PydanticCustomError("pin", "An iso4 block has 32 hex characters, every other one 16")
+        if len(self.block.reveal()) != (32 if self.format in ("iso4", "sm4") else 16):
+            raise PydanticCustomError("pin", "An iso4 or sm4 block has 32 hex characters, every other one 16")
         if (self.key_id is None) == (self.ksn is None):
             raise PydanticCustomError("pin", "Send either key_id or ksn")
         return self

@@ -37,6 +37,7 @@ class Sealing:
         self._held: list[tuple[float, dict[str, str], bytes]] = []
         self._running: tuple[str, int] = ("", 0)  # a code that makes the line sign on, and how many came one after the other
         self._signed_on_at: datetime | None = None
+        self._awaits = False  # the host answered a sign-on without keys: it sends them unasked
 
     def required(self) -> bool:
         return self.dialect.mac is not None and self.keys is not None and self.keys.required()
@@ -46,7 +47,7 @@ class Sealing:
 
     def keyless(self) -> bool:
         """Whether a sign-on must bring keys that are not there: the master key may have come after the last one."""
-        return self.dialect.key_exchange is not None and not self.ready()
+        return self.dialect.key_exchange is not None and not self._awaits and not self.ready()
 
     def write(self, message: Mapping[str, str]) -> bytes:
         """Raises EncodeError."""
@@ -79,12 +80,14 @@ class Sealing:
         return [(message, payload) for _, message, payload in found]
 
     def signed_on(self, message: Mapping[str, str], utc: datetime) -> str | None:
-        """The answer to a sign-on, with the working keys that it brings. Why they are not taken, or None."""
+        """The answer to a sign-on, with the working keys that it brings. Why they are not taken, or None. Where a host may send keys unasked it
+        may bring none: those before stay, and a line without any carries nothing until they come."""
         self._running, self._signed_on_at = ("", 0), utc
         exchange = self.dialect.key_exchange
         if exchange is None or self.keys is None or not self.keys.required():
             return None
-        return self.keys.signed_in(message.get(exchange.field, ""))
+        self._awaits = exchange.field not in message and "key_change" in self.dialect.network
+        return None if self._awaits else self.keys.signed_in(message.get(exchange.field, ""))
 
     def faulty(self, sent_at: datetime | None) -> bool:
         """An answer with a wrong MAC: whether the line must sign on anew."""

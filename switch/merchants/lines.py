@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -11,6 +11,7 @@ from uuid import UUID
 
 from messages.soundness import says_outage
 from switch.acquirers import load as load_dialect
+from switch.acquirers import plug_ins
 from switch.database import UNKNOWN, Connection, Pool
 from switch.errors import Problem
 from switch.ids import uuid7
@@ -97,6 +98,13 @@ async def _dialect(connection: Connection, acquirer_id: UUID) -> str:
     return str(name)
 
 
+def _securable(name: str, given: Mapping[str, Any]) -> None:
+    """A plug-in connects by itself: what is set here would be believed, and would secure nothing. Raises Problem invalid."""
+    if name in plug_ins():
+        refuse([(field, f"none: the plug-in {name} secures its connections itself, by the options of the acquirer")
+                for field in SECURING if given.get(field)])
+
+
 async def lines_of(pool: Pool, acquirer_id: UUID) -> list[Line]:
     """In the order in which they are preferred, without retired ones. Raises Problem: not_found, not_ready."""
     async with _work(pool) as connection:
@@ -110,7 +118,8 @@ async def add_line(pool: Pool, acquirer_id: UUID, host: str, port: int, priority
     check(host=host, port=port, line_priority=priority, connections=connections, server_name=server_name, ca_file=ca_file,
           certificate_file=certificate_file, key_file=key_file)
     async with _work(pool) as connection:
-        await _dialect(connection, acquirer_id)
+        _securable(await _dialect(connection, acquirer_id), {"server_name": server_name, "ca_file": ca_file, "certificate_file": certificate_file,
+                                                             "key_file": key_file})
         known = [Line(*row) for row in await connection.fetch(LIST, acquirer_id)]
         identity = uuid7(time.time_ns() // 1_000_000, os.urandom(10))
         line = Line(acquirer_id, identity, host, port, priority, connections, "active", server_name, ca_file, certificate_file, key_file,
@@ -126,7 +135,7 @@ async def change_line(pool: Pool, acquirer_id: UUID, line_id: UUID, **wanted: Un
     check(**{{"priority": "line_priority", "status": "line_status"}.get(name, name): value for name, value in given.items() if value != ""})
     refuse([(name, "not empty") for name, value in given.items() if value == "" and name not in SECURING])
     async with _work(pool) as connection:
-        await _dialect(connection, acquirer_id)
+        _securable(await _dialect(connection, acquirer_id), given)
         before = await _line(connection, acquirer_id, line_id)
         changed: dict[str, Any] = {name: None if value == "" else value for name, value in given.items()}
         line = replace(before, **changed)

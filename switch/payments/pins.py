@@ -12,7 +12,7 @@ from switch.security.hsm import Handle, Hsm
 from switch.security.keystore import KeyStore
 from switch.security.pan import Pan
 
-TARGETS = {16: "iso0", 32: "iso4"}  # by the length of DE52 in hex characters
+TARGETS = {(16, False): "iso0", (32, False): "iso4", (32, True): "sm4"}  # by the length of DE52 in hex characters, and whether the key is of SM4
 WHAT_IS_WRONG = {
     "pin_pair": ("card.pin.format", "a format of the key that may become the acquirer's"),
     "pin_block": ("card.pin.block", "a PIN block of this card, format and key"),
@@ -44,7 +44,9 @@ class Pins:
                 under = self.store.find(terminal_id, "pin", order.pin_key)
             if under is None:
                 raise _invalid("card.pin", "under a key of this terminal that the switch has")
-            target = TARGETS[dialect.fields["52"].length]
+            target = TARGETS.get((dialect.fields["52"].length, to.algorithm == "sm4"))
+            if target is None:
+                raise CryptoError("pin_pair")
             block = self.hsm.translated(order.pin_block, order.pin_format, order.pan, under, serial, to, target)
         except CryptoError as error:
             fault = WHAT_IS_WRONG.get(error.code)

@@ -26,6 +26,12 @@ def mchip_session_key(card: ClearKey, counter: str, unpredictable: str) -> Clear
     return _two(card, bytes.fromhex(counter) + bytes(2) + bytes.fromhex(unpredictable))
 
 
+def pboc_session_key(card: ClearKey, counter: str) -> ClearKey:
+    """PBOC debit and credit (JR/T 0025, version 01): of the transaction counter in hex and of its complement, each behind six zero bytes."""
+    block = bytes.fromhex(counter)
+    return ClearKey("tdes", des.odd(encrypt(card, bytes(6) + block) + encrypt(card, bytes(6) + xor(block, b"\xff\xff"))))
+
+
 def _two(card: ClearKey, block: bytes) -> ClearKey:
     left, right = (block[:2] + mark + block[3:] for mark in (b"\xf0", b"\x0f"))
     return ClearKey("tdes", des.odd(encrypt(card, left) + encrypt(card, right)))

@@ -47,7 +47,8 @@ class Hsm(Protocol):
         """The key in a TR-31 block. Raises: key_block, key_purpose, kcv."""
 
     def downloaded(self, key_id: UUID, purpose: Purpose, algorithm: Algorithm, content: bytes, under: Handle, kcv: str) -> Handle:
-        """A working key as a sign-in brings it: in ECB under the terminal master key. Raises: key_length, key_purpose, kcv."""
+        """A working key as a sign-in brings it: in ECB under the terminal master key; `kcv` "" for a track key that comes without one.
+        Raises: key_length, key_purpose, kcv."""
 
     def rewrapped(self, key: Handle) -> Handle:
         """The same key under the storage key of today. Raises: wrapped_broken."""

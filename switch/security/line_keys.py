@@ -69,7 +69,7 @@ class AcquirerKeys:
         return self.store.find(self.acquirer_id, "tmk")
 
     def _downloaded(self, data: bytes, parts: tuple[KeyPart, ...], master: Handle) -> list[Handle]:
-        """All of them, or none."""
+        """All of them, or none. Raises CryptoError: kcv, key_length."""
         assert self.hsm is not None
         before = self.store.find(self.acquirer_id, "mac")
         # later than the one before, whatever the clock says: the newest id is in force
@@ -79,4 +79,7 @@ class AcquirerKeys:
             keys.append(self.hsm.downloaded(uuid7(now, os.urandom(10)), part.purpose, part.algorithm,  # type: ignore[arg-type]
                                             data[at:middle], master, data[middle:end].hex().upper()))
             at = end
+        for key in keys:
+            if key.purpose == "mac" and self.dialect.mac is not None:
+                self.hsm.mac(key, self.dialect.mac.algorithm, b"")  # a single key where the rule wants a double one is found out now, not by a sale
         return keys

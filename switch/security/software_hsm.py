@@ -64,7 +64,8 @@ class SoftwareHsm:
             algorithm, content = "des", content[:8]
         if not content or len(content) % BLOCK[master.algorithm]:
             raise CryptoError("key_length")
-        return self._taken(key_id, purpose, ClearKey(algorithm, decrypt(master, content)), kcv)
+        key = ClearKey(algorithm, decrypt(master, content))
+        return self._sealed(key_id, purpose, key) if (purpose, kcv) == ("track", "") else self._taken(key_id, purpose, key, kcv)
 
     def rewrapped(self, key: Handle) -> Handle:
         return key if key.storage_key == self._keyring.current else self._sealed(key.key_id, key.purpose, self._opened(key))
