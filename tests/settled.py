@@ -1,5 +1,6 @@
 """A shop whose books are written by hand-made rows, for tests of settlement: merchants, an acquirer, sales of any day, and cut-overs."""
 
+import json
 import os
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -121,3 +122,14 @@ async def open_till(url: str, basis_points: int = 100, day: date = DAY, owner: a
         await rows.insert(owner, "tariff", merchant_id=merchant_id, effective_from=date(2020, 1, 1), basis_points=basis_points)
         await owner.execute("ALTER TABLE merchant_tariff ENABLE TRIGGER merchant_tariff_of_open_days")
     return Till(url, owner, acquirer_id, merchant_id, day)
+
+
+async def agree(till: Till, terms: dict[str, Any] | None, costs: dict[str, Any] | None = None) -> None:
+    """A tariff for its merchant, and costs for its acquirer, since 2020."""
+    async with till.owner.transaction():
+        for table, ident, owner, of, document in (("merchant_tariff", "tariff", "merchant", till.merchant, terms), ("acquirer_cost", "cost", "acquirer", till.acquirer, costs)):
+            if document is not None:
+                await till.owner.execute(f"ALTER TABLE {table} DISABLE TRIGGER {table}_of_open_days")
+                await till.owner.execute(f"""INSERT INTO {table} ({ident}_id, {owner}_id, effective_from, version, terms, created_by)
+                    VALUES (gen_random_uuid(), $1, '2020-01-01', 2, $2::jsonb, 'test')""", of, json.dumps(document))
+                await till.owner.execute(f"ALTER TABLE {table} ENABLE TRIGGER {table}_of_open_days")

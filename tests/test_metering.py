@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 import pytest_asyncio
-from settled import DAY, ONE_DAY, Till, open_till
+from settled import DAY, ONE_DAY, Till, agree, open_till
 
 from switch.settlement.fees.bills import bill
 from switch.settlement.fees.charges import Sale
@@ -21,16 +21,6 @@ TERMS: dict[str, Any] = {
     "periodic": [{"name": "Terminal rent", "per": "terminal", "amount": 3000}], "tax": {"name": "VAT", "basis_points": 600}}
 COSTS: dict[str, Any] = {"name": "Bank", "currency": "CNY", "rules": [
     {"name": "All", "interchange": {"basis_points": 30}, "scheme": {"fixed": 2}, "acquirer": {"basis_points": 5}}]}
-
-
-async def agree(till: Till, terms: dict[str, Any], costs: dict[str, Any] | None = None) -> None:
-    async with till.owner.transaction():
-        for table, ident, owner, of, document in (("merchant_tariff", "tariff", "merchant", till.merchant, terms), ("acquirer_cost", "cost", "acquirer", till.acquirer, costs)):
-            if document is not None:
-                await till.owner.execute(f"ALTER TABLE {table} DISABLE TRIGGER {table}_of_open_days")
-                await till.owner.execute(f"""INSERT INTO {table} ({ident}_id, {owner}_id, effective_from, version, terms, created_by)
-                    VALUES (gen_random_uuid(), $1, '2020-01-01', 2, $2::jsonb, 'test')""", of, json.dumps(document))
-                await till.owner.execute(f"ALTER TABLE {table} ENABLE TRIGGER {table}_of_open_days")
 
 
 @pytest_asyncio.fixture

@@ -19,6 +19,7 @@ import asyncpg
 from switch.database import Connection
 from switch.failpoints import failpoint
 from switch.ids import uuid7
+from switch.settlement.fees import corrections
 from switch.settlement.fees.pricing import Price, Pricer, Pricing, Settled, Taken
 from switch.settlement.funding import payable
 from switch.settlement.funding.business_days import calendar_of
@@ -27,6 +28,7 @@ from switch.settlement.funding.calendar import Calendar, due
 PIECE = 2_000  # lines priced and copied at once
 GENTLE_PIECE, GENTLE_PAUSE_S = 200, 0.03  # where payments are made meanwhile: a few milliseconds of work, then the others' turn
 COMMIT = 20_000  # lines, or a little more: a commit ends with a merchant
+SETTLEMENTS = 1_000  # of one commit; each merchant's lock is held until then, and the server has room for a bounded number
 STATEMENT_S = 3600.0
 CARD_TYPES_KEPT = 10_000
 
@@ -90,6 +92,7 @@ WHERE l.acquirer_id = $1 AND l.settled_on IS NULL AND l.for_date < $2 AND t.stat
   AND NOT EXISTS (SELECT FROM history_transaction o WHERE o.transaction_id = t.original_id AND o.state IN ('SENT', 'REVERSING', 'PARKED'))
   AND NOT EXISTS (SELECT FROM settlement s WHERE s.acquirer_id = $1 AND s.business_date = $2 AND s.merchant_id = l.merchant_id)
 """
+SETTLED_TODAY = "SELECT EXISTS (SELECT FROM settlement WHERE acquirer_id = $1 AND business_date = $2 AND merchant_id = $3 AND currency = $4)"
 DEALT_WITH = "UPDATE late_change SET settled_on = $2 WHERE acquirer_id = $1 AND settled_on IS NULL AND change = ANY($3::bigint[])"
 MERCHANT = "SELECT calendar, funding_days, reserve_basis_points, reserve_days FROM directory_merchant WHERE merchant_id = $1"
 BINS = "SELECT low, high, card_type FROM directory_bin_range WHERE card_type <> 'unknown' ORDER BY length(low) DESC, low"
@@ -150,6 +153,8 @@ class Group:
     pricer: Pricer
     terms: asyncpg.Record
     rows: list[asyncpg.Record] = field(default_factory=list)
+    counted: bool = False  # something of it counts towards the tiers
+    moved: set[UUID] = field(default_factory=set)  # settled before, and again now: their whole price is taken anew
 
 
 def _counts(row: asyncpg.Record) -> int:
@@ -170,6 +175,7 @@ class Batch:
         self.card_types: dict[str, str] = {}
         self.ready: list[Settlement] = []
         self.lines, self.written = 0, 0
+        self.to_correct: dict[tuple[UUID, str], None] = {}  # merchant and currency, in order; each leaves when it is begun
         self.decided: dict[UUID, list[int]] = {}  # late changes of this snapshot; as few as there are reversals after a day's end
 
     async def settle(self) -> int:
@@ -179,6 +185,7 @@ class Batch:
             await self.reader.execute(PLANS)
             for merchant_id, change in await self.reader.fetch(DECIDED, *self.day, timeout=STATEMENT_S):
                 self.decided.setdefault(merchant_id, []).append(change)
+            self.to_correct = {(each[0], each[1]): None for each in await self.reader.fetch(corrections.WAITING, self.day.acquirer_id)}
             transaction = self.writer.transaction()
             await transaction.start()
             try:
@@ -187,16 +194,15 @@ class Batch:
                     if group is None or (group.settlement.merchant_id, group.settlement.currency) != (row["merchant_id"], row["currency"]):
                         if group is not None:
                             await self._end(group)
-                            if self.lines >= COMMIT and group.settlement.merchant_id != row["merchant_id"]:
-                                await self._commit(transaction, {each.merchant_id for each in self.ready})
-                                transaction = self.writer.transaction()
-                                await transaction.start()
-                        group = await self._begin(row)
+                            if (self.lines >= COMMIT or len(self.ready) >= SETTLEMENTS) and group.settlement.merchant_id != row["merchant_id"]:
+                                transaction = await self._next(transaction)
+                        group = await self._begin(row["merchant_id"], row["currency"])
                     group.rows.append(row)
                     if len(group.rows) >= self.piece:
                         await self._piece(group)
                 if group is not None:
                     await self._end(group)
+                transaction = await self._correct(transaction)
                 await self._commit(transaction, {*self.decided})
             except BaseException:
                 await transaction.rollback()
@@ -207,14 +213,34 @@ class Batch:
         async for row in self.reader.cursor(BATCH, *self.day, prefetch=self.piece, timeout=STATEMENT_S):
             yield row
 
-    async def _begin(self, row: asyncpg.Record) -> Group:
-        merchant_id, currency = row["merchant_id"], row["currency"]
+    async def _next(self, transaction: Any) -> Any:
+        """Commits the merchants that are ready, and begins the next transaction."""
+        await self._commit(transaction, {each.merchant_id for each in self.ready})
+        transaction = self.writer.transaction()
+        await transaction.start()
+        return transaction
+
+    async def _correct(self, transaction: Any) -> Any:
+        """Settlements of merchants that have nothing new today, but lines that were priced before an earlier sale was known."""
+        for number, (merchant_id, currency) in enumerate([*self.to_correct], 1):
+            if not number % SETTLEMENTS:
+                transaction = await self._next(transaction)
+            if await self.writer.fetchval(SETTLED_TODAY, *self.day, merchant_id, currency):
+                continue
+            group = await self._begin(merchant_id, currency)
+            if group.pricer.corrections.by_transaction:
+                await self._end(group)
+        return transaction
+
+    async def _begin(self, merchant_id: UUID, currency: str) -> Group:
         terms = await self.writer.fetchrow(MERCHANT, merchant_id)
         assert terms is not None
         if terms["calendar"] not in self.calendars:
             self.calendars[terms["calendar"]] = await calendar_of(self.writer, terms["calendar"], self.day.business_date)
         settlement = Settlement(merchant_id, uuid7(time.time_ns() // 1_000_000, os.urandom(10)), *self.day, currency)
-        return Group(settlement, await self.pricing.of(self.writer, *self.day, merchant_id, currency), terms)
+        waited = (merchant_id, currency) in self.to_correct
+        self.to_correct.pop((merchant_id, currency), None)
+        return Group(settlement, await self.pricing.of(self.writer, *self.day, merchant_id, currency, waited), terms)
 
     async def _piece(self, group: Group) -> None:
         """Prices what has gathered, in order, and copies it."""
@@ -225,12 +251,15 @@ class Batch:
         records = []
         for row, each, price in zip(rows, taken, prices, strict=True):
             kind = "adjustment" if row["for_date"] < business_date else "sale" if each.amount > 0 else "refund"
+            if row["for_date"] < business_date:
+                group.moved.add(each.transaction_id)
             if row["settled"]:
                 price = price._replace(fee=price.fee - row["fee"], interchange=price.interchange - row["interchange"],
                                        scheme_fee=price.scheme_fee - row["scheme_fee"], acquirer_fee=price.acquirer_fee - row["acquirer_fee"])
             gross = each.amount - row["settled"]
             settlement.add(kind, gross, price)
             settlement.volume += each.counts
+            group.counted = group.counted or each.counts != 0
             records.append((
                 settlement.merchant_id, settlement.settlement_id, business_date, each.transaction_id, self.day.acquirer_id, kind, each.type,
                 each.for_date, gross, price.fee, price.interchange, price.scheme_fee, price.acquirer_fee, each.currency, price.tariff_id, price.rule,
@@ -247,7 +276,11 @@ class Batch:
         if not sales:
             return {}
         found = await self.writer.fetch(BEFORE, group.settlement.merchant_id, sales, self.day.business_date)
-        return {row[0]: Settled(*tuple(row)[1:]) for row in found}
+        before = {row[0]: Settled(*tuple(row)[1:]) for row in found}
+        for sale, books in before.items():
+            fees = corrections.added((books.fee, books.interchange, books.scheme_fee, books.acquirer_fee), group.pricer.corrections.of_sale(sale))
+            before[sale] = Settled(books.amount, *fees, books.refunded)
+        return before
 
     def _taken(self, row: asyncpg.Record, before: Mapping[UUID, Settled]) -> Taken:
         sale = row["original_id"] if row["type"] in ("capture", "tip", "refund") else row["transaction_id"]
@@ -268,6 +301,7 @@ class Batch:
 
     async def _end(self, group: Group) -> None:
         await self._piece(group)
+        await self._corrected(group)
         settlement, terms, day = group.settlement, group.terms, self.day.business_date
         closing = group.pricer.close(settlement.fees)
         settlement.fees += sum(extra.amount for extra in closing.extras)
@@ -279,6 +313,24 @@ class Batch:
             settlement.reserve_release_on = day + timedelta(days=terms["reserve_days"])
         settlement.due_on = due(day, terms["funding_days"], self.calendars[terms["calendar"]])
         self.ready.append(settlement)
+        if group.counted:
+            await corrections.notice(self.writer, settlement.merchant_id, settlement.settlement_id, settlement.acquirer_id, settlement.currency, day)
+
+    async def _corrected(self, group: Group) -> None:
+        """Adjustments without an amount, each naming the day whose fee it changes."""
+        settlement, records = group.settlement, []
+        for each in group.pricer.corrections.by_transaction.values():
+            if each.row["transaction_id"] in group.moved:
+                continue
+            price = Price(*each.change, each.tariff_id, each.rule)
+            settlement.add("adjustment", 0, price)
+            changed = dict(zip(("fee", "interchange", "scheme_fee", "acquirer_fee"), each.change, strict=True)) | {
+                "settlement_id": settlement.settlement_id, "business_date": self.day.business_date, "kind": "adjustment", "gross": 0,
+                "tariff_id": each.tariff_id, "rule": each.rule}
+            records.append(tuple(changed.get(name, each.row[name]) for name in LINE_COLUMNS))
+        if records:
+            await self.writer.copy_records_to_table("settlement_line", records=records, columns=LINE_COLUMNS, timeout=STATEMENT_S)
+            self.lines += len(records)
 
     async def _commit(self, transaction: Any, merchants: set[UUID]) -> None:
         """`merchants`: those whose late changes are dealt with by this commit."""

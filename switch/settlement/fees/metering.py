@@ -7,17 +7,19 @@ from datetime import date
 from uuid import UUID
 
 from switch.database import Connection
-from switch.settlement.fees import charges, pricing
+from switch.settlement.fees import charges, corrections, pricing
 from switch.settlement.fees.charges import Costs, Original, Sale, Schedule, Tariff, Tax
+from switch.settlement.fees.corrections import Corrections, Counted
 from switch.settlement.fees.matching import REFUND, SALE
 from switch.settlement.fees.pricing import Closing, Pricer, Settled, Taken
 from switch.settlement.fees.tariffs import costs_of, tariffs_of
 
-# Of the month before this day, and of this day at acquirers that were cut over before this one; sales that were approved late and what was undone
-# since in the day that settled the difference.
-MONTH_TO_DATE = """SELECT coalesce(sum(coalesce(volume, sales)), 0)::bigint FROM settlement
+# Of the month before this day; sales that were approved late and what was undone since in the day that settled the difference. And whether other
+# acquirers have settled this day: their sales are counted where they come in its order.
+MONTH_TO_DATE = """SELECT coalesce(sum(coalesce(volume, sales)) FILTER (WHERE business_date < $3), 0)::bigint AS volume,
+coalesce(bool_or(business_date = $3), false) AS others FROM settlement
 WHERE merchant_id = $1 AND currency = $2 AND business_date BETWEEN date_trunc('month', $3::date)::date AND $3"""
-# Monthly fees come once, with the first settlement of the month; two acquirers' cut-overs at once wait for each other here.
+# Two acquirers' cut-overs at once wait for each other here: the later one sees the sales of the earlier, and monthly fees come once.
 LOCK = "SELECT pg_advisory_xact_lock(3583013, hashtext($1::uuid::text))"
 CHARGED = """SELECT EXISTS (SELECT FROM settlement WHERE merchant_id = $1 AND currency = $2 AND extras @> '[{"monthly": true}]'
 AND business_date BETWEEN date_trunc('month', $3::date)::date AND (date_trunc('month', $3::date) + interval '1 month - 1 day')::date)"""
@@ -27,7 +29,10 @@ COUNTS = """SELECT (SELECT count(*) FROM directory_terminal WHERE merchant_id = 
 
 @dataclass(slots=True)
 class MeteredPricer:
-    """Of one merchant, currency and day. `volume`: of the month's sales so far; `sold`: what the day itself took of sales with refunds."""
+    """Of one merchant, currency and day. `volume`: of the month's sales so far; `sold`: what the day itself took of sales with refunds.
+
+    `others`: what other acquirers have settled for this day, in the order in which it is counted.
+    """
 
     tariffs: Schedule[Tariff]
     costs: Schedule[Costs]
@@ -35,6 +40,9 @@ class MeteredPricer:
     business_date: date
     volume: int
     counts: Mapping[str, int] | None  # None: this month's fees were charged
+    others: Sequence[Counted] = ()
+    corrections: Corrections = field(default_factory=Corrections)
+    passed: int = 0
     sold: dict[UUID, Original] = field(default_factory=dict)
     to_tax: dict[tuple[Tax, str], int] = field(default_factory=lambda: defaultdict(int))
     priced: int = 0
@@ -43,6 +51,8 @@ class MeteredPricer:
         return [self._price(each) for each in taken]
 
     def _price(self, taken: Taken) -> pricing.Price:
+        while self.passed < len(self.others) and self.others[self.passed][:2] < (taken.captured_at, taken.transaction_id):
+            self.volume, self.passed = self.volume + self.others[self.passed].counts, self.passed + 1
         if not taken.amount:
             self.volume += taken.counts
             return pricing.Price(rule=UNDONE)
@@ -104,15 +114,17 @@ class Metered:
     def __init__(self) -> None:
         self.costs: dict[UUID, Schedule[Costs]] = {}
 
-    async def of(self, connection: Connection, acquirer_id: UUID, business_date: date, merchant_id: UUID, currency: str) -> Pricer:
+    async def of(self, connection: Connection, acquirer_id: UUID, business_date: date, merchant_id: UUID, currency: str, corrected: bool = False) -> Pricer:
         if acquirer_id not in self.costs:
             self.costs[acquirer_id] = Schedule(await costs_of(connection, acquirer_id))
-        tariffs = Schedule(await tariffs_of(connection, merchant_id))
-        volume = await connection.fetchval(MONTH_TO_DATE, merchant_id, currency, business_date)
+        tariffs, costs = Schedule(await tariffs_of(connection, merchant_id)), self.costs[acquirer_id]
+        await connection.execute(LOCK, merchant_id)
+        month = await connection.fetchrow(MONTH_TO_DATE, merchant_id, currency, business_date)
+        assert month is not None
+        others = await corrections.others(connection, merchant_id, currency, business_date, acquirer_id) if month["others"] else ()
+        found = await corrections.replay(connection, tariffs, costs, merchant_id, currency, acquirer_id, business_date) if corrected else Corrections()
         today, counts = tariffs.on(business_date), None
-        if today is not None and today.periodic:
-            await connection.execute(LOCK, merchant_id)
-            if not await connection.fetchval(CHARGED, merchant_id, currency, business_date):
-                row = await connection.fetchrow(COUNTS, merchant_id)
-                counts = {} if row is None else dict(row)
-        return MeteredPricer(tariffs, self.costs[acquirer_id], currency, business_date, volume, counts)
+        if today is not None and today.periodic and not await connection.fetchval(CHARGED, merchant_id, currency, business_date):
+            row = await connection.fetchrow(COUNTS, merchant_id)
+            counts = {} if row is None else dict(row)
+        return MeteredPricer(tariffs, costs, currency, business_date, month["volume"], counts, others, found)

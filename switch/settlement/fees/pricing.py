@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from switch.database import Connection
+from switch.settlement.fees.corrections import Corrections
 
 
 class Settled(NamedTuple):
@@ -73,7 +74,12 @@ class Closing(NamedTuple):
 
 
 class Pricer(Protocol):
-    """Of one merchant, currency and business date. Called with its transactions in order, in pieces; then closed with the sum of their fees."""
+    """Of one merchant, currency and business date. Called with its transactions in order, in pieces; then closed with the sum of their fees.
+
+    `corrections`: of lines of earlier days that were priced before an earlier sale of another acquirer was known.
+    """
+
+    corrections: Corrections
 
     def prices(self, taken: Sequence[Taken]) -> Sequence[Price]: ...
 
@@ -83,4 +89,6 @@ class Pricer(Protocol):
 class Pricing(Protocol):
     """Asked inside the database transaction that writes the settlement, for merchants in the order of their ids."""
 
-    async def of(self, connection: Connection, acquirer_id: UUID, business_date: date, merchant_id: UUID, currency: str) -> Pricer: ...
+    async def of(self, connection: Connection, acquirer_id: UUID, business_date: date, merchant_id: UUID, currency: str, corrected: bool = False) -> Pricer:
+        """`corrected`: whether lines of earlier days wait to be priced again."""
+        ...
