@@ -46,10 +46,12 @@ FROM settlement s JOIN settlement_line l USING (merchant_id, settlement_id) LEFT
 WHERE s.merchant_id = $1 AND s.currency = $2 AND s.business_date >= $4 AND s.business_date < $5 AND l.gross <> 0
 ORDER BY l.business_date, l.captured_at, l.transaction_id"""
 # Of the sale behind a refund, what stood before the refund: with the corrections since.
-ORIGINAL = """SELECT coalesce(sum(l.gross) FILTER (WHERE l.type <> 'refund'), 0)::bigint, coalesce(sum(l.fee) FILTER (WHERE l.type <> 'refund'), 0)::bigint,
+ORIGINAL = """SELECT coalesce(sum(l.gross) FILTER (WHERE l.type <> 'refund'), 0)::bigint,
+  coalesce(sum(l.fee) FILTER (WHERE l.type <> 'refund'), 0)::bigint,
   coalesce(sum(l.interchange) FILTER (WHERE l.type <> 'refund'), 0)::bigint, coalesce(sum(l.scheme_fee) FILTER (WHERE l.type <> 'refund'), 0)::bigint,
   coalesce(sum(l.acquirer_fee) FILTER (WHERE l.type <> 'refund'), 0)::bigint, coalesce(-sum(l.gross) FILTER (WHERE l.type = 'refund'), 0)::bigint
-FROM (SELECT $2::uuid AS transaction_id UNION ALL SELECT c.transaction_id FROM history_transaction c WHERE c.merchant_id = $1 AND c.original_id = $2) AS kin
+FROM (SELECT $2::uuid AS transaction_id UNION ALL
+      SELECT c.transaction_id FROM history_transaction c WHERE c.merchant_id = $1 AND c.original_id = $2) AS kin
 JOIN settlement_line l ON l.merchant_id = $1 AND l.transaction_id = kin.transaction_id
   AND (CASE WHEN l.gross = 0 THEN l.for_date ELSE l.business_date END, l.captured_at, l.transaction_id) < ($3, $4, $5)"""
 
@@ -90,7 +92,8 @@ class Corrections:
         if any(change):
             rule = priced.rule if priced is not None else ""
             self.by_transaction[row["transaction_id"]] = Correction(
-                row, sale, change, f"by the month's sales at all acquirers: {rule}" if rule else "no rule", priced.tariff_id if priced is not None else None)
+                row, sale, change, f"by the month's sales at all acquirers: {rule}" if rule else "no rule",
+                priced.tariff_id if priced is not None else None)
 
     def of_sale(self, sale: UUID) -> Fees:
         """By how much what was charged for a sale changes."""
@@ -149,13 +152,15 @@ async def replay(connection: Connection, tariffs: Schedule[Tariff], costs: Sched
 async def _original(connection: Connection, row: asyncpg.Record, found: Corrections) -> Original | None:
     if row["original_id"] is None:
         return None
-    books = await connection.fetchrow(ORIGINAL, row["merchant_id"], row["original_id"], row["business_date"], row["captured_at"], row["transaction_id"])
+    books = await connection.fetchrow(ORIGINAL, row["merchant_id"], row["original_id"], row["business_date"], row["captured_at"],
+                                      row["transaction_id"])
     assert books is not None
     amount, *fees, refunded = books
     return Original(amount, *added((fees[0], fees[1], fees[2], fees[3]), found.of_sale(row["original_id"])), refunded) if amount else None
 
 
 def _as_sale(row: asyncpg.Record, original: Original | None) -> Sale:
-    return Sale(row["transaction_id"], row["captured_at"], abs(row["stands"]), REFUND if row["type"] == "refund" else SALE, row["currency"], row["brand"],
+    return Sale(row["transaction_id"], row["captured_at"], abs(row["stands"]), REFUND if row["type"] == "refund" else SALE, row["currency"],
+                row["brand"],
                 row["card_type"], "qr" if row["entry_mode"] == "qr" else "card", row["entry_mode"], row["mcc"], row["authorised_on"], None,
                 sale_of(row), original)

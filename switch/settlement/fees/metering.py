@@ -114,7 +114,8 @@ class Metered:
     def __init__(self) -> None:
         self.costs: dict[UUID, Schedule[Costs]] = {}
 
-    async def of(self, connection: Connection, acquirer_id: UUID, business_date: date, merchant_id: UUID, currency: str, corrected: bool = False) -> Pricer:
+    async def of(self, connection: Connection, acquirer_id: UUID, business_date: date, merchant_id: UUID, currency: str,
+                 corrected: bool = False) -> Pricer:
         if acquirer_id not in self.costs:
             self.costs[acquirer_id] = Schedule(await costs_of(connection, acquirer_id))
         tariffs, costs = Schedule(await tariffs_of(connection, merchant_id)), self.costs[acquirer_id]
@@ -122,7 +123,9 @@ class Metered:
         month = await connection.fetchrow(MONTH_TO_DATE, merchant_id, currency, business_date)
         assert month is not None
         others = await corrections.others(connection, merchant_id, currency, business_date, acquirer_id) if month["others"] else ()
-        found = await corrections.replay(connection, tariffs, costs, merchant_id, currency, acquirer_id, business_date) if corrected else Corrections()
+        found = Corrections()
+        if corrected:
+            found = await corrections.replay(connection, tariffs, costs, merchant_id, currency, acquirer_id, business_date)
         today, counts = tariffs.on(business_date), None
         if today is not None and today.periodic and not await connection.fetchval(CHARGED, merchant_id, currency, business_date):
             row = await connection.fetchrow(COUNTS, merchant_id)

@@ -89,6 +89,7 @@ class Pricer(Protocol):
 class Pricing(Protocol):
     """Asked inside the database transaction that writes the settlement, for merchants in the order of their ids."""
 
-    async def of(self, connection: Connection, acquirer_id: UUID, business_date: date, merchant_id: UUID, currency: str, corrected: bool = False) -> Pricer:
+    async def of(self, connection: Connection, acquirer_id: UUID, business_date: date, merchant_id: UUID, currency: str,
+                 corrected: bool = False) -> Pricer:
         """`corrected`: whether lines of earlier days wait to be priced again."""
         ...
