@@ -23,6 +23,7 @@ MERCHANT = "SELECT true FROM merchant WHERE merchant_id = $1"
 ASK = f"""INSERT INTO bank_account (bank_account_id, merchant_id, currency, holder, iban, key_id, sealed, last4, bank_code, bic, country,
 requested_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING {SHOWN}"""
 LOCK = "SELECT * FROM bank_account WHERE bank_account_id = $1 FOR NO KEY UPDATE"
+ASKED = f"""SELECT {SHOWN} FROM bank_account WHERE merchant_id = $1 AND currency = $2 AND state = 'asked' ORDER BY requested_at DESC LIMIT 1"""
 END = """UPDATE bank_account SET state = 'replaced', ended_at = now() WHERE merchant_id IS NOT DISTINCT FROM $1 AND currency = $2 AND state
 IN ('active', 'suspended')"""
 AGREE = """UPDATE bank_account SET state = 'active', active_at = now(), approved_by = $2 WHERE bank_account_id = $1"""
@@ -70,6 +71,14 @@ class BankAccounts:
             row = await connection.fetchrow(ASK, identity, merchant_id, currency, account.holder, account.iban, key_id, sealed, account.number[-4:],
                                             account.bank_code, account.bic, account.country, by)
             assert row is not None
+            return row
+
+    async def asked(self, merchant_id: UUID, currency: str) -> asyncpg.Record:
+        """The newest that nobody has agreed yet, such as the one that an applicant named. Raises Problem not_found."""
+        async with work(self.pool) as connection:
+            row = await connection.fetchrow(ASKED, merchant_id, currency)
+            if row is None:
+                raise Problem("not_found", "No account of this merchant waits in this currency.")
             return row
 
 
