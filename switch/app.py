@@ -35,6 +35,8 @@ from switch.merchants import terminal_keys
 from switch.merchants.accounts import Accounts
 from switch.merchants.applications.desk import Desk as DeskOfApplications
 from switch.merchants.applications.papers import Papers
+from switch.merchants.applications.registration import Registrations
+from switch.merchants.applications.reminders import Reminders
 from switch.merchants.applications.review import APPROVE, Review
 from switch.merchants.approvals import Approvals, of_object
 from switch.merchants.contracts import standard
@@ -225,6 +227,7 @@ class Switch:
         self.onboarding, self.accounts = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault)
         self.desk_of_applications, self.papers = DeskOfApplications(self.readers, self.vault), Papers(self.writers, self.readers, self.vault)
         self.review = Review(self.writers, self.vault, limited, drafted)
+        self.registrations = Registrations(self.writers)
         self.contracts, self.contract_reads = Contracts(self.writers, self.vault), ContractReads(self.readers, self.vault)
         self.host_days = HostDays(self.writers, self.onboarding.open_business_day)
         self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
@@ -365,7 +368,7 @@ class Switch:
         cut_overs = CutOvers(self._reader, lambda acquirer_id, day: steps.run(self._writer, acquirer_id, day, gentle=True))
         pay_days = PayDays(lambda after: payout_runs.run(self.writers, "switch", after=after))
         deadlines, reconciled = Deadlines(self.owed, self.cases), Runs(self.owed, self._writer)
-        days_of_contracts = Days(self.owed)
+        days_of_contracts, reminders = Days(self.owed), Reminders(self.owed)
         housekeeping = Housekeeping(self.exports, lambda: database.connect(self.url, QUEUE_ROLE))
         return (
             Kind("export", "writes a file for a merchant", self.exports.do, limit_s=1800, attempts=3, at_once=2),
@@ -376,6 +379,7 @@ class Switch:
             Kind("dispute", "warns of a dispute's deadline, and keeps it", deadlines.do, "* * * * *", deadlines.due, limit_s=60),
             Kind("contract", "begins a contract on its first day, and ends it after its last", days_of_contracts.do, "* * * * *", days_of_contracts.due,
                  limit_s=60),
+            Kind("reminder", "tells of documents that end and of reviews that are late", reminders.do, "*/5 * * * *", reminders.due, limit_s=60),
             Kind("housekeeping", "removes what is kept for a time only", housekeeping.do, "7 * * * *", housekeeping.due),
         )
 

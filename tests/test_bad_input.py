@@ -233,7 +233,8 @@ async def routes(shop: Shop) -> list[tuple[str, str, bool]]:
     """Method, path and whether it is open to all, of every documented route."""
     paths = (await shop.ask("GET", "/openapi.json")).body["paths"]
     open_to_all = {"/healthz", "/readyz", "/metrics", "/problems", "/problems/{code}",
-                   "/v1/activations"}  # a device that has no key yet asks with its code
+                   "/v1/activations",  # a device that has no key yet asks with its code
+                   "/v1/registrations"}  # and somebody who has none registers
     return [(method.upper(), path, path in open_to_all) for path, methods in paths.items() for method in methods]
 
 

@@ -257,9 +257,13 @@ async def cut_over(shop: Shop, day: date) -> None:
 
 
 async def test_a_sale_is_priced_by_the_contract_that_was_in_force_and_the_estimate_is_the_bill(shop: Shop) -> None:
-    day = shop.switch.directory.acquirers[shop.ids["acquirer.single"]].business_date
+    def open_day() -> date:
+        return shop.switch.directory.acquirers[shop.ids["acquirer.single"]].business_date
+
+    while (day := open_day()) < today():  # the acquirer's day may end after the merchant's
+        await cut_over(shop, day)
     ident = await account(shop, "one")
-    first = await drawn(shop, "one", terms(ident, max(day, today())))
+    first = await drawn(shop, "one", terms(ident, day))
     await first.signed()
     sold = {day: [(await shop.pay(amount)).body["id"] for amount in (10_000, 33_330)]}
     dearer = terms(ident, day)
@@ -270,14 +274,13 @@ async def test_a_sale_is_priced_by_the_contract_that_was_in_force_and_the_estima
     assert (await second.offer()).status == 200 and (await second.sign("merchant.one")).status == 200
     sooner = await second.sign("operator")
     assert sooner.status == 409 and sooner.body["code"] == "contract_terms", sooner.raw  # what is sold today keeps its price
-    follows = max(day, today()) + DAY
+    follows = day + DAY
     await second.ask("PUT", "/terms", {"terms": dearer | {"term": {**dearer["term"], "from": follows.isoformat()}}, "reason": "From the next day"})
     done = await second.signed()
     assert done["state"] == "in_force" and done["begun_at"] is None  # its day has not come
     assert (await first.now())["state"] == "amended"
     sold[day] += [(await shop.pay(20_000)).body["id"]]
-    for each in range((follows - day).days):
-        await cut_over(shop, day + each * DAY)
+    await cut_over(shop, day)
     sold[follows] = [(await shop.pay(amount)).body["id"] for amount in (10_000, 100)]
     await cut_over(shop, follows)
     lines = {row["transaction_id"]: row for row in await shop.sql("SELECT transaction_id, fee, rule, for_date, gross FROM settlement_line WHERE merchant_id = $1", shop.ids["merchant.one"])}

@@ -1,4 +1,5 @@
-"""Contracts: their life, the documents that were offered, the signatures of both sides, and until when a merchant may sell by them.
+"""Contracts: their life, the documents that were offered, the signatures of both sides, and until when a merchant may sell by them. Applications:
+from where people registered themselves, and reminders.
 
 A document and a signature are only added to. What is signed is a document by its hash: another version's cannot stand there.
 """
@@ -164,7 +165,26 @@ SELLING = (
     WHEN (OLD.state <> NEW.state OR OLD.ends_at IS DISTINCT FROM NEW.ends_at) EXECUTE FUNCTION log_contract_change()""",
 )
 
-TABLES = "contract, contract_event, contract_document, contract_signature"
+# Who applied without anybody's key, and from where; what somebody was reminded of, once for each threshold.
+APPLYING = (
+    """
+    CREATE TABLE application_registration (
+        application_id uuid PRIMARY KEY REFERENCES application,
+        subject text NOT NULL CHECK (length(subject) BETWEEN 1 AND 64),
+        at timestamptz NOT NULL DEFAULT now()
+    )""",
+    "CREATE INDEX application_registration_from ON application_registration (subject, at)",
+    """
+    CREATE TABLE application_reminder (
+        object text NOT NULL CHECK (object ~ '^(doc|apl)_[0-9a-f-]{36}$'),
+        threshold text NOT NULL CHECK (threshold ~ '^[a-z0-9]{1,20}$'),
+        at timestamptz NOT NULL DEFAULT now(),
+        PRIMARY KEY (object, threshold)
+    )""",
+    "CREATE INDEX application_document_ends ON application_document (expires_on) WHERE expires_on IS NOT NULL",
+)
+
+TABLES = "application_registration, application_reminder, contract, contract_event, contract_document, contract_signature"
 ROLES = (
     f"GRANT SELECT, INSERT ON {TABLES} TO switch_writer",
     f"GRANT SELECT ON {TABLES}, directory_contract, history_contract TO switch_reader",
@@ -174,5 +194,5 @@ ROLES = (
 
 
 def upgrade() -> None:
-    for statement in (*LIFE, *PAPERS, *SELLING, *ROLES):
+    for statement in (*LIFE, *PAPERS, *SELLING, *APPLYING, *ROLES):
         op.execute(statement)

@@ -39,6 +39,7 @@ from switch.api import (
     qr_codes,
     receipts,
     reconciliation,
+    registrations,
     resolving,
     risk,
     rollouts,
@@ -61,6 +62,7 @@ from switch.links.roster import Roster
 from switch.merchants.accounts import Accounts
 from switch.merchants.applications.desk import Desk as DeskOfApplications
 from switch.merchants.applications.papers import Papers
+from switch.merchants.applications.registration import Registrations
 from switch.merchants.applications.review import Review
 from switch.merchants.approvals import Approvals
 from switch.merchants.contracts.reads import Reads as ContractReads
@@ -154,6 +156,7 @@ class Parts(Protocol):
     desk_of_applications: DeskOfApplications
     papers: Papers
     review: Review
+    registrations: Registrations
     contracts: Contracts
     contract_reads: ContractReads
 
@@ -218,6 +221,7 @@ def application(parts: Parts) -> FastAPI:
         app.include_router(room.router(parts, caller_of))
     app.include_router(application_review.router(parts, caller_of))
     app.include_router(applications.router(parts, anybody))
+    app.include_router(registrations.router(parts))
     app.include_router(contracts.router(parts, anybody))
     app.include_router(problems.router)
 

