@@ -171,7 +171,7 @@ class BinRange(NamedTuple):
 
 
 MERCHANTS = """SELECT merchant_id, organisation_id, name, status, mcc, time_zone, duplicate_policy, unreferenced_refunds,
-extract(epoch FROM c.ends_at)::float8 AS sells_until FROM directory_merchant LEFT JOIN directory_contract c USING (merchant_id)
+(SELECT extract(epoch FROM c.ends_at)::float8 FROM directory_contract c WHERE c.merchant_id = m.merchant_id) AS sells_until FROM directory_merchant m
 WHERE $1::text[] IS NULL OR merchant_id = ANY($1::text[]::uuid[])"""
 STORES = """SELECT store_id, merchant_id, name, city, country, time_zone FROM directory_store
 WHERE $1::text[] IS NULL OR store_id = ANY($1::text[]::uuid[])"""

@@ -72,7 +72,7 @@ PROBLEMS = MappingProxyType({
     "contract_move": Kind(409, "That cannot follow in this state", "Read the contract again; `detail` says what can follow."),
     "contract_changed": Kind(409, "The contract changed meanwhile", "Read it again and decide about what it is now."),
     "contract_terms": Kind(409, "These terms cannot come into force", "See `detail`; revise the contract, and let both sides sign it anew."),
-    "contract_account": Kind(409, "Its payout account is not agreed", "Let two people agree the account (.../bank-account/agreement), then sign again."),
+    "contract_account": Kind(409, "Its payout account is not agreed", "Let two people agree the account (`.../bank-account/agreement`), then sign."),
     "contract_other_document": Kind(409, "Another document was signed than the newest", "Read the newest document, and sign its hash."),
     "signature_refused": Kind(422, "The image is no signature that can be taken", "Send a plain PNG of at most 100 kB with something drawn on it."),
     "follow_up_open": Kind(409, "Another step of it has no outcome yet", "Wait for Retry-After, then send the same request again."),

@@ -206,7 +206,7 @@ class Typed:
         keyed = ["--url", self.shop.base, "--key", self.shop.keys.get(key, key)]
         assert await asyncio.to_thread(main, [*words, *keyed]) == code
         captured = self.capsys.readouterr()
-        return captured.out + captured.err
+        return captured.out if code == 0 else captured.err
 
 
 @pytest.fixture

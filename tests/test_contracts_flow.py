@@ -18,6 +18,7 @@ from switch.merchants.contracts.days import Days, keep
 from tests.flows import Shop, eventually, open_shop
 from tests.hands import signature
 from tests.processes import Answer, Caller
+from tests.test_openapi import fits
 
 ZONE = ZoneInfo("Asia/Shanghai")
 DAY = timedelta(days=1)
@@ -132,6 +133,10 @@ async def test_a_contract_is_offered_signed_by_both_and_in_force(shop: Shop) -> 
     assert b"Flow Tester" not in seen.raw and all(event["detail"] == {} for event in seen.body["events"])
     pdf = await deal.ask("GET", "/document?format=pdf", key="merchant.four")
     assert pdf.raw.startswith(b"%PDF") or pdf.body["code"] == "no_pdf"
+    file = (await shop.ask("GET", "/openapi.json")).body
+    for key in ("operator", "merchant.four"):
+        fits(file, "get", "/v1/contracts/{contract}", await deal.ask("GET", key=key))
+        fits(file, "get", "/v1/contracts", await shop.ask("GET", "/v1/contracts?state=in_force", key=key))
 
 
 async def test_another_versions_hash_is_not_signed_and_no_bad_image_is(shop: Shop) -> None:
@@ -328,6 +333,8 @@ async def _sells(shop: Shop, key: str) -> bool:
 
 async def test_the_last_day_stops_sales_by_the_clock_and_the_job_writes_it_down(shop: Shop) -> None:
     """The end is drawn near in the database, as no test waits for a day."""
+    if not await shop.sql("SELECT FROM contract WHERE merchant_id = $1 AND state = 'in_force'", shop.ids["merchant.two"]):  # when it runs alone
+        await (await drawn(shop, "two", terms(await account(shop, "two"), today()))).signed()
     (row,) = await shop.sql("SELECT contract_id FROM contract WHERE merchant_id = $1 AND state = 'in_force'", shop.ids["merchant.two"])
     connection = await asyncpg.connect(shop.url)
     try:

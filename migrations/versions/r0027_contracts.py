@@ -65,8 +65,8 @@ LIFE = (
     f"""
     CREATE FUNCTION check_contract_step() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        IF (NEW.contract_id, NEW.merchant_id, NEW.number, NEW.created_at) IS DISTINCT FROM (OLD.contract_id, OLD.merchant_id, OLD.number, OLD.created_at)
-           OR NEW.amends IS DISTINCT FROM OLD.amends THEN
+        IF (NEW.contract_id, NEW.merchant_id, NEW.number, NEW.created_at)
+           IS DISTINCT FROM (OLD.contract_id, OLD.merchant_id, OLD.number, OLD.created_at) OR NEW.amends IS DISTINCT FROM OLD.amends THEN
             RAISE EXCEPTION 'whose contract it is does not change' USING ERRCODE = '23514';
         END IF;
         IF NEW.version <> OLD.version + 1 THEN
@@ -78,7 +78,8 @@ LIFE = (
         IF OLD.tariff_id IS NOT NULL AND (NEW.tariff_id, NEW.document, NEW.from_on) IS DISTINCT FROM (OLD.tariff_id, OLD.document, OLD.from_on) THEN
             RAISE EXCEPTION 'what was signed stays' USING ERRCODE = '23514';
         END IF;
-        IF NEW.state = 'in_force' AND (SELECT count(*) FROM contract_signature s WHERE s.contract_id = NEW.contract_id AND s.document = NEW.document) <> 2 THEN
+        IF NEW.state = 'in_force' AND (SELECT count(*) FROM contract_signature s WHERE s.contract_id = NEW.contract_id
+                                       AND s.document = NEW.document) <> 2 THEN
             RAISE EXCEPTION 'a contract in force is signed by both sides' USING ERRCODE = '23514';
         END IF;
         RETURN NEW;
@@ -189,7 +190,8 @@ ROLES = (
     f"GRANT SELECT, INSERT ON {TABLES} TO switch_writer",
     f"GRANT SELECT ON {TABLES}, directory_contract, history_contract TO switch_reader",
     "GRANT SELECT ON directory_contract, history_contract TO switch_writer",
-    "GRANT UPDATE (state, version, document, state_since, from_on, until_on, begins_at, begun_at, ends_at, ends_as, tariff_id) ON contract TO switch_writer",
+    """GRANT UPDATE (state, version, document, state_since, from_on, until_on, begins_at, begun_at, ends_at, ends_as, tariff_id) ON contract
+       TO switch_writer""",
 )
 
 

@@ -48,9 +48,9 @@ from switch.settlement.exports.paper import Press
 PAGE_MAX = 200
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
 Number = Annotated[int, Query(ge=1, le=100)]
-Side = Literal["merchant", "provider"]
 PNG = "image/png"
-WAITS: dict[int | str, dict[str, Any]] = {202: {"description": "It is below the standard terms, and waits for a second person", "content": {"application/json": {
+BELOW = "It is below the standard terms, and waits for a second person"
+WAITS: dict[int | str, dict[str, Any]] = {202: {"description": BELOW, "content": {"application/json": {
     "example": {**EXAMPLES["approval"], "kind": OFFER, "object": f"con_{EXAMPLES['approval']['id'][4:]}",
                 "payload": {"version": 1, "below_standard": ["Some sale costs less than by the standard tariff."]}}}}}}
 
@@ -114,7 +114,8 @@ def _drawn_up(routes: APIRouter, parts: Parts, desk: Desk, operator: Callable[[R
     moves = shaped(200, "As it is now", WholeContract) | refused(400, 409, 413, 415)
 
     @routes.post("/v1/merchants/{merchant}/contracts", status_code=201, summary="Draw up a contract; it amends the one in force",
-                 responses=shaped(201, "A draft", WholeContract) | refused(400, 409, 413, 415), openapi_extra=documented(ContractRequest, {"terms": EXAMPLE}))
+                 responses=shaped(201, "A draft", WholeContract) | refused(400, 409, 413, 415),
+                 openapi_extra=documented(ContractRequest, {"terms": EXAMPLE}))
     async def draw_up(request: Request, merchant: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
         merchant_id, wanted = identified("merchant", merchant), await body_of(request, ContractRequest)
         parts.admit()
@@ -128,8 +129,8 @@ def _drawn_up(routes: APIRouter, parts: Parts, desk: Desk, operator: Callable[[R
         await parts.contracts.revise(identity, plain(wanted.terms), _by(caller), wanted.reason)
         return await desk.now(identity, caller)
 
-    @routes.post("/v1/contracts/{contract}/offer", summary="Offer it to the merchant; below the standard terms two people do", responses=moves | WAITS,
-                 openapi_extra=documented(OfferRequest, {"version": 1, "reason": "As agreed on the phone"}))
+    @routes.post("/v1/contracts/{contract}/offer", summary="Offer it to the merchant; below the standard terms two people do",
+                 responses=moves | WAITS, openapi_extra=documented(OfferRequest, {"version": 1, "reason": "As agreed on the phone"}))
     async def offer(request: Request, contract: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
         identity, wanted = identified("contract", contract), await body_of(request, OfferRequest)
         parts.admit()
@@ -141,14 +142,17 @@ def _drawn_up(routes: APIRouter, parts: Parts, desk: Desk, operator: Callable[[R
 
 
 def _reads(routes: APIRouter, parts: Parts, desk: Desk) -> None:
-    @routes.get("/v1/contracts", summary="Contracts, newest first: a merchant's own, or all for operators", responses=shaped(200, "One page", ContractPage))
-    async def page(request: Request, limit: Limit = 50, after: str | None = None, state: State | None = None, merchant: str | None = None) -> Response:
+    @routes.get("/v1/contracts", summary="Contracts, newest first: a merchant's own, or all for operators",
+                responses=shaped(200, "One page", ContractPage))
+    async def page(request: Request, limit: Limit = 50, after: str | None = None, state: State | None = None,
+                   merchant: str | None = None) -> Response:
         caller, own = await desk.whose(request)
         wanted = optional("merchant", merchant)
         if own is not None and wanted not in (None, own):
             raise Problem("not_found")
         rows = await parts.contract_reads.page(own or wanted, state, optional("contract", after), limit + 1, drafts=caller.role == "operator")
-        return said({"items": [shown(row) for row in rows[:limit]], "next": show("contract", rows[limit - 1]["contract_id"]) if len(rows) > limit else None})
+        return said({"items": [shown(row) for row in rows[:limit]],
+                     "next": show("contract", rows[limit - 1]["contract_id"]) if len(rows) > limit else None})
 
     @routes.get("/v1/contracts/{contract}", summary="A contract with its terms, documents, signatures, and all that happened",
                 responses=shaped(200, "As it is now", WholeContract))
@@ -158,7 +162,8 @@ def _reads(routes: APIRouter, parts: Parts, desk: Desk) -> None:
 
     @routes.get("/v1/contracts/{contract}/document", summary="The document as it is signed (HTML for print), or as PDF", response_class=Response,
                 responses={200: {"description": "HTML: exactly the bytes whose hash is signed; PDF: the same texts", "content": {
-                    "text/html": {"schema": {"type": "string"}}, "application/pdf": {"schema": {"type": "string", "format": "binary"}}}}, **refused(501)})
+                    "text/html": {"schema": {"type": "string"}},
+                    "application/pdf": {"schema": {"type": "string", "format": "binary"}}}}, **refused(501)})
     async def printed(request: Request, contract: str, number: Number | None = None, format: Literal["html", "pdf"] = "html") -> Response:
         _, identity, _, _ = await desk.at(request, contract)
         whole = await parts.contract_reads.one(identity, None)
@@ -168,10 +173,13 @@ def _reads(routes: APIRouter, parts: Parts, desk: Desk) -> None:
             return attachment(row["html"].encode(), "text/html; charset=utf-8", name)
         return attachment(await parts.press.pdf(await parts.contract_reads.texts(identity, row["number"])), "application/pdf", name)
 
-    @routes.get("/v1/contracts/{contract}/signatures/{side}", summary="The image of a signature", response_class=Response,
-                responses={200: {"description": "A PNG, as an attachment", "content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}})
-    async def image(request: Request, contract: str, side: Side, number: Number | None = None) -> Response:
+    @routes.get("/v1/contracts/{contract}/signatures/{side}", summary="The image of a signature: of the merchant, or the provider",
+                response_class=Response, responses={200: {"description": "A PNG, as an attachment", "content": {
+                    PNG: {"schema": {"type": "string", "format": "binary"}}}}})
+    async def image(request: Request, contract: str, side: str, number: Number | None = None) -> Response:
         _, identity, _, _ = await desk.at(request, contract)
+        if side not in (MERCHANT, PROVIDER):
+            raise Problem("not_found")
         whole = await parts.contract_reads.one(identity, None)
         content = await parts.contract_reads.image(identity, number or whole.row["document"], side)
         return attachment(content, PNG, f"{contract}-{side}.png")
@@ -182,8 +190,8 @@ def _signed(routes: APIRouter, parts: Parts, desk: Desk) -> None:
                  responses=shaped(200, "As it is now; the same signature again changes nothing", WholeContract) | refused(400, 409, 413, 415),
                  openapi_extra={"requestBody": {"required": True, "description": f"The hand's signature, a PNG of at most {BYTES_MAX // 1000} kB.",
                                                 "content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}})
-    async def sign(request: Request, contract: str, sha256: Annotated[str, Query(pattern=SHA256)], name: Annotated[str, Query(min_length=1, max_length=120)],
-                   ) -> Response:
+    async def sign(request: Request, contract: str, sha256: Annotated[str, Query(pattern=SHA256)],
+                   name: Annotated[str, Query(min_length=1, max_length=120)]) -> Response:
         caller, identity, side, by = await desk.at(request, contract)
         if one_of_each(request.scope["headers"]).get(b"content-type", b"").decode("latin-1").strip().lower() != PNG:
             raise Problem("content_type", f"Send the image with the Content-Type {PNG}.")
@@ -194,7 +202,8 @@ def _signed(routes: APIRouter, parts: Parts, desk: Desk) -> None:
         await parts.contracts.sign(identity, side, Hand(bytes.fromhex(sha256), name, image), by)
         return await desk.now(identity, caller)
 
-    @routes.post("/v1/contracts/{contract}/refuse", summary="The merchant does not sign it", openapi_extra=documented(RefusalRequest, {"reason": "Too dear"}),
+    @routes.post("/v1/contracts/{contract}/refuse", summary="The merchant does not sign it",
+                 openapi_extra=documented(RefusalRequest, {"reason": "Too dear"}),
                  responses=shaped(200, "As it is now", WholeContract) | refused(400, 409, 413, 415))
     async def refuse(request: Request, contract: str) -> Response:
         caller, identity, side, by = await desk.at(request, contract)

@@ -28,10 +28,10 @@ class Parts(Protocol):
 def router(parts: Parts) -> APIRouter:
     routes = APIRouter(tags=["applications"], responses=refused(401, 403, 404, 422, 503))
 
-    @routes.post("/v1/registrations", status_code=201, summary="Apply as an individual; the answer holds the applicant's key, once; it asks for no key",
+    @routes.post("/v1/registrations", status_code=201, summary="Apply as an individual without a key; the answer holds the applicant's, once",
                  responses=shaped(201, "A draft, and what it needs", BegunApplication) | refused(400, 413, 415, 429),
-                 openapi_extra=documented(RegistrationRequest, {"country": "CN", "profile": {**PROFILE, "name": "李娜", "monthly_volume": 1_000_000}})
-                 | {"security": []})
+                 openapi_extra=documented(RegistrationRequest, {
+                     "country": "CN", "profile": {**PROFILE, "name": "李娜", "monthly_volume": 1_000_000}}) | {"security": []})
     async def register(request: Request) -> Response:
         wanted = await body_of(request, RegistrationRequest)
         parts.admit()

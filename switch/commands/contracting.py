@@ -1,5 +1,5 @@
-"""The command `switch contracts list | show | draw-up | revise | offer | withdraw | end | sign`: asks a running switch with an operator's key, or `list`,
-`show`, `sign` and `end` with the merchant's own.
+"""The command `switch contracts list | show | draw-up | revise | offer | withdraw | end | sign`: asks a running switch with an operator's
+key, or `list`, `show`, `sign` and `end` with the merchant's own.
 """
 
 import argparse

@@ -33,8 +33,8 @@ COUNTRY = "SELECT country FROM store WHERE merchant_id = $1 ORDER BY store_id LI
 HELD = "SELECT * FROM contract WHERE merchant_id = $1 AND state = 'in_force'"
 BEGIN = """INSERT INTO contract (contract_id, merchant_id, number, amends, state)
 VALUES ($1, $2, (SELECT 1 + coalesce(max(number), 0) FROM contract WHERE merchant_id = $2), $3, 'draft') RETURNING *"""
-MOVE = """UPDATE contract SET state = $2, version = version + 1, document = $3, from_on = $4, until_on = $5, begins_at = $6, begun_at = $7, ends_at = $8,
-ends_as = $9, tariff_id = $10, state_since = CASE WHEN state = $2 THEN state_since ELSE now() END WHERE contract_id = $1 RETURNING *"""
+MOVE = """UPDATE contract SET state = $2, version = version + 1, document = $3, from_on = $4, until_on = $5, begins_at = $6, begun_at = $7,
+ends_at = $8, ends_as = $9, tariff_id = $10, state_since = CASE WHEN state = $2 THEN state_since ELSE now() END WHERE contract_id = $1 RETURNING *"""
 MOVED = ("document", "from_on", "until_on", "begins_at", "begun_at", "ends_at", "ends_as", "tariff_id")
 NOTE = """INSERT INTO contract_event (contract_id, number, event, was, state, person, key_id, reason, detail)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::jsonb)"""
@@ -68,7 +68,10 @@ async def merchant_of(connection: Connection, merchant_id: UUID) -> asyncpg.Reco
 
 
 async def held_and(connection: Connection, contract_id: UUID) -> tuple[asyncpg.Record, asyncpg.Record]:
-    """The contract and its merchant, both locked, the merchant first: two contracts of one merchant never wait for each other. Raises Problem not_found."""
+    """The contract and its merchant, both locked, the merchant first: two contracts of one merchant never wait for each other.
+
+    Raises Problem not_found.
+    """
     merchant_id = await connection.fetchval("SELECT merchant_id FROM contract WHERE contract_id = $1", contract_id)
     if merchant_id is None:
         raise Problem("not_found")
@@ -76,7 +79,7 @@ async def held_and(connection: Connection, contract_id: UUID) -> tuple[asyncpg.R
     return await locked(connection, contract_id), merchant
 
 
-def today(merchant: Mapping[str, Any]) -> date:
+def today(merchant: asyncpg.Record) -> date:
     """By the clock where the merchant is."""
     return clock.now().astimezone(ZoneInfo(merchant["time_zone"])).date()
 
@@ -106,7 +109,7 @@ async def checked(connection: Connection, merchant: asyncpg.Record, document: Ma
     found = terms.faults(document, await known_brands(connection), day)
     account = await account_of(connection, merchant["merchant_id"], document["settlement"]["account"])
     if account is None or account["currency"] != document["currency"] or account["state"] not in ("asked", "active"):
-        found.append(terms.Fault("/settlement/account", "a bank account of this merchant in the contract's currency, as PUT .../bank-account gives it"))
+        found.append(terms.Fault("/settlement/account", "a bank account of this merchant in the contract's currency, as PUT .../bank-account has it"))
     if not await connection.fetchval(CALENDAR, document["settlement"]["calendar"]):
         found.append(terms.Fault("/settlement/calendar", "the name of a calendar"))
     if found or account is None:
@@ -114,7 +117,8 @@ async def checked(connection: Connection, merchant: asyncpg.Record, document: Ma
     return account
 
 
-async def _written(connection: Connection, row: asyncpg.Record, number: int, merchant: asyncpg.Record, document: Mapping[str, Any], by: Person) -> None:
+async def _written(connection: Connection, row: asyncpg.Record, number: int, merchant: asyncpg.Record, document: Mapping[str, Any],
+                   by: Person) -> None:
     """A document: its bytes are made once, here, and kept."""
     account = await checked(connection, merchant, document, None)
     amends = "" if row["amends"] is None else show("contract", row["amends"])

@@ -1,4 +1,4 @@
-"""What a contract brings into force, in the commit that does: the tariff from its first day, how the merchant is paid, charges, the deposit; and its end."""
+"""What a contract brings into force, in the commit that does: the tariff from its first day, how the merchant is paid, charges, deposit; its end."""
 
 from collections.abc import Mapping
 from dataclasses import astuple
@@ -34,7 +34,7 @@ def midnight(day: date, zone: str) -> datetime:
     return datetime.combine(day, time(0), ZoneInfo(zone))
 
 
-async def came(connection: Connection, row: asyncpg.Record, merchant: asyncpg.Record, by: Person, reason: str, detail: Mapping[str, Any]) -> asyncpg.Record:
+async def came(connection: Connection, row: asyncpg.Record, merchant: asyncpg.Record, by: Person, detail: Mapping[str, Any]) -> asyncpg.Record:
     """Both have signed. Raises Problem: contract_terms (names what is in the way), contract_account, conflict."""
     document = await document_of(connection, row)
     agreed = terms.read(document)
@@ -45,7 +45,7 @@ async def came(connection: Connection, row: asyncpg.Record, merchant: asyncpg.Re
     sold = await connection.fetchval(SOLD, row["merchant_id"], starts)
     current = await tariffs.in_force(connection, TARIFF, row["merchant_id"], starts)
     if sold is not None and current is not None:
-        raise Problem("contract_terms", f"The merchant has sold on {sold} already by the terms of before. Revise it to begin on {sold + DAY} or later.")
+        raise Problem("contract_terms", f"The merchant has sold on {sold} by the terms of before. Revise it to begin on {sold + DAY} or later.")
     before = await in_force(connection, row["merchant_id"])
     if before is not None and before["until_on"] is not None and starts > before["until_on"] + DAY:
         raise Problem("contract_terms", f"It must begin on {before['until_on'] + DAY} at the latest, the day after the contract that it amends.")
@@ -53,7 +53,7 @@ async def came(connection: Connection, row: asyncpg.Record, merchant: asyncpg.Re
     if before is not None:
         await moved(connection, before, "amend", by, "", {"by": show("contract", row["contract_id"]), "last_day": (starts - DAY).isoformat()})
     zone = merchant["time_zone"]
-    row = await moved(connection, row, "countersign", by, reason, detail, from_on=starts, until_on=ends, begins_at=midnight(starts, zone),
+    row = await moved(connection, row, "countersign", by, "", detail, from_on=starts, until_on=ends, begins_at=midnight(starts, zone),
                       ends_at=None if ends is None else midnight(ends + DAY, zone), ends_as=None if ends is None else "expire", tariff_id=tariff_id)
     return await begun(connection, row, merchant) if starts <= today(merchant) else row
 
@@ -74,9 +74,10 @@ async def begun(connection: Connection, row: asyncpg.Record, merchant: asyncpg.R
     await connection.execute(SET_FUNDING, merchant_id, *astuple(funding))
     whose, ours = Account("merchant", agreed.currency, merchant_id), Account("fee", agreed.currency)
     await ledger.post(connection, [each for at, once in enumerate(agreed.once) for each in ledger.moved(
-        whose, ours, once.amount * once.count, "contract_charge", shown, day, f"contract:{row['contract_id']}:once:{at}", once.name)])
+        whose, ours, once.amount * once.times, "contract_charge", shown, day, f"contract:{row['contract_id']}:once:{at}", once.name)])
     if agreed.term.deposit and not await _deposit_of(connection, merchant_id, row["contract_id"]):
-        await arrangements.placed(connection, merchant_id, agreed.currency, agreed.term.deposit, f"Deposit of contract {shown}", SWITCH.name, row["contract_id"])
+        await arrangements.placed(connection, merchant_id, agreed.currency, agreed.term.deposit, f"Deposit of contract {shown}", SWITCH.name,
+                                  row["contract_id"])
     if row["amends"] is not None:  # whose deposit this contract's own has taken the place of
         await _given_back(connection, merchant_id, row["amends"])
     return await moved(connection, row, "begin", SWITCH, "Its first day has come.", begun_at=clock.now())

@@ -19,8 +19,8 @@ from switch.merchants.contracts.life import MERCHANT, SIGNS
 from switch.payments.resolution import Person
 from switch.security.vault import Vault, VaultError
 
-SIGN = """INSERT INTO contract_signature (contract_id, document, side, sha256, signature_id, name, size, image_sha256, key_id, sealed, person, api_key)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"""
+SIGN = """INSERT INTO contract_signature (contract_id, document, side, sha256, signature_id, name, size, image_sha256, key_id, sealed, person,
+api_key) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"""
 SIGNED = """SELECT side, name, sha256, image_sha256, person, api_key FROM contract_signature WHERE contract_id = $1 AND document = $2 AND side = $3"""
 HASHES = "SELECT number, sha256 FROM contract_document WHERE contract_id = $1"
 
@@ -85,13 +85,13 @@ class Contracts:
             await _right(connection, row, hand.sha256)
             identity = new_id()
             key_id, sealed = self.vault.seal_row("signature", hand.image, identity.bytes)
-            await connection.execute(SIGN, contract_id, row["document"], side, hand.sha256, identity, hand.name, len(hand.image), image, key_id, sealed,
-                                     by.name, by.key_id)
+            await connection.execute(SIGN, contract_id, row["document"], side, hand.sha256, identity, hand.name, len(hand.image), image, key_id,
+                                     sealed, by.name, by.key_id)
             detail = {"document": row["document"], "sha256": hand.sha256.hex(), "name": hand.name, "image_sha256": image.hex()}
             if side == MERCHANT:
                 await moved(connection, row, "sign", by, "", detail)
             else:
-                await force.came(connection, row, merchant, by, "", detail)
+                await force.came(connection, row, merchant, by, detail)
 
     async def refuse(self, contract_id: UUID, by: Person, reason: str) -> None:
         async with work(self.writers) as connection:
@@ -111,8 +111,8 @@ class Contracts:
             possible(row, "notice" if last is not None else "terminate")
             day, zone = today(merchant), merchant["time_zone"]
             if last is None:
-                now = clock.now()
-                row = await moved(connection, row, "notice", by, reason, {"last_day": day.isoformat(), "by": side}, until_on=day, ends_at=now, ends_as="terminate")
+                row = await moved(connection, row, "notice", by, reason, {"last_day": day.isoformat(), "by": side}, until_on=day, ends_at=clock.now(),
+                                  ends_as="terminate")
                 await force.ended(connection, row, merchant, by, reason)
                 return
             agreed = terms.read(await document_of(connection, row)).term
@@ -131,5 +131,6 @@ async def _right(connection: Connection, row: asyncpg.Record, digest: bytes) -> 
     if hmac.compare_digest(hashes[row["document"]], digest):
         return
     other = next((number for number, known in hashes.items() if known == digest), None)
-    words = "This is the hash of no document of this contract." if other is None else f"This is the hash of document {other}; the newest is {row['document']}."
+    words = f"This is the hash of document {other}; the newest is {row['document']}."
+    words = "This is the hash of no document of this contract." if other is None else words
     raise Problem("contract_other_document", f"{words} Read the newest, and sign its hash.")

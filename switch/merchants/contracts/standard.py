@@ -39,7 +39,8 @@ STANDARD: Mapping[str, Rates] = MappingProxyType({
 VAT: Mapping[str, Any] = MappingProxyType({"name": "VAT", "basis_points": 600, "inclusive": True})
 PROVIDER = "Payment Service"  # as a contract names us unless it says otherwise
 NOTICE_DAYS = 30
-PAID: Mapping[str, Any] = MappingProxyType({"calendar": "daily", "funding_days": 1, "minimum_payout": 0, "reserve_basis_points": 0, "reserve_days": 180})
+PAID: Mapping[str, Any] = MappingProxyType({
+    "calendar": "daily", "funding_days": 1, "minimum_payout": 0, "reserve_basis_points": 0, "reserve_days": 180})
 
 
 def tariff(currency: str) -> dict[str, Any]:
@@ -48,9 +49,11 @@ def tariff(currency: str) -> dict[str, Any]:
     if rates is None:
         return {"name": "Standard", "currency": currency, "rules": [{"name": "All cards", "price": {"basis_points": 250}}]}
     rules = [{"name": "All cards", "price": {"basis_points": rates.all_cards, "minimum": rates.minimum}},
-             {"name": "Debit cards", "match": {"card_type": "debit"}, "price": {"basis_points": rates.debit, "minimum": rates.minimum, "cap": rates.debit_cap}},
+             {"name": "Debit cards", "match": {"card_type": "debit"},
+              "price": {"basis_points": rates.debit, "minimum": rates.minimum, "cap": rates.debit_cap}},
              {"name": "QR codes", "match": {"method": "qr"}, "price": {"basis_points": rates.codes, "minimum": rates.minimum}}]
-    periodic = [{"name": "Terminal rent", "per": "terminal", "amount": rates.rent}, {"name": "Communication", "per": "terminal", "amount": rates.communication},
+    periodic = [{"name": "Terminal rent", "per": "terminal", "amount": rates.rent},
+                {"name": "Communication", "per": "terminal", "amount": rates.communication},
                 {"name": "Software", "per": "merchant", "amount": rates.software}]
     return {"name": "Standard", "currency": currency, "rules": rules, "refunds": {"returns": "none"}, "periodic": periodic, "tax": dict(VAT)}
 
@@ -61,7 +64,8 @@ def terms(currency: str, country: str, account: str, starts: date) -> dict[str, 
     return {"language": "zh" if country in ("CN", "HK", "MO", "TW") else "en", "provider": PROVIDER,
             "currency": currency,
             "services": ["cards", "qr_codes", "terminals"], "tariff": tariff(currency), "once": [],
-            "term": {"from": starts.isoformat(), "until": date.fromordinal(starts.toordinal() + YEAR_DAYS - 1).isoformat(), "notice_days": NOTICE_DAYS,
+            "term": {"from": starts.isoformat(), "until": date.fromordinal(starts.toordinal() + YEAR_DAYS - 1).isoformat(),
+                     "notice_days": NOTICE_DAYS,
                      "early_termination_fee": 0 if rates is None else rates.early_termination_fee, "deposit": 0 if rates is None else rates.deposit},
             "settlement": {"account": account, **PAID}}
 
@@ -125,12 +129,12 @@ def below(offered: Terms, country: str, mcc: str) -> list[str]:
     found = []
     for refunded, words in ((False, "Some sale costs less than by the standard tariff."),
                             (True, "A sale that is refunded costs less than by the standard tariff.")):
-        if any(_fee(offered.tariff, each, offered.currency, mcc, refunded=refunded) < _fee(usual.tariff, each, offered.currency, mcc, refunded=refunded)
-               for each in PROBES):
+        mine, theirs = ([_fee(of.tariff, each, offered.currency, mcc, refunded=refunded) for each in PROBES] for of in (offered, usual))
+        if any(one < other for one, other in zip(mine, theirs, strict=True)):
             found.append(words)
     for per in ("terminal", "store", "merchant"):
-        mine, theirs = (sum(each.amount for each in of.tariff.periodic if each.per == per) for of in (offered, usual))
-        if mine < theirs:
+        charged, wanted = (sum(each.amount for each in of.tariff.periodic if each.per == per) for of in (offered, usual))
+        if charged < wanted:
             found.append(f"Less is charged by the month for each {per} than by the standard tariff.")
     for floor in FLOORS:
         if getattr(getattr(offered, floor.group), floor.name) < getattr(getattr(usual, floor.group), floor.name):

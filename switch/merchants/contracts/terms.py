@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from switch.money import AMOUNT_MAX
 from switch.settlement.fees.charges import Tariff
-from switch.settlement.fees.terms import Fault, TermsError, tariff_from
+from switch.settlement.fees.terms import Fault as Fault
+from switch.settlement.fees.terms import TermsError, tariff_from
 
 SERVICES = ("cards", "qr_codes", "preauthorizations", "terminals", "online_payouts")
 LANGUAGES = ("zh", "en")
@@ -17,11 +18,11 @@ NOTICE_DAYS_MAX, YEARS_MAX = 365, 10
 
 
 class Once(NamedTuple):
-    """Charged once, when the contract begins: `amount` for each of `count`."""
+    """Charged once, when the contract begins: `amount` for each of so many."""
 
     name: str
     amount: int
-    count: int
+    times: int
 
 
 class Term(NamedTuple):
@@ -83,7 +84,7 @@ def faults(document: Mapping[str, Any], brands: Collection[str] | None, today: d
         found.append(Fault("/term/until", f"at most {YEARS_MAX} years; leave it out when the contract has no end"))
     if today is not None and starts < today:
         found.append(Fault("/term/from", f"{today} or later"))
-    if terms.term.deposit + sum(each.amount * each.count for each in terms.once) > AMOUNT_MAX:
+    if terms.term.deposit + sum(each.amount * each.times for each in terms.once) > AMOUNT_MAX:
         found.append(Fault("/once", "less money"))
     return found
 
