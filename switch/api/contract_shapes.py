@@ -68,7 +68,7 @@ class TermsOfContract(Model):
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
     services: Annotated[list[Service], Field(min_length=1, max_length=5)]
     tariff: Annotated[dict[str, Any], Field(description="The document; every fault in it is named by its JSON pointer")]
-    once: Annotated[list[OnceCharged], Field(max_length=20)] = []
+    once: Annotated[list[OnceCharged], Field(max_length=20, default_factory=list)]
     term: TermOfContract
     settlement: SettlementOfContract
 

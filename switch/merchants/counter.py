@@ -31,7 +31,8 @@ class Counter(NamedTuple):
 
 def counter(writers: Pool, readers: Pool, vault: Vault) -> Counter:
     review = Review(writers, vault, limited, drafted)
-    return Counter(Desk(readers, vault), Papers(writers, readers, vault), review, Registrations(writers), Contracts(writers, vault), Reads(readers, vault))
+    return Counter(Desk(readers, vault), Papers(writers, readers, vault), review, Registrations(writers), Contracts(writers, vault),
+                   Reads(readers, vault))
 
 
 def agreements(review: Review, contracts: Contracts) -> Mapping[str, Execute]:

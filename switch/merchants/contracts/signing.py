@@ -17,7 +17,7 @@ from switch.merchants.contracts import force, signature, standard, terms
 from switch.merchants.contracts.cases import checked, country_of, document_of, drawn_up, held_and, moved, new_id, possible, revised, today
 from switch.merchants.contracts.life import MERCHANT, SIGNS
 from switch.payments.resolution import Person
-from switch.security.vault import Vault, VaultError
+from switch.security.vault import Vault
 
 SIGN = """INSERT INTO contract_signature (contract_id, document, side, sha256, signature_id, name, size, image_sha256, key_id, sealed, person,
 api_key) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"""
