@@ -82,8 +82,8 @@ class Desk:
 
     async def at(self, request: Request, contract: str) -> tuple[Caller, UUID, str, Person]:
         """The caller at a contract that it may see, for which side, and who it is."""
-        identity = identified("contract", contract)
         caller, merchant_id = await self.whose(request)
+        identity = identified("contract", contract)
         await self.parts.contract_reads.one(identity, merchant_id)
         if caller.role == "operator":
             if request.method != "GET":
@@ -190,9 +190,12 @@ def _signed(routes: APIRouter, parts: Parts, desk: Desk) -> None:
                  responses=shaped(200, "As it is now; the same signature again changes nothing", WholeContract) | refused(400, 409, 413, 415),
                  openapi_extra={"requestBody": {"required": True, "description": f"The hand's signature, a PNG of at most {BYTES_MAX // 1000} kB.",
                                                 "content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}})
-    async def sign(request: Request, contract: str, sha256: Annotated[str, Query(pattern=SHA256)],
-                   name: Annotated[str, Query(min_length=1, max_length=120)]) -> Response:
+    async def sign(request: Request, contract: str, sha256: Annotated[str | None, Query(pattern=SHA256)] = None,
+                   name: Annotated[str | None, Query(min_length=1, max_length=120)] = None) -> Response:
         caller, identity, side, by = await desk.at(request, contract)
+        if sha256 is None or name is None:  # asked after the key
+            raise Problem("invalid", errors=[{"field": f"query.{each}", "rule": "The hash of the document, and the name of who signs", "type": "missing"}
+                                             for each, value in (("sha256", sha256), ("name", name)) if value is None])
         if one_of_each(request.scope["headers"]).get(b"content-type", b"").decode("latin-1").strip().lower() != PNG:
             raise Problem("content_type", f"Send the image with the Content-Type {PNG}.")
         if not name.isprintable() or name != name.strip():
