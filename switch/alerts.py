@@ -29,6 +29,8 @@ KINDS = MappingProxyType({
     "dispute_overdue": "nobody answered a dispute in time: its money is lost",
     "payout_contradicted": "a bank says that it did not pay what it paid, and the money has not come back",
     "payout_returned": "a payout came back: the merchant is not paid until its bank account has been agreed anew",
+    "document_ends": "a document of a merchant ends within 30 days, or has ended: what it allows may have to stop",
+    "review_overdue": "an application has waited for a reviewer longer than it may: somebody who wants to sell is kept waiting",
     "risk_hits_lost": "the database was away for so long that what sales hit could not be kept: they are in no review",
     "reversal_parked": "a reversal could not be delivered; a person must resolve it",
     "advice_parked": "a capture's message cannot be built: its money is not collected until a person has looked",

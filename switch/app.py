@@ -31,16 +31,12 @@ from switch.lines import Lines
 from switch.links import Link
 from switch.links.numbering import Numbers
 from switch.links.roster import Roster
-from switch.merchants import terminal_keys
+from switch.merchants import counter, terminal_keys
 from switch.merchants.accounts import Accounts
-from switch.merchants.applications.desk import Desk as DeskOfApplications
-from switch.merchants.applications.papers import Papers
-from switch.merchants.applications.review import APPROVE, Review
 from switch.merchants.approvals import Approvals, of_object
 from switch.merchants.crypto_keys import activate, retire
 from switch.merchants.host_days import HostDays
 from switch.merchants.onboarding import Onboarding
-from switch.merchants.risk_rules import limited
 from switch.notices import tell
 from switch.notices.delivery import Sender
 from switch.notices.endpoints import Endpoints
@@ -156,7 +152,7 @@ class Switch:
         self._join_settlement()
         self.approvals = Approvals(self.writers, {
             RESOLVE: of_object("transaction", self.resolution.resolve), RESOLVE_EXCEPTION: of_object("exception", self.exceptions.approved),
-            APPROVE: of_object("application", self.review.approved), AGREE: agree, LOAD: activate, RETIRE_KEY: retire})
+            **counter.agreements(self.review, self.contracts), AGREE: agree, LOAD: activate, RETIRE_KEY: retire})
         self._join_lines()
         async with self.readers.acquire() as connection:
             await self.directory.load(connection)
@@ -220,8 +216,8 @@ class Switch:
         self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
         self.onboarding, self.accounts = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault)
-        self.desk_of_applications, self.papers = DeskOfApplications(self.readers, self.vault), Papers(self.writers, self.readers, self.vault)
-        self.review = Review(self.writers, self.vault, limited)
+        (self.desk_of_applications, self.papers, self.review, self.registrations, self.contracts,
+         self.contract_reads) = counter.counter(self.writers, self.readers, self.vault)
         self.host_days = HostDays(self.writers, self.onboarding.open_business_day)
         self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
 
@@ -369,6 +365,7 @@ class Switch:
             Kind("reconciliation", "holds clearing files against the books of a date", reconciled.do, "* * * * *", reconciled.due,
                  attempts=10, at_once=2),
             Kind("dispute", "warns of a dispute's deadline, and keeps it", deadlines.do, "* * * * *", deadlines.due, limit_s=60),
+            *counter.kinds(self.owed),
             Kind("housekeeping", "removes what is kept for a time only", housekeeping.do, "7 * * * *", housekeeping.due),
         )
 

@@ -52,8 +52,8 @@ def identify(directory: Directory, authorization: str | bytes | None) -> Caller:
     return Caller(key.role, key_id, key.merchant_id, terminal.store_id if terminal else None, key.terminal_id, key.person, key.application_id)
 
 
-def selling(directory: Directory, caller: Caller) -> TerminalCaller:
-    """The terminal that wants to sell. Raises Problem forbidden: not a terminal's key, or terminal or merchant not active."""
+def working(directory: Directory, caller: Caller) -> TerminalCaller:
+    """The terminal that goes on with what it sold. Raises Problem forbidden: not a terminal's key, or terminal or merchant not active."""
     if caller.role != "terminal" or caller.terminal_id is None:
         raise Problem("forbidden", "Only a terminal's key may make payments.")
     terminal = directory.terminals[caller.terminal_id]
@@ -63,10 +63,19 @@ def selling(directory: Directory, caller: Caller) -> TerminalCaller:
     return TerminalCaller(merchant, directory.stores[terminal.store_id], terminal)
 
 
+def selling(directory: Directory, caller: Caller) -> TerminalCaller:
+    """The terminal that wants to sell. Raises Problem forbidden: as `working`, or its merchant's contract has ended."""
+    found = working(directory, caller)
+    ends = found.merchant.sells_until
+    if ends is not None and clock.now().timestamp() >= ends:
+        raise Problem("forbidden", "The contract of this merchant has ended: nothing more is sold; what was sold before goes on. Ask the operator.")
+    return found
+
+
 def following_up(directory: Directory, caller: Caller) -> UUID:
     """Whose keys the follow-ups of this caller are: the terminal, or the merchant for all of the merchant's keys. Raises Problem forbidden."""
     if caller.role == "terminal":
-        return selling(directory, caller).terminal.terminal_id
+        return working(directory, caller).terminal.terminal_id
     if caller.role != "merchant" or caller.merchant_id is None:
         raise Problem("forbidden", "Follow-ups are for terminals and merchants.")
     if directory.merchants[caller.merchant_id].status != "active":

@@ -18,6 +18,7 @@ from switch.commands import (
     circuits,
     clearings,
     contests,
+    contracting,
     cutovers,
     fleet,
     inquiries,
@@ -41,8 +42,8 @@ from switch.worker import COMMAND as WORKER
 from switch.worker import work
 
 # Of commands that ask a running switch or nobody, `work(options, settings, say)`; of those that work on the database itself, a coroutine.
-COMMANDS = (onboarding, applying, circuits, routes, standing_in, risk, cutovers, pricing, contests, keying, fleet, clearings, paying, inquiries,
-            inspection)
+COMMANDS = (onboarding, applying, contracting, circuits, routes, standing_in, risk, cutovers, pricing, contests, keying, fleet, clearings, paying,
+            inquiries, inspection)
 OnDatabase = Callable[[argparse.Namespace, str, Settings, Callable[[str], None]], Awaitable[int]]
 
 

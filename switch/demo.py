@@ -119,7 +119,8 @@ def call(base: str, method: str, path: str, key: str, body: dict[str, Any] | Pat
     try:
         if isinstance(body, Path):
             with body.open("rb") as file:
-                sent |= {"Content-Type": "application/octet-stream", "Content-Length": str(body.stat().st_size)}
+                media_type = "image/png" if body.suffix == ".png" else "application/octet-stream"
+                sent |= {"Content-Type": media_type, "Content-Length": str(body.stat().st_size)}
                 connection.request(method, path, file, sent)
         else:
             connection.request(method, path, json.dumps(body) if body is not None else None, sent)

@@ -41,6 +41,7 @@ class Merchant(NamedTuple):
     zone: ZoneInfo
     duplicate_policy: str
     unreferenced_refunds: bool = False
+    sells_until: float | None = None  # unix time at which its contract ends, or ended; None: it has no end, or no contract
 
 
 class Store(NamedTuple):
@@ -187,8 +188,8 @@ class BinRange(NamedTuple):
     pan_lengths: tuple[int, ...]
 
 
-MERCHANTS = """SELECT merchant_id, organisation_id, name, status, mcc, time_zone, duplicate_policy, unreferenced_refunds
-FROM directory_merchant
+MERCHANTS = """SELECT merchant_id, organisation_id, name, status, mcc, time_zone, duplicate_policy, unreferenced_refunds,
+(SELECT extract(epoch FROM c.ends_at)::float8 FROM directory_contract c WHERE c.merchant_id = m.merchant_id) AS sells_until FROM directory_merchant m
 WHERE $1::text[] IS NULL OR merchant_id = ANY($1::text[]::uuid[])"""
 STORES = """SELECT store_id, merchant_id, name, city, country, time_zone FROM directory_store
 WHERE $1::text[] IS NULL OR store_id = ANY($1::text[]::uuid[])"""

@@ -17,7 +17,7 @@ PREFIXES = {
     "crypto_key": "cky_",
     "device": "dev_", "release": "rel_", "rollout": "rol_",
     "risk_rule": "rrl_", "limit": "lim_", "risk_entry": "rle_", "risk_hit": "rht_",
-    "application": "apl_", "document": "doc_",
+    "application": "apl_", "document": "doc_", "contract": "con_",
     "webhook": "whk_", "webhook_event": "msg_",
 }
 

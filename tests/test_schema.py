@@ -414,6 +414,12 @@ application_profile  content person
 application_document kind key_id sealed person
 application_file     name media_type sha256 key_id sealed person
 application_verdict  verdict person reason
+application_registration subject
+application_reminder object threshold
+contract             state ends_as
+contract_event       event was state person key_id reason detail
+contract_document    terms texts html sha256 person
+contract_signature   side sha256 name image_sha256 key_id sealed person api_key
 activation_code     digest issued_by ended_as
 activation_failure  scope subject
 device              serial_number model state

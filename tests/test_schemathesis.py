@@ -36,7 +36,8 @@ ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "merchant.
          "disputes": ("operator", "operator", "merchant.one", "till"), "batches": ("till", "till", "operator", "merchant.one"),
          "routing": ("operator", "operator", "till"), "risk": ("operator", "operator", "till"), "settlement": ("operator", "operator", "merchant.one", "till"),
          "devices": ("operator", "operator", "merchant.one", "till"), "webhooks": ("merchant.one", "merchant.one", "operator", "till"), "crypto keys": ("operator", "operator", "merchant.one"),
-         "applications": ("operator", "operator", "merchant.one"), "reviews": ("operator", "operator", "till")}
+         "applications": ("operator", "operator", "merchant.one"), "reviews": ("operator", "operator", "till"),
+         "contracts": ("operator", "operator", "merchant.one", "till")}
 # What needs a state that no drawn request brings about: an alert, a parked reversal, somebody's request for approval, terms with room for a tip.
 NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{ident}/retry", "POST /v1/reversals/{ident}/resolve", "POST /v1/approvals/{ident}",
                   "POST /v1/approvals/{ident}/refuse", "POST /v1/authorizations/{authorization}/tips", "POST /v1/advices",
@@ -61,6 +62,11 @@ NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{id
                   *(f"POST /v1/applications/{{application}}/{end}" for end in (
                       "documents", "documents/{document}/file", "documents/{document}/verdicts", "submit", "take", "decisions")),
                   "GET /v1/applications/{application}/documents/{document}/file",
+                  # A contract, and an account to be agreed: tests/test_contracts_flow.py has them.
+                  *(f"{method} /v1/contracts/{{contract}}{end}" for method, end in (
+                      ("GET", ""), ("PUT", "/terms"), ("POST", "/offer"), ("GET", "/document"), ("GET", "/signatures/{side}"), ("POST", "/signature"),
+                      ("POST", "/refuse"), ("POST", "/withdraw"), ("POST", "/end"))),
+                  "POST /v1/merchants/{merchant}/contracts", "POST /v1/merchants/{merchant}/bank-account/agreement",
                    "GET /v1/jobs/{ident}", "POST /v1/jobs/{ident}/retry", "POST /v1/jobs/{ident}/cancel"}
 
 
@@ -236,6 +242,7 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
 OF_ROOMS: dict[str, Callable[[Random], dict[str, Any]]] = {
     "/v1/authorizations/{authorization}/reversals": lambda _: {"reason": None},
     "/v1/applications": lambda _: {"entity_type": "micro", "country": "CN", "profile": PROFILE},
+    "/v1/registrations": lambda _: {"country": "CN", "profile": PROFILE},
     "/v1/applications/{application}/profile": lambda _: {"profile": PROFILE},
     "/v1/devices": lambda random: {"serial_number": f"SP1-{random.randrange(10**9):09d}", "model": "SP1"},
     "/v1/devices/{device}/moves": lambda _: {"event": "maintain", "store": None, "terminal": None},

@@ -17,6 +17,8 @@ from switch.api import (
     arrangements,
     bank_accounts,
     batches,
+    contract_shapes,
+    contracts,
     crypto_keys,
     cutovers,
     devices,
@@ -37,6 +39,7 @@ from switch.api import (
     qr_codes,
     receipts,
     reconciliation,
+    registrations,
     resolving,
     risk,
     rollouts,
@@ -61,8 +64,11 @@ from switch.links.roster import Roster
 from switch.merchants.accounts import Accounts
 from switch.merchants.applications.desk import Desk as DeskOfApplications
 from switch.merchants.applications.papers import Papers
+from switch.merchants.applications.registration import Registrations
 from switch.merchants.applications.review import Review
 from switch.merchants.approvals import Approvals
+from switch.merchants.contracts.reads import Reads as ContractReads
+from switch.merchants.contracts.signing import Contracts
 from switch.merchants.crypto_keys import CryptoKeys
 from switch.merchants.host_days import HostDays
 from switch.merchants.onboarding import Onboarding
@@ -152,6 +158,9 @@ class Parts(Protocol):
     desk_of_applications: DeskOfApplications
     papers: Papers
     review: Review
+    registrations: Registrations
+    contracts: Contracts
+    contract_reads: ContractReads
 
     @property
     def protection(self) -> risk.Protection: ...
@@ -215,6 +224,8 @@ def application(parts: Parts) -> FastAPI:
         app.include_router(room.router(parts, caller_of))
     app.include_router(application_review.router(parts, caller_of))
     app.include_router(applications.router(parts, anybody))
+    app.include_router(registrations.router(parts))
+    app.include_router(contracts.router(parts, anybody))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -240,7 +251,8 @@ def application(parts: Parts) -> FastAPI:
                    *exports.MODELS, *arrangements.MODELS, *lines.MODELS, *webhooks.MODELS,
                    *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS,
                    *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS,
-                   *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS, *applications.MODELS, *application_review.MODELS])
+                   *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS, *applications.MODELS, *application_review.MODELS,
+                   *contract_shapes.MODELS])
     return app
 
 

@@ -89,6 +89,13 @@ class ApplicationRequest(Model):
     profile: Profile
 
 
+class RegistrationRequest(Model):
+    """An individual who applies without anybody's help; the light path of docs/applications.md."""
+
+    country: Annotated[str, Field(pattern="^[A-Z]{2}$")]
+    profile: Profile
+
+
 class ProfileRequest(Model):
     """A new version of the whole profile."""
 
@@ -111,7 +118,7 @@ class WithdrawRequest(Model):
     reason: Reason
 
 
-MODELS = (ApplicationRequest, ProfileRequest, DocumentRequest, SubmitRequest, WithdrawRequest)
+MODELS = (ApplicationRequest, RegistrationRequest, ProfileRequest, DocumentRequest, SubmitRequest, WithdrawRequest)
 
 
 class ShownGap(Shape):

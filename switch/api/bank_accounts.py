@@ -44,7 +44,14 @@ class BankAccountRequest(Model):
     reason: Annotated[str, Field(min_length=10, max_length=500), AfterValidator(plain_text)]
 
 
-MODELS = (BankAccountRequest,)
+class AgreementRequest(Model):
+    """The newest account of the currency that nobody has agreed yet."""
+
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
+    reason: Annotated[str, Field(min_length=10, max_length=500), AfterValidator(plain_text)]
+
+
+MODELS = (BankAccountRequest, AgreementRequest)
 
 
 class ShownBankAccount(Shape):
@@ -90,15 +97,20 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
         account = BankAccount(wanted.holder, wanted.iban or wanted.account_number, wanted.iban is not None, wanted.bank_code, wanted.bic,
                               wanted.country)
         row = await parts.bank_accounts.ask(merchant_id, wanted.currency, account, person(caller))
-        whose_ = show("merchant", merchant_id) if merchant_id else "switch"
-        payload = {"bank_account": show("bank_account", row["bank_account_id"]), "currency": wanted.currency, "holder": wanted.holder,
-                   "number": masked(row["last4"]), "bank_code": wanted.bank_code, "bic": wanted.bic, "country": wanted.country}
-        approval = await parts.approvals.request(AGREE, f"{whose_} {wanted.currency}", payload, wanted.reason, Person(person(caller), caller.key_id))
-        return said(shown_approval(approval), 202)
+        return await _waits(parts, row, wanted.reason, caller)
 
     routes = APIRouter(tags=["settlement"], responses=refused(401, 403, 404, 422, 503))
     _routes(routes, parts, identify, operator, ask)
     return routes
+
+
+async def _waits(parts: Parts, row: asyncpg.Record, reason: str, caller: Caller) -> Response:
+    """Asks a second person to agree an account."""
+    whose_ = show("merchant", row["merchant_id"]) if row["merchant_id"] else "switch"
+    payload = {"bank_account": show("bank_account", row["bank_account_id"]), "number": masked(row["last4"]),
+               **{name: row[name] for name in ("currency", "holder", "bank_code", "bic", "country")}}
+    approval = await parts.approvals.request(AGREE, f"{whose_} {row['currency']}", payload, reason, Person(person(caller), caller.key_id))
+    return said(shown_approval(approval), 202)
 
 
 WAITS: dict[int | str, dict[str, Any]] = {202: {"description": "It waits for a second person", "content": {"application/json": {
@@ -118,6 +130,13 @@ def _routes(routes: APIRouter, parts: Parts, identify: Callable[[Request], Calle
                 openapi_extra=documented(BankAccountRequest, EXAMPLE), responses=WAITS | refused(400, 409, 413, 415))
     async def set_of_merchant(request: Request, merchant: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
         return await ask(request, identified("merchant", merchant), caller)  # type: ignore[no-any-return]
+
+    @routes.post("/v1/merchants/{merchant}/bank-account/agreement", summary="Ask a second person to agree the account that an applicant named",
+                 status_code=202, openapi_extra=documented(AgreementRequest, {"currency": "CNY", "reason": "The applicant's own, by its statement"}),
+                 responses=WAITS | refused(400, 409, 413, 415))
+    async def agree(request: Request, merchant: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
+        merchant_id, wanted = identified("merchant", merchant), await body_of(request, AgreementRequest)
+        return await _waits(parts, await parts.bank_accounts.asked(merchant_id, wanted.currency), wanted.reason, caller)
 
     @routes.get("/v1/payouts/bank-account", summary="Our accounts, which payouts are paid from", dependencies=[Depends(operator)],
                 responses=shaped(200, "As agreed now", BankAccountList))

@@ -18,7 +18,7 @@ from switch.api.follow_ups import described
 from switch.api.onboard import body_of, identified, said
 from switch.api.shapes import Shape, refused, shaped
 from switch.api.terminal import Currency, Model
-from switch.callers import Caller, require, selling
+from switch.callers import Caller, require, working
 from switch.database import Connection, Pool
 from switch.directory import Directory
 from switch.errors import Problem
@@ -200,7 +200,7 @@ def _batches(routes: APIRouter, parts: Parts, identify: Callable[[Request], Call
                      {"currency": "CNY", "sales_count": 2, "sales": 15_000, "refunds_count": 1, "refunds": 2500}]}))
     async def close(request: Request, terminal: str) -> Response:
         caller = require(identify(request), "terminal")
-        seller, (terminal_id, _) = selling(parts.directory, caller), _visible(parts, caller, terminal)
+        seller, (terminal_id, _) = working(parts.directory, caller), _visible(parts, caller, terminal)
         asked, body = await asked_json(parts, request, caller, "batches", BatchRequest)
         asked, counted = asked._replace(caller=show("terminal", terminal_id)), _counted(body)
 

@@ -31,7 +31,7 @@ from switch.api.terminal import (
     read_body,
     request_deadline,
 )
-from switch.callers import Caller, following_up, selling
+from switch.callers import Caller, following_up, working
 from switch.clock import clock
 from switch.directory import Directory
 from switch.errors import Problem
@@ -222,7 +222,7 @@ def router(parts: Parts, identify: Callable[[Request], Caller], now: Callable[[]
 
     async def unreferenced(told_of: Asked, wanted: RefundRequest) -> Told:
         """To a card: a terminal's, since the acquirer knows it by number, and only where the merchant is permitted to."""
-        seller, card = selling(parts.directory, told_of.caller), wanted.card
+        seller, card = working(parts.directory, told_of.caller), wanted.card
         assert card is not None and wanted.amount is not None and wanted.currency is not None
         if not seller.merchant.unreferenced_refunds:
             raise Problem("forbidden", "This merchant may refund only what was sold here; name the authorization.")

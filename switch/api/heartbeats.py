@@ -137,6 +137,12 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
     return routes
 
 
+def client_of(request: Request, settings: Settings) -> str | None:
+    """The address that asks, as far as proxies are trusted to tell it."""
+    peer = request.client.host if request.client else None
+    return guesses.client_of(peer, ",".join(request.headers.getlist("x-forwarded-for")), settings.trusted_proxies)
+
+
 def _activation(routes: APIRouter, parts: Parts) -> None:
     @routes.post("/v1/activations", status_code=201, summary="A device's key, once, for its code; it has no key to ask with",
                  responses=shaped(201, "The key, shown once", ShownActivation) | refused(400, 413, 415, 429),
@@ -144,9 +150,7 @@ def _activation(routes: APIRouter, parts: Parts) -> None:
     async def activate(request: Request) -> Response:
         wanted = await body_of(request, ActivationRequest)
         parts.admit()
-        peer = request.client.host if request.client else None
-        client = guesses.client_of(peer, ",".join(request.headers.getlist("x-forwarded-for")), parts.settings.trusted_proxies)
-        made = await parts.activation.activate(wanted.serial_number, wanted.code, client)
+        made = await parts.activation.activate(wanted.serial_number, wanted.code, client_of(request, parts.settings))
         return said({"device": show("device", made.device_id), "terminal": show("terminal", made.terminal_id),
                      "merchant": show("merchant", made.merchant_id), "store": show("store", made.store_id), "key": made.key}, 201)
 

@@ -16,7 +16,7 @@ from switch.api.download import Download, Places, books
 from switch.api.onboard import Dated, said
 from switch.api.shapes import Burnt, PaymentStatus, Status, Story, TransactionNow, TransactionPage, refused, shaped
 from switch.api.terminal import CancellationRequest, check_content, idempotency_key, model_of, one_of_each, read_body
-from switch.callers import Caller, selling
+from switch.callers import Caller, working
 from switch.directory import Directory
 from switch.errors import Problem
 from switch.ids import lowest, read, show
@@ -81,7 +81,7 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
                  openapi_extra=documented(CancellationRequest, {"idempotency_key": "0192f0c4-7c1e-7aaa-8bbb-1234567890ab"}))
     async def cancel(request: Request) -> Response:
         caller = identify(request)
-        seller = selling(parts.directory, caller)
+        seller = working(parts.directory, caller)
         headers = one_of_each(request.scope["headers"])
         if b"idempotency-key" in headers:  # not needed: a cancellation may be repeated as it is
             idempotency_key(headers[b"idempotency-key"])

@@ -13,7 +13,7 @@ from switch.api.follow_ups import Amount, asked, described, refuse_card_number
 from switch.api.follow_ups import Parts as FollowUpParts
 from switch.api.shapes import Accepted, NotSold, refused, shaped
 from switch.api.terminal import ANSWER_HEADERS, REPLAY_HEADERS, CardNumber, Currency, Expiry, Model, Text, canonical
-from switch.callers import Caller, selling
+from switch.callers import Caller, working
 from switch.payments.offline import ROUTE, OfflineSales
 from switch.payments.translation import Order
 
@@ -65,7 +65,7 @@ def router(parts: Parts, identify: Callable[[Request], Caller], now: Callable[[]
                  | shaped(202, "It has been cancelled since", NotSold) | refused(400, 403, 409, 413, 415))
     async def advise(request: Request) -> Response:
         told_of = await asked(parts, request, identify(request), AdviceRequest, now())
-        seller, wanted = selling(parts.directory, told_of.caller), told_of.model
+        seller, wanted = working(parts.directory, told_of.caller), told_of.model
         refuse_card_number(wanted.card, told_of.key, wanted.reference)
         sequence = wanted.card.sequence_number
         order = Order("offline_sale", wanted.amount, wanted.currency, "automatic", "refuse", wanted.tip_amount or 0, 0, wanted.card.entry_mode,

@@ -21,8 +21,10 @@ def new_id() -> UUID:
     return uuid7(time.time_ns() // 1_000_000, os.urandom(10))
 
 
-async def opened(connection: Connection, vault: Vault, country: str, profile: Mapping[str, Any], account: BankAccount, agreed_by: str | None) -> UUID:
-    """The merchant. `agreed_by`: who looked at the bank account, besides the applicant who named it; None: payouts wait for somebody.
+async def opened(connection: Connection, vault: Vault, country: str, profile: Mapping[str, Any], account: BankAccount, asked_by: str,
+                 agreed_by: str | None) -> UUID:
+    """The merchant. Two people agree the bank account, and the applicant who named it is none of them: `asked_by` has looked at it, or is the
+    applicant when only rules have; without `agreed_by` it stays asked, and payouts wait.
 
     Raises Problem invalid.
     """
@@ -42,7 +44,7 @@ async def opened(connection: Connection, vault: Vault, country: str, profile: Ma
     identity = new_id()
     key_id, sealed = vault.seal_row(bank_accounts.PURPOSE, banking.padded(account.number), identity.bytes)
     await connection.execute(bank_accounts.ASK, identity, merchant_id, profile["currency"], account.holder, account.iban, key_id, sealed,
-                             account.number[-4:], account.bank_code, account.bic, account.country, "applicant")
+                             account.number[-4:], account.bank_code, account.bic, account.country, asked_by)
     if agreed_by is not None:
         await connection.execute(bank_accounts.AGREE, identity, agreed_by)
     return merchant_id

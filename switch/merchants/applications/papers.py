@@ -1,5 +1,6 @@
 """Documents of applications: versions with their fields and files, sealed; verdicts of reviewers; what is missing. Only added to."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ import asyncpg
 from switch.clock import clock
 from switch.database import Connection, Pool, work
 from switch.errors import Problem
-from switch.merchants.applications import requirements
+from switch.merchants.applications import requirements, scans
 from switch.merchants.applications.cases import held, locked
 from switch.merchants.applications.opening import new_id
 from switch.merchants.applications.requirements import Gap, Paper
@@ -90,7 +91,7 @@ class Papers:
 
     async def file(self, application_id: UUID, document_id: UUID, name: str, media_type: str, content: bytes, by: Person) -> None:
         """The scan of a document, once; the same bytes again change nothing. Another scan is another version."""
-        wrong = exhibits.fault(name, media_type, content)
+        wrong = exhibits.fault(name, media_type, content) or await asyncio.to_thread(scans.fault, media_type, content)
         if wrong is not None:
             raise Problem("document_refused", wrong)
         async with work(self.writers) as connection:

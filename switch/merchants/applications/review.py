@@ -24,7 +24,9 @@ from switch.payments.resolution import Person
 from switch.security.vault import Vault
 
 APPROVE = "approve_application"
-RULES = Person("rules", "")
+RULES, APPLICANT = Person("rules", ""), "applicant"
+# Draws up the contract in the commit that makes a merchant: connection, merchant, country, currency, who.
+Drafted = Callable[[Connection, UUID, str, str, Person], Awaitable[UUID]]
 # Told in the commit that makes a merchant with limits: connection, merchant, limits with their currency.
 Limited = Callable[[Connection, UUID, Mapping[str, Any]], Awaitable[None]]
 
@@ -89,8 +91,8 @@ def _incomplete(missing: list[Gap]) -> Problem:
 class Review:
     """Raises Problem: not_found, invalid, application_*, conflict, not_ready."""
 
-    def __init__(self, writers: Pool, vault: Vault, limited: Limited | None = None) -> None:
-        self.writers, self.vault, self.limited = writers, vault, limited
+    def __init__(self, writers: Pool, vault: Vault, limited: Limited | None = None, drafted: Drafted | None = None) -> None:
+        self.writers, self.vault, self.limited, self.drafted = writers, vault, limited, drafted
 
     async def begin(self, entity_type: str, country: str, profile: Mapping[str, Any], by: Person) -> tuple[UUID, str]:
         """The application, and the applicant's key."""
@@ -119,7 +121,7 @@ class Review:
             if waits is None or waits:
                 return
             limits = scoring.LIGHT[known.facts.currency]._asdict() | {"currency": known.facts.currency}
-            merchant_id = await self._opened(connection, row, known, None)
+            merchant_id = await self._opened(connection, row, known, RULES, APPLICANT, None)
             await moved(connection, row, "pass", RULES, "All rules of the light path hold.", known.detail() | {"limits": limits},
                         merchant_id=merchant_id, limits=limits)
             if self.limited is not None:
@@ -155,7 +157,7 @@ class Review:
                 _whole(known)
                 if known.by_two:
                     return known.by_two
-                await self._approve(connection, row, known, decision.reason, by, by.name)
+                await self._approve(connection, row, known, decision.reason, by)
             else:
                 await moved(connection, row, decision.event, by, decision.reason, known.detail())
         return []
@@ -168,17 +170,22 @@ class Review:
         known = await judged(connection, self.vault, row)
         _whole(known)
         by = Person(people["requested_by"], "")
-        await self._approve(connection, row, known, people["reason"], by, people["decided_by"], {"agreed_by": people["decided_by"]})
+        await self._approve(connection, row, known, people["reason"], by, people["decided_by"])
 
-    async def _approve(self, connection: Connection, row: asyncpg.Record, known: Judged, reason: str, by: Person, looked: str,
-                       more: Mapping[str, Any] | None = None) -> None:
+    async def _approve(self, connection: Connection, row: asyncpg.Record, known: Judged, reason: str, by: Person,
+                       agreed_by: str | None = None) -> None:
+        """One person's approval leaves the bank account asked: its payouts wait for another's."""
         possible(row, "approve")
-        merchant_id = await self._opened(connection, row, known, looked)
-        await moved(connection, row, "approve", by, reason, known.detail() | dict(more or {}), merchant_id=merchant_id)
+        merchant_id = await self._opened(connection, row, known, by, by.name, agreed_by)
+        more = {} if agreed_by is None else {"agreed_by": agreed_by}
+        await moved(connection, row, "approve", by, reason, known.detail() | more, merchant_id=merchant_id)
 
-    async def _opened(self, connection: Connection, row: asyncpg.Record, known: Judged, looked: str | None) -> UUID:
+    async def _opened(self, connection: Connection, row: asyncpg.Record, known: Judged, by: Person, asked_by: str, agreed_by: str | None) -> UUID:
         account = next(account_of(each.fields) for each in known.documents if each.row["kind"] == ACCOUNT)
-        return await opened(connection, self.vault, row["country"], known.profile, account, looked)
+        merchant_id = await opened(connection, self.vault, row["country"], known.profile, account, asked_by, agreed_by)
+        if self.drafted is not None:
+            await self.drafted(connection, merchant_id, row["country"], known.facts.currency, by)
+        return merchant_id
 
 
 def possible(row: asyncpg.Record, event: str) -> None:

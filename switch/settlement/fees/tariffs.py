@@ -65,6 +65,7 @@ OPEN_FROM = {kind: f"""SELECT max(d.business_date) + 1 FROM directory_business_d
 AGREE = {kind: f"""INSERT INTO {kind.table} ({kind.ident}_id, {kind.owner}_id, effective_from, version, terms, created_by)
 VALUES ($1, $2, $3, $4, $5, $6) RETURNING {_columns(kind)}""" for kind in (TARIFF, COSTS)}
 BRANDS = "SELECT DISTINCT brand FROM directory_bin_range"
+CONTRACTED = "SELECT EXISTS (SELECT FROM history_contract WHERE merchant_id = $1 AND state = 'in_force')"
 
 
 async def agree(pool: Pool, kind: Kind, owner_id: UUID, effective_from: date, terms: Any, by: str, *, replaces: UUID | None = None,
@@ -73,33 +74,46 @@ async def agree(pool: Pool, kind: Kind, owner_id: UUID, effective_from: date, te
 
     Raises Problem: not_found, invalid (each place in the terms), already_exists, conflict, not_ready.
     """
+    async with work(pool) as connection:
+        if kind is TARIFF and await connection.fetchval(CONTRACTED, owner_id):
+            raise Problem("conflict", "A contract in force says what this merchant pays; amend the contract.")
+        return await agree_within(connection, kind, owner_id, effective_from, terms, by, replaces=replaces, brands=brands)
+
+
+async def agree_within(connection: Connection, kind: Kind, owner_id: UUID, effective_from: date, terms: Any, by: str, *, replaces: UUID | None = None,
+                       brands: Collection[str] = ()) -> Agreed:
+    """The same in the caller's commit. Raises Problem: not_found, invalid, already_exists, conflict."""
     if not EARLIEST <= effective_from < LATEST:
         raise Problem("invalid", "One or more fields are wrong; see errors.",
                       errors=[{"field": "effective_from", "rule": f"a date from {EARLIEST} on, before {LATEST}", "type": "rule"}])
-    async with work(pool) as connection:
-        if not await connection.fetchval(KNOWN[kind], owner_id):
-            raise Problem("not_found")
-        check(kind, terms, {*brands, "unknown", *(row[0] for row in await connection.fetch(BRANDS))})
-        current = await connection.fetchrow(HOLDS[kind], owner_id, effective_from)
-        if current is not None and replaces is None:
-            raise Problem("already_exists", "Terms from that date exist already; give their id as `replaces` to let these hold instead.")
-        if replaces is not None and (current is None or current[0] != replaces):
-            raise Problem("conflict", "`replaces` is not what holds from that date; read the list again.")
-        ident = uuid7(time.time_ns() // 1_000_000, os.urandom(10))
-        try:
-            async with connection.transaction():
-                row = await connection.fetchrow(AGREE[kind], ident, owner_id, effective_from, 1 if current is None else current[1] + 1,
-                                                json.dumps(terms), by)
-        except asyncpg.UniqueViolationError:
-            raise Problem("conflict", "Somebody else agreed terms for that date just now; read the list again.") from None
-        except asyncpg.CheckViolationError as error:
-            if error.constraint_name != "terms_of_open_days":
-                raise
-            earliest = await connection.fetchval(OPEN_FROM[kind], owner_id)
-            raise Problem("conflict", f"A business day from that date on is closed or being closed, and keeps its prices. The earliest date is "
-                                      f"{earliest}.") from None
-        assert row is not None
-        return _agreed(row)
+    if not await connection.fetchval(KNOWN[kind], owner_id):
+        raise Problem("not_found")
+    check(kind, terms, await known_brands(connection, brands))
+    current = await connection.fetchrow(HOLDS[kind], owner_id, effective_from)
+    if current is not None and replaces is None:
+        raise Problem("already_exists", "Terms from that date exist already; give their id as `replaces` to let these hold instead.")
+    if replaces is not None and (current is None or current[0] != replaces):
+        raise Problem("conflict", "`replaces` is not what holds from that date; read the list again.")
+    ident = uuid7(time.time_ns() // 1_000_000, os.urandom(10))
+    try:
+        async with connection.transaction():
+            row = await connection.fetchrow(AGREE[kind], ident, owner_id, effective_from, 1 if current is None else current[1] + 1,
+                                            json.dumps(terms), by)
+    except asyncpg.UniqueViolationError:
+        raise Problem("conflict", "Somebody else agreed terms for that date just now; read the list again.") from None
+    except asyncpg.CheckViolationError as error:
+        if error.constraint_name != "terms_of_open_days":
+            raise
+        earliest = await connection.fetchval(OPEN_FROM[kind], owner_id)
+        raise Problem("conflict", f"A business day from that date on is closed or being closed, and keeps its prices. The earliest date is "
+                                  f"{earliest}.") from None
+    assert row is not None
+    return _agreed(row)
+
+
+async def known_brands(connection: Connection, more: Collection[str] = ()) -> set[str]:
+    """What rules of a tariff may name."""
+    return {*more, "unknown", *(row[0] for row in await connection.fetch(BRANDS))}
 
 
 def check(kind: Kind, terms: Any, brands: Collection[str] | None = None) -> None:

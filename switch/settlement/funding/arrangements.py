@@ -136,21 +136,30 @@ class Arrangements:
         `hold_id`: of whom wants it once, however often it asks; then already_exists says that it stands."""
         hold_id = hold_id or uuid7(time.time_ns() // 1_000_000, os.urandom(10))
         async with self._work() as connection:
-            today = _found(await connection.fetchval(TODAY, merchant_id))
-            row = await connection.fetchrow(PLACE, merchant_id, hold_id, currency, amount, reason, by)
-            hold = Hold(**dict(_found(row)))
-            await ledger.post(connection, _moves(hold, "hold_placed", today))
-            return hold
+            return await placed(connection, merchant_id, currency, amount, reason, by, hold_id)
 
     async def release(self, merchant_id: UUID, hold_id: UUID, by: str) -> Hold:
         """Again changes nothing."""
         async with self._work() as connection:
-            hold = Hold(**dict(_found(await connection.fetchrow(HOLD, merchant_id, hold_id))))
-            if hold.released_at is not None:
-                return hold
-            today = _found(await connection.fetchval(TODAY, merchant_id))
-            await ledger.post(connection, _moves(hold, "hold_released", today))
-            return Hold(**dict(_found(await connection.fetchrow(RELEASE, merchant_id, hold_id, by))))
+            return await released(connection, merchant_id, hold_id, by)
+
+
+async def placed(connection: Connection, merchant_id: UUID, currency: str, amount: int | None, reason: str, by: str, hold_id: UUID) -> Hold:
+    """In the caller's commit. Raises Problem not_found."""
+    today = _found(await connection.fetchval(TODAY, merchant_id))
+    hold = Hold(**dict(_found(await connection.fetchrow(PLACE, merchant_id, hold_id, currency, amount, reason, by))))
+    await ledger.post(connection, _moves(hold, "hold_placed", today))
+    return hold
+
+
+async def released(connection: Connection, merchant_id: UUID, hold_id: UUID, by: str) -> Hold:
+    """In the caller's commit; again changes nothing. Raises Problem not_found."""
+    hold = Hold(**dict(_found(await connection.fetchrow(HOLD, merchant_id, hold_id))))
+    if hold.released_at is not None:
+        return hold
+    today = _found(await connection.fetchval(TODAY, merchant_id))
+    await ledger.post(connection, _moves(hold, "hold_released", today))
+    return Hold(**dict(_found(await connection.fetchrow(RELEASE, merchant_id, hold_id, by))))
 
 
 def _moves(hold: Hold, cause: str, today: date) -> list[Transfer]:

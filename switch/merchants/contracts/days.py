@@ -1,0 +1,61 @@
+"""The days of contracts: one begins on its first day, and ends after its last. Each is a job, so that a worker that dies leaves none undone.
+
+Sales stop by the clock, at the instant that the directory tells (callers.selling): they wait for no job.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from switch.clock import clock
+from switch.database import Connection, Pool
+from switch.errors import Problem
+from switch.ids import read, show
+from switch.merchants.contracts import force
+from switch.merchants.contracts.cases import held_and
+from switch.merchants.contracts.life import IN_FORCE
+from switch.settlement.jobs.table import Due, Run, Unfit
+
+AT_ONCE = 200
+BEGIN, END = "begin", "end"
+DUE = """SELECT contract_id, least(CASE WHEN begun_at IS NULL THEN begins_at END, ends_at) AS at, begun_at IS NULL AND begins_at <= $1 AS begins
+FROM contract WHERE state = 'in_force' AND least(CASE WHEN begun_at IS NULL THEN begins_at END, ends_at) <= $1 ORDER BY 2 LIMIT $2"""
+
+
+class Days:
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    async def due(self, now: datetime) -> list[Due]:
+        """A job for each contract whose day has come."""
+        return [Due(f"{show('contract', row['contract_id'])}:{BEGIN if row['begins'] else END}:{row['at']:%Y-%m-%dT%H:%M:%SZ}",
+                    {"contract": show("contract", row["contract_id"]), "what": BEGIN if row["begins"] else END, "at": row["at"].isoformat()})
+                for row in await self.pool.fetch(DUE, now, AT_ONCE)]
+
+    async def do(self, run: Run) -> Mapping[str, Any]:
+        now = max(clock.now(), datetime.fromisoformat(run.job.arguments["at"]))  # whoever looked has seen it come, by a clock a little ahead of ours
+        try:
+            async with run.pool.acquire() as connection, connection.transaction():
+                done = await keep(connection, run.job.arguments["contract"], run.job.arguments["what"], now)
+                await run.hold(connection)
+        except Problem as problem:
+            raise Unfit(f"The contract cannot be moved: {problem.code}.") from None
+        return {"moved": done}
+
+
+async def keep(connection: Connection, shown: str, what: str, now: datetime) -> bool:
+    """Does what is due now, in the caller's transaction; False when it was done meanwhile, or is due no more. Raises Problem."""
+    contract_id = read("contract", shown)
+    assert contract_id is not None
+    row, merchant = await held_and(connection, contract_id)
+    if row["state"] != IN_FORCE:
+        return False
+    if what == BEGIN:
+        if row["begun_at"] is not None or row["begins_at"] > now:
+            return False
+        await force.begun(connection, row, merchant)
+        return True
+    if row["ends_at"] is None or row["ends_at"] > now:
+        return False
+    await force.ended(connection, row, merchant, force.SWITCH, "Its last day is over.")
+    return True
