@@ -95,12 +95,14 @@ from switch.settlement.payouts.schedule import PayDays
 from switch.settlement.reconciliation.exceptions import Exceptions
 from switch.settlement.reconciliation.intake import Intake
 from switch.settlement.reconciliation.runs import Runs
+from switch.terminals.acceptance import Acceptance
 from switch.terminals.activation import Activation
 from switch.terminals.devices import Devices, Keys
 from switch.terminals.health import Health
 from switch.terminals.parameter_sets import ParameterSets
 from switch.terminals.releases import Releases
 from switch.terminals.silence import Silence
+from switch.terminals.training import Training
 
 # Connections: of writes that may wait (operators, cancellations, evidence), of reads, of what is owed, which waits for neither, of webhooks, and
 # of devices, whose heartbeats and activations wait for each other alone.
@@ -256,6 +258,7 @@ class Switch:
         self.devices, self.health = Devices(self.writers, self.readers, keys), Health(self.of_devices, self.readers, keys)
         self.activation, self.silence = Activation(self.of_devices, self.vault, keys), Silence(self.owed)
         self.parameter_sets, self.releases = ParameterSets(self.writers, self.readers), Releases(self.writers, self.readers)
+        self.acceptance, self.training = Acceptance(self.writers, self.readers, keys), Training(self.writers, self.readers)
 
     def application(self) -> tuple[ASGI, StraightWay]:
         """The HTTP application: the hot route in front, everything else behind it; and the straight way to the hot route."""
