@@ -65,6 +65,7 @@ from switch.payments.recovery import LEASE_S, LEASE_TRUSTED_S, RENEW_S, Recovery
 from switch.payments.reservations import Reservations
 from switch.payments.resolution import Resolution
 from switch.payments.reversals import Reversals
+from switch.payments.signatures import Signatures
 from switch.payments.undelivered import Undelivered
 from switch.payments.watch import Watch
 from switch.protection import Protection
@@ -221,8 +222,8 @@ class Switch:
         self.onboarding, self.accounts = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault)
         self.desk_of_applications, self.papers = DeskOfApplications(self.readers, self.vault), Papers(self.writers, self.readers, self.vault)
         self.review = Review(self.writers, self.vault, limited)
-        self.host_days = HostDays(self.writers, self.onboarding.open_business_day)
-        self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
+        self.host_days, self.resolution = HostDays(self.writers, self.onboarding.open_business_day), Resolution(self.writers)
+        self.signatures, self.crypto_keys = Signatures(self.writers, self.readers, self.vault), self.custody.crypto_keys
 
     def _join_lines(self) -> None:
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, self.vault,
@@ -237,9 +238,8 @@ class Switch:
         self.cases, self.docket, self.exhibits = Cases(tell), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
         self.foreman = Foreman(kinds_of(*self._kinds()), lambda role: database.connect(self.url, role),
                                lambda: database.pool(self.url, "switch_writer", JOBS), schedules=self.settings.schedules)
-        self.intake, self.exceptions = Intake(self._writer), Exceptions(self.writers)
+        self.intake, self.exceptions, self.batches = Intake(self._writer), Exceptions(self.writers), Batches(self.readers, self.writers)
         self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
-        self.batches = Batches(self.readers, self.writers)
         self.forwarding = Forwarding(self.owed, self.directory, self.links, self.numbers)
         self.bank_accounts, self.payouts = BankAccounts(self.writers, self.vault), Payouts(self.readers)
         self.payout_files, self.bank_answers = PayoutFiles(self.writers, self.vault), BankAnswers(self.writers, self.vault)

@@ -77,7 +77,7 @@ PROBLEMS = MappingProxyType({
     "risk_declined": Kind(403, "The switch refuses it by its own rules", "Nothing was sent. Use another card, or ask the operator about `hit`."),
     "signature_refused": Kind(422, "The file is no signature that can be taken", "Send a whole PNG of at most 64 kB and 1024 x 512 pixels."),
     "no_image": Kind(501, "No image can be made here", "Ask for format=text, or let the operator install the extra `reports`."),
-    "no_pdf": Kind(501, "No PDF can be made here", "Ask for format=html and print that, or let the operator install the extra `reports`."),
+    "no_pdf": Kind(501, "No PDF can be made here", "Ask for format=html or text, or let the operator install the extra `reports`."),
     "no_route": Kind(503, "No acquirer serves this terminal", "Ask the operator: the terminal needs a route and an acquirer's terminal number."),
     "acquirer_unavailable": Kind(503, "The acquirer cannot be reached", "Nothing was sent. Try again after Retry-After under the same key."),
     "reversal_pending": Kind(503, "This terminal's last reversal is not done", "Nothing was sent. Try again after Retry-After under the same key."),

@@ -43,6 +43,7 @@ from switch.api import (
     rollouts,
     routes,
     settlements,
+    signatures,
     tariffs,
     terms,
     training,
@@ -73,6 +74,7 @@ from switch.payments.follow_ups import FollowUps
 from switch.payments.history import History
 from switch.payments.offline import OfflineSales
 from switch.payments.resolution import Resolution
+from switch.payments.signatures import Signatures
 from switch.payments.undelivered import Undelivered
 from switch.security.vault import Vault
 from switch.settings import Settings
@@ -151,6 +153,7 @@ class Parts(Protocol):
     parameter_sets: ParameterSets
     releases: Releases
     acceptance: Acceptance
+    signatures: Signatures
     training: Training
     accounts: Accounts
     desk_of_applications: DeskOfApplications
@@ -214,7 +217,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(bank_accounts.router(parts, caller_of))
     app.include_router(payouts.router(parts, caller_of))
     app.include_router(crypto_keys.router(parts, caller_of))
-    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk, acceptance, training):
+    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk, acceptance, training, signatures):
         app.include_router(room.router(parts, caller_of))
     app.include_router(application_review.router(parts, caller_of))
     app.include_router(applications.router(parts, anybody))

@@ -42,7 +42,8 @@ ERASE = "UPDATE device_key SET erase_asked_at = coalesce(erase_asked_at, now()) 
 ERASED = """UPDATE device_key SET erase_asked_at = coalesce(erase_asked_at, now()), erased_at = now()
 WHERE device_id = $1 AND erased_at IS NULL"""
 SEEN = """SELECT d.device_id, d.serial_number, d.model, d.state, d.version, d.merchant_id, d.store_id, d.terminal_id,
-  d.sells OR d.testing AS sells, d.testing, d.sells_in_maintenance, d.tampered_at, d.state_since, d.created_at, h.last_at, h.software_version, h.silent_since,
+  d.sells OR d.testing AS sells, d.testing, d.sells_in_maintenance, d.tampered_at, d.state_since, d.created_at, h.last_at,
+  h.software_version, h.silent_since,
   (SELECT count(*) FROM device_key k WHERE k.device_id = d.device_id AND k.erase_asked_at IS NOT NULL AND k.erased_at IS NULL) AS keys_to_erase
 FROM device d LEFT JOIN device_health h USING (device_id)"""
 ONE = f"{SEEN} WHERE d.device_id = $1 AND ($2::uuid IS NULL OR d.merchant_id = $2)"
