@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
@@ -100,6 +101,16 @@ def test_a_receipt_fits_its_paper(millimetres: int, language: str) -> None:
 def test_chinese_characters_take_two_columns() -> None:
     assert (width("海港"), width("ab"), width("é"), width("ａ")) == (4, 2, 1, 2)
     assert list(pair("金额", "1.00 CNY", 16)) == ["金额    1.00 CNY"]
+
+
+EXAMPLE = {"en": Head("Harbour Noodles", "Pier 3", "Shanghai", "harbour-bank", HEAD.zone), "zh": Head("海港面馆", "三号码头店", "上海", "harbour-bank", HEAD.zone)}
+
+
+@pytest.mark.parametrize(("language", "header", "footer"), [("en", "Welcome", "Thank you"), ("zh", "欢迎光临", "谢谢惠顾")])
+def test_the_receipts_in_the_documents_are_those_that_are_printed(language: Any, header: str, footer: str) -> None:
+    sale = row(received_at=datetime(2026, 3, 1, 4, 30, tzinfo=UTC), rrn="606000000017", stan="000017", reference="table 4", brand="unionpay", card_last4="0003")
+    made = receipt(sale, "txn_01980b53-7a10-7c3e-9f52-3b7a1c0de4f1", EXAMPLE[language], language, "customer")
+    assert printed(made, 58, header, footer) == (Path(__file__).parent.parent / "docs" / "receipts" / f"receipt-58-{language}.txt").read_text()
 
 
 # Over HTTP
