@@ -284,8 +284,9 @@ async def test_anothers_is_absent_and_nobody_does_what_is_not_his(shop: Shop, ru
     for key, status in (("merchant.two", 404), ("dual", 404), ("neighbour", 404), ("merchant.one", 200), (running.device.key, 200)):
         assert (await shop.ask("GET", f"/v1/acceptance-tests/{running.id}", key=key)).status == status, key
         assert (await shop.ask("GET", f"/v1/terminals/{running.device.till}/acceptance-test", key=key)).status == status, key
+    sale = (await running.sale(5000))["id"]
     for key, status in (("dual", 404), ("neighbour", 404), ("merchant.one", 403), ("nobody", 401)):
-        assert (await running.show("chip", f"txn_{NIL_ID}", key)).status == status, key
+        assert (await running.show("chip", sale, key)).status == status, key
     for key in ("merchant.one", running.device.key):
         assert (await running.move("pass", key)).status == 403
     assert (await shop.ask("GET", f"/v1/devices/{running.device.id}/readiness", key="merchant.two")).status == 404
@@ -300,6 +301,11 @@ async def test_the_database_refuses_moves_that_are_none_and_a_pass_that_was_not_
             for statement in ("state = 'passed', version = version + 1", "state = 'open', version = version + 1", "state = 'failed', version = version + 1", "state = 'failed'"):
                 with pytest.raises(asyncpg.CheckViolationError):
                     await sql.execute(f"UPDATE acceptance_test SET {statement} WHERE test_id = $1", UUID(one.id[4:]))
+            with pytest.raises(asyncpg.CheckViolationError, match="when all its steps were shown"):
+                async with sql.transaction():
+                    await sql.execute("""INSERT INTO acceptance_event (test_id, number, event, was, state, person)
+                                         VALUES ($1, 3, 'pass', 'running', 'passed', 'somebody')""", UUID(one.id[4:]))
+                    await sql.execute("UPDATE acceptance_test SET state = 'passed', version = 3 WHERE test_id = $1", UUID(one.id[4:]))
             if role == "switch_writer":
                 for statement in ("UPDATE acceptance_test SET steps = '[]'", "DELETE FROM acceptance_test", "UPDATE acceptance_step SET shown = true", "DELETE FROM acceptance_event",
                                   "UPDATE acceptance_plan SET content = '{}'", "DELETE FROM device_check", "UPDATE training SET trainee = 'x'", "UPDATE transaction_signature SET size = 1"):
