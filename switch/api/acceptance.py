@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 from fastapi import APIRouter, Query, Request
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
@@ -17,6 +17,7 @@ from switch.api.devices import Reason, operating, optional
 from switch.api.documented import documented
 from switch.api.heartbeats import visible
 from switch.api.onboard import Ident, body_of, identified, said
+from switch.api.resolving import plain_text
 from switch.api.settlements import whose
 from switch.api.shapes import Shape, refused, shaped
 from switch.api.terminal import Model
@@ -37,7 +38,7 @@ Event = Literal["begin", "pass", "fail", "cancel", "repeat"]
 assert set(Event.__args__) == EVENTS  # type: ignore[attr-defined]
 Dialect = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Code = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,39}$")]
-Words = Annotated[str, Field(min_length=1, max_length=140)]
+Words = Annotated[str, Field(min_length=1, max_length=140), AfterValidator(plain_text)]
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
 DEVICE_MODEL = re.compile(r"[0-9A-Za-z][ 0-9A-Za-z._/+-]{0,39}")
 _ID = "01980b53-7a10-7c3e-9f52-3b7a1c0de4f1"
