@@ -160,8 +160,6 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
             case.path_parameters[name] = hook if name == "webhook" else event
         elif name == "route":
             case.path_parameters[name] = random.choice(known["drafts"]) if case.operation.path.endswith("activate") else known["routes"]
-        elif name == "model":
-            case.path_parameters[name] = "SP1"
         elif name == "code":
             case.path_parameters[name] = random.choice(["invalid", "not_found"])
     asked_soundly(case, kind, known, random)
@@ -181,6 +179,8 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
 
 
 def asked_soundly(case: Any, kind: str, known: dict[str, Any], random: Random) -> None:
+    if "model" in (case.path_parameters or {}):
+        case.path_parameters["model"] = "SP1"
     if "application" in (case.path_parameters or {}):
         case.path_parameters["application"] = random.choice(known["applied"])
     if "idempotency_key" in (case.query or {}):
