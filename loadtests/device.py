@@ -1,7 +1,7 @@
 """A device around the terminal: activated by a code, with parameters and heartbeats, an offline queue and a chip card. HTTP only.
 
-`python -m loadtests.terminal FOLDER activate | parameters | heartbeat | sell | power-loss | offline | sync | close` acts as one device whose memory
-is FOLDER.
+`python -m loadtests.terminal FOLDER activate | parameters | heartbeat | sell | power-loss | offline | sync | close | accept | sign` acts as one
+device whose memory is FOLDER.
 """
 
 import argparse
@@ -14,10 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from loadtests import trial
 from loadtests.chip import ChipCard
 from loadtests.terminal import CONNECT_TIMEOUT, Receipt, Terminal, read
+from loadtests.trial import CARD, Trial
 
-CARD = {"entry_mode": "chip", "pan": "6212345678900000003", "expiry": "3012"}
 FACTORY = {"software_version": "1.0.0", "parameters": {}, "etag": None, "queue": [], "tampered": False}
 
 
@@ -162,6 +163,18 @@ class Device:
         return taken
 
 
+    def accept(self, silent_amount: int | None = None, currency: str = "CNY", chip: ChipCard | None = None) -> dict[str, Any]:
+        """Does the acceptance test that is running at its till, and undoes what it sold."""
+        return Trial(self.terminal, self.memory["terminal"], currency, silent_amount, chip).run()
+
+    def sign(self, transaction: str, picture: bytes | None = None) -> dict[str, Any]:
+        """The cardholder's signature of a payment."""
+        outcome, answer = trial.sign(self.terminal, transaction, picture or trial.drawn())
+        if not outcome.startswith(("200", "201")):
+            raise Refused(outcome)
+        return answer
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m loadtests.terminal", description="One simulated device; its memory is a folder.")
     parser.add_argument("folder", type=Path)
@@ -184,6 +197,11 @@ def _parser() -> argparse.ArgumentParser:
     sell.add_argument("--imk", metavar="HEX", help="issuer master key of a test, as the stub's: the chip signs, and judges the answer")
     verbs.add_parser("sync", help="send what was approved offline")
     verbs.add_parser("close", help="close the batch")
+    accept = verbs.add_parser("accept", help="do the acceptance test that is running at its till")
+    accept.add_argument("--silent-amount", type=int, metavar="MINOR_UNITS", help="of a sale that the test host does not answer, for the step timeout")
+    signed = verbs.add_parser("sign", help="upload the cardholder's signature of a payment")
+    signed.add_argument("transaction", help="txn_...")
+    signed.add_argument("--file", type=Path, help="a PNG; default: one that is drawn")
     return parser
 
 
@@ -213,7 +231,18 @@ def _act(device: Device, options: argparse.Namespace) -> Any:
             return {"queued": len(device.memory["queue"]), "key": device.sell_offline(options.amount, options.currency)["key"]}
         case "sync":
             return {"taken": device.sync(), "left": len(device.memory["queue"])}
+        case "accept":
+            return device.accept(options.silent_amount)
+        case "sign":
+            return device.sign(options.transaction, _picture(options.file))
     return device.terminal.close_batch(device.memory["terminal"])
+
+
+def _picture(path: Path | None) -> bytes | None:
+    try:
+        return None if path is None else path.read_bytes()
+    except OSError as error:
+        raise Refused(f"the picture cannot be read ({type(error).__name__})") from None
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -61,6 +61,7 @@ from switch.payments.recovery import LEASE_S, LEASE_TRUSTED_S, RENEW_S, Recovery
 from switch.payments.reservations import Reservations
 from switch.payments.resolution import Resolution
 from switch.payments.reversals import Reversals
+from switch.payments.signatures import Signatures
 from switch.payments.stand_in import StandIns
 from switch.payments.undelivered import Undelivered
 from switch.payments.watch import Watch
@@ -92,12 +93,14 @@ from switch.settlement.payouts.schedule import PayDays
 from switch.settlement.reconciliation.exceptions import Exceptions
 from switch.settlement.reconciliation.intake import Intake
 from switch.settlement.reconciliation.runs import Runs
+from switch.terminals.acceptance import Acceptance
 from switch.terminals.activation import Activation
 from switch.terminals.devices import Devices, Keys
 from switch.terminals.health import Health
 from switch.terminals.parameter_sets import ParameterSets
 from switch.terminals.releases import Releases
 from switch.terminals.silence import Silence
+from switch.terminals.training import Training
 
 # Connections: of writes that may wait (operators, cancellations, evidence), of reads, of what is owed, which waits for neither, of webhooks, and
 # of devices, whose heartbeats and activations wait for each other alone.
@@ -219,6 +222,7 @@ class Switch:
         (self.desk_of_applications, self.papers, self.review, self.registrations, self.contracts,
          self.contract_reads) = counter.counter(self.writers, self.readers, self.vault)
         self.host_days = HostDays(self.writers, self.onboarding.open_business_day)
+        self.signatures = Signatures(self.writers, self.readers, self.vault)
         self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
 
     def _join_lines(self) -> None:
@@ -234,9 +238,8 @@ class Switch:
         self.cases, self.docket, self.exhibits = Cases(tell), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
         self.foreman = Foreman(kinds_of(*self._kinds()), lambda role: database.connect(self.url, role),
                                lambda: database.pool(self.url, "switch_writer", JOBS), schedules=self.settings.schedules)
-        self.intake, self.exceptions = Intake(self._writer), Exceptions(self.writers)
+        self.intake, self.exceptions, self.batches = Intake(self._writer), Exceptions(self.writers), Batches(self.readers, self.writers)
         self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
-        self.batches = Batches(self.readers, self.writers)
         self.forwarding = Forwarding(self.owed, self.directory, self.links, self.numbers)
         self.bank_accounts, self.payouts = BankAccounts(self.writers, self.vault), Payouts(self.readers)
         self.payout_files, self.bank_answers = PayoutFiles(self.writers, self.vault), BankAnswers(self.writers, self.vault)
@@ -255,6 +258,7 @@ class Switch:
         self.devices, self.health = Devices(self.writers, self.readers, keys), Health(self.of_devices, self.readers, keys)
         self.activation, self.silence = Activation(self.of_devices, self.vault, keys), Silence(self.owed)
         self.parameter_sets, self.releases = ParameterSets(self.writers, self.readers), Releases(self.writers, self.readers)
+        self.acceptance, self.training = Acceptance(self.writers, self.readers, keys), Training(self.writers, self.readers)
 
     def application(self) -> tuple[ASGI, StraightWay]:
         """The HTTP application: the hot route in front, everything else behind it; and the straight way to the hot route."""

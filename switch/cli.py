@@ -14,6 +14,7 @@ import asyncpg
 
 from switch import database, failpoints, logs
 from switch.commands import (
+    accepting,
     applying,
     circuits,
     clearings,
@@ -42,8 +43,8 @@ from switch.worker import COMMAND as WORKER
 from switch.worker import work
 
 # Of commands that ask a running switch or nobody, `work(options, settings, say)`; of those that work on the database itself, a coroutine.
-COMMANDS = (onboarding, applying, contracting, circuits, routes, standing_in, risk, cutovers, pricing, contests, keying, fleet, clearings, paying,
-            inquiries, inspection)
+COMMANDS = (onboarding, applying, contracting, circuits, routes, standing_in, risk, cutovers, pricing, contests, keying, fleet, accepting, clearings,
+            paying, inquiries, inspection)
 OnDatabase = Callable[[argparse.Namespace, str, Settings, Callable[[str], None]], Awaitable[int]]
 
 

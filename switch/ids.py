@@ -16,6 +16,7 @@ PREFIXES = {
     "clearing_file": "clf_", "run": "rec_", "exception": "exc_",
     "crypto_key": "cky_",
     "device": "dev_", "release": "rel_", "rollout": "rol_",
+    "acceptance_test": "act_", "material": "tma_", "training": "trn_",
     "risk_rule": "rrl_", "limit": "lim_", "risk_entry": "rle_", "risk_hit": "rht_",
     "application": "apl_", "document": "doc_", "contract": "con_",
     "webhook": "whk_", "webhook_event": "msg_",

@@ -315,12 +315,15 @@ async def test_a_merchants_and_a_terminals_key_open_no_operators_route(shop: Sho
     terminal_routes = {"/v1/authorizations", "/v1/cancellations", "/v1/authorizations/{authorization}", "/v1/transactions", "/v1/transactions/{authorization}",
                        "/v1/transactions/{transaction}/story", "/v1/refunds", "/v1/advices", *FOLLOW_UPS, "/v1/qr-codes",
                        "/v1/terminals/{terminal}/batches", "/v1/terminals/{terminal}/batches/{batch}",
-                       "/v1/terminals/{terminal}/heartbeats", "/v1/terminals/{terminal}/parameters", "/v1/transactions/{transaction}/receipt"}
+                       "/v1/terminals/{terminal}/heartbeats", "/v1/terminals/{terminal}/parameters", "/v1/transactions/{transaction}/receipt",
+                       "/v1/authorizations/{authorization}/signature", "/v1/transactions/{transaction}/signature", "/v1/acceptance-tests/{test}",
+                       "/v1/terminals/{terminal}/acceptance-test", "/v1/acceptance-tests/{test}/showings"}
     merchant_routes = {"/v1/tariffs", "/v1/fees/estimates", "/v1/settlements", "/v1/settlements/{settlement}", "/v1/settlements/{settlement}/transactions", "/v1/balance",
                        "/v1/balance/history", "/v1/settlements/{settlement}/export", "/v1/settlements/{settlement}/statement", "/v1/exports", "/v1/exports/{export}",
                        "/v1/exports/{export}/file", "/v1/payouts", "/v1/payouts/{payout}", "/v1/merchants/{merchant}/bank-account",
                        "/v1/devices", "/v1/devices/{device}", "/v1/devices/{device}/events", "/v1/devices/{device}/health", "/v1/parameters/{owner}", "/v1/contracts",
-                       *(f"/v1/contracts/{{contract}}{end}" for end in ("", "/document", "/signatures/{side}", "/signature", "/refuse", "/end"))}
+                       *(f"/v1/contracts/{{contract}}{end}" for end in ("", "/document", "/signatures/{side}", "/signature", "/refuse", "/end")),
+                       "/v1/acceptance-plans/{model}", "/v1/devices/{device}/acceptance-tests", "/v1/devices/{device}/readiness", "/v1/training-materials", "/v1/trainings"}
     count = 0
     for method, path, open_to_all in await routes(shop):
         if open_to_all or path in terminal_routes:
@@ -346,10 +349,10 @@ async def test_what_belongs_to_others_is_as_absent_as_what_does_not_exist(shop: 
 
     async def ask(method: str, path: str, ident: str, key: str) -> Answer:
         headers = {"Idempotency_Key": new_key()} if method == "POST" else {}
-        return await shop.ask(method, filled(path, authorization=ident, transaction=ident), FOLLOW_UPS[path] if method == "POST" else None, key, **headers)
+        return await shop.ask(method, filled(path, authorization=ident, transaction=ident), FOLLOW_UPS.get(path, {}) if method == "POST" else None, key, **headers)
 
     for method, path in reads:
-        for key in ("till", "neighbour", "merchant.one", "operator") if method == "GET" else ():
+        for key in ("till", "neighbour", "merchant.one", "operator") if method == "GET" and not path.endswith("/signature") else ():
             assert (await ask(method, path, sold, key)).status == 200
         for key in ("branch", "dual", "strict", "merchant.two", "merchant.three"):
             bodies.add(same_404(await ask(method, path, sold, key)))

@@ -122,6 +122,31 @@ async def test_the_verbs_as_a_person_types_them(shop: Shop, tmp_path: Path, caps
     assert (tmp_path / "flash" / "device.json").stat().st_mode & 0o077 == 0
 
 
+async def test_it_does_its_acceptance_test_and_signs(shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = [{"step": each} for each in ("chip", "swipe", "contactless", "manual", "decline", "timeout", "cancellation", "preauthorization", "capture", "void", "refund", "receipt")]
+    assert (await shop.ask("PUT", "/v1/acceptance-plans/S3", {"steps": steps, "reason": "x"}, "operator")).status == 200
+    one, itself, folder = await device(shop, "installed", model="S3"), Simulated(tmp_path / "flash"), str(tmp_path / "flash")
+    await asyncio.to_thread(itself.activate, shop.base, one.serial, await one.code())
+    assert await asyncio.to_thread(itself.accept) == {"running": False}
+    test = (await shop.ask("POST", f"/v1/devices/{one.id}/acceptance-tests", {"reason": "x"}, "operator")).body["id"]
+    await shop.ask("POST", f"/v1/acceptance-tests/{test}/moves", {"event": "begin", "reason": "x"}, "operator")
+    await shop.caught_up()
+    await shop.host.order("silence", match={"4": f"{990_000:012d}"})
+    done = await asyncio.to_thread(itself.accept, 990_000)
+    assert done["shown"] == {each["step"]: [] for each in steps} and (done["skipped"], done["missing"], done["standing"], done["not_voided"]) == ([], [], [], []), done
+    assert (await shop.ask("POST", f"/v1/acceptance-tests/{test}/moves", {"event": "pass", "reason": "x"}, "operator")).body["state"] == "passed"
+    await one.move("go_live")
+    await shop.caught_up()
+    sold = await asyncio.to_thread(itself.sell, 12_300)
+    itself.close()
+    assert await asyncio.to_thread(main, [folder, "sign", str(sold.id)]) == 0
+    signed = json.loads(capsys.readouterr().out)
+    receipt = (await shop.ask("GET", f"/v1/transactions/{sold.id}/receipt", key="merchant.one")).body
+    assert receipt["signature_sha256"] == signed["sha256"]
+    assert await asyncio.to_thread(main, [folder, "sign", "txn_x"]) == 1 and "404" in capsys.readouterr().err
+    assert await asyncio.to_thread(main, [folder, "accept"]) == 0 and json.loads(capsys.readouterr().out) == {"running": False}
+
+
 def test_it_starts_as_a_module(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "loadtests.terminal", tmp_path / "flash", "sell", "1"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "refused: activate it first\n")

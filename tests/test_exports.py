@@ -452,7 +452,7 @@ import json, sys
 class Fonts:
     def __init__(self, include_system_fonts, include_embedded_fonts, font_paths): self.paths = font_paths
     def families(self): return ["Libertinus Serif", *([{family!r}] if {family!r} else [])]
-def compile(template, root, font_paths, format, sys_inputs):
+def compile(template, root, font_paths, format, ppi, sys_inputs):
     return json.dumps([font_paths, sys_inputs["han"]]).encode()
 """
 
@@ -463,7 +463,7 @@ def compile(template, root, font_paths, format, sys_inputs):
 @pytest.mark.parametrize("escaped", [True, False])
 def test_nothing_is_printed_with_gaps(tmp_path: Path, words: str, family: str, printed: bool, escaped: bool) -> None:
     (tmp_path / "typst.py").write_text(TYPST.format(family=family))
-    done = subprocess.run([sys.executable, str(paper.PRESS), "statement.typ", "the/fonts"], input=json.dumps({"title": words}, ensure_ascii=escaped).encode(),
+    done = subprocess.run([sys.executable, str(paper.PRESS), "pdf", "statement.typ", "the/fonts"], input=json.dumps({"title": words}, ensure_ascii=escaped).encode(),
                           env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, check=False)
     assert done.returncode == (0 if printed else paper.NO_FONT), done.stderr
     assert not printed or json.loads(done.stdout) == [["the/fonts"], family]

@@ -53,7 +53,7 @@ DOORS = {
                 "switch/merchants/approvals.py", "switch/merchants/crypto_keys.py", "switch/merchants/risk_rules.py", "switch/api/crypto_keys.py", "switch/payments/*", "switch/notices/*", "switch/api/webhooks.py", "loadtests/bench.py", "loadtests/reversals.py", "loadtests/waiting.py", "loadtests/services.py", "switch/merchants/applications/*", "switch/merchants/contracts/*",
                 "loadtests/overload.py", "loadtests/settlement.py", "loadtests/exports.py", "loadtests/measured.py", "switch/settlement/*",
                 "switch/api/settlements.py", "switch/api/reconciliation.py", "switch/api/disputes.py", "switch/api/dispute_desk.py", "switch/api/batches.py", "switch/api/payouts.py", "switch/api/bank_accounts.py", "loadtests/settlement_files.py",
-                "switch/terminals/*", "switch/api/devices.py", "switch/api/parameters.py", "switch/api/rollouts.py"),
+                "switch/terminals/*", "switch/api/devices.py", "switch/api/parameters.py", "switch/api/rollouts.py", "switch/api/acceptance.py", "switch/api/training.py", "switch/api/signatures.py"),
     "pyiso20022": ("switch/settlement/payouts/pain001.py",),
     "xsdata": ("switch/settlement/payouts/pain001.py",),
     "fastapi": ("switch/api/*",),

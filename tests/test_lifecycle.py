@@ -19,16 +19,16 @@ from switch.terminals.lifecycle import (
 
 # "." is refused.
 FOLLOWS = """
-from         order   cancel    ship    install   activate  go_live maintain    restore tamper      swap_in   swap_out return   restock   repair    retire
-inventory    ordered .         .       .         .         .       .           .       .           installed .        .        .         .         retired
-ordered      .       inventory shipped .         .         .       .           .       .           installed .        .        .         .         .
-shipped      .       .         .       installed .         .       .           .       .           installed .        returned .         .         retired
-installed    .       .         .       .         activated .       .           .       maintenance .         returned returned .         .         retired
-activated    .       .         .       .         activated live    .           .       maintenance .         returned returned .         .         retired
-live         .       .         .       .         .         .       maintenance .       maintenance .         returned returned .         .         retired
-maintenance  .       .         .       .         activated .       maintenance live    maintenance .         returned returned .         .         retired
-returned     .       .         .       .         .         .       .           .       .           .         .        .        inventory inventory retired
-retired      .       .         .       .         .         .       .           .       .           .         .        .        .         .         .
+from         order   cancel    ship    install   activate  begin_test end_test  go_live maintain    restore tamper      swap_in   swap_out return   restock   repair    retire
+inventory    ordered .         .       .         .         .          .         .       .           .       .           installed .        .        .         .         retired
+ordered      .       inventory shipped .         .         .          .         .       .           .       .           installed .        .        .         .         .
+shipped      .       .         .       installed .         .          .         .       .           .       .           installed .        returned .         .         retired
+installed    .       .         .       .         activated .          .         .       .           .       maintenance .         returned returned .         .         retired
+activated    .       .         .       .         activated activated  activated live    .           .       maintenance .         returned returned .         .         retired
+live         .       .         .       .         .         .          .         .       maintenance .       maintenance .         returned returned .         .         retired
+maintenance  .       .         .       .         activated .          .         .       maintenance live    maintenance .         returned returned .         .         retired
+returned     .       .         .       .         .         .          .         .       .           .       .           .         .        .        inventory inventory retired
+retired      .       .         .       .         .         .          .         .       .           .       .           .         .        .        .         .         .
 """
 HEAD, *LINES = [line.split() for line in FOLLOWS.strip().splitlines()]
 TABLE = {(line[0], event): state for line in LINES for event, state in zip(HEAD[1:], line[1:], strict=True)}
@@ -80,4 +80,4 @@ def test_the_database_allows_exactly_these_steps() -> None:
 
 def test_what_is_bound_is_assigned_and_people_have_no_word_in_what_has_a_door_of_its_own() -> None:
     assert BOUND < ASSIGNED
-    assert {"activate", "swap_in", "swap_out"} == EVENTS - BY_PEOPLE
+    assert {"activate", "swap_in", "swap_out", "begin_test", "end_test"} == EVENTS - BY_PEOPLE

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
@@ -102,6 +103,16 @@ def test_chinese_characters_take_two_columns() -> None:
     assert list(pair("金额", "1.00 CNY", 16)) == ["金额    1.00 CNY"]
 
 
+EXAMPLE = {"en": Head("Harbour Noodles", "Pier 3", "Shanghai", "harbour-bank", HEAD.zone), "zh": Head("海港面馆", "三号码头店", "上海", "harbour-bank", HEAD.zone)}
+
+
+@pytest.mark.parametrize(("language", "header", "footer"), [("en", "Welcome", "Thank you"), ("zh", "欢迎光临", "谢谢惠顾")])
+def test_the_receipts_in_the_documents_are_those_that_are_printed(language: Any, header: str, footer: str) -> None:
+    sale = row(received_at=datetime(2026, 3, 1, 4, 30, tzinfo=UTC), rrn="606000000017", stan="000017", reference="table 4", brand="unionpay", card_last4="0003")
+    made = receipt(sale, "txn_01980b53-7a10-7c3e-9f52-3b7a1c0de4f1", EXAMPLE[language], language, "customer")
+    assert printed(made, 58, header, footer) == (Path(__file__).parent.parent / "docs" / "receipts" / f"receipt-58-{language}.txt").read_text()
+
+
 # Over HTTP
 
 
@@ -147,5 +158,5 @@ async def test_a_receipt_is_seen_by_whom_the_transaction_is_seen(shop: Shop) -> 
     assert seen == {"till": 200, "neighbour": 200, "branch": 404, "dual": 404, "merchant.one": 200, "merchant.two": 404, "operator": 200, "nobody": 401}
     for wrong in ("txn_x", "txn_0192f0c4-7c1e-7aaa-8bbb-1234567890ab"):
         assert (await shop.ask("GET", f"/v1/transactions/{wrong}/receipt")).status == 404
-    for query in ("width=57", "language=de", "copy_for=x", "format=pdf"):
+    for query in ("width=57", "language=de", "copy_for=x", "format=gif"):
         assert (await shop.ask("GET", f"/v1/transactions/{sale}/receipt?{query}")).status == 422

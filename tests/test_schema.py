@@ -408,6 +408,14 @@ async def test_what_is_evidence_is_only_added_to(connections: dict[str, SQL]) ->
 
 # Every column that could hold free text or bytes. A new one needs a reason here why no track, security code or PIN block gets into it.
 FREE = """
+acceptance_plan      model content reason person key_id
+acceptance_test      steps state
+acceptance_event     event was state reason person key_id
+acceptance_step      step dialect findings compared person key_id
+device_check         code reason person key_id
+training             model role trainee trainer materials person key_id
+training_material    model role language title address content person key_id
+transaction_signature sha256 key_id sealed uploaded_by
 application          entity_type country state reviewer limits
 application_event    event was state person key_id reason detail
 application_profile  content person

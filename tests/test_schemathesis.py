@@ -67,6 +67,10 @@ NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{id
                       ("GET", ""), ("PUT", "/terms"), ("POST", "/offer"), ("GET", "/document"), ("GET", "/signatures/{side}"), ("POST", "/signature"),
                       ("POST", "/refuse"), ("POST", "/withdraw"), ("POST", "/end"))),
                   "POST /v1/merchants/{merchant}/contracts", "POST /v1/merchants/{merchant}/bank-account/agreement",
+                  # A test that runs, a device that is in one, and a picture: tests/test_acceptance_flow.py and test_signatures.py have them.
+                  "POST /v1/devices/{device}/acceptance-tests", "POST /v1/acceptance-tests/{test}/moves", "POST /v1/acceptance-tests/{test}/showings",
+                  "GET /v1/acceptance-tests/{test}", "GET /v1/terminals/{terminal}/acceptance-test", "POST /v1/devices/{device}/checks",
+                  "POST /v1/authorizations/{authorization}/signature", "GET /v1/transactions/{transaction}/signature",
                    "GET /v1/jobs/{ident}", "POST /v1/jobs/{ident}/retry", "POST /v1/jobs/{ident}/cancel"}
 
 
@@ -181,6 +185,8 @@ def helped(case: Any, known: dict[str, Any], random: Random) -> None:
 
 
 def asked_soundly(case: Any, kind: str, known: dict[str, Any], random: Random) -> None:
+    if "model" in (case.path_parameters or {}):
+        case.path_parameters["model"] = "SP1"
     if "application" in (case.path_parameters or {}):
         case.path_parameters["application"] = random.choice(known["applied"])
     if "idempotency_key" in (case.query or {}):
@@ -246,6 +252,9 @@ OF_ROOMS: dict[str, Callable[[Random], dict[str, Any]]] = {
     "/v1/applications/{application}/profile": lambda _: {"profile": PROFILE},
     "/v1/devices": lambda random: {"serial_number": f"SP1-{random.randrange(10**9):09d}", "model": "SP1"},
     "/v1/devices/{device}/moves": lambda _: {"event": "maintain", "store": None, "terminal": None},
+    "/v1/acceptance-plans/{model}": lambda _: {"steps": [{"step": "chip", "dialect": None}], "checks": [], "roles": ["cashier"], "after": None},
+    "/v1/training-materials": lambda _: {"model": "SP1", "role": "cashier", "title": "Spare", "address": None, "content": "First, wait"},
+    "/v1/trainings": lambda _: {"model": "SP1", "role": "cashier", "trainee": "Wang Fang", "trainer": "Chen Jie", "held_on": "2026-11-20", "materials": []},
     "/v1/parameters/{owner}": lambda random: {"values": {"x_n": random.randrange(9)}, "after": None},
     "/v1/releases": lambda random: {"version": f"v{random.randrange(10**9)}", "url": "https://files.example/y"},
     "/v1/rollouts": lambda _: {"model": "SP1", "version": "2", "back_to": "1", "stores": None, "percent": 0, "reason": "spare"},
@@ -318,7 +327,7 @@ def tried(operation: Any, mode: GenerationMode, shop: Shop, known: dict[str, Any
             case.body["host"] = "127.0.0.1"  # nothing of this may leave the machine
         if isinstance(case.body, dict) and isinstance(case.body.get("url"), str) and 8 <= len(case.body["url"]) <= 500:
             case.body["url"] = NOWHERE
-        if case.operation.path.endswith("/statement") and (case.query or {}).get("format") == "pdf":
+        if case.operation.path.endswith(("/statement", "/receipt")) and (case.query or {}).get("format") in ("pdf", "png"):
             case.query["language"] = "en"  # Chinese wants a font, which is the machine's
         if tag == "risk" and isinstance(case.body, dict) and case.body.get("state") == "active":
             case.body["state"] = "draft"  # nothing of this may refuse the sales of others

@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 
 from switch import metrics
 from switch.api import (
+    acceptance,
     accounts,
     application_review,
     applications,
@@ -45,9 +46,11 @@ from switch.api import (
     rollouts,
     routes,
     settlements,
+    signatures,
     stand_in,
     tariffs,
     terms,
+    training,
     webhooks,
 )
 from switch.api.documented import complete, documented
@@ -79,6 +82,7 @@ from switch.payments.follow_ups import FollowUps
 from switch.payments.history import History
 from switch.payments.offline import OfflineSales
 from switch.payments.resolution import Resolution
+from switch.payments.signatures import Signatures
 from switch.payments.undelivered import Undelivered
 from switch.security.vault import Vault
 from switch.settings import Settings
@@ -98,11 +102,13 @@ from switch.settlement.payouts.files import PayoutFiles
 from switch.settlement.payouts.runs import Payouts
 from switch.settlement.reconciliation.exceptions import Exceptions
 from switch.settlement.reconciliation.intake import Intake
+from switch.terminals.acceptance import Acceptance
 from switch.terminals.activation import Activation
 from switch.terminals.devices import Devices
 from switch.terminals.health import Health
 from switch.terminals.parameter_sets import ParameterSets
 from switch.terminals.releases import Releases
+from switch.terminals.training import Training
 
 EXAMPLE = {
     "type": "purchase", "amount": 10000, "currency": "CNY", "terminal_trace": "000017", "reference": "table 4",
@@ -154,6 +160,9 @@ class Parts(Protocol):
     health: Health
     parameter_sets: ParameterSets
     releases: Releases
+    acceptance: Acceptance
+    signatures: Signatures
+    training: Training
     accounts: Accounts
     desk_of_applications: DeskOfApplications
     papers: Papers
@@ -220,7 +229,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(bank_accounts.router(parts, caller_of))
     app.include_router(payouts.router(parts, caller_of))
     app.include_router(crypto_keys.router(parts, caller_of))
-    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk):
+    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk, acceptance, training, signatures):
         app.include_router(room.router(parts, caller_of))
     app.include_router(application_review.router(parts, caller_of))
     app.include_router(applications.router(parts, anybody))
@@ -250,7 +259,7 @@ def application(parts: Parts) -> FastAPI:
                    *operator.MODELS, *routes.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
                    *exports.MODELS, *arrangements.MODELS, *lines.MODELS, *webhooks.MODELS,
                    *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS,
-                   *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS,
+                   *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS, *acceptance.MODELS, *training.MODELS,
                    *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS, *applications.MODELS, *application_review.MODELS,
                    *contract_shapes.MODELS])
     return app

@@ -1,6 +1,6 @@
-"""Receipts: a transaction on paper, as JSON and as the text that a printer takes."""
+"""Receipts: a transaction on paper, as JSON, as the text that a printer takes, as image and as PDF."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Annotated, Literal, Protocol
 
@@ -17,14 +17,18 @@ from switch.ids import show
 from switch.payments import receipts
 from switch.payments.history import History
 from switch.payments.receipts import Copy, Head, Language
+from switch.payments.signatures import Signatures
 from switch.payments.transaction import Transaction
+from switch.settlement.exports.paper import Press
 from switch.terminals.parameter_sets import ParameterSets
 
-TEXT = "text/plain"
+TEXT, PNG, PDF = "text/plain", "image/png", "application/pdf"
+MEDIA: Mapping[str, str] = {"text": TEXT, "png": PNG, "pdf": PDF}
 
 
 class ShownReceipt(Shape):
-    """`amount` is what is charged or given back in minor units, 0 when it is not `paid`; `at` is the store's wall clock."""
+    """`amount` is what is charged or given back in minor units, 0 when it is not `paid`; `at` and `signed_at` are the store's
+    wall clock. `signature`: a line to sign is on the paper; `signature_sha256` is that of what was signed on the screen."""
 
     transaction: str
     type: str
@@ -56,6 +60,8 @@ class ShownReceipt(Shape):
     reference: str | None
     at: str
     signature: bool
+    signature_sha256: str | None
+    signed_at: str | None
 
 
 class Parts(Protocol):
@@ -64,6 +70,8 @@ class Parts(Protocol):
     directory: Directory
     history: History
     parameter_sets: ParameterSets
+    signatures: Signatures
+    press: Press
 
 
 def _head(directory: Directory, row: Transaction) -> Head:
@@ -71,16 +79,23 @@ def _head(directory: Directory, row: Transaction) -> Head:
     return Head(directory.merchants[row.merchant_id].name, store.name, store.city, directory.acquirers[row.acquirer_id].name, store.zone)
 
 
+def _wanted(request: Request) -> str:
+    """What the Accept header names; JSON when it names none of them."""
+    accepted = request.headers.get("accept", "").lower()
+    return next((form for form, media in MEDIA.items() if media in accepted), "json")
+
+
 def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
-    routes = APIRouter(tags=["merchants"], responses=refused(401, 404, 422, 503))
+    routes = APIRouter(tags=["merchants"], responses=refused(401, 404, 422, 501, 503))
     answers = shaped(200, "The receipt", ShownReceipt)
-    answers[200]["content"] = {TEXT: {"schema": {"type": "string"}}}
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    answers[200]["content"] = {TEXT: {"schema": {"type": "string"}}, PNG: binary, PDF: binary}
 
     @routes.get("/v1/transactions/{transaction}/receipt", responses=answers,
-                summary="The receipt: JSON, or the text for a printer of 58 or 80 mm with format=text or Accept: text/plain")
+                summary="The receipt: JSON, text for a printer of 58 or 80 mm, PNG or PDF, by format or Accept")
     async def receipt(request: Request, transaction: str, language: Language | None = None, copy_for: Copy = "customer",
                       width: Annotated[Literal["58", "80"] | None, Query(description="Of the paper, in mm")] = None,
-                      format_: Annotated[Literal["json", "text"] | None, Query(alias="format")] = None) -> Response:
+                      format_: Annotated[Literal["json", "text", "png", "pdf"] | None, Query(alias="format")] = None) -> Response:
         caller = identify(request)
         row = await parts.history.transaction(identified("transaction", transaction))
         if row is None or not may_see(caller, row):
@@ -89,11 +104,17 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
         found = (await parts.parameter_sets.of(row.merchant_id, row.store_id, row.terminal_id)).values
         head = _head(parts.directory, row)
         spoken: Language = language or found.get("receipt_language") or ("zh" if parts.directory.stores[row.store_id].country == "CN" else "en")
-        made = receipts.receipt(row, show("transaction", row.transaction_id), head, spoken, copy_for)
-        if format_ == "text" or (format_ is None and TEXT in request.headers.get("accept", "")):
-            paper = receipts.printed(made, int(width or found.get("receipt_width_mm", 58)), found.get("receipt_header", ""),
-                                     found.get("receipt_footer", ""))
-            return Response(paper, 200, {"content-type": f"{TEXT}; charset=utf-8", "cache-control": "no-store"})
+        signature = await parts.signatures.find(row.merchant_id, row.transaction_id)
+        made = receipts.receipt(row, show("transaction", row.transaction_id), head, spoken, copy_for, signature.signed if signature else None)
+        setting = int(width or found.get("receipt_width_mm", 58)), found.get("receipt_header", ""), found.get("receipt_footer", "")
+        wanted = format_ or _wanted(request)
+        if wanted == "text":
+            return Response(receipts.printed(made, *setting), 200, {"content-type": f"{TEXT}; charset=utf-8", "cache-control": "no-store"})
+        if wanted in ("png", "pdf"):
+            form: Literal["png", "pdf"] = "png" if wanted == "png" else "pdf"
+            printed = await parts.press.of("receipt", form, receipts.sheet(made, *setting, signature.content if signature else None), "text")
+            return Response(printed, 200, {"content-type": MEDIA[form], "cache-control": "no-store", "x-content-type-options": "nosniff",
+                                           "content-disposition": f'inline; filename="receipt-{transaction}.{form}"'})
         return said(asdict(made))
 
     return routes

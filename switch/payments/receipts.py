@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 from switch.money import text
@@ -36,10 +36,11 @@ WORDS: Mapping[str, Mapping[Language, str]] = MappingProxyType({
     "approval_code": {"en": "Approval", "zh": "授权码"}, "rrn": {"en": "Reference no.", "zh": "参考号"}, "stan": {"en": "Trace no.", "zh": "凭证号"},
     "response_code": {"en": "Response", "zh": "应答码"}, "at": {"en": "Date", "zh": "日期时间"}, "reference": {"en": "Order", "zh": "订单号"},
     "transaction": {"en": "Id", "zh": "交易号"}, "signature": {"en": "Cardholder's signature", "zh": "持卡人签名"},
+    "signed": {"en": "Signed on screen", "zh": "电子签名"}, "signature_hash": {"en": "SHA-256", "zh": "SHA-256"},
     "customer_copy": {"en": "CUSTOMER COPY", "zh": "持卡人存根"}, "merchant_copy": {"en": "MERCHANT COPY", "zh": "商户存根"},
     "agreed": {"en": "I agree to pay the amount above.", "zh": "本人确认以上交易，同意将其记入本卡账户"},
     "chip": {"en": "chip", "zh": "插卡"}, "contactless": {"en": "contactless", "zh": "挥卡"}, "magstripe": {"en": "stripe", "zh": "刷卡"},
-    "manual": {"en": "typed in", "zh": "手输"}, "fallback": {"en": "stripe (fallback)", "zh": "降级刷卡"},
+    "manual": {"en": "typed in", "zh": "手输"}, "fallback": {"en": "stripe (fallback)", "zh": "降级刷卡"}, "qr": {"en": "payment code", "zh": "扫码"},
 })
 SIGNED = frozenset({"purchase", "preauthorization", "cash_advance", "capture", "tip", "offline_sale"})
 
@@ -52,6 +53,13 @@ class Head(NamedTuple):
     city: str
     acquirer: str
     zone: ZoneInfo
+
+
+class Signed(NamedTuple):
+    """A signature that was drawn on a screen: the hash of its image (hex) and when it came."""
+
+    sha256: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +96,12 @@ class Receipt:
     reference: str | None
     at: str
     signature: bool
+    signature_sha256: str | None
+    signed_at: str | None
 
 
-def receipt(row: Transaction, shown: str, head: Head, language: Language, copy: Copy) -> Receipt:
-    """What the receipt says. `shown`: the transaction's id as it is shown."""
+def receipt(row: Transaction, shown: str, head: Head, language: Language, copy: Copy, signed: Signed | None = None) -> Receipt:
+    """What the receipt says. `shown`: the transaction's id as it is shown. Who signed on the screen does not sign on paper."""
     stands = row.state in (APPROVED, CONFIRMED)
     status = STATUS[row.state]
     if stands and payment_status(row.state, row.authorised, row.captured, row.refunded, row.charged_back, row.voided) == "voided":
@@ -108,7 +118,8 @@ def receipt(row: Transaction, shown: str, head: Head, language: Language, copy: 
         head.acquirer, row.card_acceptor.strip(), row.card_acceptor_terminal.strip(), f"**** **** **** {row.card_last4}", row.brand, row.entry_mode,
         amount, row.amount, row.tip_amount, row.cashback_amount, row.currency, text(amount, row.currency),
         row.approval_code if paid else None, row.response_code, row.rrn, row.stan, row.reference, f"{moment:%Y-%m-%d %H:%M:%S}",
-        paid and copy == "merchant" and row.type in SIGNED)
+        paid and copy == "merchant" and row.type in SIGNED and signed is None, signed.sha256 if signed else None,
+        f"{signed.at.astimezone(head.zone):%Y-%m-%d %H:%M:%S}" if signed else None)
 
 
 def width(words: str) -> int:
@@ -144,6 +155,33 @@ def centred(words: str, columns: int) -> Iterator[str]:
         yield " " * ((columns - width(line)) // 2) + line
 
 
+def details(said: Receipt) -> list[tuple[str, str]]:
+    """Labels and values between the result and the amount."""
+    rows: list[tuple[str, str | None]] = [
+        ("card_acceptor", said.card_acceptor), ("card_acceptor_terminal", said.card_acceptor_terminal), ("card", said.masked_pan),
+        ("brand", said.brand.upper()), ("entry_mode", WORDS[said.entry_mode][said.language]), ("at", said.at), ("stan", said.stan), ("rrn", said.rrn),
+        ("approval_code", said.approval_code), ("response_code", said.response_code), ("reference", said.reference)]
+    return [(WORDS[name][said.language], value) for name, value in rows if value]
+
+
+def amounts(said: Receipt) -> list[tuple[str, str]]:
+    """What was charged, what of it is for what, and what was asked if that is not the same."""
+    rows = [("amount", said.amount_text)]
+    if said.paid:
+        parts = (("tip_amount", said.tip_amount), ("cashback_amount", said.cashback_amount))
+        rows += [(name, text(part, said.currency)) for name, part in parts if part]
+    if said.asked != said.amount:
+        rows.append(("asked", text(said.asked, said.currency)))
+    return [(WORDS[name][said.language], value) for name, value in rows]
+
+
+def signing(said: Receipt) -> list[tuple[str, str]]:
+    """Of a signature on the screen: when it came, and the hash of its image."""
+    if said.signed_at is None or said.signature_sha256 is None:
+        return []
+    return [(WORDS["signed"][said.language], said.signed_at), (WORDS["signature_hash"][said.language], said.signature_sha256)]
+
+
 def printed(said: Receipt, millimetres: int, header: str = "", footer: str = "") -> str:
     """The paper text for a printer of 58 or 80 mm."""
     columns, language = COLUMNS[millimetres], said.language
@@ -153,24 +191,23 @@ def printed(said: Receipt, millimetres: int, header: str = "", footer: str = "")
         lines += centred(each, columns)
     lines += [*centred(said.merchant, columns), *centred(" ".join(filter(None, (said.store, said.city))), columns), rule,
               *centred(said.title, columns), *centred(said.result, columns), rule]
-    rows: list[tuple[str, str | None]] = [
-        ("card_acceptor", said.card_acceptor), ("card_acceptor_terminal", said.card_acceptor_terminal), ("card", said.masked_pan),
-        ("brand", said.brand.upper()), ("entry_mode", word[said.entry_mode]), ("at", said.at), ("stan", said.stan), ("rrn", said.rrn),
-        ("approval_code", said.approval_code), ("response_code", said.response_code), ("reference", said.reference)]
-    for name, value in rows:
-        if value:
-            lines += pair(word[name], value, columns)
-    lines.append(rule)
-    lines += pair(word["amount"], said.amount_text, columns)
-    if said.paid:
-        lines += [line for name, part in (("tip_amount", said.tip_amount), ("cashback_amount", said.cashback_amount)) if part
-                  for line in pair(word[name], text(part, said.currency), columns)]
-    if said.asked != said.amount:
-        lines += pair(word["asked"], text(said.asked, said.currency), columns)
-    lines.append(rule)
+    for rows in (details(said), amounts(said), signing(said)):
+        if rows:
+            lines += [*(line for row in rows for line in pair(*row, columns)), rule]
     if said.signature:
         lines += [*folded(word["signature"], columns), "", "", "_" * columns, *folded(word["agreed"], columns)]
     for each in footer.split("\n") if footer else ():
         lines += centred(each, columns)
     lines += [*folded(f"{word['transaction']} {said.transaction}", columns), *centred(word[f"{said.copy_for}_copy"], columns)]
     return "\n".join(lines) + "\n"
+
+
+def sheet(said: Receipt, millimetres: int, header: str = "", footer: str = "", signature: bytes | None = None) -> dict[str, Any]:
+    """The same as one document of texts for an image or a PDF; `signature`: the PNG, as numbers."""
+    word = {name: words[said.language] for name, words in WORDS.items()}
+    return {"language": said.language, "millimetres": millimetres, "header": header.split("\n") if header else [],
+            "head": [said.merchant, " ".join(filter(None, (said.store, said.city)))], "title": said.title, "result": said.result,
+            "parts": [details(said), amounts(said), *([rows] if (rows := signing(said)) else [])],
+            "signature": None if signature is None else list(signature), "line": word["signature"] if said.signature else None,
+            "agreed": word["agreed"] if said.signature or signature else None, "footer": footer.split("\n") if footer else [],
+            "last": [f"{word['transaction']} {said.transaction}", word[f"{said.copy_for}_copy"]]}

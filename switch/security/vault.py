@@ -27,14 +27,13 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from switch.security.pan import Pan, PaymentCode
 
 Purpose = Literal["token", "seal", "fingerprint", "api", "webhook", "evidence", "bank_account", "payout_file", "hsm", "acquirer",
-                  "application", "application_file",
-                 "signature"]
-Sealed = Literal["webhook", "evidence", "bank_account", "payout_file", "acquirer", "application", "application_file",
+                  "application", "application_file", "contract_signature", "signature"]
+Sealed = Literal["webhook", "evidence", "bank_account", "payout_file", "acquirer", "application", "application_file", "contract_signature",
                  "signature"]
 ROW_OF: Mapping[Sealed, bytes] = MappingProxyType({"webhook": b"webhook_endpoint|", "evidence": b"dispute_file|", "bank_account": b"bank_account|",
                                                    "payout_file": b"payout_file|", "acquirer": b"acquirer_secret|",
                                                    "application": b"application_document|", "application_file": b"application_file|",
-                                                   "signature": b"contract_signature|"})
+                                                   "contract_signature": b"contract_signature|", "signature": b"transaction_signature|"})
 
 KEY_BYTES = 32
 NONCE_BYTES = 12  # random: one data key a day stays far below the 2^32 seals of NIST SP 800-38D, 8.3

@@ -15,31 +15,35 @@ from switch.database import UNKNOWN, Connection, Pool
 from switch.errors import Problem
 from switch.ids import show, uuid7
 from switch.security.credentials import Credential
+from switch.terminals import readiness
 from switch.terminals.lifecycle import ASSIGNED, BOUND, FREES, IN_HAND, INVENTORY, MAINTENANCE, refusal, step
 
 PAGE_MAX = 200
 TAMPERED = "terminal_tampered"
+WITHIN_TESTS = frozenset({"begin_test", "end_test"})  # every other move ends the test of a device
 CODES: Mapping[str, tuple[str, str]] = {
     "device_serial_number": ("already_exists", "A device with this serial number is known."),
     "device_of_terminal": ("already_exists", "Another device is bound to this terminal; swap it."),
+    "acceptance_test_of_device": ("already_exists", "A test of this device is open or running."),
     "software_release_once": ("already_exists", "This version of this model is known."),
 }
 
-COLUMNS = """device_id, serial_number, model, state, version, merchant_id, store_id, terminal_id, sells, sells_in_maintenance, tampered_at,
-state_since, created_at"""
+COLUMNS = """device_id, serial_number, model, state, version, merchant_id, store_id, terminal_id, sells OR testing AS sells, testing,
+sells_in_maintenance, tampered_at, state_since, created_at"""
 REGISTER = f"""INSERT INTO device (device_id, serial_number, model, state) VALUES ($1, $2, $3, 'inventory') RETURNING {COLUMNS}"""
 NOTE = """INSERT INTO device_event (device_id, number, event, was, state, merchant_id, store_id, terminal_id, person, key_id, reason)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"""
 LOCK = f"SELECT {COLUMNS} FROM device WHERE device_id = $1 FOR NO KEY UPDATE"
 MOVE = f"""UPDATE device SET state = $2, version = version + 1, merchant_id = $3, store_id = $4, terminal_id = $5, sells_in_maintenance = $6,
-tampered_at = $7, state_since = now() WHERE device_id = $1 AND version = $8 RETURNING {COLUMNS}"""
+tampered_at = $7, testing = $9, state_since = now() WHERE device_id = $1 AND version = $8 RETURNING {COLUMNS}"""
 STORE = "SELECT merchant_id FROM directory_store WHERE store_id = $1"
 TILL = "SELECT merchant_id, store_id, own_status FROM directory_terminal WHERE terminal_id = $1"
 ERASE = "UPDATE device_key SET erase_asked_at = coalesce(erase_asked_at, now()) WHERE device_id = $1 AND erased_at IS NULL"
 ERASED = """UPDATE device_key SET erase_asked_at = coalesce(erase_asked_at, now()), erased_at = now()
 WHERE device_id = $1 AND erased_at IS NULL"""
-SEEN = """SELECT d.device_id, d.serial_number, d.model, d.state, d.version, d.merchant_id, d.store_id, d.terminal_id, d.sells, d.sells_in_maintenance,
-  d.tampered_at, d.state_since, d.created_at, h.last_at, h.software_version, h.silent_since,
+SEEN = """SELECT d.device_id, d.serial_number, d.model, d.state, d.version, d.merchant_id, d.store_id, d.terminal_id,
+  d.sells OR d.testing AS sells, d.testing, d.sells_in_maintenance, d.tampered_at, d.state_since, d.created_at, h.last_at,
+  h.software_version, h.silent_since,
   (SELECT count(*) FROM device_key k WHERE k.device_id = d.device_id AND k.erase_asked_at IS NOT NULL AND k.erased_at IS NULL) AS keys_to_erase
 FROM device d LEFT JOIN device_health h USING (device_id)"""
 ONE = f"{SEEN} WHERE d.device_id = $1 AND ($2::uuid IS NULL OR d.merchant_id = $2)"
@@ -130,6 +134,10 @@ async def moved(connection: Connection, keys: Keys, row: asyncpg.Record, event: 
     refused = refusal(row["state"], event, row["tampered_at"] is not None)
     if refused is not None:
         raise Problem(*refused)
+    if event == "go_live":
+        await readiness.required(connection, row)
+    if event not in WITHIN_TESTS:
+        await readiness.interrupt(connection, row["device_id"], f"the device moved: {event}", by.person, by.key_id)
     state = step(row["state"], event)
     if place is None:
         place = _place_after(row, state)
@@ -146,7 +154,7 @@ async def moved(connection: Connection, keys: Keys, row: asyncpg.Record, event: 
     if event == "tamper" and row["tampered_at"] is None:
         await connection.execute(alerts.RAISE, new_id(), TAMPERED, show("device", row["device_id"]))
     may_sell = sells_in_maintenance and state == MAINTENANCE
-    after = await connection.fetchrow(MOVE, row["device_id"], state, *place, may_sell, tampered_at, row["version"])
+    after = await connection.fetchrow(MOVE, row["device_id"], state, *place, may_sell, tampered_at, row["version"], event == "begin_test")
     assert after is not None  # it is locked
     await connection.execute(NOTE, row["device_id"], after["version"], event, row["state"], state, *_told(row, place), by.person, by.key_id, reason)
     return after

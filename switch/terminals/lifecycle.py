@@ -22,6 +22,7 @@ LIFE: Mapping[tuple[str, str], str] = MappingProxyType({
     (SHIPPED, "install"): INSTALLED,
     (INSTALLED, "activate"): ACTIVATED,
     (ACTIVATED, "activate"): ACTIVATED, (MAINTENANCE, "activate"): ACTIVATED,  # its key was lost: a new one
+    (ACTIVATED, "begin_test"): ACTIVATED, (ACTIVATED, "end_test"): ACTIVATED,  # between them its till sells (acceptance.py)
     (ACTIVATED, "go_live"): LIVE,
     (LIVE, "maintain"): MAINTENANCE, (MAINTENANCE, "maintain"): MAINTENANCE, (MAINTENANCE, "restore"): LIVE,
     **{(state, "tamper"): MAINTENANCE for state in sorted(BOUND)},
@@ -33,7 +34,7 @@ LIFE: Mapping[tuple[str, str], str] = MappingProxyType({
 })
 STATES = tuple(dict.fromkeys([INVENTORY, *LIFE.values()]))
 EVENTS = frozenset(event for _, event in LIFE)
-BY_PEOPLE = EVENTS - {"activate", "swap_in", "swap_out"}  # of one device alone; the others have doors of their own
+BY_PEOPLE = EVENTS - {"activate", "swap_in", "swap_out", "begin_test", "end_test"}  # of one device alone; the others have doors of their own
 AFTER_TAMPER = frozenset({"tamper", "swap_out", "return", "retire", "repair"})  # nothing else moves what was opened
 FREES = frozenset({"swap_out", "return", "retire"})  # the till: its keys end
 IN_HAND = frozenset({"repair", "restock", "retire"})  # a person has the device and erases it

@@ -80,6 +80,6 @@ class Reads:
         if row is None:
             raise Problem("not_found")
         try:
-            return self.vault.open_row("signature", row["key_id"], row["sealed"], row["signature_id"].bytes)
+            return self.vault.open_row("contract_signature", row["key_id"], row["sealed"], row["signature_id"].bytes)
         except VaultError as error:
             raise Problem("not_ready", f"The signature cannot be opened ({error.code}); tell the operator.") from None

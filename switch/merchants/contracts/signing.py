@@ -84,7 +84,7 @@ class Contracts:
             possible(row, SIGNS[side])
             await _right(connection, row, hand.sha256)
             identity = new_id()
-            key_id, sealed = self.vault.seal_row("signature", hand.image, identity.bytes)
+            key_id, sealed = self.vault.seal_row("contract_signature", hand.image, identity.bytes)
             await connection.execute(SIGN, contract_id, row["document"], side, hand.sha256, identity, hand.name, len(hand.image), image, key_id,
                                      sealed, by.name, by.key_id)
             detail = {"document": row["document"], "sha256": hand.sha256.hex(), "name": hand.name, "image_sha256": image.hex()}

@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -21,6 +21,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 PRESS = Path(__file__).with_name("press.py")
 PRESS_S, PRESSES = 20.0, 2
 NO_FONT = 4
+REFUSED = {"pdf": "no_pdf", "png": "no_image"}
 
 # Every word of a statement, in each language.
 WORDS: dict[str, dict[Language, str]] = {
@@ -113,7 +114,7 @@ def can_print() -> bool:
 
 
 class Press:
-    """Prints PDF, each in a process of its own, a few at a time."""
+    """Prints PDF and PNG, each in a process of its own, a few at a time."""
 
     def __init__(self, fonts: Path) -> None:
         """`fonts`: a folder whose fonts are used beside the system's."""
@@ -121,30 +122,35 @@ class Press:
 
     async def pdf(self, printed: Document) -> bytes:
         """Raises Problem: no_pdf when it is not installed or no font has the characters, overloaded."""
-        if not can_print():
-            raise Problem("no_pdf", "PDF needs the optional extra `reports`, which is not installed here; ask for format=html and print that.")
-        if self.free.locked():
-            raise Problem("overloaded", "Other statements are being printed.", retry_after=2)
-        async with self.free:
-            return await self._printed(json.dumps(asdict(printed)).encode())
+        return await self.of("statement", "pdf", asdict(printed), "html")
 
-    async def _printed(self, content: bytes) -> bytes:
-        command = [sys.executable, str(PRESS), str(TEMPLATES / "statement.typ"), *([str(self.fonts)] if self.fonts.is_dir() else [])]
+    async def of(self, template: str, form: Literal["pdf", "png"], content: dict[str, Any], instead: str) -> bytes:
+        """`content` as `template` sets it. `instead`: what to ask for where it cannot be printed. Raises Problem: no_pdf, no_image, overloaded."""
+        if not can_print():
+            raise Problem(REFUSED[form], f"{form.upper()} needs the optional extra `reports`, which is not installed here; ask for format={instead} "
+                                         "and print that.")
+        if self.free.locked():
+            raise Problem("overloaded", "Other documents are being printed.", retry_after=2)
+        async with self.free:
+            return await self._printed(template, form, json.dumps(content).encode(), instead)
+
+    async def _printed(self, template: str, form: str, content: bytes, instead: str) -> bytes:
+        command = [sys.executable, str(PRESS), form, str(TEMPLATES / f"{template}.typ"), *([str(self.fonts)] if self.fonts.is_dir() else [])]
         process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
                                                        stderr=asyncio.subprocess.DEVNULL)
         try:
             async with asyncio.timeout(PRESS_S):
                 out, _ = await process.communicate(content)
         except TimeoutError:
-            raise Problem("overloaded", "The statement could not be printed in time.", retry_after=5) from None
+            raise Problem("overloaded", "The document could not be printed in time.", retry_after=5) from None
         finally:
             if process.returncode is None:
                 with suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
         if process.returncode == NO_FONT:
-            raise Problem("no_pdf", "No font here is known to have the characters of this statement; for Chinese ones put a font into the folder "
-                                    "`fonts` of the switch's home, or ask for format=html.")
+            raise Problem(REFUSED[form], "No font here is known to have the characters of this document; for Chinese ones put a font into the folder "
+                                         f"`fonts` of the switch's home, or ask for format={instead}.")
         if process.returncode != 0:
             raise Problem("internal")
         return out

@@ -1,6 +1,6 @@
-"""Prints a document as PDF, as a program of its own: the document (JSON) on standard input, the PDF on standard output.
+"""Prints a document as PDF or PNG, as a program of its own: the document (JSON) on standard input, the file on standard output.
 
-`python press.py TEMPLATE [FONTS]`. Imports nothing of ours; typst is the optional extra `reports`.
+`python press.py pdf|png TEMPLATE [FONTS]`. Imports nothing of ours; typst is the optional extra `reports`.
 Exit code 4: no font at hand is known to have the document's characters.
 """
 
@@ -20,11 +20,12 @@ PLAIN = re.compile("[\u0000-\u0250\u0300-\u04ff\u1e00-\u1eff\u2000-\u2040\u20a0-
 HAN_FAMILIES = ("Noto Sans CJK SC", "Source Han Sans SC", "Noto Serif CJK SC", "Source Han Serif SC", "Noto Sans SC",
                 "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "PingFang SC", "Microsoft YaHei", "SimSun", "Droid Sans Fallback", "AR PL UMing CN")
 NO_FONT = 4
+DOTS_PER_INCH = 203  # of a receipt printer: 8 dots a millimetre
 
 
 def main() -> int:
     os.nice(10)
-    template, fonts = Path(sys.argv[1]), sys.argv[2:]
+    form, template, fonts = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
     document = sys.stdin.buffer.read().decode()
     texts = json.dumps(json.loads(document), ensure_ascii=False)  # as they are printed, however they were written
     here = set(typst.Fonts(include_system_fonts=True, include_embedded_fonts=True, font_paths=fonts).families())
@@ -32,9 +33,9 @@ def main() -> int:
     if (han is None and HAN.search(texts)) or not PLAIN.fullmatch(HAN.sub("", texts)):
         return NO_FONT
     # The root is the templates' folder, so that a document could read nothing else of this machine.
-    pdf = typst.compile(str(template), root=str(template.parent), font_paths=fonts, format="pdf",
-                        sys_inputs={"document": document, "han": han or ""})
-    sys.stdout.buffer.write(pdf)
+    made = typst.compile(str(template), root=str(template.parent), font_paths=fonts, format="png" if form == "png" else "pdf",
+                         ppi=DOTS_PER_INCH if form == "png" else None, sys_inputs={"document": document, "han": han or ""})
+    sys.stdout.buffer.write(made)
     return 0
 
 
