@@ -194,8 +194,7 @@ def _signed(routes: APIRouter, parts: Parts, desk: Desk) -> None:
                    name: Annotated[str | None, Query(min_length=1, max_length=120)] = None) -> Response:
         caller, identity, side, by = await desk.at(request, contract)
         if sha256 is None or name is None:  # asked after the key
-            rule = "The hash of the document, and the name of who signs"
-            raise Problem("invalid", errors=[{"field": f"query.{each}", "rule": rule, "type": "missing"}
+            raise Problem("invalid", errors=[{"field": f"query.{each}", "rule": "The document's hash, and the name of who signs", "type": "missing"}
                                              for each, value in (("sha256", sha256), ("name", name)) if value is None])
         if one_of_each(request.scope["headers"]).get(b"content-type", b"").decode("latin-1").strip().lower() != PNG:
             raise Problem("content_type", f"Send the image with the Content-Type {PNG}.")
