@@ -41,6 +41,9 @@ from switch.merchants.crypto_keys import activate, retire
 from switch.merchants.host_days import HostDays
 from switch.merchants.onboarding import Onboarding
 from switch.merchants.risk_rules import limited
+from switch.merchants.support.desk import SupportDesk
+from switch.merchants.support.overdue import Overdue
+from switch.merchants.support.tickets import Tickets
 from switch.notices import tell
 from switch.notices.delivery import Sender
 from switch.notices.endpoints import Endpoints
@@ -169,7 +172,7 @@ class Switch:
         self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
                   self.evidence.work(), self.reversals.work(), self.pending.work(), self.expiry.work(), self._gauge(), pulse(self.admission.late),
                   self.undelivered.work(), self.watch.work(), self.foreman.work(), self._confirm(), self.subscribed.work(), self.sweep.work(),
-                  self.sender.work(), self.forwarding.work(), self.silence.work(), self.custody.work(self._reader), self.roster.work(),
+                  self.sender.work(), self.forwarding.work(), self.silence.work(), self.overdue.work(), self.custody.work(self._reader), self.roster.work(),
                   self.protection.counting.work(), self.protection.hits.work())
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
@@ -236,11 +239,10 @@ class Switch:
         self.foreman = Foreman(kinds_of(*self._kinds()), lambda role: database.connect(self.url, role),
                                lambda: database.pool(self.url, "switch_writer", JOBS), schedules=self.settings.schedules)
         self.intake, self.exceptions = Intake(self._writer), Exceptions(self.writers)
-        self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
-        self.batches = Batches(self.readers, self.writers)
-        self.forwarding = Forwarding(self.owed, self.directory, self.links, self.numbers)
-        self.bank_accounts, self.payouts = BankAccounts(self.writers, self.vault), Payouts(self.readers)
-        self.payout_files, self.bank_answers = PayoutFiles(self.writers, self.vault), BankAnswers(self.writers, self.vault)
+        self.settlements, self.closing = Settlements(self.readers), Closing(self._writer)
+        self.arrangements, self.batches = Arrangements(self.writers), Batches(self.readers, self.writers)
+        self.forwarding, self.bank_answers = Forwarding(self.owed, self.directory, self.links, self.numbers), BankAnswers(self.writers, self.vault)
+        self.bank_accounts, self.payouts, self.payout_files = BankAccounts(self.writers, self.vault), Payouts(self.readers), PayoutFiles(self.writers, self.vault)
 
     async def _join_webhooks(self) -> None:
         self.notices = await database.pool(self.url, "switch_writer", NOTICES)
@@ -255,6 +257,7 @@ class Switch:
         self.of_devices = await database.pool(self.url, "switch_writer", DEVICES)
         self.devices, self.health = Devices(self.writers, self.readers, keys), Health(self.of_devices, self.readers, keys)
         self.activation, self.silence = Activation(self.of_devices, self.vault, keys), Silence(self.owed)
+        self.tickets, self.support_desk, self.overdue = Tickets(self.writers, keys), SupportDesk(self.readers), Overdue(self.owed)
         self.parameter_sets, self.releases = ParameterSets(self.writers, self.readers), Releases(self.writers, self.readers)
 
     def application(self) -> tuple[ASGI, StraightWay]:

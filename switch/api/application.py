@@ -44,6 +44,7 @@ from switch.api import (
     settlements,
     tariffs,
     terms,
+    tickets,
     webhooks,
 )
 from switch.api.documented import complete, documented
@@ -64,6 +65,8 @@ from switch.merchants.approvals import Approvals
 from switch.merchants.crypto_keys import CryptoKeys
 from switch.merchants.host_days import HostDays
 from switch.merchants.onboarding import Onboarding
+from switch.merchants.support.desk import SupportDesk
+from switch.merchants.support.tickets import Tickets
 from switch.notices.endpoints import Endpoints
 from switch.payments.authorization import Authorizations
 from switch.payments.cancellation import Cancellations
@@ -150,6 +153,8 @@ class Parts(Protocol):
     desk_of_applications: DeskOfApplications
     papers: Papers
     review: Review
+    tickets: Tickets
+    support_desk: SupportDesk
 
     @property
     def protection(self) -> risk.Protection: ...
@@ -212,6 +217,7 @@ def application(parts: Parts) -> FastAPI:
         app.include_router(room.router(parts, caller_of))
     app.include_router(application_review.router(parts, caller_of))
     app.include_router(applications.router(parts, anybody))
+    app.include_router(tickets.router(parts, anybody))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -237,7 +243,8 @@ def application(parts: Parts) -> FastAPI:
                    *exports.MODELS, *arrangements.MODELS, *lines.MODELS, *webhooks.MODELS,
                    *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS,
                    *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS,
-                   *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS, *applications.MODELS, *application_review.MODELS])
+                   *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS, *applications.MODELS, *application_review.MODELS,
+                   *tickets.MODELS])
     return app
 
 
