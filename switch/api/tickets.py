@@ -49,7 +49,7 @@ class TicketRequest(Model):
     transaction: Ident | None = None
 
 
-class StepRequest(Model):
+class TicketStepRequest(Model):
     """`assignee` with assign, yourself when not given; `replacement`, a device, with swap."""
 
     event: Event
@@ -58,7 +58,7 @@ class StepRequest(Model):
     replacement: Ident | None = None
 
     @model_validator(mode="after")
-    def _agrees(self) -> "StepRequest":
+    def _agrees(self) -> "TicketStepRequest":
         if self.assignee is not None and self.event != "assign":
             raise PydanticCustomError("assignee", "assignee is given to assign, and only then")
         if (self.replacement is not None) != (self.event == "swap"):
@@ -66,32 +66,32 @@ class StepRequest(Model):
         return self
 
 
-class CommentRequest(Model):
+class TicketCommentRequest(Model):
     """`internal`: the merchant does not see it; only support writes such."""
 
     text: Text
     internal: bool = False
 
 
-class RatingRequest(Model):
+class TicketRatingRequest(Model):
     stars: Annotated[int, Field(ge=1, le=5)]
     text: Annotated[str, Field(max_length=500), AfterValidator(lambda text: plain_lines(text) if text else text)] = ""
 
 
-class TermRequest(Model):
+class TicketTermRequest(Model):
     """Minutes from the opening to the first answer, and to the resolution; for tickets from now on."""
 
     answer_minutes: Annotated[int, Field(ge=1, le=43_200)]
     resolve_minutes: Annotated[int, Field(ge=1, le=129_600)]
 
     @model_validator(mode="after")
-    def _agrees(self) -> "TermRequest":
+    def _agrees(self) -> "TicketTermRequest":
         if self.answer_minutes > self.resolve_minutes:
             raise PydanticCustomError("answer_minutes", "answer_minutes is at most resolve_minutes")
         return self
 
 
-MODELS = (TicketRequest, StepRequest, CommentRequest, RatingRequest, TermRequest)
+MODELS = (TicketRequest, TicketStepRequest, TicketCommentRequest, TicketRatingRequest, TicketTermRequest)
 
 
 class ShownTicket(Shape):
@@ -157,14 +157,14 @@ class ShownCause(Shape):
     evidence: dict[str, Any]
 
 
-class Causes(Shape):
+class TicketCauses(Shape):
     """What may be wrong, the most telling first; each from records of the switch, as they are now."""
 
     items: list[ShownCause]
     next: None
 
 
-class ShownTerm(Shape):
+class ShownTicketTerm(Shape):
     severity: Severity
     answer_minutes: int
     resolve_minutes: int
@@ -172,8 +172,8 @@ class ShownTerm(Shape):
     set_at: str
 
 
-class AllTerms(Shape):
-    items: list[ShownTerm]
+class AllTicketTerms(Shape):
+    items: list[ShownTicketTerm]
     next: None
 
 
@@ -193,13 +193,15 @@ def shown(row: asyncpg.Record, support: bool) -> dict[str, Any]:
     return {"id": show("ticket", row["ticket_id"]), **_ids(row, "merchant", "store", "terminal", "transaction"),
             **{name: row[name] for name in ("subject", "severity", "state", "version", "reopened")},
             "assignee": row["assignee"] if support or row["assignee"] is None else "support",
-            "overdue": overdue(row["answer_by"], row["resolve_by"], clock.now()), "opened_by": row["opened_by"] if support or row["opened_by"][:4] in ("mer_", "trm_") else "support",
+            "overdue": overdue(row["answer_by"], row["resolve_by"], clock.now()),
+            "opened_by": row["opened_by"] if support or row["opened_by"].startswith(("mer_", "trm_")) else "support",
             **{name: stamp(row[name]) for name in ("answer_by", "resolve_by", "opened_at")}, "since": stamp(row["state_since"])}
 
 
 def _event(row: asyncpg.Record, support: bool) -> dict[str, Any]:
     return {"at": stamp(row["at"]), **{name: row[name] for name in ("number", "event", "was", "state", "internal", "text")},
-            "by": row["person"] if support or not row["support"] else "support", "device": None if row["device_id"] is None else show("device", row["device_id"]),
+            "by": row["person"] if support or not row["support"] else "support",
+            "device": None if row["device_id"] is None else show("device", row["device_id"]),
             "replacement": None if row["replacement_id"] is None else show("device", row["replacement_id"])}
 
 
@@ -246,17 +248,17 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
 
 
 def _terms(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller]) -> None:
-    @routes.get("/v1/ticket-terms", summary="Deadlines of tickets by severity", responses=shaped(200, "All", AllTerms))
+    @routes.get("/v1/ticket-terms", summary="Deadlines of tickets by severity", responses=shaped(200, "All", AllTicketTerms))
     async def terms(request: Request) -> Response:
         who(identify(request))
         return said({"items": [_term(row) for row in await parts.support_desk.terms()], "next": None})
 
     @routes.put("/v1/ticket-terms/{severity}", summary="Arrange a severity's deadlines anew, for tickets from now on",
-                openapi_extra=documented(TermRequest, {"answer_minutes": 30, "resolve_minutes": 240}),
-                responses=shaped(200, "As it is now", ShownTerm) | WRITES)
+                openapi_extra=documented(TicketTermRequest, {"answer_minutes": 30, "resolve_minutes": 240}),
+                responses=shaped(200, "As it is now", ShownTicketTerm) | WRITES)
     async def arrange(request: Request, severity: Severity) -> Response:
         caller = require(identify(request), "operator")
-        wanted, by = await body_of(request, TermRequest), writing(identify, request)
+        wanted, by = await body_of(request, TicketTermRequest), writing(identify, request)
         assert caller.person is not None
         return said(_term(await parts.tickets.set_term(severity, Term(wanted.answer_minutes, wanted.resolve_minutes), by.name)))
 
@@ -280,7 +282,7 @@ def _reads(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller
         return said(_whole(await parts.support_desk.one(identified("ticket", ticket), caller), caller.support))
 
     @routes.get("/v1/tickets/{ticket}/causes", summary="What may be wrong, from the switch's own records",
-                responses=shaped(200, "Suggestions with their evidence", Causes))
+                responses=shaped(200, "Suggestions with their evidence", TicketCauses))
     async def causes(request: Request, ticket: str) -> Response:
         caller = who(require(identify(request), "support", "operator"))
         found = await parts.support_desk.causes(identified("ticket", ticket), caller)
@@ -303,32 +305,32 @@ def _writes(routes: APIRouter, parts: Parts, identify: Callable[[Request], Calle
         return await now(request, show("ticket", ticket_id), by, 201)
 
     @routes.post("/v1/tickets/{ticket}/steps", summary="The next step of a ticket; repair, give_back and swap move its device",
-                 openapi_extra=documented(StepRequest, {"event": "ask", "text": "Which lamp is on at the printer?"}),
+                 openapi_extra=documented(TicketStepRequest, {"event": "ask", "text": "Which lamp is on at the printer?"}),
                  responses=shaped(200, "As it is now", WholeTicket) | WRITES)
     async def step(request: Request, ticket: str) -> Response:
         by = writing(identify, request)
-        ticket_id, wanted = identified("ticket", ticket), await body_of(request, StepRequest)
+        ticket_id, wanted = identified("ticket", ticket), await body_of(request, TicketStepRequest)
         assignee = (wanted.assignee or by.name) if wanted.event == "assign" else None
         await parts.tickets.move(ticket_id, Move(wanted.event, wanted.text, assignee, optional("device", wanted.replacement)), by)
         return await now(request, ticket, by)
 
     @routes.post("/v1/tickets/{ticket}/comments", status_code=201, summary="Say something about a ticket",
-                 openapi_extra=documented(CommentRequest, {"text": "A technician comes at three."}),
+                 openapi_extra=documented(TicketCommentRequest, {"text": "A technician comes at three."}),
                  responses=shaped(201, "The ticket", WholeTicket) | WRITES)
     async def comment(request: Request, ticket: str) -> Response:
         by = writing(identify, request)
-        ticket_id, wanted = identified("ticket", ticket), await body_of(request, CommentRequest)
+        ticket_id, wanted = identified("ticket", ticket), await body_of(request, TicketCommentRequest)
         if wanted.internal and not by.support:
             require(identify(request), "support", "operator")
         await parts.tickets.comment(ticket_id, wanted.text, wanted.internal, by)
         return await now(request, ticket, by, 201)
 
     @routes.post("/v1/tickets/{ticket}/rating", status_code=201, summary="Rate a closed ticket, once, by its merchant",
-                 openapi_extra=documented(RatingRequest, {"stars": 5, "text": "Quick and friendly"}),
+                 openapi_extra=documented(TicketRatingRequest, {"stars": 5, "text": "Quick and friendly"}),
                  responses=shaped(201, "The ticket", WholeTicket) | WRITES)
     async def rate(request: Request, ticket: str) -> Response:
         require(identify(request), "merchant")
         by = writing(identify, request)
-        ticket_id, wanted = identified("ticket", ticket), await body_of(request, RatingRequest)
+        ticket_id, wanted = identified("ticket", ticket), await body_of(request, TicketRatingRequest)
         await parts.tickets.rate(ticket_id, wanted.stars, wanted.text, by)
         return await now(request, ticket, by, 201)
