@@ -47,6 +47,7 @@ from switch.merchants.support.tickets import Tickets
 from switch.notices import tell
 from switch.notices.delivery import Sender
 from switch.notices.endpoints import Endpoints
+from switch.notices.inbox import Inbox
 from switch.notices.post import Post, Resolver
 from switch.notices.subscribed import Subscribed
 from switch.notices.sweep import Sweep
@@ -172,8 +173,8 @@ class Switch:
         self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
                   self.evidence.work(), self.reversals.work(), self.pending.work(), self.expiry.work(), self._gauge(), pulse(self.admission.late),
                   self.undelivered.work(), self.watch.work(), self.foreman.work(), self._confirm(), self.subscribed.work(), self.sweep.work(),
-                  self.sender.work(), self.forwarding.work(), self.silence.work(), self.overdue.work(), self.custody.work(self._reader), self.roster.work(),
-                  self.protection.counting.work(), self.protection.hits.work())
+                  self.sender.work(), self.forwarding.work(), self.silence.work(), self.custody.work(self._reader), self.roster.work(),
+                  self.protection.counting.work(), self.protection.hits.work(), self.overdue.work())
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
@@ -221,9 +222,8 @@ class Switch:
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
         self.onboarding, self.accounts = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault)
         self.desk_of_applications, self.papers = DeskOfApplications(self.readers, self.vault), Papers(self.writers, self.readers, self.vault)
-        self.review = Review(self.writers, self.vault, limited)
-        self.host_days = HostDays(self.writers, self.onboarding.open_business_day)
-        self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
+        self.review, self.crypto_keys = Review(self.writers, self.vault, limited), self.custody.crypto_keys
+        self.host_days, self.resolution = HostDays(self.writers, self.onboarding.open_business_day), Resolution(self.writers)
 
     def _join_lines(self) -> None:
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, self.vault,
@@ -239,16 +239,16 @@ class Switch:
         self.foreman = Foreman(kinds_of(*self._kinds()), lambda role: database.connect(self.url, role),
                                lambda: database.pool(self.url, "switch_writer", JOBS), schedules=self.settings.schedules)
         self.intake, self.exceptions = Intake(self._writer), Exceptions(self.writers)
-        self.settlements, self.closing = Settlements(self.readers), Closing(self._writer)
+        self.settlements, self.closing, self.payouts = Settlements(self.readers), Closing(self._writer), Payouts(self.readers)
         self.arrangements, self.batches = Arrangements(self.writers), Batches(self.readers, self.writers)
         self.forwarding, self.bank_answers = Forwarding(self.owed, self.directory, self.links, self.numbers), BankAnswers(self.writers, self.vault)
-        self.bank_accounts, self.payouts, self.payout_files = BankAccounts(self.writers, self.vault), Payouts(self.readers), PayoutFiles(self.writers, self.vault)
+        self.bank_accounts, self.payout_files = BankAccounts(self.writers, self.vault), PayoutFiles(self.writers, self.vault)
 
     async def _join_webhooks(self) -> None:
         self.notices = await database.pool(self.url, "switch_writer", NOTICES)
         self.resolver = Resolver()
         post = Post(self.resolver, self.settings.webhooks_anywhere)
-        self.subscribed = Subscribed(self.notices)
+        self.subscribed, self.inbox = Subscribed(self.notices), Inbox(self.writers, self.readers)
         self.webhooks, self.sweep = Endpoints(self.writers, self.vault, post, self.subscribed), Sweep(self.notices, self.subscribed)
         self.sender = Sender(self.notices, self.vault, post, self.subscribed)
 

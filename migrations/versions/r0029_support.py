@@ -1,4 +1,6 @@
-"""Support: tickets with their life, deadlines per severity as data, every step with who and why, words, and one rating; keys of people of support."""
+"""Support: tickets with their life, deadlines per severity as data, every step with who and why, words, and one rating; keys of people of support.
+
+Notices: what a merchant was told, kept as what it says; its words are made when it is read, in the merchant's language."""
 
 from alembic import op
 
@@ -101,6 +103,44 @@ TABLES = (
     )""",
 )
 
+NOTICES = (
+    """
+    CREATE TABLE notice (
+        merchant_id uuid NOT NULL REFERENCES merchant,
+        notice_id uuid NOT NULL,
+        kind text NOT NULL CHECK (kind ~ '^[a-z_]{1,40}([.][a-z_]{1,40}){1,3}$'),
+        object text NOT NULL CHECK (length(object) BETWEEN 1 AND 100),
+        happened_at timestamptz NOT NULL,
+        data jsonb NOT NULL CHECK (jsonb_typeof(data) = 'object' AND length(data::text) <= 8000),
+        read_by text CHECK (length(read_by) BETWEEN 1 AND 140),
+        read_at timestamptz,
+        PRIMARY KEY (merchant_id, notice_id),
+        CONSTRAINT notice_once UNIQUE (merchant_id, object, kind),
+        CHECK ((read_by IS NULL) = (read_at IS NULL))
+    )""",
+    "CREATE INDEX notice_unread ON notice (merchant_id, notice_id) WHERE read_at IS NULL",
+    # Each choice for ever; the newest counts. None: English.
+    """
+    CREATE TABLE notice_language (
+        merchant_id uuid NOT NULL REFERENCES merchant,
+        number integer NOT NULL CHECK (number >= 1),
+        language text NOT NULL CHECK (language IN ('en', 'zh')),
+        set_by text NOT NULL CHECK (length(set_by) BETWEEN 1 AND 140),
+        set_at timestamptz NOT NULL DEFAULT now(),
+        PRIMARY KEY (merchant_id, number)
+    )""",
+    """
+    CREATE FUNCTION keep_notice_read() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION 'notice: who read it first stays' USING ERRCODE = '23514';
+    END $$""",
+    """CREATE TRIGGER notice_read_stays BEFORE UPDATE ON notice FOR EACH ROW
+    WHEN (OLD.read_at IS NOT NULL AND (OLD.read_at, OLD.read_by) IS DISTINCT FROM (NEW.read_at, NEW.read_by)) EXECUTE FUNCTION keep_notice_read()""",
+    "GRANT SELECT ON notice, notice_language TO switch_writer, switch_reader",
+    "GRANT INSERT ON notice, notice_language TO switch_writer",
+    "GRANT UPDATE (read_by, read_at) ON notice TO switch_writer",
+)
+
 LIFE = (
     """
     CREATE FUNCTION refuse_ticket_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -150,12 +190,12 @@ CALLERS = (
 ROLES = (
     "GRANT SELECT ON ticket, ticket_event, ticket_term, ticket_rating TO switch_writer, switch_reader",
     "GRANT INSERT ON ticket, ticket_event, ticket_rating TO switch_writer",
-    """GRANT UPDATE (state, version, assignee, severity, reopened, answer_by, resolve_by, answer_missed_at, resolve_missed_at, state_since)
+    """GRANT UPDATE (state, version, assignee, reopened, answer_by, resolve_by, answer_missed_at, resolve_missed_at, state_since)
     ON ticket TO switch_writer""",
     "GRANT UPDATE (answer_minutes, resolve_minutes, set_by, set_at) ON ticket_term TO switch_writer",
 )
 
 
 def upgrade() -> None:
-    for statement in (*TABLES, *LIFE, *CALLERS, *ROLES):
+    for statement in (*TABLES, *NOTICES, *LIFE, *CALLERS, *ROLES):
         op.execute(statement)

@@ -29,6 +29,7 @@ from switch.api import (
     jobs,
     lines,
     merchant,
+    notices,
     offline,
     operator,
     parameters,
@@ -68,6 +69,7 @@ from switch.merchants.onboarding import Onboarding
 from switch.merchants.support.desk import SupportDesk
 from switch.merchants.support.tickets import Tickets
 from switch.notices.endpoints import Endpoints
+from switch.notices.inbox import Inbox
 from switch.payments.authorization import Authorizations
 from switch.payments.cancellation import Cancellations
 from switch.payments.follow_ups import FollowUps
@@ -155,6 +157,7 @@ class Parts(Protocol):
     review: Review
     tickets: Tickets
     support_desk: SupportDesk
+    inbox: Inbox
 
     @property
     def protection(self) -> risk.Protection: ...
@@ -213,7 +216,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(bank_accounts.router(parts, caller_of))
     app.include_router(payouts.router(parts, caller_of))
     app.include_router(crypto_keys.router(parts, caller_of))
-    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk):
+    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk, notices):
         app.include_router(room.router(parts, caller_of))
     app.include_router(application_review.router(parts, caller_of))
     app.include_router(applications.router(parts, anybody))
@@ -244,7 +247,7 @@ def application(parts: Parts) -> FastAPI:
                    *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS,
                    *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS,
                    *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS, *applications.MODELS, *application_review.MODELS,
-                   *tickets.MODELS])
+                   *tickets.MODELS, *notices.MODELS])
     return app
 
 

@@ -265,7 +265,8 @@ def _terms(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller
 
 def _reads(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller]) -> None:
     @routes.get("/v1/tickets", summary="Tickets, newest first; a terminal sees those of its store", responses=shaped(200, "One page", TicketPage))
-    async def page(request: Request, limit: Limit = 50, after: str | None = None, state: State | None = None, terminal: str | None = None) -> Response:
+    async def page(request: Request, limit: Limit = 50, after: str | None = None, state: State | None = None,
+                   terminal: str | None = None) -> Response:
         caller = who(identify(request))
         rows = await parts.support_desk.page(caller, Wanted(state, optional("terminal", terminal), optional("ticket", after)), limit + 1)
         return paged([shown(row, caller.support) for row in rows], limit)

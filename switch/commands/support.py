@@ -58,7 +58,8 @@ def _question(options: argparse.Namespace) -> Question:
         case "causes":
             return Question("GET", f"{path}/causes", None, _causes)
         case "step":
-            return Question("POST", f"{path}/steps", {"event": options.event, "text": options.text} | _given(options, "assignee", "replacement"), _whole)
+            more = _given(options, "assignee", "replacement")
+            return Question("POST", f"{path}/steps", {"event": options.event, "text": options.text} | more, _whole)
         case "say":
             return Question("POST", f"{path}/comments", {"text": options.text, "internal": options.internal}, _whole)
     return Question("GET", path, None, _whole)
@@ -77,7 +78,8 @@ def _listed(body: Any) -> Iterator[str]:
 def _whole(body: Any) -> Iterator[str]:
     yield _line(body)
     for event in body["events"]:
-        yield f"  {event['at']}  {event['event']:<9} {event['state']:<20} by {event['by']}{' (internal)' if event['internal'] else ''}: {event['text']}"
+        by = f"{event['by']}{' (internal)' if event['internal'] else ''}"
+        yield f"  {event['at']}  {event['event']:<9} {event['state']:<20} by {by}: {event['text']}"
     if body["rating"]:
         yield f"  rated {body['rating']['stars']} of 5 {body['rating']['text']}"
 

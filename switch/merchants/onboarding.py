@@ -352,11 +352,11 @@ class Onboarding:
         `expires_at`: aware and in the future, None = until revoked.
         """
         check(person=person)
-        needs = {"terminal": ("terminal", terminal_id), "merchant": ("merchant", merchant_id), "operator": ("person", person), "support": ("person", person)}
+        needs = {"terminal": "terminal", "merchant": "merchant", "operator": "person", "support": "person"}
         given = {"terminal": terminal_id, "merchant": merchant_id, "person": person}
         refuse([("role", f"one of: {', '.join(needs)}")] if role not in needs else
-               [(name, f"given for the role {' or '.join(each for each, (need, _) in needs.items() if need == name)}, and only then")
-                for name, subject in given.items() if (subject is None) == (name == needs[role][0])])
+               [(name, f"given for the role {' or '.join(each for each, need in needs.items() if need == name)}, and only then")
+                for name, subject in given.items() if (subject is None) == (name == needs[role])])
         if expires_at is not None and (expires_at.tzinfo is None or expires_at <= datetime.now(UTC)):
             refuse([("expires_at", "a time in the future, with its offset")])
         async with self._work() as connection:

@@ -14,8 +14,8 @@ from switch.notices import tell
 from switch.terminals import devices
 from switch.terminals.devices import By, Keys, new_id
 
-COLUMNS = """ticket_id, merchant_id, store_id, terminal_id, transaction_id, subject, severity, state, version, assignee, reopened, answer_by, resolve_by,
-answer_missed_at, resolve_missed_at, opened_by, opened_at, state_since"""
+COLUMNS = """ticket_id, merchant_id, store_id, terminal_id, transaction_id, subject, severity, state, version, assignee, reopened, answer_by,
+resolve_by, answer_missed_at, resolve_missed_at, opened_by, opened_at, state_since"""
 TERM = "SELECT answer_minutes, resolve_minutes FROM ticket_term WHERE severity = $1"
 SET_TERM = """UPDATE ticket_term SET answer_minutes = $2, resolve_minutes = $3, set_by = $4, set_at = now() WHERE severity = $1
 RETURNING severity, answer_minutes, resolve_minutes, set_by, set_at"""
@@ -23,8 +23,8 @@ MERCHANT = "SELECT true FROM directory_merchant WHERE merchant_id = $1"
 STORE = "SELECT merchant_id, store_id FROM directory_store WHERE store_id = $1"
 TILL = "SELECT merchant_id, store_id FROM directory_terminal WHERE terminal_id = $1"
 SALE = "SELECT merchant_id, store_id, terminal_id FROM history_transaction WHERE transaction_id = $1"
-ADD = f"""INSERT INTO ticket (merchant_id, ticket_id, store_id, terminal_id, transaction_id, subject, severity, state, answer_by, resolve_by, opened_by,
-opened_at) VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', $8, $9, $10, $11) RETURNING {COLUMNS}"""
+ADD = f"""INSERT INTO ticket (merchant_id, ticket_id, store_id, terminal_id, transaction_id, subject, severity, state, answer_by, resolve_by,
+opened_by, opened_at) VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', $8, $9, $10, $11) RETURNING {COLUMNS}"""
 LOCK = f"""SELECT {COLUMNS} FROM ticket WHERE ticket_id = $1 AND ($2::uuid IS NULL OR merchant_id = $2) AND ($3::uuid IS NULL OR store_id = $3)
 FOR NO KEY UPDATE"""
 MOVE = f"""UPDATE ticket SET state = $2, version = version + 1, assignee = $3, reopened = $4, answer_by = $5, resolve_by = $6,
@@ -77,7 +77,8 @@ class Tickets:
             merchant_id, store_id, terminal_id = await _place(connection, about, who)
             now, ticket_id = clock.now(), new_id()
             times = deadlines(Term(*await connection.fetchrow(TERM, severity)), now)
-            await connection.fetchrow(ADD, merchant_id, ticket_id, store_id, terminal_id, about.transaction_id, subject, severity, *times, who.name, now)
+            await connection.fetchrow(ADD, merchant_id, ticket_id, store_id, terminal_id, about.transaction_id, subject, severity, *times, who.name,
+                                      now)
             await connection.fetchval(NOTE, merchant_id, ticket_id, 1, "open", None, OPEN, who.name, who.key_id, who.support, False, text, None, None)
         return ticket_id
 
