@@ -291,7 +291,7 @@ def _reads(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller
 
 
 def _writes(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller]) -> None:
-    async def now(request: Request, ticket: str, by: Who, status: int = 200) -> Response:
+    async def now(ticket: str, by: Who, status: int = 200) -> Response:
         return said(_whole(await parts.support_desk.one(identified("ticket", ticket), by), by.support), status)
 
     @routes.post("/v1/tickets", status_code=201, summary="Say what does not work",
@@ -303,7 +303,7 @@ def _writes(routes: APIRouter, parts: Parts, identify: Callable[[Request], Calle
         wanted = await body_of(request, TicketRequest)
         about = About(*(optional(kind, getattr(wanted, kind)) for kind in ("merchant", "store", "terminal", "transaction")))
         ticket_id = await parts.tickets.open(about, wanted.subject, wanted.text, wanted.severity, by)
-        return await now(request, show("ticket", ticket_id), by, 201)
+        return await now(show("ticket", ticket_id), by, 201)
 
     @routes.post("/v1/tickets/{ticket}/steps", summary="The next step of a ticket; repair, give_back and swap move its device",
                  openapi_extra=documented(TicketStepRequest, {"event": "ask", "text": "Which lamp is on at the printer?"}),
@@ -313,7 +313,7 @@ def _writes(routes: APIRouter, parts: Parts, identify: Callable[[Request], Calle
         ticket_id, wanted = identified("ticket", ticket), await body_of(request, TicketStepRequest)
         assignee = (wanted.assignee or by.name) if wanted.event == "assign" else None
         await parts.tickets.move(ticket_id, Move(wanted.event, wanted.text, assignee, optional("device", wanted.replacement)), by)
-        return await now(request, ticket, by)
+        return await now(ticket, by)
 
     @routes.post("/v1/tickets/{ticket}/comments", status_code=201, summary="Say something about a ticket",
                  openapi_extra=documented(TicketCommentRequest, {"text": "A technician comes at three."}),
@@ -324,7 +324,7 @@ def _writes(routes: APIRouter, parts: Parts, identify: Callable[[Request], Calle
         if wanted.internal and not by.support:
             require(identify(request), "support", "operator")
         await parts.tickets.comment(ticket_id, wanted.text, wanted.internal, by)
-        return await now(request, ticket, by, 201)
+        return await now(ticket, by, 201)
 
     @routes.post("/v1/tickets/{ticket}/rating", status_code=201, summary="Rate a closed ticket, once, by its merchant",
                  openapi_extra=documented(TicketRatingRequest, {"stars": 5, "text": "Quick and friendly"}),
@@ -334,4 +334,4 @@ def _writes(routes: APIRouter, parts: Parts, identify: Callable[[Request], Calle
         by = writing(identify, request)
         ticket_id, wanted = identified("ticket", ticket), await body_of(request, TicketRatingRequest)
         await parts.tickets.rate(ticket_id, wanted.stars, wanted.text, by)
-        return await now(request, ticket, by, 201)
+        return await now(ticket, by, 201)

@@ -114,6 +114,7 @@ async def facts(connection: Connection, merchant_id: UUID, terminal_id: UUID | N
     if terminal_id is None:
         return Facts(now, merchant, limits=limits)
     till, device = await connection.fetchrow(TILL, terminal_id, now), await connection.fetchrow(HEALTH, terminal_id)
+    assert till is not None  # the ticket refers to it
     return Facts(
         now, merchant, till["status"], till["keys"], None if device is None else Health(show("device", device[0]), *tuple(device)[1:]),
         tuple(_line(each) for each in await connection.fetch(LINES, terminal_id)),

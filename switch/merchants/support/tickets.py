@@ -76,7 +76,7 @@ class Tickets:
         async with work(self.pool) as connection:
             merchant_id, store_id, terminal_id = await _place(connection, about, who)
             now, ticket_id = clock.now(), new_id()
-            times = deadlines(Term(*await connection.fetchrow(TERM, severity)), now)
+            times = deadlines(await _term(connection, severity), now)
             await connection.fetchrow(ADD, merchant_id, ticket_id, store_id, terminal_id, about.transaction_id, subject, severity, *times, who.name,
                                       now)
             await connection.fetchval(NOTE, merchant_id, ticket_id, 1, "open", None, OPEN, who.name, who.key_id, who.support, False, text, None, None)
@@ -95,8 +95,9 @@ class Tickets:
             answer_by = None if move.event in ANSWERS or state in ENDED else row["answer_by"]
             resolve_by = None if state in ENDED else row["resolve_by"]
             if reopens:
-                answer_by, resolve_by = deadlines(Term(*await connection.fetchrow(TERM, row["severity"])), clock.now())
+                answer_by, resolve_by = deadlines(await _term(connection, row["severity"]), clock.now())
             after = await connection.fetchrow(MOVE, ticket_id, state, assignee, row["reopened"] + reopens, answer_by, resolve_by, reopens)
+            assert after is not None  # it is locked
             await connection.fetchval(NOTE, row["merchant_id"], ticket_id, after["version"], move.event, row["state"], state, who.name, who.key_id,
                                       who.support, False, move.text, device_id, move.replacement_id)
             if who.support and move.event in ANSWERS:
@@ -128,7 +129,9 @@ class Tickets:
 
     async def set_term(self, severity: str, term: Term, by: str) -> asyncpg.Record:
         async with work(self.pool) as connection:
-            return await connection.fetchrow(SET_TERM, severity, *term, by)
+            row = await connection.fetchrow(SET_TERM, severity, *term, by)
+        assert row is not None  # every severity has its row
+        return row
 
     async def _device(self, connection: Connection, row: asyncpg.Record, move: Move, who: Who) -> UUID:
         """Moves the device that is bound to the ticket's terminal, in the ticket's commit."""
@@ -142,6 +145,12 @@ class Tickets:
         else:
             await devices.moved(connection, self.keys, await devices.locked(connection, device_id), ON_DEVICE[move.event], by, reason)
         return device_id
+
+
+async def _term(connection: Connection, severity: str) -> Term:
+    row = await connection.fetchrow(TERM, severity)
+    assert row is not None  # every severity has its row
+    return Term(*row)
 
 
 async def locked(connection: Connection, ticket_id: UUID, who: Who) -> asyncpg.Record:
