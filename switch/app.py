@@ -37,9 +37,13 @@ from switch.merchants.approvals import Approvals, of_object
 from switch.merchants.crypto_keys import activate, retire
 from switch.merchants.host_days import HostDays
 from switch.merchants.onboarding import Onboarding
+from switch.merchants.support.desk import SupportDesk
+from switch.merchants.support.overdue import Overdue
+from switch.merchants.support.tickets import Tickets
 from switch.notices import tell
 from switch.notices.delivery import Sender
 from switch.notices.endpoints import Endpoints
+from switch.notices.inbox import Inbox
 from switch.notices.post import Post, Resolver
 from switch.notices.subscribed import Subscribed
 from switch.notices.sweep import Sweep
@@ -170,7 +174,7 @@ class Switch:
                   self.evidence.work(), self.reversals.work(), self.pending.work(), self.expiry.work(), self._gauge(), pulse(self.admission.late),
                   self.undelivered.work(), self.watch.work(), self.foreman.work(), self._confirm(), self.subscribed.work(), self.sweep.work(),
                   self.sender.work(), self.forwarding.work(), self.silence.work(), self.custody.work(self._reader), self.roster.work(),
-                  self.protection.counting.work(), self.protection.hits.work())
+                  self.protection.counting.work(), self.protection.hits.work(), self.overdue.work())
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
@@ -248,7 +252,7 @@ class Switch:
         self.notices = await database.pool(self.url, "switch_writer", NOTICES)
         self.resolver = Resolver()
         post = Post(self.resolver, self.settings.webhooks_anywhere)
-        self.subscribed = Subscribed(self.notices)
+        self.subscribed, self.inbox = Subscribed(self.notices), Inbox(self.writers, self.readers)
         self.webhooks, self.sweep = Endpoints(self.writers, self.vault, post, self.subscribed), Sweep(self.notices, self.subscribed)
         self.sender = Sender(self.notices, self.vault, post, self.subscribed)
 
@@ -257,6 +261,7 @@ class Switch:
         self.of_devices = await database.pool(self.url, "switch_writer", DEVICES)
         self.devices, self.health = Devices(self.writers, self.readers, keys), Health(self.of_devices, self.readers, keys)
         self.activation, self.silence = Activation(self.of_devices, self.vault, keys), Silence(self.owed)
+        self.tickets, self.support_desk, self.overdue = Tickets(self.writers, keys), SupportDesk(self.readers), Overdue(self.owed)
         self.parameter_sets, self.releases = ParameterSets(self.writers, self.readers), Releases(self.writers, self.readers)
         self.acceptance, self.training = Acceptance(self.writers, self.readers, keys), Training(self.writers, self.readers)
 

@@ -11,7 +11,7 @@ from switch.security import credentials
 
 class Caller(NamedTuple):
     """A known key. Terminals see what their store made, merchants all of the merchant's, operators all (`merchant_id` None), applicants their
-    application alone (`merchant_id` None too: whoever reads by it asks the role first)."""
+    application alone, support tickets alone (`merchant_id` None too: whoever reads by it asks the role first)."""
 
     role: str
     key_id: str
@@ -84,7 +84,9 @@ def following_up(directory: Directory, caller: Caller) -> UUID:
 
 
 def no_applicant(caller: Caller) -> Caller:
-    """Every address but those of applications. Raises Problem forbidden."""
+    """Every address but those of applications and tickets. Raises Problem forbidden."""
+    if caller.role == "support":
+        raise Problem("forbidden", "A key of support is for tickets alone.")
     if caller.role == "applicant":
         raise Problem("forbidden", "An applicant's key is for its application alone.")
     return caller

@@ -31,6 +31,7 @@ from switch.commands import (
     risk,
     routes,
     standing_in,
+    support,
 )
 from switch.demo import demo
 from switch.errors import PROBLEMS, Problem, SettingsError, StartError
@@ -43,8 +44,8 @@ from switch.worker import COMMAND as WORKER
 from switch.worker import work
 
 # Of commands that ask a running switch or nobody, `work(options, settings, say)`; of those that work on the database itself, a coroutine.
-COMMANDS = (onboarding, applying, contracting, circuits, routes, standing_in, risk, cutovers, pricing, contests, keying, fleet, accepting, clearings,
-            paying, inquiries, inspection)
+COMMANDS = (onboarding, applying, contracting, circuits, routes, standing_in, risk, support, cutovers, pricing, contests, keying, fleet, accepting,
+            clearings, paying, inquiries, inspection)
 OnDatabase = Callable[[argparse.Namespace, str, Settings, Callable[[str], None]], Awaitable[int]]
 
 

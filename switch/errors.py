@@ -56,6 +56,8 @@ PROBLEMS = MappingProxyType({
     "amount_exceeds_capturable": Kind(409, "The amount is more than may be captured", "See `amounts.left_to_capture`."),
     "amount_exceeds_refundable": Kind(409, "The amount is more than may be refunded", "See `amounts.left_to_refund`."),
     "amount_exceeds_disputable": Kind(409, "The amount is more than was captured and not given back", "See `amounts`; a refund may have come first."),
+    "ticket_move": Kind(409, "A ticket may not take that step", "See `detail` for the steps that follow; read the ticket again."),
+    "ticket_rated": Kind(409, "The ticket was rated already", "A ticket is rated once."),
     "dispute_closed": Kind(409, "The dispute is closed", "Read it again; nothing more can be done about it."),
     "dispute_overdue": Kind(409, "The time to answer is over", "The dispute is lost; ask the operator."),
     "dispute_waits": Kind(409, "The dispute waits for the other side", "Wait for the outcome; a webhook tells it."),

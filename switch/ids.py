@@ -20,6 +20,7 @@ PREFIXES = {
     "risk_rule": "rrl_", "limit": "lim_", "risk_entry": "rle_", "risk_hit": "rht_",
     "application": "apl_", "document": "doc_", "contract": "con_",
     "webhook": "whk_", "webhook_event": "msg_",
+    "ticket": "tkt_", "notice": "ntc_",
 }
 
 EPOCH, MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)

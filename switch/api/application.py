@@ -32,6 +32,7 @@ from switch.api import (
     jobs,
     lines,
     merchant,
+    notices,
     offline,
     operator,
     parameters,
@@ -50,6 +51,7 @@ from switch.api import (
     stand_in,
     tariffs,
     terms,
+    tickets,
     training,
     webhooks,
 )
@@ -75,7 +77,10 @@ from switch.merchants.contracts.signing import Contracts
 from switch.merchants.crypto_keys import CryptoKeys
 from switch.merchants.host_days import HostDays
 from switch.merchants.onboarding import Onboarding
+from switch.merchants.support.desk import SupportDesk
+from switch.merchants.support.tickets import Tickets
 from switch.notices.endpoints import Endpoints
+from switch.notices.inbox import Inbox
 from switch.payments.authorization import Authorizations
 from switch.payments.cancellation import Cancellations
 from switch.payments.follow_ups import FollowUps
@@ -170,6 +175,9 @@ class Parts(Protocol):
     registrations: Registrations
     contracts: Contracts
     contract_reads: ContractReads
+    tickets: Tickets
+    support_desk: SupportDesk
+    inbox: Inbox
 
     @property
     def protection(self) -> risk.Protection: ...
@@ -229,12 +237,13 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(bank_accounts.router(parts, caller_of))
     app.include_router(payouts.router(parts, caller_of))
     app.include_router(crypto_keys.router(parts, caller_of))
-    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk, acceptance, training, signatures):
+    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk, acceptance, training, signatures, notices):
         app.include_router(room.router(parts, caller_of))
     app.include_router(application_review.router(parts, caller_of))
     app.include_router(applications.router(parts, anybody))
     app.include_router(registrations.router(parts))
     app.include_router(contracts.router(parts, anybody))
+    app.include_router(tickets.router(parts, anybody))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -261,7 +270,7 @@ def application(parts: Parts) -> FastAPI:
                    *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS,
                    *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS, *acceptance.MODELS, *training.MODELS,
                    *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS, *applications.MODELS, *application_review.MODELS,
-                   *contract_shapes.MODELS])
+                   *contract_shapes.MODELS, *tickets.MODELS, *notices.MODELS])
     return app
 
 

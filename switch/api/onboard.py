@@ -142,9 +142,9 @@ class RouteRequest(Model):
 
 
 class KeyRequest(Model):
-    """`terminal` for a terminal's key, `merchant` for a merchant's, `person` for an operator's."""
+    """`terminal` for a terminal's key, `merchant` for a merchant's, `person` for an operator's or support's."""
 
-    role: Literal["terminal", "merchant", "operator"]
+    role: Literal["terminal", "merchant", "operator", "support"]
     terminal: Ident | None = None
     merchant: Ident | None = None
     person: Name | None = None

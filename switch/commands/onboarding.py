@@ -42,6 +42,7 @@ def parsers(verbs: Any) -> None:
     owner.add_argument("--terminal")
     owner.add_argument("--merchant")
     owner.add_argument("--operator", metavar="PERSON")
+    owner.add_argument("--support", metavar="PERSON", help="for tickets alone")
     acquirers = verbs.add_parser("acquirer", help="acquirers").add_subparsers(dest="kind", required=True)
     added, changed = acquirers.add_parser("add"), acquirers.add_parser("change", help="what is given changes, on every worker")
     added.add_argument("name")
@@ -113,9 +114,9 @@ async def _made(options: argparse.Namespace, onboarding: Onboarding) -> Any:
             return await onboarding.terminal(_id("store", options.store), options.name)
         case "onboard", "key":
             return await onboarding.key(
-                "terminal" if options.terminal else "merchant" if options.merchant else "operator",
+                "terminal" if options.terminal else "merchant" if options.merchant else "support" if options.support else "operator",
                 terminal_id=_id("terminal", options.terminal) if options.terminal else None,
-                merchant_id=_id("merchant", options.merchant) if options.merchant else None, person=options.operator)
+                merchant_id=_id("merchant", options.merchant) if options.merchant else None, person=options.operator or options.support)
         case "acquirer", "change":
             known = await onboarding.acquirer_named(options.name)
             return await onboarding.change_acquirer(known.acquirer_id, status=options.status, host=options.host, port=options.port,

@@ -346,15 +346,17 @@ class Onboarding:
 
     async def key(self, role: credentials.Role, *, terminal_id: UUID | None = None, merchant_id: UUID | None = None,
                   person: str | None = None, expires_at: datetime | None = None) -> IssuedKey:
-        """A terminal's key for `terminal_id`, a merchant's for `merchant_id`, an operator's for the named `person`: that and nothing else.
+        """A terminal's key for `terminal_id`, a merchant's for `merchant_id`, an operator's or support's for the
+        named `person`: that and nothing else.
 
         `expires_at`: aware and in the future, None = until revoked.
         """
         check(person=person)
-        subjects = {"terminal": terminal_id, "merchant": merchant_id, "operator": person}
-        refuse([("role", f"one of: {', '.join(subjects)}")] if role not in subjects else
-                [(name if name != "operator" else "person", f"given for the role {name}, and only then")
-                 for name, subject in subjects.items() if (subject is None) == (name == role)])
+        needs = {"terminal": "terminal", "merchant": "merchant", "operator": "person", "support": "person"}
+        given = {"terminal": terminal_id, "merchant": merchant_id, "person": person}
+        refuse([("role", f"one of: {', '.join(needs)}")] if role not in needs else
+               [(name, f"given for the role {' or '.join(each for each, need in needs.items() if need == name)}, and only then")
+                for name, subject in given.items() if (subject is None) == (name == needs[role])])
         if expires_at is not None and (expires_at.tzinfo is None or expires_at <= datetime.now(UTC)):
             refuse([("expires_at", "a time in the future, with its offset")])
         async with self._work() as connection:

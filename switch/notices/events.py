@@ -11,6 +11,7 @@ from uuid import UUID
 from switch.clock import clock
 from switch.database import Connection
 from switch.ids import uuid7
+from switch.notices.templates import KINDS
 from switch.notices.webhooks import TYPES
 
 # An event is written only if somebody wants it, and once, however often it is told. `since` has a second of slack: clocks of two machines.
@@ -31,6 +32,14 @@ SELECT t.merchant_id, w.endpoint_id, t.event_id FROM told t JOIN webhook_endpoin
 WHERE w.state = 'enabled' AND w.types && ARRAY[t.type, '*'] AND w.since <= t.happened_at + interval '1 second'
 ORDER BY t.event_id, w.endpoint_id
 RETURNING true
+"""
+# For every merchant, whether or not it has an endpoint; once, however often it is told.
+NOTICE = """
+INSERT INTO notice (merchant_id, notice_id, kind, object, happened_at, data)
+SELECT merchant_id, notice_id, kind, object, happened_at, data::jsonb
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::timestamptz[], $6::text[])
+     AS n (merchant_id, notice_id, kind, object, happened_at, data)
+ORDER BY merchant_id, object, kind ON CONFLICT (merchant_id, object, kind) DO NOTHING
 """
 
 
@@ -54,11 +63,16 @@ def body_of(type_: str, at: datetime, data: Mapping[str, Any]) -> str:
 
 
 async def tell_all(connection: Connection, events: Sequence[Event]) -> int:
-    """Writes events in their order, in the caller's database transaction; returns how many deliveries they made."""
+    """Writes events in their order, in the caller's database transaction; returns how many deliveries they made.
+
+    What has words (templates.py) becomes a notice too, in the same commit."""
     if not events:
         return 0
     for event in events:
         assert event.type in TYPES, event.type
+    noticed = [(e.merchant_id, new_id(), e.type, e.object, e.happened_at, json.dumps(dict(e.data))) for e in events if e.type in KINDS]
+    if noticed:
+        await connection.execute(NOTICE, *zip(*noticed, strict=True))
     rows = [(e.merchant_id, new_id(), e.type, e.object, e.happened_at, body_of(e.type, e.happened_at, e.data)) for e in events]
     return len(await connection.fetch(TELL, *zip(*rows, strict=True)))
 

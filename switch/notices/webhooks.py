@@ -39,6 +39,8 @@ TYPES: Mapping[str, str] = MappingProxyType({
     "dispute.lost": "a dispute was lost",
     "dispute.accepted": "you accepted a chargeback",
     "dispute.withdrawn": "the issuer took it back",
+    "ticket.answered": "support answered a ticket, or asks you something",
+    "ticket.resolved": "support resolved a ticket",
     "webhook.test": "sent on request, to try an endpoint",
 })
 

@@ -160,6 +160,19 @@ async def moved(connection: Connection, keys: Keys, row: asyncpg.Record, event: 
     return after
 
 
+async def swapped(connection: Connection, keys: Keys, device_id: UUID, replacement_id: UUID, by: By, reason: str) -> None:
+    """One device takes over another's till, in the caller's transaction. Raises Problem: not_found, conflict, device_move, device_tampered."""
+    if device_id == replacement_id:
+        raise Problem("conflict", "A device does not replace itself.")
+    rows = {each: await locked(connection, each) for each in sorted((device_id, replacement_id))}
+    old, new = rows[device_id], rows[replacement_id]
+    if new["merchant_id"] not in (None, old["merchant_id"]):
+        raise Problem("conflict", "The replacement is on its way to another merchant.")
+    place = Place(old["merchant_id"], old["store_id"], old["terminal_id"])
+    await moved(connection, keys, old, "swap_out", by, reason)
+    await moved(connection, keys, new, "swap_in", by, reason, place)
+
+
 def _place_after(row: asyncpg.Record, state: str) -> Place:
     if state not in ASSIGNED:
         return NOWHERE
@@ -202,16 +215,8 @@ class Devices:
 
     async def swap(self, device_id: UUID, replacement_id: UUID, by: By, reason: str) -> None:
         """The replacement takes over the till; it needs a code and gets a key of its own. The old one's keys end here."""
-        if device_id == replacement_id:
-            raise Problem("conflict", "A device does not replace itself.")
         async with work(self.writers) as connection:
-            rows = {each: await locked(connection, each) for each in sorted((device_id, replacement_id))}
-            old, new = rows[device_id], rows[replacement_id]
-            if new["merchant_id"] not in (None, old["merchant_id"]):
-                raise Problem("conflict", "The replacement is on its way to another merchant.")
-            place = Place(old["merchant_id"], old["store_id"], old["terminal_id"])
-            await moved(connection, self.keys, old, "swap_out", by, reason)
-            await moved(connection, self.keys, new, "swap_in", by, reason, place)
+            await swapped(connection, self.keys, device_id, replacement_id, by, reason)
 
     async def one(self, device_id: UUID, merchant_id: UUID | None) -> asyncpg.Record:
         """`merchant_id`: whose it must be."""

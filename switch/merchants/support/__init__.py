@@ -1,0 +1,1 @@
+"""Support: tickets about what does not work, with what the switch knows of why."""

@@ -1,0 +1,95 @@
+"""Notices: templates with places that something fills, and merchants who read what happened in their language, once."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from switch import database
+from switch.merchants.onboarding import Onboarding
+from switch.notices import tell
+from switch.notices.templates import KINDS, LANGUAGES, PLACES, WORDS, TemplateError, loaded, written
+from tests.flows import Shop, open_shop
+from tests.test_openapi import fits
+
+NIL = "ntc_0192f0c4-7c1e-7aaa-8bbb-1234567890ab"
+SAID = {"id": "pay_1", "state": "confirmed", "amount": 123450, "currency": "CNY", "reason": ""}
+
+
+@pytest.mark.parametrize(("words", "fault"), [
+    ({"payout.confirmed": {"en": ("Paid", "{amuont}"), "zh": ("a", "b")}}, "nothing fills {amuont}"),
+    ({"payout.confirmed": {"en": ("Paid", "{}"), "zh": ("a", "b")}}, "nothing fills {}"),
+    ({"payout.confirmed": {"en": ("Paid", "x")}}, "must be in en, zh"), ({"payout.lost": {"en": ("a", "b"), "zh": ("a", "b")}}, "no such kind"),
+])
+def test_a_template_that_cannot_be_filled_is_refused_when_it_is_loaded(words: Any, fault: str) -> None:
+    with pytest.raises(TemplateError, match=fault.replace("{", r"\{").replace("}", r"\}")):
+        loaded(words, PLACES)
+
+
+def test_every_kind_has_words_in_every_language_and_what_is_filled_in_is_no_template() -> None:
+    assert set(PLACES) == KINDS and all(set(languages) == set(LANGUAGES) for languages in WORDS.values())
+    assert written("payout.confirmed", "en", SAID) == ("Payout paid", "The bank paid 1234.50 CNY: pay_1.")
+    assert written("payout.confirmed", "zh", SAID).text == "银行已支付 1234.50 CNY：pay_1。"
+    assert written("ticket.answered", "en", {"id": "tkt_1", "subject": "{id}"}).text.endswith(": {id}")
+    assert written("payout.returned", "en", SAID).text.endswith("pay_1. -")
+
+
+@pytest_asyncio.fixture(scope="module")
+async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
+    async with open_shop(database_url, tmp_path_factory.mktemp("notices"), SWITCH_WEBHOOK_TARGETS="any") as opened:
+        pool = await database.pool(database_url, "switch_writer", 1)
+        onboarding = Onboarding(pool)
+        opened.keys["support"] = (await onboarding.key("support", person="Wu Min")).text
+        opened.keys["owner"] = (await onboarding.key("merchant", merchant_id=opened.ids["merchant.one"])).text
+        opened.keys["stranger"] = (await onboarding.key("merchant", merchant_id=opened.ids["merchant.two"])).text
+        await pool.close()
+        await opened.caught_up()
+        yield opened
+
+
+async def test_a_notice_is_made_once_in_the_commit_of_what_it_tells_and_read_by_its_merchant(shop: Shop) -> None:
+    spec = (await shop.ask("GET", "/openapi.json")).body
+    connection = await database.connect(shop.url, "switch_writer")
+    try:
+        for _ in range(2):
+            await tell(connection, shop.ids["merchant.one"], "payout.confirmed", "pay_1", SAID)
+        with pytest.raises(ZeroDivisionError):
+            async with connection.transaction():
+                await tell(connection, shop.ids["merchant.one"], "payout.confirmed", "pay_2", SAID)
+                raise ZeroDivisionError
+    finally:
+        await connection.close()
+    page = await shop.ask("GET", "/v1/notices?unread=true", key="owner")
+    fits(spec, "get", "/v1/notices", page)
+    (notice,) = page.body["items"]
+    assert (notice["title"], notice["object"], notice["read_at"]) == ("Payout paid", "pay_1", None)
+    path = f"/v1/notices/{notice['id']}"
+    for method, at in (("GET", path), ("POST", f"{path}/read")):
+        assert (await shop.ask(method, at, key="stranger")).status == 404
+        assert (await shop.ask(method, at.replace(notice["id"], NIL), key="owner")).status == 404
+        assert (await shop.ask(method, at, key="support")).status == 403 and (await shop.ask(method, at, key="till")).status == 403
+    assert (await shop.ask("GET", "/v1/notices", key="stranger")).body["items"] == []
+    first = await shop.ask("POST", f"{path}/read", key="owner")
+    fits(spec, "post", "/v1/notices/{notice}/read", first)
+    assert first.body["read_at"] is not None and (await shop.ask("POST", f"{path}/read", key="owner")).body["read_at"] == first.body["read_at"]
+    assert (await shop.ask("GET", "/v1/notices?unread=true", key="owner")).body["items"] == []
+
+
+async def test_words_of_support_are_notices_in_the_merchant_s_language(shop: Shop) -> None:
+    ticket = (await shop.ask("POST", "/v1/tickets", {"subject": "No paper", "text": "x"}, "owner")).body["id"]
+    assert (await shop.ask("POST", f"/v1/tickets/{ticket}/comments", {"text": "internal", "internal": True}, "support")).status == 201
+    assert (await shop.ask("POST", f"/v1/tickets/{ticket}/comments", {"text": "We come"}, "support")).status == 201
+    assert (await shop.ask("PUT", "/v1/notice-language", {"language": "zh"}, "owner")).body == {"language": "zh"}
+    assert (await shop.ask("PUT", "/v1/notice-language", {"language": "fr"}, "owner")).status == 422
+    mine = [each for each in (await shop.ask("GET", "/v1/notices", key="owner")).body["items"] if each["kind"] == "ticket.answered"]
+    assert [each["text"] for each in mine] == [f"客服已回复工单 {ticket}：No paper"]
+    made = await shop.ask("POST", "/v1/webhooks", {"url": "http://127.0.0.1:9/hook", "types": ["ticket.resolved"]}, "owner")
+    assert made.status == 201, made.raw
+    for event in ("assign", "resolve"):
+        assert (await shop.ask("POST", f"/v1/tickets/{ticket}/steps", {"event": event, "text": "Done"}, "support")).status == 200
+    newest = (await shop.ask("GET", "/v1/notices?limit=1", key="owner")).body["items"][0]
+    (delivery,) = (await shop.ask("GET", f"/v1/notices/{newest['id']}", key="owner")).body["deliveries"]
+    assert newest["kind"] == "ticket.resolved" and delivery["webhook"] == made.body["id"] and delivery["event"].startswith("msg_")
+    english = await shop.ask("GET", f"/v1/notices/{mine[0]['id']}?language=en", key="owner")
+    assert english.body["title"] == "Support answered" and english.body["deliveries"] == []
