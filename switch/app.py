@@ -39,6 +39,7 @@ from switch.merchants.applications.review import APPROVE, Review
 from switch.merchants.approvals import Approvals, of_object
 from switch.merchants.crypto_keys import activate, retire
 from switch.merchants.host_days import HostDays
+from switch.merchants.journey import Journey
 from switch.merchants.onboarding import Onboarding
 from switch.merchants.risk_rules import limited
 from switch.notices import tell
@@ -218,7 +219,7 @@ class Switch:
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
         self.onboarding, self.accounts = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault)
         self.desk_of_applications, self.papers = DeskOfApplications(self.readers, self.vault), Papers(self.writers, self.readers, self.vault)
-        self.review = Review(self.writers, self.vault, limited)
+        self.review, self.journey = Review(self.writers, self.vault, limited), Journey(self.writers, self.readers)
         self.host_days = HostDays(self.writers, self.onboarding.open_business_day)
         self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
 

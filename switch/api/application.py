@@ -29,6 +29,7 @@ from switch.api import (
     jobs,
     lines,
     merchant,
+    moves,
     offline,
     operator,
     parameters,
@@ -63,6 +64,7 @@ from switch.merchants.applications.review import Review
 from switch.merchants.approvals import Approvals
 from switch.merchants.crypto_keys import CryptoKeys
 from switch.merchants.host_days import HostDays
+from switch.merchants.journey import Journey
 from switch.merchants.onboarding import Onboarding
 from switch.notices.endpoints import Endpoints
 from switch.payments.authorization import Authorizations
@@ -150,6 +152,7 @@ class Parts(Protocol):
     desk_of_applications: DeskOfApplications
     papers: Papers
     review: Review
+    journey: Journey
 
     @property
     def protection(self) -> risk.Protection: ...
@@ -208,7 +211,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(bank_accounts.router(parts, caller_of))
     app.include_router(payouts.router(parts, caller_of))
     app.include_router(crypto_keys.router(parts, caller_of))
-    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk):
+    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk, moves):
         app.include_router(room.router(parts, caller_of))
     app.include_router(application_review.router(parts, caller_of))
     app.include_router(applications.router(parts, anybody))
@@ -237,7 +240,7 @@ def application(parts: Parts) -> FastAPI:
                    *exports.MODELS, *arrangements.MODELS, *lines.MODELS, *webhooks.MODELS,
                    *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS,
                    *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS,
-                   *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS, *applications.MODELS, *application_review.MODELS])
+                   *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS, *moves.MODELS, *applications.MODELS, *application_review.MODELS])
     return app
 
 
