@@ -367,7 +367,7 @@ class Switch:
             Kind("reconciliation", "holds clearing files against the books of a date", reconciled.do, "* * * * *", reconciled.due,
                  attempts=10, at_once=2),
             Kind("dispute", "warns of a dispute's deadline, and keeps it", deadlines.do, "* * * * *", deadlines.due, limit_s=60),
-            Kind("housekeeping", "removes what is kept for a time only", housekeeping.do, "7 * * * *", housekeeping.due),
+            Kind("housekeeping", "removes what is kept for a time only", housekeeping.do, "7 * * * *", housekeeping.due), *self.journey.kinds(),
         )
 
     def reader(self) -> Connect:

@@ -15,6 +15,7 @@ import asyncpg
 from switch import database, failpoints, logs
 from switch.commands import (
     applying,
+    choosing,
     circuits,
     clearings,
     contests,
@@ -23,6 +24,7 @@ from switch.commands import (
     inquiries,
     inspection,
     keying,
+    leaving,
     moving,
     onboarding,
     paying,
@@ -41,7 +43,8 @@ from switch.worker import COMMAND as WORKER
 from switch.worker import work
 
 # Of commands that ask a running switch or nobody, `work(options, settings, say)`; of those that work on the database itself, a coroutine.
-COMMANDS = (onboarding, applying, circuits, routes, risk, cutovers, pricing, contests, keying, fleet, moving, clearings, paying, inquiries, inspection)
+COMMANDS = (onboarding, applying, circuits, routes, risk, cutovers, pricing, contests, keying, fleet, moving, choosing, leaving, clearings, paying,
+            inquiries, inspection)
 OnDatabase = Callable[[argparse.Namespace, str, Settings, Callable[[str], None]], Awaitable[int]]
 
 

@@ -69,6 +69,8 @@ PROBLEMS = MappingProxyType({
     "application_changed": Kind(409, "The application changed meanwhile", "Read it again and decide about what it is now."),
     "application_incomplete": Kind(409, "Something is missing or wrong", "See `errors`: each names a document and what to do about it."),
     "document_refused": Kind(422, "The file is no document that can be taken", "Send a whole PDF, PNG or JPEG of at most 4 MB."),
+    "leaving_step": Kind(409, "That cannot follow in this state", "Read the leaving again; `detail` says what can follow."),
+    "leaving_waits": Kind(409, "Something must come first", "See `detail`: it names what is open, not returned or not paid."),
     "move_step": Kind(409, "That cannot follow in this state", "Read the change again; `detail` says what can follow."),
     "move_waits": Kind(409, "Something must come first", "See `detail`: it names what is open or missing."),
     "follow_up_open": Kind(409, "Another step of it has no outcome yet", "Wait for Retry-After, then send the same request again."),

@@ -18,7 +18,7 @@ PREFIXES = {
     "device": "dev_", "release": "rel_", "rollout": "rol_",
     "risk_rule": "rrl_", "limit": "lim_", "risk_entry": "rle_", "risk_hit": "rht_",
     "application": "apl_", "document": "doc_",
-    "move": "mov_",
+    "move": "mov_", "offer": "ofr_", "leaving": "lvg_",
     "webhook": "whk_", "webhook_event": "msg_",
 }
 

@@ -110,7 +110,82 @@ MOVES = (
     *life("merchant_move", "move_id", "planned", STEPS),
 )
 
+LEAVING_STEPS = ("noticed>stopped", "stopped>returned", "returned>settled", "settled>closed", "noticed>withdrawn", "stopped>withdrawn")
+LEAVING_STATES = "'noticed', 'stopped', 'returned', 'settled', 'closed', 'withdrawn'"
+LEAVING = (
+    f"""
+    CREATE TABLE merchant_leaving (
+        leaving_id uuid PRIMARY KEY,
+        merchant_id uuid NOT NULL REFERENCES merchant,
+        state text NOT NULL CHECK (state IN ({LEAVING_STATES})),
+        version integer NOT NULL DEFAULT 1,
+        created_at timestamptz NOT NULL DEFAULT now(),
+        state_since timestamptz NOT NULL DEFAULT now()
+    )""",
+    "CREATE UNIQUE INDEX merchant_leaving_once ON merchant_leaving (merchant_id) WHERE state <> 'withdrawn'",
+    events("merchant_leaving", "leaving_id", LEAVING_STATES),
+    *life("merchant_leaving", "leaving_id", "noticed", LEAVING_STEPS),
+)
+
+CHOOSING = (
+    # What an acquirer offers to merchants: a document of fees, and in how many business days it pays. Its life is a risk rule's.
+    """
+    CREATE TABLE acquirer_offer (
+        offer_id uuid PRIMARY KEY,
+        acquirer_id uuid NOT NULL REFERENCES acquirer,
+        name text NOT NULL CHECK (length(name) BETWEEN 1 AND 120),
+        country text CHECK (country ~ '^[A-Z]{2}$'),
+        terms jsonb NOT NULL CHECK (jsonb_typeof(terms) = 'object'),
+        funding_days smallint NOT NULL CHECK (funding_days BETWEEN 0 AND 60),
+        state text NOT NULL DEFAULT 'draft' CHECK (state IN ('draft', 'active', 'retired')),
+        created_by text NOT NULL CHECK (length(created_by) BETWEEN 1 AND 120),
+        created_at timestamptz NOT NULL DEFAULT now(),
+        activated_by text,
+        activated_at timestamptz,
+        retired_by text,
+        retired_at timestamptz,
+        CHECK ((activated_by IS NULL) = (activated_at IS NULL) AND (retired_by IS NULL) = (retired_at IS NULL)),
+        CHECK ((state = 'retired') = (retired_at IS NOT NULL) AND (state <> 'active' OR activated_at IS NOT NULL))
+    )""",
+    "CREATE INDEX acquirer_offer_in_force ON acquirer_offer (offer_id) WHERE state = 'active'",
+    "CREATE TRIGGER acquirer_offer_stays BEFORE UPDATE ON acquirer_offer FOR EACH ROW EXECUTE FUNCTION keep_risk()",
+    # A UTC day's requests to an acquirer, summed up once. times: answers by the buckets of switch/merchants/choosing/months.py.
+    """
+    CREATE TABLE acquirer_measured (
+        acquirer_id uuid NOT NULL REFERENCES acquirer,
+        day date NOT NULL,
+        asked bigint NOT NULL CHECK (asked > 0),
+        approved bigint NOT NULL CHECK (approved >= 0),
+        declined bigint NOT NULL CHECK (declined >= 0),
+        minutes integer NOT NULL CHECK (minutes BETWEEN 1 AND 1440),
+        minutes_answered integer NOT NULL CHECK (minutes_answered BETWEEN 0 AND minutes),
+        times bigint[] NOT NULL,
+        measured_at timestamptz NOT NULL DEFAULT now(),
+        PRIMARY KEY (acquirer_id, day),
+        CHECK (approved + declined <= asked)
+    )""",
+    # The newest of a merchant counts; those before stay.
+    """
+    CREATE TABLE acquirer_rating (
+        merchant_id uuid NOT NULL REFERENCES merchant,
+        acquirer_id uuid NOT NULL REFERENCES acquirer,
+        number integer NOT NULL CHECK (number >= 1),
+        stars smallint NOT NULL CHECK (stars BETWEEN 1 AND 5),
+        words text NOT NULL CHECK (length(words) <= 500),
+        person text NOT NULL CHECK (length(person) BETWEEN 1 AND 140),
+        at timestamptz NOT NULL DEFAULT now(),
+        PRIMARY KEY (merchant_id, acquirer_id, number)
+    )""",
+    "CREATE INDEX acquirer_rating_of ON acquirer_rating (acquirer_id, merchant_id, number DESC)",
+)
+
 ROLES = (
+    "GRANT SELECT, INSERT ON merchant_leaving, merchant_leaving_event TO switch_writer",
+    "GRANT SELECT ON merchant_leaving, merchant_leaving_event TO switch_reader",
+    "GRANT UPDATE (state, version, state_since) ON merchant_leaving TO switch_writer",
+    "GRANT SELECT, INSERT ON acquirer_offer, acquirer_measured, acquirer_rating TO switch_writer",
+    "GRANT SELECT ON acquirer_offer, acquirer_measured, acquirer_rating TO switch_reader",
+    "GRANT UPDATE (state, activated_by, activated_at, retired_by, retired_at) ON acquirer_offer TO switch_writer",
     "GRANT SELECT, INSERT ON merchant_move, merchant_move_event, merchant_move_route TO switch_writer",
     "GRANT SELECT ON merchant_move, merchant_move_event, merchant_move_route TO switch_reader",
     "GRANT UPDATE (state, version, state_since) ON merchant_move TO switch_writer",
@@ -118,5 +193,5 @@ ROLES = (
 
 
 def upgrade() -> None:
-    for statement in (*RULES, *MOVES, *ROLES):
+    for statement in (*RULES, *MOVES, *LEAVING, *CHOOSING, *ROLES):
         op.execute(statement)

@@ -17,6 +17,7 @@ from switch.api import (
     arrangements,
     bank_accounts,
     batches,
+    choosing,
     crypto_keys,
     cutovers,
     devices,
@@ -27,6 +28,7 @@ from switch.api import (
     follow_ups,
     heartbeats,
     jobs,
+    leaving,
     lines,
     merchant,
     moves,
@@ -211,10 +213,11 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(bank_accounts.router(parts, caller_of))
     app.include_router(payouts.router(parts, caller_of))
     app.include_router(crypto_keys.router(parts, caller_of))
-    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk, moves):
+    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk, moves, leaving):
         app.include_router(room.router(parts, caller_of))
     app.include_router(application_review.router(parts, caller_of))
     app.include_router(applications.router(parts, anybody))
+    app.include_router(choosing.router(parts, anybody))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -240,7 +243,8 @@ def application(parts: Parts) -> FastAPI:
                    *exports.MODELS, *arrangements.MODELS, *lines.MODELS, *webhooks.MODELS,
                    *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS,
                    *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS,
-                   *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS, *moves.MODELS, *applications.MODELS, *application_review.MODELS])
+                   *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS,
+                   *moves.MODELS, *choosing.MODELS, *leaving.MODELS, *applications.MODELS, *application_review.MODELS])
     return app
 
 

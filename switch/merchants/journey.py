@@ -1,9 +1,16 @@
 """What looks after a merchant from choosing to leaving, joined: app.py makes one."""
 
 from switch.database import Pool
+from switch.merchants.choosing.offers import Offers
+from switch.merchants.leaving.departures import Departures
 from switch.merchants.moving.moves import Moves
+from switch.settlement.jobs.table import Kind
 
 
 class Journey:
     def __init__(self, writers: Pool, readers: Pool) -> None:
-        self.moves = Moves(writers, readers)
+        self.moves, self.offers, self.departures = Moves(writers, readers), Offers(writers, readers), Departures(writers, readers)
+
+    def kinds(self) -> tuple[Kind, ...]:
+        """Background jobs of it."""
+        return (Kind("measured", "sums up what acquirers did on a day", self.offers.do, "17 * * * *", self.offers.due),)

@@ -87,7 +87,8 @@ def _for(lot: Lot, sale: Sale, health: Health | None) -> list[str]:
         (route.amount_min is not None or route.amount_max is not None,
          f"amounts from {route.amount_min or 0} to {'any' if route.amount_max is None else route.amount_max}"),
         (route.weekdays is not None or route.minute_from is not None, _hours(route)),
-        (route.stores is not None, f"{len(route.stores or ())} of the stores"), (route.date_from is not None or route.date_until is not None, _days(route)),
+        (route.stores is not None, f"{len(route.stores or ())} of the stores"),
+        (route.date_from is not None or route.date_until is not None, _days(route)),
     ]
     words = [", ".join([f"priority {route.priority}", *(said for holds, said in particular if holds)])]
     if lot.total > (route.weight or 0):

@@ -69,7 +69,8 @@ def in_the_way(rules: Sequence[Mapping[str, Any]], old: UUID, merchant_id: UUID)
     leading = [rule for rule in rules if rule["acquirer_id"] == old]
     shared = [(rule["route_id"], "it shares its rank with others by weight or cost") for rule in leading
               if rule["weight"] is not None or rule["cost_basis_points"] is not None or rule["cost_fixed"] is not None]
-    bounded = [(rule["route_id"], "it is for some stores or days alone") for rule in leading if rule["stores"] is not None or rule["date_from"] is not None]
+    bounded = [(rule["route_id"], "it is for some stores or days alone") for rule in leading
+               if rule["stores"] is not None or rule["date_from"] is not None]
     general = {rule["priority"] for rule in leading if rule["merchant_id"] is None}
     beside = [(rule["route_id"], "it is for all merchants, of the same priority, and leads elsewhere") for rule in rules
               if rule["merchant_id"] is None and rule["acquirer_id"] != old and rule["priority"] in general]

@@ -34,7 +34,8 @@ MOVE = "UPDATE merchant_move SET state = $2, version = version + 1, state_since 
 MERCHANT = "SELECT status, mcc, time_zone FROM directory_merchant WHERE merchant_id = $1"
 ACQUIRER = "SELECT EXISTS (SELECT FROM directory_acquirer WHERE acquirer_id = $1)"
 # Rules in force that some sale of the merchant could meet, without those that the change itself made.
-RULES = """SELECT r.* FROM directory_rule r WHERE r.state = 'active' AND (r.merchant_id IS NULL OR r.merchant_id = $1) AND (r.mccs IS NULL OR $2 = ANY(r.mccs))
+RULES = """SELECT r.* FROM directory_rule r WHERE r.state = 'active' AND (r.merchant_id IS NULL OR r.merchant_id = $1)
+AND (r.mccs IS NULL OR $2 = ANY(r.mccs))
 AND NOT EXISTS (SELECT FROM merchant_move_route m WHERE m.move_id = $3 AND m.route_id = r.route_id) ORDER BY r.route_id"""
 MINE = """SELECT m.route_id, r.acquirer_id FROM merchant_move_route m JOIN directory_rule r USING (route_id)
 WHERE m.move_id = $1 AND r.state = 'active' ORDER BY m.route_id"""
@@ -114,7 +115,8 @@ class Moves:
             detail = await self._do(connection, row, event, share, by)
             after = await connection.fetchrow(MOVE, move_id, step(row["state"], event))
             assert after is not None  # it is locked
-            await connection.execute(NOTE, move_id, after["version"], event, row["state"], after["state"], by.name, by.key_id, reason, json.dumps(detail))
+            await connection.execute(NOTE, move_id, after["version"], event, row["state"], after["state"], by.name, by.key_id, reason,
+                                     json.dumps(detail))
             return await self._whole(connection, after)
 
     async def _do(self, connection: Connection, row: asyncpg.Record, event: str, share: Share | None, by: Person) -> dict[str, Any]:

@@ -45,7 +45,8 @@ WITH open AS (
     SELECT t.transaction_id FROM history_transaction t JOIN business_day d ON d.acquirer_id = t.acquirer_id AND d.business_date = t.business_date
     WHERE {_OF} AND t.transaction_id >= $3 AND d.state <> 'closed'
     UNION SELECT t.transaction_id FROM late_change t WHERE {_OF} AND t.settled_on IS NULL)
-SELECT t.currency, count(*), sum({GROSS})::bigint FROM open JOIN history_transaction t ON t.merchant_id = $1 AND t.transaction_id = open.transaction_id
+SELECT t.currency, count(*), sum({GROSS})::bigint FROM open
+JOIN history_transaction t ON t.merchant_id = $1 AND t.transaction_id = open.transaction_id
 {ORIGINAL} WHERE {GROSS} <> 0 GROUP BY t.currency"""
 
 
