@@ -219,7 +219,7 @@ class Switch:
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
         self.onboarding, self.accounts = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault)
         self.desk_of_applications, self.papers = DeskOfApplications(self.readers, self.vault), Papers(self.writers, self.readers, self.vault)
-        self.review, self.journey = Review(self.writers, self.vault, limited), Journey(self.writers, self.readers)
+        self.review, self.journey = Review(self.writers, self.vault, limited), Journey(self.writers, self.readers, self.vault)
         self.host_days = HostDays(self.writers, self.onboarding.open_business_day)
         self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
 

@@ -127,6 +127,23 @@ LEAVING = (
     *life("merchant_leaving", "leaving_id", "noticed", LEAVING_STEPS),
 )
 
+LICENCES = (
+    # What was done about a licence that ends, once each: who, when, why, and what to take back.
+    """
+    CREATE TABLE licence_step (
+        merchant_id uuid NOT NULL REFERENCES merchant,
+        kind text NOT NULL CHECK (kind ~ '^[a-z_]{1,40}$'),
+        expires_on date NOT NULL,
+        step text NOT NULL CHECK (step IN ('remind_30', 'remind_7', 'remind_1', 'limit', 'suspend', 'lift')),
+        person text NOT NULL CHECK (length(person) BETWEEN 1 AND 140),
+        reason text NOT NULL CHECK (length(reason) BETWEEN 1 AND 500),
+        detail jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(detail) = 'object'),
+        at timestamptz NOT NULL DEFAULT now(),
+        PRIMARY KEY (merchant_id, kind, expires_on, step)
+    )""",
+    "CREATE INDEX application_document_expires ON application_document (expires_on) WHERE expires_on IS NOT NULL",
+)
+
 CHOOSING = (
     # What an acquirer offers to merchants: a document of fees, and in how many business days it pays. Its life is a risk rule's.
     """
@@ -180,6 +197,8 @@ CHOOSING = (
 )
 
 ROLES = (
+    "GRANT SELECT, INSERT ON licence_step TO switch_writer",
+    "GRANT SELECT ON licence_step TO switch_reader",
     "GRANT SELECT, INSERT ON merchant_leaving, merchant_leaving_event TO switch_writer",
     "GRANT SELECT ON merchant_leaving, merchant_leaving_event TO switch_reader",
     "GRANT UPDATE (state, version, state_since) ON merchant_leaving TO switch_writer",
@@ -193,5 +212,5 @@ ROLES = (
 
 
 def upgrade() -> None:
-    for statement in (*RULES, *MOVES, *LEAVING, *CHOOSING, *ROLES):
+    for statement in (*RULES, *MOVES, *LEAVING, *LICENCES, *CHOOSING, *ROLES):
         op.execute(statement)

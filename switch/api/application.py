@@ -29,6 +29,7 @@ from switch.api import (
     heartbeats,
     jobs,
     leaving,
+    licences,
     lines,
     merchant,
     moves,
@@ -213,7 +214,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(bank_accounts.router(parts, caller_of))
     app.include_router(payouts.router(parts, caller_of))
     app.include_router(crypto_keys.router(parts, caller_of))
-    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk, moves, leaving):
+    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk, moves, leaving, licences):
         app.include_router(room.router(parts, caller_of))
     app.include_router(application_review.router(parts, caller_of))
     app.include_router(applications.router(parts, anybody))
@@ -244,7 +245,7 @@ def application(parts: Parts) -> FastAPI:
                    *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS,
                    *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS,
                    *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS,
-                   *moves.MODELS, *choosing.MODELS, *leaving.MODELS, *applications.MODELS, *application_review.MODELS])
+                   *moves.MODELS, *choosing.MODELS, *leaving.MODELS, *licences.MODELS, *applications.MODELS, *application_review.MODELS])
     return app
 
 

@@ -39,6 +39,10 @@ TYPES: Mapping[str, str] = MappingProxyType({
     "dispute.lost": "a dispute was lost",
     "dispute.accepted": "you accepted a chargeback",
     "dispute.withdrawn": "the issuer took it back",
+    "licence.expiring": "a licence or document ends soon",
+    "licence.limited": "a licence has ended: what you may sell is limited",
+    "licence.suspended": "a licence has ended and was not renewed: you sell nothing until it is",
+    "licence.lifted": "a renewed licence was accepted",
     "webhook.test": "sent on request, to try an endpoint",
 })
 
