@@ -13,9 +13,9 @@ from switch.ids import show
 from switch.merchants.licences.calendar import STEPS, due, limits_of
 from switch.merchants.licences.renewals import kept
 from tests.flows import Shop, eventually, open_shop
-from tests.processes import Answer
-from tests.receivers import Caller
-from tests.test_applications_flow import END, FOOD, PDF, whole
+from tests.processes import Answer, Caller
+from tests.test_applications_flow import END, FOOD, whole
+from tests.test_exhibits import PDF
 
 DAY = date(2026, 11, 26)
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import date
 from typing import Any
 
@@ -100,10 +101,8 @@ def _said(options: argparse.Namespace) -> dict[str, Any]:
     if said["stores"] is not None:
         said["stores"] = [read("store", part) or part for part in said["stores"].split(",")]
     for end in ("date_from", "date_until"):
-        try:
+        with suppress(ValueError):  # stays a text, as above
             said[end] = said[end] and date.fromisoformat(said[end])
-        except ValueError:
-            pass  # stays a text, as above
     return {**said, "state": "draft" if options.draft else "active", "by": options.by}
 
 

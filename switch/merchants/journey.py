@@ -17,4 +17,5 @@ class Journey:
     def kinds(self) -> tuple[Kind, ...]:
         """Background jobs of it."""
         return (Kind("measured", "sums up what acquirers did on a day", self.offers.do, "17 * * * *", self.offers.due),
-                Kind("licence", "reminds of licences that end, limits and suspends after", self.licences.do, "27 * * * *", self.licences.due, limit_s=60))
+                Kind("licence", "reminds of licences that end, limits and suspends after", self.licences.do, "27 * * * *",
+                     self.licences.due, limit_s=60))

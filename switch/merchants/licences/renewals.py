@@ -202,4 +202,5 @@ async def _as_before(connection: Connection, limit_id: str | None, by: Person) -
         return
     old = await connection.fetchrow(ONE_LIMIT, UUID(limit_id))
     assert old is not None
-    await connection.execute(ADD_LIMIT, new_id(), "active", by.name, old["merchant_id"], old["currency"], old["per_sale"], old["per_day"], old["per_month"])
+    await connection.execute(ADD_LIMIT, new_id(), "active", by.name, old["merchant_id"], old["currency"], old["per_sale"], old["per_day"],
+                             old["per_month"])
