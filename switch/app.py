@@ -36,6 +36,7 @@ from switch.merchants.accounts import Accounts
 from switch.merchants.approvals import Approvals, of_object
 from switch.merchants.crypto_keys import activate, retire
 from switch.merchants.host_days import HostDays
+from switch.merchants.journey import Journey
 from switch.merchants.onboarding import Onboarding
 from switch.merchants.support.desk import SupportDesk
 from switch.merchants.support.overdue import Overdue
@@ -225,6 +226,7 @@ class Switch:
         self.onboarding, self.accounts = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault)
         (self.desk_of_applications, self.papers, self.review, self.registrations, self.contracts,
          self.contract_reads) = counter.counter(self.writers, self.readers, self.vault)
+        self.journey = Journey(self.writers, self.readers, self.vault)
         self.host_days = HostDays(self.writers, self.onboarding.open_business_day)
         self.signatures = Signatures(self.writers, self.readers, self.vault)
         self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
@@ -374,7 +376,7 @@ class Switch:
             Kind("reconciliation", "holds clearing files against the books of a date", reconciled.do, "* * * * *", reconciled.due,
                  attempts=10, at_once=2),
             Kind("dispute", "warns of a dispute's deadline, and keeps it", deadlines.do, "* * * * *", deadlines.due, limit_s=60),
-            *counter.kinds(self.owed),
+            *counter.kinds(self.owed), *self.journey.kinds(),
             Kind("housekeeping", "removes what is kept for a time only", housekeeping.do, "7 * * * *", housekeeping.due),
         )
 

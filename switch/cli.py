@@ -16,6 +16,7 @@ from switch import database, failpoints, logs
 from switch.commands import (
     accepting,
     applying,
+    choosing,
     circuits,
     clearings,
     contests,
@@ -25,6 +26,8 @@ from switch.commands import (
     inquiries,
     inspection,
     keying,
+    leaving,
+    moving,
     onboarding,
     paying,
     pricing,
@@ -45,7 +48,7 @@ from switch.worker import work
 
 # Of commands that ask a running switch or nobody, `work(options, settings, say)`; of those that work on the database itself, a coroutine.
 COMMANDS = (onboarding, applying, contracting, circuits, routes, standing_in, risk, support, cutovers, pricing, contests, keying, fleet, accepting,
-            clearings, paying, inquiries, inspection)
+            moving, choosing, leaving, clearings, paying, inquiries, inspection)
 OnDatabase = Callable[[argparse.Namespace, str, Settings, Callable[[str], None]], Awaitable[int]]
 
 

@@ -165,6 +165,9 @@ class Route(NamedTuple):
     cost_basis_points: int | None = None
     cost_fixed: int | None = None
     healthy_percent: int | None = None
+    stores: frozenset[UUID] | None = None
+    date_from: date | None = None  # where the merchant is
+    date_until: date | None = None  # not included
     activated_at: datetime | None = None
     retired_at: datetime | None = None
 
@@ -209,7 +212,8 @@ ACQUIRERS = """SELECT a.*,
         FROM directory_stand_in_terms t WHERE t.acquirer_id = a.acquirer_id) AS stand_in
 FROM directory_acquirer a WHERE $1::text[] IS NULL OR a.acquirer_id = ANY($1::text[]::uuid[])"""
 ROUTES = """SELECT route_id, acquirer_id, merchant_id, brand, priority, name, state, bin_low, bin_high, amount_min, amount_max, currencies, mccs,
-entry_modes, weekdays, time_from, time_until, weight, cost_basis_points, cost_fixed, healthy_percent, activated_at, retired_at FROM directory_rule
+entry_modes, weekdays, time_from, time_until, weight, cost_basis_points, cost_fixed, healthy_percent, stores, date_from,
+date_until, activated_at, retired_at FROM directory_rule
 WHERE $1::text[] IS NULL OR route_id = ANY($1::text[]::uuid[])"""
 KEYS = """SELECT key_id, role, merchant_id, terminal_id, person, secret_digest, extract(epoch FROM least(expires_at, revoked_at))::float8 AS ends_at,
 application_id FROM directory_api_key WHERE $1::text[] IS NULL OR key_id = ANY($1::text[])"""
@@ -340,7 +344,7 @@ def precedence(route: Route) -> tuple[object, ...]:
     """Which of two fitting rules goes first: the lower priority, then the more particular one. Only rules whose order is not told by the rest
     differ in the last part alone, and those may share what fits them by weight or cost (payments/routing.py)."""
     conditions = (route.amount_min if route.amount_min is not None else route.amount_max, route.currencies, route.mccs, route.entry_modes,
-                  route.weekdays, route.minute_from)
+                  route.weekdays, route.minute_from, route.stores, route.date_from or route.date_until)
     return (route.priority, route.merchant_id is None, -len(route.bin_low or ""), route.brand is None,
             -sum(condition is not None for condition in conditions), route.route_id)
 

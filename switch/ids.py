@@ -19,6 +19,7 @@ PREFIXES = {
     "acceptance_test": "act_", "material": "tma_", "training": "trn_",
     "risk_rule": "rrl_", "limit": "lim_", "risk_entry": "rle_", "risk_hit": "rht_",
     "application": "apl_", "document": "doc_", "contract": "con_",
+    "move": "mov_", "offer": "ofr_", "leaving": "lvg_",
     "webhook": "whk_", "webhook_event": "msg_",
     "ticket": "tkt_", "notice": "ntc_",
 }

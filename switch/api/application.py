@@ -18,6 +18,7 @@ from switch.api import (
     arrangements,
     bank_accounts,
     batches,
+    choosing,
     contract_shapes,
     contracts,
     crypto_keys,
@@ -30,8 +31,11 @@ from switch.api import (
     follow_ups,
     heartbeats,
     jobs,
+    leaving,
+    licences,
     lines,
     merchant,
+    moves,
     notices,
     offline,
     operator,
@@ -76,6 +80,7 @@ from switch.merchants.contracts.reads import Reads as ContractReads
 from switch.merchants.contracts.signing import Contracts
 from switch.merchants.crypto_keys import CryptoKeys
 from switch.merchants.host_days import HostDays
+from switch.merchants.journey import Journey
 from switch.merchants.onboarding import Onboarding
 from switch.merchants.support.desk import SupportDesk
 from switch.merchants.support.tickets import Tickets
@@ -178,6 +183,7 @@ class Parts(Protocol):
     tickets: Tickets
     support_desk: SupportDesk
     inbox: Inbox
+    journey: Journey
 
     @property
     def protection(self) -> risk.Protection: ...
@@ -237,13 +243,13 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(bank_accounts.router(parts, caller_of))
     app.include_router(payouts.router(parts, caller_of))
     app.include_router(crypto_keys.router(parts, caller_of))
-    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk, acceptance, training, signatures, notices):
+    for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk, acceptance, training, signatures, notices,
+                 moves, leaving, licences):
         app.include_router(room.router(parts, caller_of))
     app.include_router(application_review.router(parts, caller_of))
-    app.include_router(applications.router(parts, anybody))
     app.include_router(registrations.router(parts))
-    app.include_router(contracts.router(parts, anybody))
-    app.include_router(tickets.router(parts, anybody))
+    for room in (applications, contracts, tickets, choosing):
+        app.include_router(room.router(parts, anybody))
     app.include_router(problems.router)
 
     @app.get("/healthz", tags=["operations"], summary="The process is alive")
@@ -270,7 +276,8 @@ def application(parts: Parts) -> FastAPI:
                    *disputes.MODELS, *dispute_desk.MODELS, *batches.MODELS, *bank_accounts.MODELS, *payouts.MODELS, *crypto_keys.MODELS,
                    *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS, *acceptance.MODELS, *training.MODELS,
                    *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS, *applications.MODELS, *application_review.MODELS,
-                   *contract_shapes.MODELS, *tickets.MODELS, *notices.MODELS])
+                   *contract_shapes.MODELS, *tickets.MODELS, *notices.MODELS,
+                   *moves.MODELS, *choosing.MODELS, *leaving.MODELS, *licences.MODELS])
     return app
 
 

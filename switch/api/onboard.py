@@ -32,6 +32,15 @@ def _instant(value: Any) -> datetime:
         raise fault from None
 
 
+def _day(value: Any) -> date:
+    try:
+        if isinstance(value, str) and DATE.fullmatch(value):
+            return date.fromisoformat(value)
+    except ValueError:
+        pass
+    raise PydanticCustomError("day", "The day must be yyyy-mm-dd")
+
+
 def _dated(value: Any) -> Any:
     """A bare number is no time, although it could be read as seconds since 1970."""
     if isinstance(value, str) and not DATE.match(value):
@@ -48,6 +57,8 @@ Name = Annotated[str, Field(description="1 to 120 printable characters")]
 Zone = Annotated[str, Field(description="Name of the IANA time zone database")]
 Dated = Annotated[datetime, BeforeValidator(_dated)]
 Instant = Annotated[datetime, PlainValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
+
+Day = Annotated[date, PlainValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
 
 
 class OrganisationRequest(Model):
@@ -138,6 +149,9 @@ class RouteRequest(Model):
     cost_basis_points: int | None = None
     cost_fixed: int | None = None
     healthy_percent: int | None = None
+    stores: Annotated[list[Ident], Field(max_length=100, description="Of the one merchant")] | None = None
+    date_from: Day | None = None
+    date_until: Day | None = None
     state: Literal["draft", "active"] = "active"
 
 
@@ -202,6 +216,8 @@ def _value(kind: str, value: Any) -> Any:
         return stamp(value)
     if isinstance(value, date):
         return value.isoformat()
+    if isinstance(value, list) and value and isinstance(value[0], UUID):
+        return [show(kind.removesuffix("s"), part) for part in value]
     if isinstance(value, tuple):
         return [{name.removesuffix("_id"): _value(name.removesuffix("_id"), part) for name, part in each._asdict().items()} for each in value]
     return value

@@ -222,7 +222,8 @@ def _acquirers(routes: APIRouter, onboarding: Onboarding, operator: Callable[[Re
         wanted = await body_of(request, RouteRequest)
         merchant_id = None if wanted.merchant is None else identified("merchant", wanted.merchant)
         return said(shown(await onboarding.route(identified("acquirer", wanted.acquirer), merchant_id, by=str(caller.person),
-                                                 **wanted.model_dump(exclude={"acquirer", "merchant"}))), 201)
+                                                 stores=None if wanted.stores is None else [identified("store", each) for each in wanted.stores],
+                                                 **wanted.model_dump(exclude={"acquirer", "merchant", "stores"}))), 201)
 
 
 def _keys(routes: APIRouter, onboarding: Onboarding) -> None:

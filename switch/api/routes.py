@@ -186,6 +186,9 @@ class ShownRoute(Shape):
     cost_basis_points: int | None
     cost_fixed: int | None
     healthy_percent: int | None
+    stores: list[str] | None
+    date_from: str | None
+    date_until: str | None
     state: Literal["draft", "active", "retired"]
     created_by: str
     created_at: str
@@ -262,7 +265,7 @@ def _imagined(parts: Parts, wanted: ExplainRequest) -> dict[str, Any]:
     at = wanted.at or datetime.now(UTC)
     brand = directory.brand(wanted.bin.ljust(12, "0"))
     sale = Sale(merchant.merchant_id, merchant.mcc, brand.brand if brand is not None else "unknown", wanted.bin, wanted.amount, wanted.currency,
-                wanted.entry_mode, at.astimezone(merchant.zone), identity)
+                wanted.entry_mode, at.astimezone(merchant.zone), identity, terminal.store_id)
     return _explained(parts, list(directory.routes.values()), sale, terminal, merchant, at, parts.authorizations.alternatives.health)
 
 
@@ -276,7 +279,7 @@ async def _recorded(parts: Parts, transaction_id: UUID) -> dict[str, Any]:
     first, attempt = await _first_attempt(parts.history, row)
     terminal, merchant = directory.terminals[row.terminal_id], directory.merchants[row.merchant_id]
     sale = Sale(row.merchant_id, row.mcc, row.brand, row.masked_pan.partition("*")[0], row.amount, row.currency, row.entry_mode,
-                row.received_at.astimezone(merchant.zone), first.transaction_id)
+                row.received_at.astimezone(merchant.zone), first.transaction_id, row.store_id)
     rules = explanation.in_force(directory.routes.values(), instant(first.transaction_id))
     told = _explained(parts, rules, sale, terminal, merchant, row.received_at, None)
     led = [each["acquirer"] for each in told["alternatives"][:1]]

@@ -3,6 +3,8 @@
 import argparse
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import date
 from typing import Any
 
 from switch import database
@@ -69,6 +71,9 @@ def _adding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cost-basis-points", type=int, metavar="N", help="without weights the cheaper one of a rank goes first")
     parser.add_argument("--cost-fixed", type=int, metavar="MINOR_UNITS")
     parser.add_argument("--healthy-percent", type=int, metavar="N", help="under so many requests answered it stands behind all others")
+    parser.add_argument("--stores", metavar="STORE,...", help="sto_... of the merchant")
+    parser.add_argument("--date-from", metavar="YYYY-MM-DD", help="the first day, where the merchant is")
+    parser.add_argument("--date-until", metavar="YYYY-MM-DD", help="the first day on which it does not hold any more")
     parser.add_argument("--draft", action="store_true", help="not in force until it is activated")
     parser.add_argument("--by", default="command line", metavar="PERSON")
 
@@ -93,6 +98,11 @@ def _said(options: argparse.Namespace) -> dict[str, Any]:
     for name, kind in _LISTS.items():
         if said[name] is not None:
             said[name] = [int(part) if kind is int and part.isdecimal() else part for part in said[name].split(",")]
+    if said["stores"] is not None:
+        said["stores"] = [read("store", part) or part for part in said["stores"].split(",")]
+    for end in ("date_from", "date_until"):
+        with suppress(ValueError):  # stays a text, as above
+            said[end] = said[end] and date.fromisoformat(said[end])
     return {**said, "state": "draft" if options.draft else "active", "by": options.by}
 
 

@@ -107,6 +107,9 @@ class Route:
     cost_basis_points: int | None
     cost_fixed: int | None
     healthy_percent: int | None
+    stores: list[UUID] | None
+    date_from: date | None
+    date_until: date | None
     state: str  # draft active retired
     created_by: str
     created_at: datetime

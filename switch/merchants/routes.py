@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from datetime import date
 from typing import Any, TypedDict
 from uuid import UUID
 
@@ -36,6 +37,9 @@ class Conditions(TypedDict, total=False):
     cost_basis_points: int | None
     cost_fixed: int | None
     healthy_percent: int | None
+    stores: list[UUID] | None  # of the one merchant
+    date_from: date | None  # where the merchant is, included
+    date_until: date | None  # not included
 
 
 def _several(fits: Any, rule: str) -> Rule:
@@ -44,6 +48,7 @@ def _several(fits: Any, rule: str) -> Rule:
 
 
 _digits, _time = text("[0-9]{4,12}", "4 to 12 digits"), text("([01][0-9]|2[0-3]):[0-5][0-9]", "a time of day, hh:mm")
+_date: Rule = (lambda value: type(value) is date, "a day, yyyy-mm-dd")
 ROUTE_RULES: dict[str, Rule] = {
     "name": RULES["name"], "priority": RULES["priority"], "by": RULES["person"], "bin_low": _digits, "bin_high": _digits,
     "amount_min": number(0, 999_999_999_999), "amount_max": number(0, 999_999_999_999),
@@ -53,6 +58,8 @@ ROUTE_RULES: dict[str, Rule] = {
     "weekdays": _several(lambda value: type(value) is int and 1 <= value <= 7, "1 (Monday) to 7"),
     "time_from": _time, "time_until": _time,
     "weight": number(0, 10_000), "cost_basis_points": number(0, 10_000), "cost_fixed": number(0, 1_000_000), "healthy_percent": number(1, 100),
+    "stores": _several(lambda value: isinstance(value, UUID), "stores of the merchant"),
+    "date_from": _date, "date_until": _date,
     "state": (lambda value: value in ("draft", "active"), "one of: draft, active"),
 }
 
@@ -72,12 +79,16 @@ def _contradictions(conditions: Conditions) -> list[tuple[str, str]]:
         faults.append(("currencies", "exactly one, when an amount is given: amounts are its minor units"))
     if (begin is None) != (end is None) or (begin is not None and begin == end):
         faults.append(("time_until", "given with time_from, and another time"))
+    first, last = conditions.get("date_from"), conditions.get("date_until")
+    if first is not None and last is not None and first >= last:
+        faults.append(("date_until", "later than date_from: the first day on which the rule does not hold any more"))
     return faults
 
 
 KNOWN_BRAND = "SELECT EXISTS (SELECT FROM bin_range WHERE brand = $1)"
 _PLACES = ("acquirer_id", "merchant_id", "brand", *Conditions.__annotations__)
-_CASTS = {"currencies": "::text[]", "mccs": "::text[]", "entry_modes": "::text[]", "weekdays": "::smallint[]"}
+_CASTS = {"currencies": "::text[]", "mccs": "::text[]", "entry_modes": "::text[]", "weekdays": "::smallint[]", "stores": "::uuid[]"}
+STORES_OF = "SELECT count(*) FROM store WHERE merchant_id = $1 AND store_id = ANY($2::uuid[])"
 SAME_IN_FORCE = f"""SELECT EXISTS (SELECT FROM route a JOIN route b ON {" AND ".join(
     f"a.{name} IS NOT DISTINCT FROM b.{name}" for name in _PLACES if name != "name")}
 WHERE a.route_id = $1 AND b.route_id <> $1 AND a.state = 'active' AND b.state = 'active')"""
@@ -98,6 +109,9 @@ async def add_route(connection: Connection, acquirer_id: UUID, merchant_id: UUID
     """In the caller's transaction, with the lock of numbering held. Raises Problem: invalid, already_exists."""
     if brand not in (None, "unknown", *ROUTED) and not await connection.fetchval(KNOWN_BRAND, brand):
         refuse([("brand", f"one of: {', '.join(sorted(ROUTED))}, unknown, or of an installed range")])
+    stores = conditions.get("stores")
+    if stores and (merchant_id is None or await connection.fetchval(STORES_OF, merchant_id, stores) != len(stores)):
+        refuse([("stores", "stores of the merchant that the rule is for")])
     values: dict[str, Any] = {"acquirer_id": acquirer_id, "merchant_id": merchant_id, "brand": brand, **conditions}
     for several in _CASTS:  # two rules that say the same are the same, whatever the order
         values[several] = None if values.get(several) is None else sorted(values[several])

@@ -41,6 +41,10 @@ TYPES: Mapping[str, str] = MappingProxyType({
     "dispute.withdrawn": "the issuer took it back",
     "ticket.answered": "support answered a ticket, or asks you something",
     "ticket.resolved": "support resolved a ticket",
+    "licence.expiring": "a licence or document ends soon",
+    "licence.limited": "a licence has ended: what you may sell is limited",
+    "licence.suspended": "a licence has ended and was not renewed: you sell nothing until it is",
+    "licence.lifted": "a renewed licence was accepted",
     "webhook.test": "sent on request, to try an endpoint",
 })
 

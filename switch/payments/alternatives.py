@@ -83,4 +83,5 @@ def sale(asked: Asked, timed: bool) -> Sale:
     order, merchant, at = asked.order, asked.seller.merchant, asked.door.received_at
     digits = order.pan.reveal()[:BIN_DIGITS] if isinstance(order.pan, Pan) else ""  # a payment code is in no range of card numbers
     return Sale(merchant.merchant_id, merchant.mcc, asked.brand, digits, order.amount, order.currency, order.entry_mode,
-                at.astimezone(merchant.zone) if timed else at, asked.identity)
+                at.astimezone(merchant.zone) if timed else at, asked.identity,
+                asked.seller.store.store_id)

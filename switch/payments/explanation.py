@@ -9,7 +9,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from switch.directory import Acquirer, Route, precedence
-from switch.payments.routing import Book, Health, HealthOf, Lot, Sale, cost, in_range, on_time, on_trial, order, unmeasured
+from switch.payments.routing import Book, Health, HealthOf, Lot, Sale, cost, in_range, on_date, on_time, on_trial, order, unmeasured
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
@@ -69,6 +69,8 @@ def against(route: Route, sale: Sale, known: Container[UUID], acquirers: Mapping
         (route.entry_modes is not None and sale.entry_mode not in route.entry_modes,
          f"it is for cards read by {_listed(route.entry_modes)}, not {sale.entry_mode}"),
         (not on_time(route, sale.local), f"it holds {_hours(route)} where the merchant is, and there it is {_clock(sale.local)}"),
+        (route.stores is not None and sale.store_id not in route.stores, "it is for other stores"),
+        (not on_date(route, sale.local), f"it holds {_days(route)} where the merchant is, and there it is {sale.local.date()}"),
         (route.acquirer_id not in known, "its acquirer has no number for the terminal"),
         (route.acquirer_id not in acquirers, "its acquirer has no record with an open day"),
     ]
@@ -85,6 +87,8 @@ def _for(lot: Lot, sale: Sale, health: Health | None) -> list[str]:
         (route.amount_min is not None or route.amount_max is not None,
          f"amounts from {route.amount_min or 0} to {'any' if route.amount_max is None else route.amount_max}"),
         (route.weekdays is not None or route.minute_from is not None, _hours(route)),
+        (route.stores is not None, f"{len(route.stores or ())} of the stores"),
+        (route.date_from is not None or route.date_until is not None, _days(route)),
     ]
     words = [", ".join([f"priority {route.priority}", *(said for holds, said in particular if holds)])]
     if lot.total > (route.weight or 0):
@@ -119,6 +123,11 @@ def _hours(route: Route) -> str:
     if route.minute_from is None or route.minute_until is None:
         return days
     return f"{days} {_time(route.minute_from)} to {_time(route.minute_until)}".strip()
+
+
+def _days(route: Route) -> str:
+    return " ".join([*([] if route.date_from is None else [f"from {route.date_from}"]),
+                     *([] if route.date_until is None else [f"before {route.date_until}"])])
 
 
 def _time(minute: int) -> str:

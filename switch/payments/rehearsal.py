@@ -20,7 +20,7 @@ from switch.payments.routing import Book, Sale, order
 SALES_MAX, PAGE, EXAMPLES_MAX = 20_000, 100, 20
 
 # Newest first; the ids are in the order of time. Only first attempts: the others followed from them.
-_SALES = """SELECT transaction_id, merchant_id, terminal_id, acquirer_id, amount, currency, brand, mcc, entry_mode, masked_pan, received_at
+_SALES = """SELECT transaction_id, merchant_id, store_id, terminal_id, acquirer_id, amount, currency, brand, mcc, entry_mode, masked_pan, received_at
 FROM history_transaction WHERE transaction_id >= $1 AND transaction_id < $2 {} AND exchange = 'request' AND original_id IS NULL
 AND attempt_of IS NULL ORDER BY transaction_id DESC LIMIT $3"""
 SALES, SALES_OF = _SALES.format(""), _SALES.format("AND merchant_id = $4")
@@ -73,7 +73,7 @@ def changed(routes: Iterable[Route], on: Collection[UUID], off: Collection[UUID]
 def sale_of(row: Any, merchant: Merchant, identity: UUID) -> Sale:
     """A recorded sale as rules see it, with what the books keep of its card number."""
     return Sale(row["merchant_id"], row["mcc"], row["brand"], row["masked_pan"].partition("*")[0], row["amount"], row["currency"], row["entry_mode"],
-                row["received_at"].astimezone(merchant.zone), identity)
+                row["received_at"].astimezone(merchant.zone), identity, row["store_id"])
 
 
 def _first(book: Book, sale: Sale, known: Collection[UUID]) -> Route | None:

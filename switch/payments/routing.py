@@ -54,6 +54,7 @@ class Sale(NamedTuple):
     entry_mode: str
     local: datetime
     identity: UUID  # of its first attempt
+    store_id: UUID | None = None
 
 
 Group = tuple[Route, ...]  # of one rank
@@ -67,7 +68,7 @@ class Plan:
         self.groups: list[Group] = [tuple(group) for _, group in groupby(routes, key=rank)]
         self.fixed = not any(varies(route) or route.weight is not None or route.cost_basis_points is not None or route.cost_fixed is not None
                              or route.healthy_percent is not None for route in routes)
-        self.timed = any(route.weekdays or route.minute_from is not None for route in routes)
+        self.timed = any(route.weekdays or route.minute_from is not None or dated(route) for route in routes)
         ranges = [(route.bin_low, route.bin_high) for route in routes if route.bin_low and route.bin_high]
         # Between two edges every card number meets the same rules.
         self.edges = sorted({edge for low, high in ranges for edge in (_padded(low, "0"), _padded(high, "9") + 1)})
@@ -117,8 +118,13 @@ def rank(route: Route) -> tuple[object, ...]:
 
 def varies(route: Route) -> bool:
     """Whether it looks at more than the merchant and the brand."""
-    conditions = (route.bin_low, route.amount_min, route.amount_max, route.currencies, route.entry_modes, route.weekdays, route.minute_from)
+    conditions = (route.bin_low, route.amount_min, route.amount_max, route.currencies, route.entry_modes, route.weekdays, route.minute_from,
+                  route.stores, route.date_from, route.date_until)
     return any(condition is not None for condition in conditions)
+
+
+def dated(route: Route) -> bool:
+    return route.date_from is not None or route.date_until is not None
 
 
 def _padded(digits: str, with_: str) -> int:
@@ -142,7 +148,9 @@ def _fits(route: Route, sale: Sale) -> bool:
     return not ((route.currencies is not None and sale.currency not in route.currencies)
                 or (route.amount_min is not None and amount < route.amount_min) or (route.amount_max is not None and amount > route.amount_max)
                 or (route.entry_modes is not None and sale.entry_mode not in route.entry_modes)
-                or ((route.weekdays is not None or route.minute_from is not None) and not on_time(route, sale.local)))
+                or (route.stores is not None and sale.store_id not in route.stores)
+                or ((route.weekdays is not None or route.minute_from is not None) and not on_time(route, sale.local))
+                or (dated(route) and not on_date(route, sale.local)))
 
 
 def on_time(route: Route, local: datetime) -> bool:
@@ -158,6 +166,12 @@ def on_time(route: Route, local: datetime) -> bool:
         elif minute < start:
             return False
     return route.weekdays is None or weekday in route.weekdays
+
+
+def on_date(route: Route, local: datetime) -> bool:
+    """Whether a wall clock is on one of the rule's days: from the first on, before the last."""
+    day = local.date()
+    return (route.date_from is None or day >= route.date_from) and (route.date_until is None or day < route.date_until)
 
 
 def cost(route: Route, amount: int) -> int | None:

@@ -68,14 +68,15 @@ def gaps(application: asyncpg.Record, profile: Mapping[str, Any], documents: lis
 class Papers:
     """Raises Problem: not_found, invalid, application_move, document_refused, conflict, not_ready."""
 
-    def __init__(self, writers: Pool, readers: Pool, vault: Vault) -> None:
-        self.writers, self.readers, self.vault = writers, readers, vault
+    def __init__(self, writers: Pool, readers: Pool, vault: Vault, states: tuple[str, ...] = ("draft", "more_wanted")) -> None:
+        """`states`: of applications that take documents."""
+        self.writers, self.readers, self.vault, self.states = writers, readers, vault, states
 
     async def add(self, application_id: UUID, kind: str, fields: Mapping[str, str], expires_on: date | None, by: Person) -> UUID:
         """A new version of the document; those before stay, and count no more."""
         async with work(self.writers) as connection:
             row = await locked(connection, application_id)
-            _taking(row)
+            _taking(row, self.states)
             wrong = requirements.faults(kind, row["country"], fields, expires_on, clock.now().date())
             if wrong:
                 raise Problem("invalid", "One or more fields are wrong; see errors.",
@@ -100,7 +101,7 @@ class Papers:
             digest = hashlib.sha256(content).digest()
             if document["sha256"] == digest:
                 return
-            _taking(row)
+            _taking(row, self.states)
             if document["sha256"] is not None:
                 raise Problem("conflict", "This version has a file; send the document's fields again and upload to the new version.")
             key_id, sealed = self.vault.seal_row("application_file", content, document_id.bytes)
@@ -126,8 +127,8 @@ class Papers:
             raise Problem("not_ready", f"The file cannot be opened ({error.code}); tell the operator.") from None
 
 
-def _taking(row: asyncpg.Record) -> None:
-    if row["state"] not in ("draft", "more_wanted"):
+def _taking(row: asyncpg.Record, states: tuple[str, ...]) -> None:
+    if row["state"] not in states:
         raise Problem("application_move", f"An application that is {row['state']} takes no documents.")
 
 

@@ -1,0 +1,77 @@
+"""How a merchant leaves, and for how long what is kept. Pure: all that changes its state is in LIFE; the database holds the same steps (r0029)."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from types import MappingProxyType
+from typing import NamedTuple
+
+NOTICED, STOPPED, RETURNED, SETTLED, CLOSED, WITHDRAWN = "noticed", "stopped", "returned", "settled", "closed", "withdrawn"
+
+# (state, event) -> state. `stop`: no sales any more; `return`: devices are back, keys ended; `settle`: nothing is open; `close`: for good.
+LIFE: Mapping[tuple[str, str], str] = MappingProxyType({
+    (NOTICED, "stop"): STOPPED, (STOPPED, "return"): RETURNED, (RETURNED, "settle"): SETTLED, (SETTLED, "close"): CLOSED,
+    (NOTICED, "withdraw"): WITHDRAWN, (STOPPED, "withdraw"): WITHDRAWN,
+})
+STATES = tuple(dict.fromkeys([NOTICED, *LIFE.values()]))
+EVENTS = tuple(dict.fromkeys(event for _, event in LIFE))
+# Kinds of open items (moving/owed.py) that must be gone before a step.
+BEFORE_STOP = frozenset({"preauthorizations"})  # nobody could capture or void them after it
+BEFORE_SETTLED = frozenset({"in_flight", "reversals", "preauthorizations", "disputes", "unsettled", "unpaid", "reserves", "payouts"})
+
+
+class Kept(NamedTuple):
+    """What is kept for so many years after the end. `country`: None is every other. `source`: the law that says so."""
+
+    what: str
+    country: str | None
+    years: int
+    source: str
+
+
+RETENTION: Sequence[Kept] = (
+    Kept("identity", "CN", 10, "Anti-Money Laundering Law of 2024, article 34"),
+    Kept("identity", None, 5, "Directive (EU) 2015/849, article 40"),
+    Kept("transactions", "CN", 10, "Anti-Money Laundering Law of 2024, article 34"),
+    Kept("transactions", None, 5, "Directive (EU) 2015/849, article 40"),
+    Kept("accounts", "CN", 30, "Measures for the Administration of Accounting Archives of 2015, annex 1"),
+    Kept("accounts", None, 10, "section 147 of the German Fiscal Code, as the longest of those that are known"),
+)
+
+
+class Refusal(NamedTuple):
+    """Why it may not go on so: a code of errors.PROBLEMS."""
+
+    code: str
+    detail: str
+
+
+class Until(NamedTuple):
+    what: str
+    until: date
+    source: str
+
+
+def refusal(state: str, event: str) -> Refusal | None:
+    """Why `event` may not come in `state`, or None."""
+    if (state, event) in LIFE:
+        return None
+    allowed = sorted(event for at, event in LIFE if at == state)
+    can = f"it can: {', '.join(allowed)}" if allowed else "nothing follows"
+    return Refusal("leaving_step", f"A leaving that is {state} cannot {event}; {can}.")
+
+
+def step(state: str, event: str) -> str:
+    """The state that follows. Raises LookupError: refusal() says why not."""
+    return LIFE[state, event]
+
+
+def kept(country: str, ended: date) -> list[Until]:
+    """Until when what is kept: the country's own rule, else the one for every other."""
+    found = []
+    for what in dict.fromkeys(each.what for each in RETENTION):
+        rule = next((each for each in RETENTION if each.what == what and each.country == country),
+                    next(each for each in RETENTION if each.what == what and each.country is None))
+        year = ended.year + rule.years
+        leap = (ended.month, ended.day) == (2, 29) and (year % 4 or (year % 100 == 0 and year % 400))
+        found.append(Until(what, date(year, 3, 1) if leap else ended.replace(year=year), rule.source))
+    return found
