@@ -157,18 +157,20 @@ class Switch:
             RESOLVE: of_object("transaction", self.resolution.resolve), RESOLVE_EXCEPTION: of_object("exception", self.exceptions.approved),
             APPROVE: of_object("application", self.review.approved), AGREE: agree, LOAD: activate, RETIRE_KEY: retire})
         self._join_lines()
+        self._run(self._keep_lease(), pulse(self._late))  # a large directory takes longer to read than a lease lasts
         async with self.readers.acquire() as connection:
             await self.directory.load(connection)
         if refusals := list(self.lines.refusals()):
             await self.lines.hang_up()
+            for task in self.tasks:
+                task.cancel()
             await self._close_pools()
             raise StartError("\n".join(refusals))
         await self.protection.start()
         await self.journal.start()
         await self.reservations.start()
-        self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
-                  self.evidence.work(), self.reversals.work(), self.pending.work(), self.expiry.work(), self._gauge(), pulse(self.admission.late),
-                  self.undelivered.work(), self.watch.work(), self.foreman.work(), self._confirm(), self.subscribed.work(), self.sweep.work(),
+        self._run(self.directory.follow(self._reader), self.numbers.work(), self.lines.slots.work(), self.recovery.work(),
+                  self.evidence.work(), self.reversals.work(), self.pending.work(), self.expiry.work(), self._gauge(), self.undelivered.work(), self.watch.work(), self.foreman.work(), self._confirm(), self.subscribed.work(), self.sweep.work(),
                   self.sender.work(), self.forwarding.work(), self.silence.work(), self.custody.work(self._reader), self.roster.work(),
                   self.protection.counting.work(), self.protection.hits.work())
         await self.lines.up(self.settings.sign_on_wait_s)
@@ -376,6 +378,10 @@ class Switch:
     def _run(self, *jobs: Awaitable[None]) -> None:
         for job in jobs:
             self.tasks.append(asyncio.create_task(supervised(job), name=getattr(job, "__qualname__", None)))
+
+    def _late(self, seconds: float) -> None:
+        metrics.loop_late.observe(seconds)
+        self.admission.late(seconds)
 
     async def _gauge(self) -> None:
         while True:
