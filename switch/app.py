@@ -37,6 +37,7 @@ from switch.merchants.applications.desk import Desk as DeskOfApplications
 from switch.merchants.applications.papers import Papers
 from switch.merchants.applications.review import APPROVE, Review
 from switch.merchants.approvals import Approvals, of_object
+from switch.merchants.bulk.imports import Imports
 from switch.merchants.crypto_keys import activate, retire
 from switch.merchants.host_days import HostDays
 from switch.merchants.onboarding import Onboarding
@@ -218,7 +219,7 @@ class Switch:
         self.pending = Pending(self.owed, self.books, self.authorizations, self.alarm, self.directory, epoch)
         self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
-        self.onboarding, self.accounts = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault)
+        self.onboarding, self.accounts, self.imports = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault), Imports(self.writers)
         self.desk_of_applications, self.papers = DeskOfApplications(self.readers, self.vault), Papers(self.writers, self.readers, self.vault)
         self.review = Review(self.writers, self.vault, limited)
         self.host_days = HostDays(self.writers, self.onboarding.open_business_day)
@@ -368,6 +369,7 @@ class Switch:
             Kind("reconciliation", "holds clearing files against the books of a date", reconciled.do, "* * * * *", reconciled.due,
                  attempts=10, at_once=2),
             Kind("dispute", "warns of a dispute's deadline, and keeps it", deadlines.do, "* * * * *", deadlines.due, limit_s=60),
+            Kind("import", "brings in merchants and terminals from a file", self.imports.do, at_once=1),
             Kind("housekeeping", "removes what is kept for a time only", housekeeping.do, "7 * * * *", housekeeping.due),
         )
 

@@ -26,6 +26,7 @@ from switch.api import (
     exports,
     follow_ups,
     heartbeats,
+    imports,
     jobs,
     lines,
     merchant,
@@ -61,6 +62,7 @@ from switch.merchants.applications.desk import Desk as DeskOfApplications
 from switch.merchants.applications.papers import Papers
 from switch.merchants.applications.review import Review
 from switch.merchants.approvals import Approvals
+from switch.merchants.bulk.imports import Imports
 from switch.merchants.crypto_keys import CryptoKeys
 from switch.merchants.host_days import HostDays
 from switch.merchants.onboarding import Onboarding
@@ -114,6 +116,7 @@ class Parts(Protocol):
     vault: Vault
     undelivered: Undelivered
     onboarding: Onboarding
+    imports: Imports
     resolution: Resolution
     approvals: Approvals
     intake: Intake
@@ -196,6 +199,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(resolving.router(caller_of, parts.resolution, parts.approvals))
     app.include_router(reconciliation.router(parts, caller_of))
     app.include_router(jobs.router(caller_of, parts.writers))
+    app.include_router(imports.router(parts, caller_of))
     app.include_router(exports.router(parts, caller_of))
     app.include_router(settlements.router(parts, caller_of))
     app.include_router(cutovers.router(parts, caller_of))
