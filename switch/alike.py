@@ -59,9 +59,10 @@ class Keys(dict[str, ApiKey | bytes]):
         super().__init__()
         self.terminals = terminals
 
-    def take(self, key: ApiKey) -> None:
-        plain = key.role == "terminal" and key.terminal_id is not None and key[4] is None and key[6:] == (None, None)
-        self[key.key_id] = key.secret_digest + key.terminal_id.bytes if plain and key.terminal_id is not None else key
+    def __setitem__(self, key_id: str, key: ApiKey | bytes) -> None:
+        if isinstance(key, ApiKey) and key.terminal_id is not None and key == (key_id, "terminal", *key[2:4], None, key.secret_digest, None, None):
+            key = key.secret_digest + key.terminal_id.bytes
+        super().__setitem__(key_id, key)
 
     def find(self, key_id: str) -> ApiKey | None:
         held = self.get(key_id)

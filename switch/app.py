@@ -107,9 +107,7 @@ from switch.terminals.silence import Silence
 # of devices, whose heartbeats and activations wait for each other alone.
 WRITERS, READERS, OWED, NOTICES, DEVICES = 4, 6, 4, 3, 2
 JOBS = 4  # of background jobs, beside the one of their queue
-DRAIN_MARGIN_S = 5.0
-READY_PROBE_S = 1.0
-CONFIRM_S = 0.2
+DRAIN_MARGIN_S, READY_PROBE_S, CONFIRM_S = 5.0, 1.0, 0.2
 GC_THRESHOLD = 50_000  # new objects per young collection: an authorization makes hundreds, nearly all die with it
 HOT_PATH = "/v1/authorizations"
 
@@ -158,7 +156,7 @@ class Switch:
             RESOLVE: of_object("transaction", self.resolution.resolve), RESOLVE_EXCEPTION: of_object("exception", self.exceptions.approved),
             APPROVE: of_object("application", self.review.approved), AGREE: agree, LOAD: activate, RETIRE_KEY: retire})
         self._join_lines()
-        self._run(self._keep_lease(), pulse(self._late))  # a large directory takes longer to read than a lease lasts
+        self._run(self._keep_lease(), pulse(self.admission.late))  # a large directory takes longer to read than a lease lasts
         async with self.readers.acquire() as connection:
             await self.directory.load(connection)
         if refusals := list(self.lines.refusals()):
@@ -170,10 +168,11 @@ class Switch:
         await self.protection.start()
         await self.journal.start()
         await self.reservations.start()
-        self._run(self.directory.follow(self._reader), self.numbers.work(), self.lines.slots.work(), self.recovery.work(),
-                  self.evidence.work(), self.reversals.work(), self.pending.work(), self.expiry.work(), self._gauge(), self.undelivered.work(), self.watch.work(), self.foreman.work(), self._confirm(), self.subscribed.work(), self.sweep.work(),
-                  self.sender.work(), self.forwarding.work(), self.silence.work(), self.custody.work(self._reader), self.roster.work(),
-                  self.protection.counting.work(), self.protection.hits.work())
+        self._run(self.directory.follow(self._reader), self.numbers.work(), self.lines.slots.work(), self.recovery.work(), self.evidence.work(),
+                  self.reversals.work(), self.pending.work(), self.expiry.work(), self._gauge(), self.undelivered.work(), self.watch.work(),
+                  self.foreman.work(), self._confirm(), self.subscribed.work(), self.sweep.work(), self.sender.work(), self.forwarding.work(),
+                  self.silence.work(), self.custody.work(self._reader), self.roster.work(), self.protection.counting.work(),
+                  self.protection.hits.work())
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
@@ -219,10 +218,10 @@ class Switch:
         self.pending = Pending(self.owed, self.books, self.authorizations, self.alarm, self.directory, epoch)
         self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
         self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
-        self.onboarding, self.accounts, self.imports = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault), Imports(self.writers)
+        self.onboarding, self.accounts = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault)
         self.desk_of_applications, self.papers = DeskOfApplications(self.readers, self.vault), Papers(self.writers, self.readers, self.vault)
         self.review = Review(self.writers, self.vault, limited)
-        self.host_days = HostDays(self.writers, self.onboarding.open_business_day)
+        self.host_days, self.imports = HostDays(self.writers, self.onboarding.open_business_day), Imports(self.writers)
         self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
 
     def _join_lines(self) -> None:
@@ -380,10 +379,6 @@ class Switch:
     def _run(self, *jobs: Awaitable[None]) -> None:
         for job in jobs:
             self.tasks.append(asyncio.create_task(supervised(job), name=getattr(job, "__qualname__", None)))
-
-    def _late(self, seconds: float) -> None:
-        metrics.loop_late.observe(seconds)
-        self.admission.late(seconds)
 
     async def _gauge(self) -> None:
         while True:

@@ -11,6 +11,8 @@ from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime
+from functools import partial
+from itertools import groupby
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -27,8 +29,7 @@ from switch.links import Tls
 from switch.links.breaker import Terms as BreakerTerms
 from switch.watchlist import Limit, RiskEntry, RiskRule, Watchlist, conditions
 
-POLL_S = 1.0
-STALE_AFTER_S = 3.0
+POLL_S, STALE_AFTER_S = 1.0, 3.0
 SLICE_S = 0.005
 CHANGES_MAX = 1000
 ROWS = 1000  # of a slice of a load
@@ -275,10 +276,7 @@ class Directory:
             if record is not None:
                 if kind == "acquirer" and self.on_acquirer is not None and not await self.on_acquirer(record):
                     continue  # else its line and the numbers of its day are ready before it is seen
-                if kind == "api_key":
-                    self.keys.take(record)
-                else:
-                    target[record[0]] = record
+                target[record[0]] = record
                 if kind in watchlist.KINDS:
                     self.watchlist.take(record)
             if time.perf_counter() - started > SLICE_S:
@@ -294,10 +292,9 @@ class Directory:
         self.guarded = self.watchlist.in_force()
         if "bin_range" not in changed:
             return
-        by_length: dict[int, list[BinRange]] = {}
-        for found in sorted(self.bins.values()):
-            by_length.setdefault(len(found.low), []).append(found)
-        self.bins_by_length = [(length, [found.low for found in ranges], ranges) for length, ranges in sorted(by_length.items(), reverse=True)]
+        ordered = sorted(self.bins.values(), key=lambda found: (-len(found.low), found))
+        self.bins_by_length = [(length, [found.low for found in ranges], ranges) for length, each in groupby(ordered, lambda found: len(found.low))
+                               if (ranges := list(each))]
 
     async def follow(self, connect: Callable[[], Awaitable[Connection]]) -> None:
         """Keeps the records fresh until cancelled: woken by NOTIFY, and each second anyway; reconnects for ever."""
@@ -344,8 +341,8 @@ def _store(row: asyncpg.Record, alike: Alike) -> Store:
 
 def _api_key(row: asyncpg.Record, alike: Alike) -> ApiKey:
     key_id, role, merchant_id, terminal_id, person, digest, ends_at, application_id = row.values()
-    return ApiKey(key_id, text(role), merchant_id and alike.of(MERCHANT, merchant_id), terminal_id and alike.of(TERMINAL, terminal_id), person, digest, ends_at,
-                  application_id)
+    merchant_id, terminal_id = merchant_id and alike.of(MERCHANT, merchant_id), terminal_id and alike.of(TERMINAL, terminal_id)
+    return ApiKey(key_id, text(role), merchant_id, terminal_id, person, digest, ends_at, application_id)
 
 
 def _acquirer(row: asyncpg.Record, _: Alike) -> Acquirer | None:
@@ -384,12 +381,8 @@ def _terminal(row: asyncpg.Record, alike: Alike) -> Terminal:
     for acquirer_id, number, acceptor in zip(row["acquirers"], row["terminals"], row["acceptors"], strict=True):
         if acquirer_id is not None:
             known_as += alike.few(acquirer_id), number, text(acceptor)
-    return Terminal(row["terminal_id"], alike.of(MERCHANT, row["merchant_id"]), alike.of(STORE, row["store_id"]), text(row["status"]), tuple(known_as))
-
-
-def _alone(build: Callable[[Any], Any]) -> Callable[[Any, Alike], Any]:
-    """For records that share nothing."""
-    return lambda row, _: build(row)
+    return Terminal(row["terminal_id"], alike.of(MERCHANT, row["merchant_id"]), alike.of(STORE, row["store_id"]), text(row["status"]),
+                    tuple(known_as))
 
 
 KINDS: dict[str, tuple[str, Callable[[Any, Alike], Any], str]] = {
@@ -397,8 +390,8 @@ KINDS: dict[str, tuple[str, Callable[[Any, Alike], Any], str]] = {
     "store": (STORES, _store, "stores"),
     "terminal": (TERMINALS, _terminal, "terminals"),
     "acquirer": (ACQUIRERS, _acquirer, "acquirers"),
-    "route": (ROUTES, _alone(lambda row: Route(**conditions(dict(row)))), "routes"),
-    **{kind: (statement, _alone(build), name) for kind, (statement, build, name) in watchlist.KINDS.items()},
+    "route": (ROUTES, lambda row, _: Route(**conditions(dict(row))), "routes"),
+    **{kind: (statement, partial(lambda build, row, _: build(row), build), name) for kind, (statement, build, name) in watchlist.KINDS.items()},
     "api_key": (KEYS, _api_key, "keys"),
     "bin_range": (BINS, lambda row, _: BinRange(*row.values())._replace(pan_lengths=tuple(row["pan_lengths"])), "bins"),
 }

@@ -15,8 +15,8 @@ import pytest_asyncio
 import rows
 
 from switch import database
-from switch.alike import ApiKey
-from switch.directory import STALE_AFTER_S, Acquirer, BinRange, Directory, Line, Merchant, ReversalTerms, Route, Store, Terminal
+from switch.alike import Alike, ApiKey, Keys, Numbers
+from switch.directory import ROWS, STALE_AFTER_S, Acquirer, BinRange, Directory, Line, Merchant, ReversalTerms, Route, Store, Terminal
 
 DAY = date(2026, 11, 23)
 NUMBERS = ("T0000001", "M00000000000001")
@@ -377,3 +377,54 @@ async def test_a_slow_loading_lets_others_run(owner: asyncpg.Connection) -> None
     assert sum(merchant.organisation_id == organisation for merchant in directory.merchants.values()) == 5000
     assert len(gaps) > 3
     assert timedelta(seconds=max(gaps)) < timedelta(seconds=0.5)
+
+
+async def test_a_large_directory_is_read_in_slices(owner: asyncpg.Connection, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of ROWS records at most, whatever there is: a load never holds all rows of a table beside the records made of them."""
+    taken, take = [], Directory._take
+
+    async def counted(self: Directory, kind: str, found: list[asyncpg.Record]) -> None:
+        taken.append(len(found))
+        await take(self, kind, found)
+
+    organisation = uuid4()
+    await rows.insert(owner, "organisation", organisation_id=organisation, name="Larger")
+    await owner.execute("""INSERT INTO merchant (merchant_id, organisation_id, name, mcc, time_zone)
+        SELECT gen_random_uuid(), $1, 'Shop', '5411', 'Asia/Shanghai' FROM generate_series(1, $2::int)""", organisation, ROWS + 1)
+    monkeypatch.setattr(Directory, "_take", counted)
+    directory = await loaded(owner)
+    assert max(taken) == ROWS and sum(taken) >= len(directory.merchants) > ROWS
+
+
+def test_equal_ids_of_records_are_one_object() -> None:
+    merchant = Merchant(UUID(int=1), UUID(int=2), "Shop", "active", "5411", ZoneInfo("Asia/Tokyo"), "warn")
+    alike = Alike({merchant.merchant_id: merchant})
+    assert alike.of(0, UUID(int=1)) is merchant.merchant_id
+    assert alike.of(0, UUID(int=3)) == UUID(int=3)
+    assert alike.few(UUID(int=5)) is alike.few(UUID(int=5))
+
+
+def test_numbers_of_a_terminal_are_looked_up_by_acquirer() -> None:
+    numbers = Numbers((UUID(int=1), "T1", "M1", UUID(int=2), "T2", "M2"))
+    assert dict(numbers) == {UUID(int=1): ("T1", "M1"), UUID(int=2): ("T2", "M2")}
+    assert UUID(int=2) in numbers and UUID(int=3) not in numbers and "T1" not in numbers and len(numbers) == 2
+    with pytest.raises(KeyError):
+        numbers[UUID(int=3)]
+
+
+@pytest.mark.parametrize("key", [
+    ApiKey("t1", "terminal", UUID(int=1), UUID(int=2), None, bytes(32), None), ApiKey("t2", "terminal", UUID(int=1), UUID(int=2), None, bytes(32), 5.0),
+    ApiKey("m1", "merchant", UUID(int=1), None, None, bytes(32), None), ApiKey("o1", "operator", None, None, "Li Wei", bytes(32), None),
+    ApiKey("a1", "applicant", None, None, None, bytes(32), None, UUID(int=9)),
+])
+def test_a_key_is_found_as_it_was_taken(key: ApiKey) -> None:
+    keys = Keys({UUID(int=2): Terminal(UUID(int=2), UUID(int=1), UUID(int=3), "active", ())})
+    keys[key.key_id] = key
+    assert keys.find(key.key_id) == key
+    assert keys.find("t9") is None
+
+
+def test_the_key_of_a_terminal_that_is_not_known_yet_is_no_key() -> None:
+    keys = Keys({})
+    keys["t1"] = ApiKey("t1", "terminal", UUID(int=1), UUID(int=2), None, bytes(32), None)
+    assert keys.find("t1") is None

@@ -61,6 +61,8 @@ NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{id
                   *(f"POST /v1/applications/{{application}}/{end}" for end in (
                       "documents", "documents/{document}/file", "documents/{document}/verdicts", "submit", "take", "decisions")),
                   "GET /v1/applications/{application}/documents/{document}/file",
+                  # A file that is a sheet: tests/test_imports_flow.py has it.
+                  "POST /v1/imports", "GET /v1/imports/{ident}", "GET /v1/imports/{ident}/faults",
                    "GET /v1/jobs/{ident}", "POST /v1/jobs/{ident}/retry", "POST /v1/jobs/{ident}/cancel"}
 
 

@@ -70,7 +70,7 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
 
     @routes.post("/v1/imports", summary="Bring in merchants, stores and terminals from CSV; a job checks and writes them", status_code=202,
                  responses=_answered(202, state="queued", written_to=0, made={}, ended_at=None) | refused(400, 413, 415),
-                 openapi_extra={"requestBody": {"required": True, "description": "The CSV file as it is, or gzip: a row for each terminal at an acquirer.",
+                 openapi_extra={"requestBody": {"required": True, "description": "CSV as it is, or gzip: a row for each terminal at an acquirer.",
                                                 "content": {"text/csv": {"schema": {"type": "string"}, "example": SHEET}}}})
     async def bring(request: Request, caller: Annotated[Caller, Depends(operator)], name: Annotated[str, Query(max_length=120)] = "",
                     dry_run: Annotated[bool, Query(description="check, write nothing")] = False,

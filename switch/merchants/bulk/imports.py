@@ -30,6 +30,7 @@ PAGE_MAX = 200
 SHOWN = "import_id, name, encode(sha256, 'hex') AS sha256, lines, dry_run, skip_bad, state, faults, written_to, made, asked_by, asked_at, ended_at"
 ADD = f"""INSERT INTO bulk_import (import_id, name, sha256, content, lines, dry_run, skip_bad, asked_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 RETURNING {SHOWN}"""
+ASKED = "SELECT content, lines, dry_run, skip_bad, state, written_to FROM bulk_import WHERE import_id = $1"
 ONE = f"SELECT {SHOWN} FROM bulk_import WHERE import_id = $1"
 PAGE = f"SELECT {SHOWN} FROM bulk_import WHERE $1::uuid IS NULL OR import_id < $1 ORDER BY import_id DESC LIMIT $2"
 FAULTS = """SELECT line, field, rule FROM bulk_fault WHERE import_id = $1 AND (line, field) > ($2, $3) ORDER BY line, field LIMIT $4"""
@@ -92,7 +93,7 @@ class Imports:
     async def do(self, run: Run) -> Mapping[str, Any]:
         """The job: checks all rows, then writes them, unless it was a dry run or something is wrong. Carries on behind the last piece."""
         import_id = UUID(run.job.key)
-        asked = await self.pool.fetchrow("SELECT content, lines, dry_run, skip_bad, state, written_to FROM bulk_import WHERE import_id = $1", import_id)
+        asked = await self.pool.fetchrow(ASKED, import_id)
         assert asked is not None
         state = asked["state"]
         if state == "queued":
@@ -121,7 +122,8 @@ class Imports:
 
 FAULT = """INSERT INTO bulk_fault (import_id, line, field, rule) SELECT $1, * FROM unnest($2::integer[], $3::text[], $4::text[])
 ON CONFLICT (import_id, line, field) DO NOTHING"""
-STEP = """UPDATE bulk_import SET state = $2, faults = coalesce($3, faults), ended_at = CASE WHEN $2 <> 'writing' THEN now() END WHERE import_id = $1"""
+STEP = """UPDATE bulk_import SET state = $2, faults = coalesce($3, faults),
+  ended_at = CASE WHEN $2 <> 'writing' THEN now() END WHERE import_id = $1"""
 
 
 async def _end(pool: Pool, run: Run, import_id: UUID, state: str, faults: list[Fault] | None) -> None:
@@ -259,7 +261,8 @@ async def _write(connection: Connection, import_id: UUID, piece: Piece) -> None:
                                "terminal": (ident, merchant_id, store_id, values["terminal_name"])}[kind])
         if values["acquirer"] and (acquirer_id := known.acquirers[values["acquirer"]], *numbers_of(row)) not in known.holders:
             made["number"].append((ids["merchant", row.key("merchant")], acquirer_id, ids["terminal", row.key("terminal")], *numbers_of(row)))
-    for kind, statement in (("organisation", ORGANISATIONS), ("merchant", MERCHANTS), ("store", STORES), ("terminal", TERMINALS), ("number", NUMBERED)):
+    for kind, statement in (("organisation", ORGANISATIONS), ("merchant", MERCHANTS), ("store", STORES), ("terminal", TERMINALS),
+                            ("number", NUMBERED)):
         if made[kind]:
             await connection.execute(statement, *_columns(made[kind], 0))
     if references:
@@ -274,7 +277,8 @@ async def _write(connection: Connection, import_id: UUID, piece: Piece) -> None:
 EXPORT = """SELECT rm.reference AS merchant, m.name AS merchant_name, m.mcc, split_part(rs.reference, '/', 2) AS store, s.name AS store_name,
   split_part(rt.reference, '/', 2) AS terminal, t.name AS terminal_name, s.time_zone, s.city, s.country, coalesce(a.name, '') AS acquirer,
   coalesce(rtrim(n.card_acceptor_terminal), '') AS card_acceptor_terminal, coalesce(rtrim(n.card_acceptor), '') AS card_acceptor
-FROM external_reference rt JOIN terminal t ON t.terminal_id = rt.subject_id JOIN store s USING (merchant_id, store_id) JOIN merchant m USING (merchant_id)
+FROM external_reference rt JOIN terminal t ON t.terminal_id = rt.subject_id JOIN store s USING (merchant_id, store_id)
+JOIN merchant m USING (merchant_id)
 JOIN external_reference rs ON rs.subject_id = s.store_id JOIN external_reference rm ON rm.subject_id = m.merchant_id
 LEFT JOIN acquirer_terminal n ON n.merchant_id = t.merchant_id AND n.terminal_id = t.terminal_id LEFT JOIN acquirer a ON a.acquirer_id = n.acquirer_id
 WHERE rt.kind = 'terminal' ORDER BY rt.reference, a.name"""

@@ -126,7 +126,7 @@ class Reader:
         numbers = {("at", terminal, values["acquirer"]): terminal,
                    ("number", *(values[name] for name in NUMBERS)): terminal} if values["acquirer"] else {("alone", terminal): terminal}
         if any(number in self._numbers for number in numbers):
-            yield Fault(row.line, "acquirer" if values["acquirer"] else "terminal", "a terminal once at an acquirer, and numbers that no row before has")
+            yield Fault(row.line, "acquirer" if values["acquirer"] else "terminal", "a terminal once at an acquirer, with numbers no row before has")
         elif not differing:
             self._digests |= keys
             self._numbers |= numbers
