@@ -24,7 +24,7 @@ from messages.dialect import Dialect
 from messages.grammar import QueryRule
 from switch import acquirers, logs, metrics, watchlist
 from switch.alike import Alike, ApiKey, Keys, Numbers, text, unwalked
-from switch.database import UNKNOWN, Connection
+from switch.database import UNKNOWN, Connection, slices
 from switch.links import Tls
 from switch.links.breaker import Terms as BreakerTerms
 from switch.watchlist import Limit, RiskEntry, RiskRule, Watchlist, conditions
@@ -237,10 +237,8 @@ class Directory:
         version = await connection.fetchval(VERSION)
         with unwalked():
             for kind, (statement, *_) in KINDS.items():
-                async with connection.transaction():
-                    cursor = await connection.cursor(statement, None)
-                    while rows := await cursor.fetch(ROWS):
-                        await self._take(kind, rows)
+                async for rows in slices(connection, ROWS, statement, None):
+                    await self._take(kind, rows)
         self._reorder(KINDS)
         self._confirm(version)
 

@@ -50,7 +50,7 @@ DOORS = {
     "alembic": ("switch/database.py", "migrations/*"),
     "asyncpg": ("switch/database.py", "switch/ids.py", "switch/directory.py", "switch/alerts.py", "switch/security/keystore.py", "switch/app.py", "switch/protection.py", "switch/cli.py", "switch/parent.py", "switch/api/operator.py",
                 "switch/api/resolving.py", "switch/api/unmatched.py", "switch/links/numbering.py", "switch/links/slots.py", "switch/links/roster.py", "switch/merchants/onboarding.py",
-                "switch/merchants/approvals.py", "switch/merchants/crypto_keys.py", "switch/merchants/risk_rules.py", "switch/api/crypto_keys.py", "switch/payments/*", "switch/notices/*", "switch/api/webhooks.py", "loadtests/bench.py", "loadtests/reversals.py", "loadtests/services.py", "switch/merchants/applications/*",
+                "switch/merchants/approvals.py", "switch/merchants/crypto_keys.py", "switch/merchants/risk_rules.py", "switch/api/crypto_keys.py", "switch/payments/*", "switch/notices/*", "switch/api/webhooks.py", "loadtests/bench.py", "loadtests/reversals.py", "loadtests/services.py", "switch/merchants/applications/*", "switch/merchants/bulk/*", "loadtests/directory.py", "loadtests/houses.py",
                 "loadtests/overload.py", "loadtests/settlement.py", "loadtests/exports.py", "loadtests/measured.py", "switch/settlement/*",
                 "switch/api/settlements.py", "switch/api/reconciliation.py", "switch/api/disputes.py", "switch/api/dispute_desk.py", "switch/api/batches.py", "switch/api/payouts.py", "switch/api/bank_accounts.py", "loadtests/settlement_files.py",
                 "switch/terminals/*", "switch/api/devices.py", "switch/api/parameters.py", "switch/api/rollouts.py"),

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Protocol
 
-import asyncpg
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -42,7 +41,7 @@ class Parts(Protocol):
     def reader(self) -> Connect: ...
 
 
-def shown(row: asyncpg.Record) -> dict[str, Any]:
+def shown(row: Any) -> dict[str, Any]:
     return {"id": show("import", row["import_id"]), "made": json.loads(row["made"]),
             **{name: row[name] for name in ("name", "sha256", "lines", "dry_run", "skip_bad", "state", "faults", "written_to", "asked_by")},
             **{name: stamp(row[name]) for name in ("asked_at", "ended_at")}}
