@@ -60,7 +60,7 @@ class Keys(dict[str, ApiKey | bytes]):
         self.terminals = terminals
 
     def __setitem__(self, key_id: str, key: ApiKey | bytes) -> None:
-        plain = isinstance(key, ApiKey) and key.role == "terminal" and key.person is key.ends_at is key.application_id is None
+        plain = isinstance(key, ApiKey) and key.role == "terminal" and (key.person, key.ends_at, key.application_id) == (None,) * 3
         if plain and isinstance(key, ApiKey) and key.terminal_id is not None:
             key = key.secret_digest + key.terminal_id.bytes
         super().__setitem__(key_id, key)

@@ -123,7 +123,7 @@ class Reader:
         for kind in differing:
             yield Fault(row.line, kind, "the same reference with the same values as in the rows before")
         values, terminal = row.values, row.key("terminal")
-        numbers = {("at", terminal, values["acquirer"]): terminal,
+        numbers: dict[tuple[str, ...], str] = {("at", terminal, values["acquirer"]): terminal,
                    ("number", *(values[name] for name in NUMBERS)): terminal} if values["acquirer"] else {("alone", terminal): terminal}
         if any(number in self._numbers for number in numbers):
             yield Fault(row.line, "acquirer" if values["acquirer"] else "terminal", "a terminal once at an acquirer, with numbers no row before has")
@@ -149,7 +149,7 @@ def faults_of(row: Row) -> Iterator[Fault]:
 
 def _rule_broken(rule: str, value: str) -> str | None:
     try:
-        check(**{rule: value})
+        check(RULES, **{rule: value})
     except Problem:
         return RULES[rule][1]
     return None
