@@ -110,6 +110,7 @@ async def test_what_contradicts_the_books_is_a_fault_and_nothing_is_overwritten(
     assert await faults(shop, found) == [(2, "card_acceptor_terminal"), (3, "acquirer"), (4, "acquirer")]
     renamed = await bring(shop, f"{HEAD}\nD0,Other,5812,1,Store,1,Till 1,single,D00001,DSHOP", skip_bad="true")
     assert (renamed["state"], renamed["made"]["merchant"], await faults(shop, renamed)) == ("done", 0, [(2, "merchant")])
+    assert renamed["faults"] == 1, "what the check has found is not counted again"
 
 
 async def test_a_job_that_is_begun_anew_carries_on_behind_its_last_piece(shop: Shop) -> None:

@@ -232,6 +232,9 @@ NUMBERED = """INSERT INTO acquirer_terminal (merchant_id, acquirer_id, terminal_
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[])"""
 REFERENCE = """INSERT INTO external_reference (import_id, kind, reference, digest, subject_id)
 SELECT $1, * FROM unnest($2::text[], $3::text[], $4::bytea[], $5::uuid[])"""
+# Those that the check had found are there already; when it had found more than are kept, all of them are counted.
+LATE = """INSERT INTO bulk_fault (import_id, line, field, rule) SELECT $1, * FROM unnest($2::integer[], $3::text[], $4::text[])
+WHERE (SELECT count(*) FROM bulk_fault WHERE import_id = $1) < $5 ON CONFLICT (import_id, line, field) DO NOTHING RETURNING line"""
 WRITTEN = """UPDATE bulk_import SET state = 'writing', written_to = $2, faults = faults + $3, made = $4 WHERE import_id = $1"""
 
 
@@ -267,11 +270,10 @@ async def _write(connection: Connection, import_id: UUID, piece: Piece) -> None:
             await connection.execute(statement, *_columns(made[kind], 0))
     if references:
         await connection.execute(REFERENCE, import_id, *_columns(references, 4))
-    if faults:
-        await connection.execute(FAULT, import_id, *_columns(faults, 3))
+    came = await connection.fetch(LATE, import_id, *_columns(faults, 3), FAULTS_MAX) if faults else []
     before = json.loads(await connection.fetchval("SELECT made FROM bulk_import WHERE import_id = $1", import_id))
     counts = {kind: before.get(kind, 0) + len(rows) for kind, rows in made.items() if kind != "organisation"}
-    await connection.execute(WRITTEN, import_id, piece.last, len(faults), json.dumps(counts))
+    await connection.execute(WRITTEN, import_id, piece.last, len(came), json.dumps(counts))
 
 
 EXPORT = """SELECT rm.reference AS merchant, m.name AS merchant_name, m.mcc, split_part(rs.reference, '/', 2) AS store, s.name AS store_name,
