@@ -1,16 +1,10 @@
-"""A device around the terminal: activated by a code, with parameters and heartbeats, an offline queue and a chip card. HTTP only.
+"""A device around the terminal: activated by a code, with parameters and heartbeats, an offline queue and a chip card. HTTP only."""
 
-`python -m loadtests.terminal FOLDER activate | parameters | heartbeat | sell | power-loss | offline | sync | close | accept | sign` acts as one
-device whose memory is FOLDER.
-"""
-
-import argparse
 import contextlib
 import http.client
 import json
 import os
 import secrets
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +156,6 @@ class Device:
             taken += 1
         return taken
 
-
     def accept(self, silent_amount: int | None = None, currency: str = "CNY", chip: ChipCard | None = None) -> dict[str, Any]:
         """Does the acceptance test that is running at its till, and undoes what it sold."""
         return Trial(self.terminal, self.memory["terminal"], currency, silent_amount, chip).run()
@@ -175,87 +168,9 @@ class Device:
         return answer
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m loadtests.terminal", description="One simulated device; its memory is a folder.")
-    parser.add_argument("folder", type=Path)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    activate = verbs.add_parser("activate", help="by the code that an operator issued")
-    activate.add_argument("serial_number")
-    activate.add_argument("code")
-    activate.add_argument("--url", required=True)
-    verbs.add_parser("parameters", help="fetch them if they are new")
-    beat = verbs.add_parser("heartbeat", help="say how it is, and do what it is told")
-    beat.add_argument("--battery", type=int, dest="battery_percent")
-    beat.add_argument("--paper", choices=("ok", "low", "out"))
-    beat.add_argument("--tamper", action="store_true", help="its case was opened: it erases its keys")
-    sell = verbs.add_parser("sell", help="authorize a payment")
-    lost = verbs.add_parser("power-loss", help="begin a payment, lose power before the answer is kept, start again and close it")
-    offline = verbs.add_parser("offline", help="approve a sale without the switch, and queue it")
-    for each in (sell, lost, offline):
-        each.add_argument("amount", type=int, metavar="MINOR_UNITS")
-        each.add_argument("--currency", default="CNY")
-    sell.add_argument("--imk", metavar="HEX", help="issuer master key of a test, as the stub's: the chip signs, and judges the answer")
-    verbs.add_parser("sync", help="send what was approved offline")
-    verbs.add_parser("close", help="close the batch")
-    accept = verbs.add_parser("accept", help="do the acceptance test that is running at its till")
-    accept.add_argument("--silent-amount", type=int, metavar="MINOR_UNITS", help="of a sale that the test host does not answer, for the step timeout")
-    signed = verbs.add_parser("sign", help="upload the cardholder's signature of a payment")
-    signed.add_argument("transaction", help="txn_...")
-    signed.add_argument("--file", type=Path, help="a PNG; default: one that is drawn")
-    return parser
-
-
 def lose_power(device: Device, amount: int, currency: str) -> list[Receipt]:
     """The request leaves and its answer is never kept; after the start the journal's open key is asked for and cancelled."""
     device.terminal.journal.write({"key": (key := secrets.token_hex(16)), "amount": amount, "currency": currency, "held": False})
     device.terminal.exchange("POST", "/v1/authorizations", {"type": "purchase", "amount": amount, "currency": currency, "card": CARD}, key)
     device.power_loss()
     return device.terminal.resume()
-
-
-def _act(device: Device, options: argparse.Namespace) -> Any:
-    match options.verb:
-        case "activate":
-            return device.activate(options.url, options.serial_number, options.code)
-        case "parameters":
-            return {"new": device.fetch_parameters(), "version": device.memory["parameters_version"], "values": device.memory["parameters"]}
-        case "heartbeat":
-            known = {name: value for name in ("battery_percent", "paper") if (value := getattr(options, name)) is not None}
-            return device.heartbeat(tamper=options.tamper, **known)
-        case "sell":
-            chip = ChipCard(options.imk, CARD["pan"], CARD["expiry"]) if options.imk else None
-            return device.sell(options.amount, options.currency, chip)._asdict()
-        case "power-loss":
-            return [each._asdict() for each in lose_power(device, options.amount, options.currency)]
-        case "offline":
-            return {"queued": len(device.memory["queue"]), "key": device.sell_offline(options.amount, options.currency)["key"]}
-        case "sync":
-            return {"taken": device.sync(), "left": len(device.memory["queue"])}
-        case "accept":
-            return device.accept(options.silent_amount)
-        case "sign":
-            return device.sign(options.transaction, _picture(options.file))
-    return device.terminal.close_batch(device.memory["terminal"])
-
-
-def _picture(path: Path | None) -> bytes | None:
-    try:
-        return None if path is None else path.read_bytes()
-    except OSError as error:
-        raise Refused(f"the picture cannot be read ({type(error).__name__})") from None
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """0 when it was done; what was refused is one line on stderr and 1."""
-    options = _parser().parse_args(arguments)
-    device = Device(options.folder)
-    try:
-        if options.verb != "activate" and "url" not in device.memory:
-            raise Refused("activate it first")
-        print(json.dumps(_act(device, options)))
-    except Refused as refusal:
-        print(f"refused: {refusal}", file=sys.stderr)
-        return 1
-    finally:
-        device.close()
-    return 0

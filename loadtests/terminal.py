@@ -319,6 +319,6 @@ def read(status: int, raw: bytes) -> tuple[str, dict[str, Any]]:
 
 
 if __name__ == "__main__":  # python -m loadtests.terminal FOLDER VERB ...: one simulated device
-    from loadtests.device import main
+    from loadtests.verbs import main
 
     raise SystemExit(main())

@@ -34,6 +34,7 @@ from switch.links.roster import Roster
 from switch.merchants import counter, terminal_keys
 from switch.merchants.accounts import Accounts
 from switch.merchants.approvals import Approvals, of_object
+from switch.merchants.bulk.imports import Imports
 from switch.merchants.crypto_keys import activate, retire
 from switch.merchants.host_days import HostDays
 from switch.merchants.journey import Journey
@@ -111,9 +112,7 @@ from switch.terminals.training import Training
 # of devices, whose heartbeats and activations wait for each other alone.
 WRITERS, READERS, OWED, NOTICES, DEVICES = 4, 6, 4, 3, 2
 JOBS = 4  # of background jobs, beside the one of their queue
-DRAIN_MARGIN_S = 5.0
-READY_PROBE_S = 1.0
-CONFIRM_S = 0.2
+DRAIN_MARGIN_S, READY_PROBE_S, CONFIRM_S = 5.0, 1.0, 0.2
 GC_THRESHOLD = 50_000  # new objects per young collection: an authorization makes hundreds, nearly all die with it
 HOT_PATH = "/v1/authorizations"
 
@@ -162,20 +161,23 @@ class Switch:
             RESOLVE: of_object("transaction", self.resolution.resolve), RESOLVE_EXCEPTION: of_object("exception", self.exceptions.approved),
             **counter.agreements(self.review, self.contracts), AGREE: agree, LOAD: activate, RETIRE_KEY: retire})
         self._join_lines()
+        self._run(self._keep_lease(), pulse(self.admission.late))  # a large directory takes longer to read than a lease lasts
         async with self.readers.acquire() as connection:
             await self.directory.load(connection)
         if refusals := list(self.lines.refusals()):
             await self.lines.hang_up()
+            for task in self.tasks:
+                task.cancel()
             await self._close_pools()
             raise StartError("\n".join(refusals))
         await self.protection.start()
         await self.journal.start()
         await self.reservations.start()
-        self._run(self.directory.follow(self._reader), self.numbers.work(), self._keep_lease(), self.lines.slots.work(), self.recovery.work(),
-                  self.evidence.work(), self.reversals.work(), self.pending.work(), self.expiry.work(), self._gauge(), pulse(self.admission.late),
-                  self.undelivered.work(), self.watch.work(), self.foreman.work(), self._confirm(), self.subscribed.work(), self.sweep.work(),
-                  self.sender.work(), self.forwarding.work(), self.silence.work(), self.custody.work(self._reader), self.roster.work(),
-                  self.protection.counting.work(), self.protection.hits.work(), self.overdue.work())
+        self._run(self.directory.follow(self._reader), self.numbers.work(), self.lines.slots.work(), self.recovery.work(), self.evidence.work(),
+                  self.reversals.work(), self.pending.work(), self.expiry.work(), self._gauge(), self.undelivered.work(), self.watch.work(),
+                  self.foreman.work(), self._confirm(), self.subscribed.work(), self.sweep.work(), self.sender.work(), self.forwarding.work(),
+                  self.silence.work(), self.custody.work(self._reader), self.roster.work(), self.protection.counting.work(),
+                  self.protection.hits.work(), self.overdue.work())
         await self.lines.up(self.settings.sign_on_wait_s)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
@@ -226,7 +228,7 @@ class Switch:
         self.onboarding, self.accounts = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault)
         (self.desk_of_applications, self.papers, self.review, self.registrations, self.contracts,
          self.contract_reads) = counter.counter(self.writers, self.readers, self.vault)
-        self.journey = Journey(self.writers, self.readers, self.vault)
+        self.journey, self.imports = Journey(self.writers, self.readers, self.vault), Imports(self.writers)
         self.host_days = HostDays(self.writers, self.onboarding.open_business_day)
         self.signatures = Signatures(self.writers, self.readers, self.vault)
         self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
@@ -377,6 +379,7 @@ class Switch:
                  attempts=10, at_once=2),
             Kind("dispute", "warns of a dispute's deadline, and keeps it", deadlines.do, "* * * * *", deadlines.due, limit_s=60),
             *counter.kinds(self.owed), *self.journey.kinds(),
+            Kind("import", "brings in merchants and terminals from a file", self.imports.do, at_once=1),
             Kind("housekeeping", "removes what is kept for a time only", housekeeping.do, "7 * * * *", housekeeping.due),
         )
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from switch import logs
+from switch import logs, metrics
 
 PULSE_S = 0.05
 
@@ -41,4 +41,6 @@ async def pulse(late: Callable[[float], None]) -> None:
     while True:
         due = loop.time() + PULSE_S
         await asyncio.sleep(PULSE_S)
-        late(max(0.0, loop.time() - due))
+        by = max(0.0, loop.time() - due)
+        metrics.loop_late.observe(by)
+        late(by)

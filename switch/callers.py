@@ -3,6 +3,7 @@
 from typing import NamedTuple
 from uuid import UUID
 
+from switch.alike import ApiKey
 from switch.clock import clock
 from switch.directory import Directory, Merchant, Store, Terminal
 from switch.errors import Problem
@@ -36,16 +37,17 @@ def identify(directory: Directory, authorization: str | bytes | None) -> Caller:
     scheme, _, token = text.partition(" ")
     if scheme.lower() != "bearer":
         raise Problem("unauthenticated")
-    keys = directory.keys
+    found: ApiKey | None = None
 
     def digest_of(key_id: str) -> bytes | None:  # the end is the database's instant, and so is the clock
-        found = keys.get(key_id)
+        nonlocal found
+        found = directory.keys.find(key_id)
         return found.secret_digest if found is not None and (found.ends_at is None or found.ends_at > clock.now().timestamp()) else None
 
     key_id = credentials.authenticate(token, digest_of)
-    if key_id is None:
+    key = found
+    if key_id is None or key is None:
         raise Problem("unauthenticated")
-    key = keys[key_id]
     terminal = directory.terminals.get(key.terminal_id) if key.terminal_id is not None else None
     if key.role == "terminal" and terminal is None:
         raise Problem("unauthenticated")

@@ -23,6 +23,7 @@ from switch.commands import (
     contracting,
     cutovers,
     fleet,
+    importing,
     inquiries,
     inspection,
     keying,
@@ -48,7 +49,7 @@ from switch.worker import work
 
 # Of commands that ask a running switch or nobody, `work(options, settings, say)`; of those that work on the database itself, a coroutine.
 COMMANDS = (onboarding, applying, contracting, circuits, routes, standing_in, risk, support, cutovers, pricing, contests, keying, fleet, accepting,
-            moving, choosing, leaving, clearings, paying, inquiries, inspection)
+            importing, moving, choosing, leaving, clearings, paying, inquiries, inspection)
 OnDatabase = Callable[[argparse.Namespace, str, Settings, Callable[[str], None]], Awaitable[int]]
 
 

@@ -159,6 +159,17 @@ async def work(pool: Pool, words: str = UNSURE) -> AsyncIterator[Connection]:
         raise unsure(words) from None
 
 
+async def slices(connection: Connection, size: int, statement: str, *arguments: Any) -> AsyncIterator[list[Any]]:
+    """The rows of a statement, at most `size` at a time, as they stood at one moment. Raises what UNKNOWN lists."""
+    try:
+        async with connection.transaction():
+            cursor = await connection.cursor(statement, *arguments)
+            while rows := await cursor.fetch(size):
+                yield rows
+    except asyncpg.InterfaceError as error:  # of the ROLLBACK on a connection that is gone: why it went is what matters
+        raise error.__context__ or error from None
+
+
 def record_of(cls: Callable[..., Any], row: asyncpg.Record) -> Any:
     """The dataclass whose attributes are named like the columns."""
     return cls(**dict(row))

@@ -8,9 +8,11 @@ import asyncio
 import json
 import time
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime
+from functools import partial
+from itertools import groupby
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -21,15 +23,17 @@ import asyncpg
 from messages.dialect import Dialect
 from messages.grammar import QueryRule
 from switch import acquirers, logs, metrics, watchlist
-from switch.database import UNKNOWN, Connection
+from switch.alike import Alike, ApiKey, Keys, Numbers, text, unwalked
+from switch.database import UNKNOWN, Connection, slices
 from switch.links import Tls
 from switch.links.breaker import Terms as BreakerTerms
 from switch.watchlist import Limit, RiskEntry, RiskRule, Watchlist, conditions
 
-POLL_S = 1.0
-STALE_AFTER_S = 3.0
+POLL_S, STALE_AFTER_S = 1.0, 3.0
 SLICE_S = 0.005
 CHANGES_MAX = 1000
+ROWS = 1000  # of a slice of a load
+MERCHANT, STORE, TERMINAL = range(3)  # places of what Alike knows
 
 
 class Merchant(NamedTuple):
@@ -57,9 +61,13 @@ class Terminal(NamedTuple):
     terminal_id: UUID
     merchant_id: UUID
     store_id: UUID
-    name: str
     status: str
-    numbers: dict[UUID, tuple[str, str]]  # acquirer -> (DE41, DE42)
+    known_as: tuple[Any, ...]  # acquirer, DE41, DE42, and so on
+
+    @property
+    def numbers(self) -> Numbers:
+        """acquirer -> (DE41, DE42)"""
+        return Numbers(self.known_as)
 
 
 class ReversalTerms(NamedTuple):
@@ -172,17 +180,6 @@ class Route(NamedTuple):
     retired_at: datetime | None = None
 
 
-class ApiKey(NamedTuple):
-    key_id: str
-    role: str
-    merchant_id: UUID | None
-    terminal_id: UUID | None
-    person: str | None
-    secret_digest: bytes
-    ends_at: float | None  # unix time of expiry or revocation
-    application_id: UUID | None = None
-
-
 class BinRange(NamedTuple):
     low: str
     high: str
@@ -196,10 +193,10 @@ MERCHANTS = """SELECT merchant_id, organisation_id, name, status, mcc, time_zone
 WHERE $1::text[] IS NULL OR merchant_id = ANY($1::text[]::uuid[])"""
 STORES = """SELECT store_id, merchant_id, name, city, country, time_zone FROM directory_store
 WHERE $1::text[] IS NULL OR store_id = ANY($1::text[]::uuid[])"""
-TERMINALS = """SELECT t.terminal_id, t.merchant_id, t.store_id, t.name, t.status,
+TERMINALS = """SELECT t.terminal_id, t.merchant_id, t.store_id, t.status,
   array_agg(n.acquirer_id) AS acquirers, array_agg(n.card_acceptor_terminal) AS terminals, array_agg(n.card_acceptor) AS acceptors
 FROM directory_terminal t LEFT JOIN directory_acquirer_terminal n USING (merchant_id, terminal_id)
-WHERE $1::text[] IS NULL OR t.terminal_id = ANY($1::text[]::uuid[]) GROUP BY t.merchant_id, t.terminal_id, t.store_id, t.name, t.status"""
+WHERE $1::text[] IS NULL OR t.terminal_id = ANY($1::text[]::uuid[]) GROUP BY t.merchant_id, t.terminal_id, t.store_id, t.status"""
 ACQUIRERS = """SELECT a.*,
   ARRAY(SELECT ROW(l.line_id, l.host, l.port, l.priority, l.connections, l.server_name, l.ca_file, l.certificate_file, l.key_file)
         FROM directory_line l WHERE l.acquirer_id = a.acquirer_id AND l.status = 'active' ORDER BY l.priority, l.line_id) AS lines,
@@ -234,12 +231,13 @@ class Directory:
         self.risk_rules: dict[UUID, RiskRule] = {}
         self.limits: dict[UUID, Limit] = {}
         self.risk_entries: dict[UUID, RiskEntry] = {}
-        self.keys: dict[str, ApiKey] = {}
+        self.keys = Keys(self.terminals)
         self.bins: dict[str, BinRange] = {}
         self.ordered_routes: list[Route] = []  # those in force
         self.bins_by_length: list[tuple[int, list[str], list[BinRange]]] = []  # longest prefix first
         self.chosen: dict[tuple[UUID, str], Any] = {}  # routing's choices, or what they are made by; forgotten at each change
         self.watchlist = Watchlist()
+        self.alike = Alike(self.merchants, self.stores, self.terminals)
         self.guarded = False  # whether sales are judged: a rule, limit or list entry is in force
         self.version = 0
         self.confirmed_at = float("-inf")  # monotonic
@@ -260,11 +258,13 @@ class Directory:
         return None
 
     async def load(self, connection: Connection) -> None:
-        """Reads everything. The version is read first: a change made meanwhile is applied again, which is harmless."""
+        """Reads everything, in slices. The version is read first: a change made meanwhile is applied again, which is harmless."""
         version = await connection.fetchval(VERSION)
-        for kind in KINDS:
-            await self._read(connection, kind, None)
-        self._reorder()
+        with unwalked():
+            for kind, (statement, *_) in KINDS.items():
+                async for rows in slices(connection, ROWS, statement, None):
+                    await self._take(kind, rows)
+        self._reorder(KINDS)
         self._confirm(version)
 
     async def refresh(self, connection: Connection) -> int:
@@ -276,9 +276,8 @@ class Directory:
             for change in changes:
                 keys.setdefault(OWNER_OF.get(change["kind"], change["kind"]), set()).add(change["key"])
             for kind, changed in sorted(keys.items(), key=lambda each: each[0] == "acquirer"):  # last: a line comes up when its routes are known
-                await self._read(connection, kind, sorted(changed))
-            if changes:
-                self._reorder()
+                await self._take(kind, await connection.fetch(KINDS[kind][0], sorted(changed)))
+            self._reorder(keys)
             self._confirm(changes[-1]["version"] if changes else self.version)
             total += len(changes)
             if len(changes) < CHANGES_MAX:
@@ -288,13 +287,12 @@ class Directory:
         self.version, self.confirmed_at = version, time.monotonic()
         metrics.directory_version.set(version)
 
-    async def _read(self, connection: Connection, kind: str, keys: list[str] | None) -> None:
-        statement, build, name = KINDS[kind]
-        rows = await connection.fetch(statement, keys)
+    async def _take(self, kind: str, rows: Iterable[Any]) -> None:
+        _, build, name = KINDS[kind]
         target, started = getattr(self, name), time.perf_counter()
         for row in rows:
             try:
-                record = build(row)
+                record = build(row, self.alike)
             except (LookupError, ValueError) as error:  # a dialect or zone of a newer release: one record waits, the others serve
                 logs.error("directory_record_refused", type=kind, where=str(row[0]), error=type(error).__name__)
                 continue
@@ -308,14 +306,18 @@ class Directory:
                 await asyncio.sleep(0)
                 started = time.perf_counter()
 
-    def _reorder(self) -> None:
-        self.chosen = {}
-        self.ordered_routes = sorted((route for route in self.routes.values() if route.state == "active"), key=precedence)
+    def _reorder(self, changed: Collection[str]) -> None:
+        """Makes ready what is found by looking through all records of a kind; `changed`: the kinds of which some were read."""
+        if not CHOSEN_BY.isdisjoint(changed):
+            self.chosen = {}
+        if "route" in changed:
+            self.ordered_routes = sorted((route for route in self.routes.values() if route.state == "active"), key=precedence)
         self.guarded = self.watchlist.in_force()
-        by_length: dict[int, list[BinRange]] = {}
-        for found in sorted(self.bins.values()):
-            by_length.setdefault(len(found.low), []).append(found)
-        self.bins_by_length = [(length, [found.low for found in ranges], ranges) for length, ranges in sorted(by_length.items(), reverse=True)]
+        if "bin_range" not in changed:
+            return
+        ordered = sorted(self.bins.values(), key=lambda found: (-len(found.low), found))
+        self.bins_by_length = [(length, [found.low for found in ranges], ranges) for length, each in groupby(ordered, lambda found: len(found.low))
+                               if (ranges := list(each))]
 
     async def follow(self, connect: Callable[[], Awaitable[Connection]]) -> None:
         """Keeps the records fresh until cancelled: woken by NOTIFY, and each second anyway; reconnects for ever."""
@@ -349,11 +351,24 @@ def precedence(route: Route) -> tuple[object, ...]:
             -sum(condition is not None for condition in conditions), route.route_id)
 
 
-def _route(row: asyncpg.Record) -> Route:
-    return Route(**conditions(dict(row)))
+def _merchant(row: asyncpg.Record, alike: Alike) -> Merchant:
+    merchant_id, organisation_id, name, status, mcc, zone, duplicates, unreferenced_refunds = row.values()
+    return Merchant(merchant_id, alike.few(organisation_id), name, text(status), text(mcc), ZoneInfo(zone), text(duplicates),
+                    unreferenced_refunds)
 
 
-def _acquirer(row: asyncpg.Record) -> Acquirer | None:
+def _store(row: asyncpg.Record, alike: Alike) -> Store:
+    store_id, merchant_id, name, city, country, zone = row.values()
+    return Store(store_id, alike.of(MERCHANT, merchant_id), name, text(city), text(country), ZoneInfo(zone))
+
+
+def _api_key(row: asyncpg.Record, alike: Alike) -> ApiKey:
+    key_id, role, merchant_id, terminal_id, person, digest, ends_at, application_id = row.values()
+    merchant_id, terminal_id = merchant_id and alike.of(MERCHANT, merchant_id), terminal_id and alike.of(TERMINAL, terminal_id)
+    return ApiKey(key_id, text(role), merchant_id, terminal_id, person, digest, ends_at, application_id)
+
+
+def _acquirer(row: asyncpg.Record, _: Alike) -> Acquirer | None:
     if row["business_date"] is None:  # its first day is opened in the same commit; the day's own change brings it
         return None
     dialect, options = acquirers.load(row["dialect"]), MappingProxyType(json.loads(row["options"]))
@@ -385,21 +400,25 @@ def reversal_terms(row: asyncpg.Record, dialect: Dialect) -> ReversalTerms:
                          row["reversal_first"] or dialect.reversal_first)
 
 
-def _terminal(row: asyncpg.Record) -> Terminal:
-    numbers: Iterable[Any] = zip(row["acquirers"], row["terminals"], row["acceptors"], strict=True)
-    return Terminal(row["terminal_id"], row["merchant_id"], row["store_id"], row["name"], row["status"],
-                    {acquirer: (terminal, acceptor) for acquirer, terminal, acceptor in numbers if acquirer is not None})
+def _terminal(row: asyncpg.Record, alike: Alike) -> Terminal:
+    known_as: list[Any] = []
+    for acquirer_id, number, acceptor in zip(row["acquirers"], row["terminals"], row["acceptors"], strict=True):
+        if acquirer_id is not None:
+            known_as += alike.few(acquirer_id), number, text(acceptor)
+    return Terminal(row["terminal_id"], alike.of(MERCHANT, row["merchant_id"]), alike.of(STORE, row["store_id"]), text(row["status"]),
+                    tuple(known_as))
 
 
-KINDS: dict[str, tuple[str, Callable[[asyncpg.Record], Any], str]] = {
-    "merchant": (MERCHANTS, lambda row: Merchant(*row.values())._replace(zone=ZoneInfo(row["time_zone"])), "merchants"),
-    "store": (STORES, lambda row: Store(*row.values())._replace(zone=ZoneInfo(row["time_zone"])), "stores"),
+KINDS: dict[str, tuple[str, Callable[[Any, Alike], Any], str]] = {
+    "merchant": (MERCHANTS, _merchant, "merchants"),
+    "store": (STORES, _store, "stores"),
     "terminal": (TERMINALS, _terminal, "terminals"),
     "acquirer": (ACQUIRERS, _acquirer, "acquirers"),
-    "route": (ROUTES, _route, "routes"),
-    **watchlist.KINDS,
-    "api_key": (KEYS, lambda row: ApiKey(*row.values()), "keys"),
-    "bin_range": (BINS, lambda row: BinRange(row["low"], row["high"], row["brand"], row["card_type"], tuple(row["pan_lengths"])), "bins"),
+    "route": (ROUTES, lambda row, _: Route(**conditions(dict(row))), "routes"),
+    **{kind: (statement, partial(lambda build, row, _: build(row), build), name) for kind, (statement, build, name) in watchlist.KINDS.items()},
+    "api_key": (KEYS, _api_key, "keys"),
+    "bin_range": (BINS, lambda row, _: BinRange(*row.values())._replace(pan_lengths=tuple(row["pan_lengths"])), "bins"),
 }
+CHOSEN_BY = frozenset({"merchant", "terminal", "acquirer", "route"})  # what routing's choices are made from
 # A change of a dependent row reloads the record that carries it.
 OWNER_OF = {"authorization_terms": "acquirer", "acquirer_line": "acquirer", "business_day": "acquirer", "acquirer_terminal": "terminal"}

@@ -8,7 +8,7 @@ from asyncpg.pgproto.pgproto import UUID as DriverUUID  # the driver's own: a uu
 PREFIXES = {
     "organisation": "org_", "merchant": "mer_", "store": "sto_", "terminal": "trm_", "acquirer": "acq_", "route": "rte_",
     "transaction": "txn_", "alert": "alr_", "approval": "app_", "line": "lin_",
-    "job": "job_", "export": "exp_",
+    "job": "job_", "export": "exp_", "import": "imp_",
     "settlement": "set_", "transfer": "tfr_", "account": "acc_", "hold": "hld_", "payout": "pay_",
     "dispute": "dsp_", "dispute_file": "dsf_", "notice_file": "dnf_", "batch": "bat_",
     "payout_file": "pof_", "bank_answer": "ban_", "bank_account": "bac_",

@@ -34,6 +34,7 @@ admission_limit = Gauge("switch_admission_limit", "Requests that may be on their
 admission_in_flight = Gauge("switch_admission_in_flight", "Requests that are on their way to the acquirer", ["acquirer"], registry=registry)
 shed = Counter("switch_shed", "Requests refused before anything was written, by what was full", ["reason"], registry=registry)
 loop_lag = Gauge("switch_loop_lag_seconds", "By how much this worker's loop is late", registry=registry)
+loop_late = Histogram("switch_loop_late_seconds", "By how much a worker's loop was late, twenty times a second", buckets=SECONDS, registry=registry)
 undelivered = Counter("switch_undelivered", "Approvals whose answer could not be given: the client was gone", registry=registry)
 alerts = Counter("switch_alerts", "Alerts raised", ["kind"], registry=registry)
 jobs = Counter("switch_jobs", "Background jobs by kind and what happened to them", ["kind", "event"], registry=registry)

@@ -15,7 +15,8 @@ import pytest_asyncio
 import rows
 
 from switch import database
-from switch.directory import STALE_AFTER_S, Acquirer, ApiKey, BinRange, Directory, Line, Merchant, ReversalTerms, Route, Store, Terminal
+from switch.alike import Alike, ApiKey, Keys, Numbers
+from switch.directory import ROWS, STALE_AFTER_S, Acquirer, BinRange, Directory, Line, Merchant, ReversalTerms, Route, Store, Terminal
 
 DAY = date(2026, 11, 23)
 NUMBERS = ("T0000001", "M00000000000001")
@@ -120,7 +121,7 @@ async def test_every_record_is_loaded_as_it_stands(owner: asyncpg.Connection, ho
     directory = await loaded(owner)
     assert directory.merchants[house.merchant] == Merchant(house.merchant, house.organisation, "Shop", "active", "5411", ZoneInfo("Asia/Tokyo"), "warn")
     assert directory.stores[house.store] == Store(house.store, house.merchant, "Corner", "Wien", "AT", ZoneInfo("Europe/Vienna"))
-    assert directory.terminals[house.terminal] == Terminal(house.terminal, house.merchant, house.store, "till", "active", {house.acquirer: NUMBERS})
+    assert directory.terminals[house.terminal] == Terminal(house.terminal, house.merchant, house.store, "active", (house.acquirer, *NUMBERS))
     acquirer = directory.acquirers[house.acquirer]
     assert acquirer.dialect.name == "iso87_ascii"
     assert acquirer._replace(dialect=acquirer.dialect) == Acquirer(
@@ -130,7 +131,7 @@ async def test_every_record_is_loaded_as_it_stands(owner: asyncpg.Connection, ho
     assert route.activated_at is not None, "it holds since it was added"
     assert route == Route(house.route, house.acquirer, house.merchant, "visa", 5, activated_at=route.activated_at)
     assert directory.routes[house.route] in directory.ordered_routes
-    assert directory.keys[house.key] == ApiKey(house.key, "terminal", house.merchant, house.terminal, None, bytes(32), None)
+    assert directory.keys.find(house.key) == ApiKey(house.key, "terminal", house.merchant, house.terminal, None, bytes(32), None)
     assert directory.version == await owner.fetchval("SELECT max(version) FROM directory_change")
 
 
@@ -149,7 +150,7 @@ async def test_a_key_ends_when_it_expires_or_is_revoked(
         return None if second is None else datetime.fromtimestamp(second, UTC)
 
     await owner.execute("UPDATE api_key SET expires_at = $2, revoked_at = $3 WHERE key_id = $1", house.key, at(expires), at(revoked))
-    assert (await loaded(owner)).keys[house.key].ends_at == ends
+    assert (await loaded(owner)).keys.find(house.key).ends_at == ends
 
 
 # Changes.
@@ -190,7 +191,7 @@ DEPENDENT: dict[str, tuple[str, Callable[[Directory, House], bool]]] = {
         lambda directory, house: house.route not in [route.route_id for route in directory.ordered_routes]),
     "a key": (
         "UPDATE api_key SET revoked_at = 'epoch' WHERE merchant_id = '{merchant}'",
-        lambda directory, house: directory.keys[house.key].ends_at == 0.0),
+        lambda directory, house: directory.keys.find(house.key).ends_at == 0.0),
 }
 
 
@@ -203,7 +204,7 @@ async def test_a_change_reloads_the_record_that_carries_it(owner: asyncpg.Connec
     await owner.execute(statement.format(**vars(house)))
     assert await directory.refresh(owner) == 1
     assert visible(directory, house)
-    assert not directory.chosen, "routing chooses anew"
+    assert bool(directory.chosen) == (change == "a key"), "routing chooses anew, unless by what has not changed"
     assert await directory.refresh(owner) == 0
 
 
@@ -342,7 +343,7 @@ RANGES = (("400000", "499999", "visa"), ("41111111", "41111111", "house"), ("510
 async def test_the_longest_prefix_of_a_card_number_names_the_brand(owner: asyncpg.Connection, prefix: str, brand: str | None) -> None:
     directory = Directory()
     directory.bins = {low: BinRange(low, high, name, "unknown", (16,)) for low, high, name in RANGES}
-    directory._reorder()
+    directory._reorder({"bin_range"})
     found = directory.brand(prefix)
     assert (found.brand if found else None) == (brand if brand != "visa-or-house" else "house")
 
@@ -376,3 +377,54 @@ async def test_a_slow_loading_lets_others_run(owner: asyncpg.Connection) -> None
     assert sum(merchant.organisation_id == organisation for merchant in directory.merchants.values()) == 5000
     assert len(gaps) > 3
     assert timedelta(seconds=max(gaps)) < timedelta(seconds=0.5)
+
+
+async def test_a_large_directory_is_read_in_slices(owner: asyncpg.Connection, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of ROWS records at most, whatever there is: a load never holds all rows of a table beside the records made of them."""
+    taken, take = [], Directory._take
+
+    async def counted(self: Directory, kind: str, found: list[asyncpg.Record]) -> None:
+        taken.append(len(found))
+        await take(self, kind, found)
+
+    organisation = uuid4()
+    await rows.insert(owner, "organisation", organisation_id=organisation, name="Larger")
+    await owner.execute("""INSERT INTO merchant (merchant_id, organisation_id, name, mcc, time_zone)
+        SELECT gen_random_uuid(), $1, 'Shop', '5411', 'Asia/Shanghai' FROM generate_series(1, $2::int)""", organisation, ROWS + 1)
+    monkeypatch.setattr(Directory, "_take", counted)
+    directory = await loaded(owner)
+    assert max(taken) == ROWS and sum(taken) >= len(directory.merchants) > ROWS
+
+
+def test_equal_ids_of_records_are_one_object() -> None:
+    merchant = Merchant(UUID(int=1), UUID(int=2), "Shop", "active", "5411", ZoneInfo("Asia/Tokyo"), "warn")
+    alike = Alike({merchant.merchant_id: merchant})
+    assert alike.of(0, UUID(int=1)) is merchant.merchant_id
+    assert alike.of(0, UUID(int=3)) == UUID(int=3)
+    assert alike.few(UUID(int=5)) is alike.few(UUID(int=5))
+
+
+def test_numbers_of_a_terminal_are_looked_up_by_acquirer() -> None:
+    numbers = Numbers((UUID(int=1), "T1", "M1", UUID(int=2), "T2", "M2"))
+    assert dict(numbers) == {UUID(int=1): ("T1", "M1"), UUID(int=2): ("T2", "M2")}
+    assert UUID(int=2) in numbers and UUID(int=3) not in numbers and "T1" not in numbers and len(numbers) == 2
+    with pytest.raises(KeyError):
+        numbers[UUID(int=3)]
+
+
+@pytest.mark.parametrize("key", [
+    ApiKey("t1", "terminal", UUID(int=1), UUID(int=2), None, bytes(32), None), ApiKey("t2", "terminal", UUID(int=1), UUID(int=2), None, bytes(32), 5.0),
+    ApiKey("m1", "merchant", UUID(int=1), None, None, bytes(32), None), ApiKey("o1", "operator", None, None, "Li Wei", bytes(32), None),
+    ApiKey("a1", "applicant", None, None, None, bytes(32), None, UUID(int=9)),
+])
+def test_a_key_is_found_as_it_was_taken(key: ApiKey) -> None:
+    keys = Keys({UUID(int=2): Terminal(UUID(int=2), UUID(int=1), UUID(int=3), "active", ())})
+    keys[key.key_id] = key
+    assert keys.find(key.key_id) == key
+    assert keys.find("t9") is None
+
+
+def test_the_key_of_a_terminal_that_is_not_known_yet_is_no_key() -> None:
+    keys = Keys({})
+    keys["t1"] = ApiKey("t1", "terminal", UUID(int=1), UUID(int=2), None, bytes(32), None)
+    assert keys.find("t1") is None

@@ -268,7 +268,7 @@ def prepared(routes: list[Route]) -> tuple[Alternatives, Any]:
     directory = Directory()
     directory.routes = {route.route_id: route for route in routes}
     directory.acquirers = dict(ACQUIRERS)
-    directory._reorder()
+    directory._reorder({"route"})
     terminal = SimpleNamespace(terminal_id=UUID(int=5), numbers=dict.fromkeys((A, B, C), NUMBERS))
     merchant = SimpleNamespace(merchant_id=MERCHANT, mcc="5812", zone=SHANGHAI)
     asked = SimpleNamespace(
@@ -284,7 +284,7 @@ def test_rules_that_say_the_same_of_all_sales_are_asked_once_until_the_directory
     assert alternatives.of(asked) is first and [each.acquirer_id for each in first] == [A, B]
     directory = alternatives.directory
     directory.routes[UUID(int=1)] = directory.routes[UUID(int=1)]._replace(state="retired")
-    directory._reorder()
+    directory._reorder({"route"})
     assert [each.acquirer_id for each in alternatives.of(asked)] == [B]
 
 

@@ -458,6 +458,9 @@ merchant_hold       currency reason placed_by released_by
 settlement          currency state extras
 settlement_line     kind type currency rule brand card_type entry_mode mcc card_last4 rrn stan acquirer_rrn approval_code reference
 transfer            currency cause object note posting_key
+bulk_import         name sha256 content state made asked_by
+bulk_fault          field rule
+external_reference  kind reference digest
 acquirer            name dialect message_mode status institution_code time_zone reversal_codes reroute_codes calendar options host_cut_over
 acquirer_secret     secret_key secret_sealed
 acquirer_line       host status server_name ca_file certificate_file key_file

@@ -71,6 +71,8 @@ NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{id
                   "POST /v1/devices/{device}/acceptance-tests", "POST /v1/acceptance-tests/{test}/moves", "POST /v1/acceptance-tests/{test}/showings",
                   "GET /v1/acceptance-tests/{test}", "GET /v1/terminals/{terminal}/acceptance-test", "POST /v1/devices/{device}/checks",
                   "POST /v1/authorizations/{authorization}/signature", "GET /v1/transactions/{transaction}/signature",
+                  # A file that is a sheet: tests/test_imports_flow.py has it.
+                  "POST /v1/imports", "GET /v1/imports/{ident}", "GET /v1/imports/{ident}/faults",
                    "GET /v1/jobs/{ident}", "POST /v1/jobs/{ident}/retry", "POST /v1/jobs/{ident}/cancel"}
 
 

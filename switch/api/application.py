@@ -30,6 +30,7 @@ from switch.api import (
     exports,
     follow_ups,
     heartbeats,
+    imports,
     jobs,
     leaving,
     licences,
@@ -76,6 +77,7 @@ from switch.merchants.applications.papers import Papers
 from switch.merchants.applications.registration import Registrations
 from switch.merchants.applications.review import Review
 from switch.merchants.approvals import Approvals
+from switch.merchants.bulk.imports import Imports
 from switch.merchants.contracts.reads import Reads as ContractReads
 from switch.merchants.contracts.signing import Contracts
 from switch.merchants.crypto_keys import CryptoKeys
@@ -138,6 +140,7 @@ class Parts(Protocol):
     vault: Vault
     undelivered: Undelivered
     onboarding: Onboarding
+    imports: Imports
     resolution: Resolution
     approvals: Approvals
     intake: Intake
@@ -231,6 +234,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(resolving.router(caller_of, parts.resolution, parts.approvals))
     app.include_router(reconciliation.router(parts, caller_of))
     app.include_router(jobs.router(caller_of, parts.writers))
+    app.include_router(imports.router(parts, caller_of))
     app.include_router(exports.router(parts, caller_of))
     app.include_router(settlements.router(parts, caller_of))
     app.include_router(cutovers.router(parts, caller_of))

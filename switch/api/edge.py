@@ -44,6 +44,7 @@ BETWEEN, HEAD, BODY = range(3)  # where in a request the parser is; an enum woul
 # POSTs that take more than `body_bytes`, and whether they are read as they come.
 LARGER: Mapping[str, bool] = MappingProxyType({
     "/v1/fees/estimates": False, "/v1/clearing-files": True, "/v1/dispute-notices": True, "/v1/payouts/answers": True,
+    "/v1/imports": True,
     "/v1/disputes/{dispute}/evidence": True, "/v1/applications/{application}/documents/{document}/file": True,
     "/v1/contracts/{contract}/signature": True,
     "/v1/authorizations/{authorization}/signature": True,

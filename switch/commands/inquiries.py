@@ -100,7 +100,7 @@ def work(options: argparse.Namespace, settings: Settings, say: Callable[[str], N
 
 def put(question: Question, options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
     """Asks and tells the answer. Raises StartError as `work` does."""
-    url, key = _reached(options, settings)
+    url, key = reached(options, settings)
     headers = {"Idempotency-Key": secrets.token_hex(16)} if question.keyed else {}
     try:
         status, body = call(url, question.method, question.path, key, question.body, **headers)
@@ -208,7 +208,7 @@ def _exception(row: Any) -> str:
             f"found {row['found']} difference {row['difference']} {row['currency']}{owner}  {row['transaction'] or ''}")
 
 
-def _reached(options: argparse.Namespace, settings: Settings) -> tuple[str, str]:
+def reached(options: argparse.Namespace, settings: Settings) -> tuple[str, str]:
     """URL and operator's key of the switch to ask: as said, else the demo's of this home."""
     url, key = options.url, options.key
     if url is None or key is None:

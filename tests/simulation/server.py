@@ -47,6 +47,17 @@ class Server:
             connection.cut()
 
 
+class Cursor:
+    """Looks like an asyncpg cursor; all rows are there."""
+
+    def __init__(self, rows: list[Any]) -> None:
+        self.rows = rows
+
+    async def fetch(self, count: int) -> list[Any]:
+        taken, self.rows = self.rows[:count], self.rows[count:]
+        return taken
+
+
 class Connection:
     """Looks like an asyncpg connection to the switch."""
 
@@ -89,6 +100,14 @@ class Connection:
     async def fetchrow(self, text: str, *arguments: Any) -> Any:
         rows = await self._ask((text, arguments))
         return rows[0] if rows else None
+
+    async def cursor(self, text: str, *arguments: Any) -> "Cursor":
+        """All it reads is one statement of its own, and what is around it has nothing to commit."""
+        inside, self.in_transaction = self.in_transaction, False
+        try:
+            return Cursor(await self._ask((text, arguments)))
+        finally:
+            self.in_transaction = inside
 
     execute = fetch
 

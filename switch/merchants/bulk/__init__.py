@@ -1,0 +1,1 @@
+"""Merchants, stores, terminals and their numbers by the thousand, from a file."""
