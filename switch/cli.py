@@ -41,7 +41,8 @@ from switch.worker import COMMAND as WORKER
 from switch.worker import work
 
 # Of commands that ask a running switch or nobody, `work(options, settings, say)`; of those that work on the database itself, a coroutine.
-COMMANDS = (onboarding, applying, circuits, routes, risk, support, cutovers, pricing, contests, keying, fleet, clearings, paying, inquiries, inspection)
+COMMANDS = (onboarding, applying, circuits, routes, risk, support, cutovers, pricing, contests, keying, fleet, clearings, paying, inquiries,
+            inspection)
 OnDatabase = Callable[[argparse.Namespace, str, Settings, Callable[[str], None]], Awaitable[int]]
 
 
