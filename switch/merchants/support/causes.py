@@ -39,7 +39,7 @@ class Declines(NamedTuple):
 
     code: str | None
     reason: str | None
-    count: int
+    times: int
     last: str
     last_at: datetime
 
@@ -159,8 +159,8 @@ def _limit(facts: Facts) -> Iterator[dict[str, Any]]:
 
 def _declined(facts: Facts) -> Iterator[dict[str, Any]]:
     for each in facts.declines:
-        if each.count >= DECLINES_FROM:
-            yield {"response_code": each.code, "reason": each.reason, "count": each.count, "last": each.last, "last_at": each.last_at}
+        if each.times >= DECLINES_FROM:
+            yield {"response_code": each.code, "reason": each.reason, "count": each.times, "last": each.last, "last_at": each.last_at}
 
 
 _FINDERS: tuple[tuple[str, Callable[[Facts], Iterator[dict[str, Any]]]], ...] = (
