@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
-from switch import acquirers, database, logs, metrics
+from switch import acquirers, database, logs, metrics, schedule
 from switch.alerts import Alerts
 from switch.api.application import application
 from switch.api.bank_accounts import AGREE
@@ -76,29 +76,22 @@ from switch.security.vault import Keyring, Vault, VaultError
 from switch.settings import Settings
 from switch.settlement.batches.counts import Batches
 from switch.settlement.batches.forwarding import Forwarding
-from switch.settlement.cutover import steps
 from switch.settlement.cutover.closing import Closing
-from switch.settlement.cutover.schedule import CutOvers
 from switch.settlement.cutover.settlements import Settlements
 from switch.settlement.disputes.cases import Cases
-from switch.settlement.disputes.deadlines import Deadlines
 from switch.settlement.disputes.docket import Docket
 from switch.settlement.disputes.exhibits import Exhibits
-from switch.settlement.exports.files import Connect, Exports, Housekeeping
+from switch.settlement.exports.files import Connect, Exports
 from switch.settlement.exports.paper import Press
 from switch.settlement.funding.arrangements import Arrangements
 from switch.settlement.jobs.foreman import Foreman
-from switch.settlement.jobs.queue import ROLE as QUEUE_ROLE
-from switch.settlement.jobs.table import Kind, kinds_of
-from switch.settlement.payouts import runs as payout_runs
+from switch.settlement.jobs.table import kinds_of
 from switch.settlement.payouts.answers import BankAnswers
 from switch.settlement.payouts.bank_accounts import BankAccounts, agree
 from switch.settlement.payouts.files import PayoutFiles
 from switch.settlement.payouts.runs import Payouts
-from switch.settlement.payouts.schedule import PayDays
 from switch.settlement.reconciliation.exceptions import Exceptions
 from switch.settlement.reconciliation.intake import Intake
-from switch.settlement.reconciliation.runs import Runs
 from switch.terminals.acceptance import Acceptance
 from switch.terminals.activation import Activation
 from switch.terminals.devices import Devices, Keys
@@ -244,7 +237,8 @@ class Switch:
         self.places, self.press = Places(), Press(self.settings.home / "fonts")
         self.exports = Exports(self._long_reader, self.settings.home / "exports")
         self.cases, self.docket, self.exhibits = Cases(tell), Docket(self.readers, self.writers), Exhibits(self.vault, self.readers)
-        self.foreman = Foreman(kinds_of(*self._kinds()), lambda role: database.connect(self.url, role),
+        jobs = schedule.kinds(self.url, self._reader, self._writer, self.writers, self.owed, self.exports, self.cases, self.journey, self.imports)
+        self.foreman = Foreman(kinds_of(*jobs), lambda role: database.connect(self.url, role),
                                lambda: database.pool(self.url, "switch_writer", JOBS), schedules=self.settings.schedules)
         self.intake, self.exceptions, self.batches = Intake(self._writer), Exceptions(self.writers), Batches(self.readers, self.writers)
         self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
@@ -364,24 +358,6 @@ class Switch:
 
     async def _journal_connection(self, plans: dict[str, str]) -> Connection:
         return await database.connect(self.url, "switch_writer", **plans)
-
-    def _kinds(self) -> tuple[Kind, ...]:
-        """Every kind of background job that there is."""
-        cut_overs = CutOvers(self._reader, lambda acquirer_id, day: steps.run(self._writer, acquirer_id, day, gentle=True))
-        pay_days = PayDays(lambda after: payout_runs.run(self.writers, "switch", after=after))
-        deadlines, reconciled = Deadlines(self.owed, self.cases), Runs(self.owed, self._writer)
-        housekeeping = Housekeeping(self.exports, lambda: database.connect(self.url, QUEUE_ROLE))
-        return (
-            Kind("export", "writes a file for a merchant", self.exports.do, limit_s=1800, attempts=3, at_once=2),
-            Kind("cutover", "ends an acquirer's business day and settles it", cut_overs.do, "* * * * *", cut_overs.due, limit_s=7200),
-            Kind("payouts", "asks for what is due to merchants", pay_days.do, "3 * * * *", pay_days.due, limit_s=3600),
-            Kind("reconciliation", "holds clearing files against the books of a date", reconciled.do, "* * * * *", reconciled.due,
-                 attempts=10, at_once=2),
-            Kind("dispute", "warns of a dispute's deadline, and keeps it", deadlines.do, "* * * * *", deadlines.due, limit_s=60),
-            *counter.kinds(self.owed), *self.journey.kinds(),
-            Kind("import", "brings in merchants and terminals from a file", self.imports.do, at_once=1),
-            Kind("housekeeping", "removes what is kept for a time only", housekeeping.do, "7 * * * *", housekeeping.due),
-        )
 
     def reader(self) -> Connect:
         """For what reads long: each connection is its user's own."""

@@ -5,8 +5,9 @@ from uuid import UUID
 
 from switch.alike import ApiKey
 from switch.clock import clock
-from switch.directory import Directory, Merchant, Store, Terminal
+from switch.directory import Directory
 from switch.errors import Problem
+from switch.records import Merchant, Store, Terminal
 from switch.security import credentials
 
 

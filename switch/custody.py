@@ -7,10 +7,10 @@ from switch.alerts import Alerts
 from switch.background import Background
 from switch.clock import clock
 from switch.database import Connection, Pool
-from switch.directory import Acquirer
 from switch.errors import StartError
 from switch.ids import show
 from switch.merchants.crypto_keys import CryptoKeys
+from switch.records import Acquirer
 from switch.security.hsm import Handle, Hsm
 from switch.security.keystore import KeyStore
 from switch.security.line_keys import AcquirerKeys

@@ -9,7 +9,7 @@ from switch import acquirers, logs, metrics
 from switch.alerts import Alerts
 from switch.background import Background
 from switch.database import Connection, Pool
-from switch.directory import Acquirer, Directory
+from switch.directory import Directory
 from switch.ids import show
 from switch.links import Link, LinkSettings, Unmatched
 from switch.links.acquirer import AcquirerLink
@@ -25,6 +25,7 @@ from switch.payments import timers
 from switch.payments.admission import Admission
 from switch.plug_ins import Account, PlugIn
 from switch.plug_ins.link import PlugInLink
+from switch.records import Acquirer
 from switch.security.vault import Vault, VaultError
 
 FIRST_BLOCKS = 5  # of numbers per acquirer at the start

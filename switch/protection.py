@@ -9,7 +9,7 @@ import asyncpg
 
 from switch.alerts import Alerts
 from switch.database import UNKNOWN, Pool
-from switch.directory import Acquirer, Directory
+from switch.directory import Directory
 from switch.merchants.risk_rules import RiskRules
 from switch.payments.asked import Asked
 from switch.payments.authorization import Authorizations
@@ -19,6 +19,7 @@ from switch.payments.gatekeeper import Gatekeeper, W
 from switch.payments.guard import Guard
 from switch.payments.hits import Hits
 from switch.payments.reviews import Reviews
+from switch.records import Acquirer
 from switch.security.vault import Vault
 
 STOP_S = 2.0

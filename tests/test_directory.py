@@ -16,7 +16,8 @@ import rows
 
 from switch import database
 from switch.alike import Alike, ApiKey, Keys, Numbers
-from switch.directory import ROWS, STALE_AFTER_S, Acquirer, BinRange, Directory, Line, Merchant, ReversalTerms, Route, Store, Terminal
+from switch.directory import ROWS, STALE_AFTER_S, Directory
+from switch.records import Acquirer, BinRange, Line, Merchant, ReversalTerms, Route, Store, Terminal
 
 DAY = date(2026, 11, 23)
 NUMBERS = ("T0000001", "M00000000000001")

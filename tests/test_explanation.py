@@ -7,9 +7,9 @@ from uuid import UUID
 import pytest
 from test_routing import ACQUIRERS, MERCHANT, OTHER, A, B, C, identity, rules, sale
 
-from switch.directory import Route
 from switch.payments.explanation import explain, in_force
 from switch.payments.routing import Health
+from switch.records import Route
 
 
 def why_not(condition: dict[str, Any], **changed: Any) -> str:

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
-from switch.directory import Line
 from switch.lines import Lines, planned
 from switch.links import Tls
+from switch.records import Line
 
 
 def test_each_connection_of_each_line_is_planned_in_the_order_of_preference() -> None:

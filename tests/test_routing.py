@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from messages.dialect import load
-from switch.directory import Acquirer, Directory, Route, precedence
+from switch.directory import Directory, precedence
 from switch.ids import uuid7
 from switch.payments.alternatives import Alternatives
 from switch.payments.explanation import against, explain
 from switch.payments.routing import HEALTH_SAMPLES, TRIALS, Book, Health, Sale, choose, on_time, order
+from switch.records import Acquirer, Route
 from switch.security.pan import Pan
 
 MERCHANT, OTHER = UUID(int=1), UUID(int=2)

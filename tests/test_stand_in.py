@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 
 from messages.dialect import load
-from switch.directory import StandInTerms
 from switch.payments.stand_in import against
 from switch.payments.translation import Emv, Order
+from switch.records import StandInTerms
 from switch.security.pan import Pan, PaymentCode, Secret
 from tests.flows import ROUTE, Shop, eventually, new_key, open_shop
 from tests.processes import Answer

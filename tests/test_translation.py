@@ -13,10 +13,10 @@ import rows
 from messages.codec import decode, encode
 from messages.dialect import answer_fault, load
 from messages.tlv import TlvError
-from switch.directory import Acquirer, Merchant, Store
 from switch.payments import translation
 from switch.payments.transaction import Event, Transaction
 from switch.payments.translation import Order
+from switch.records import Acquirer, Merchant, Store
 from switch.security.pan import Pan, Secret
 
 DIALECT = load("iso87_ascii")

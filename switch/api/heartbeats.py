@@ -13,9 +13,10 @@ from switch.api.onboard import body_of, identified, said
 from switch.api.shapes import Shape, refused, shaped
 from switch.api.terminal import Model
 from switch.callers import Caller, require
-from switch.directory import Directory, Terminal
+from switch.directory import Directory
 from switch.errors import Problem
 from switch.ids import show
+from switch.records import Terminal
 from switch.settings import Settings
 from switch.terminals import guesses, parameters
 from switch.terminals.activation import Activation

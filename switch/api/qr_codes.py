@@ -18,11 +18,12 @@ from switch.api.onboard import Ident, body_of, said
 from switch.api.shapes import Shape, refused, shaped
 from switch.api.terminal import Currency, Model
 from switch.callers import Caller, TerminalCaller, following_up, selling
-from switch.directory import Acquirer, Directory
+from switch.directory import Directory
 from switch.errors import Problem
 from switch.ids import read, show
 from switch.money import AMOUNT_MAX, CURRENCIES, decimal
 from switch.payments.authorization import Authorizations
+from switch.records import Acquirer
 
 DRAWN_AT_ONCE = 4  # pictures, each in a thread
 SCALE, BORDER = 8, 4  # pixels of a module; the quiet zone of ISO/IEC 18004

@@ -18,7 +18,7 @@ from switch.api.shapes import Shape, Status, refused, shaped
 from switch.api.terminal import Currency, Model
 from switch.callers import Caller, require
 from switch.database import Pool
-from switch.directory import Acquirer, Directory, Merchant, Route, Terminal
+from switch.directory import Directory
 from switch.errors import Problem
 from switch.ids import instant, show
 from switch.merchants.onboarding import Onboarding
@@ -31,6 +31,7 @@ from switch.payments.rehearsal import Moved, Rehearsal
 from switch.payments.rerouting import ATTEMPTS_MAX
 from switch.payments.routing import HealthOf, Sale, unmeasured
 from switch.payments.transaction import STATUS, Transaction
+from switch.records import Acquirer, Merchant, Route, Terminal
 
 EntryMode = Literal["chip", "contactless", "magstripe", "manual", "fallback"]
 SHOWN_DIGITS = 8  # of a card number

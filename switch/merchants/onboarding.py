@@ -346,8 +346,7 @@ class Onboarding:
 
     async def key(self, role: credentials.Role, *, terminal_id: UUID | None = None, merchant_id: UUID | None = None,
                   person: str | None = None, expires_at: datetime | None = None) -> IssuedKey:
-        """A terminal's key for `terminal_id`, a merchant's for `merchant_id`, an operator's or support's for the
-        named `person`: that and nothing else.
+        """A terminal's key for `terminal_id`, a merchant's for `merchant_id`, else for a named `person`: nothing else.
 
         `expires_at`: aware and in the future, None = until revoked.
         """

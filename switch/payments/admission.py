@@ -8,7 +8,7 @@ Instants are seconds of the loop's clock; no locks, since one loop owns all gate
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
-from switch.directory import Acquirer
+from switch.records import Acquirer
 
 REVERSAL, VOID, CAPTURE, AUTHORIZATION, QUERY = range(5)  # priorities, the first goes before all others
 ROOM = (0.0, 1.0, 0.95, 0.9, 0.8)  # share of the limit that each may fill; reversals are paced by their own queue and never refused

@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
-from switch.directory import Acquirer, Directory, Merchant, Terminal
+from switch.directory import Directory
 from switch.links import Link
 from switch.payments import routing
 from switch.payments.asked import Asked
 from switch.payments.health import Answers
 from switch.payments.routing import BIN_DIGITS, Book, Health, Plan, Sale
+from switch.records import Acquirer, Merchant, Terminal
 from switch.security.pan import Pan
 
 CHOICES_MAX = 100_000

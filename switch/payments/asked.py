@@ -4,9 +4,9 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from switch.directory import Merchant, Store, Terminal
 from switch.payments.desk import Key
 from switch.payments.translation import Order
+from switch.records import Merchant, Store, Terminal
 
 
 class Seller(Protocol):

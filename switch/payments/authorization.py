@@ -15,7 +15,7 @@ from messages.grammar import MAC_ERROR
 from switch import alerts, logs, metrics
 from switch.clock import clock
 from switch.database import UNKNOWN
-from switch.directory import Acquirer, Directory, Terminal
+from switch.directory import Directory
 from switch.errors import Problem
 from switch.failpoints import failpoint
 from switch.ids import show
@@ -36,6 +36,7 @@ from switch.payments.transaction import APPROVED, DECLINED, NOT_SENT, SENT, STAT
 from switch.payments.translation import Order, Verdict, de7
 from switch.payments.verbs import tolerance
 from switch.payments.ways import Way, Ways
+from switch.records import Acquirer, Terminal
 from switch.security.vault import Vault
 
 REVERSAL_FIRST = 0.6  # of the time in which a sale may leave, so that it still does

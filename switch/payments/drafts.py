@@ -6,7 +6,6 @@ from datetime import timedelta
 from uuid import UUID
 
 from messages.dialect import match_key
-from switch.directory import Acquirer
 from switch.errors import Problem
 from switch.ids import uuid7
 from switch.links.numbering import Numbers
@@ -17,6 +16,7 @@ from switch.payments.timers import send_within
 from switch.payments.transaction import Transaction
 from switch.payments.translation import Order, de7, hash64, hhmmss, mmdd
 from switch.payments.verbs import asking
+from switch.records import Acquirer
 from switch.security.vault import Vault
 
 

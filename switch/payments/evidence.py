@@ -11,7 +11,7 @@ from messages.dialect import answer_fault, differing_field, match_key
 from messages.masking import mask
 from switch import alerts, logs, metrics
 from switch.database import UNKNOWN, Pool
-from switch.directory import Acquirer, Directory
+from switch.directory import Directory
 from switch.errors import Problem
 from switch.ids import lowest, show
 from switch.links.acquirer import Unmatched
@@ -21,6 +21,7 @@ from switch.payments.authorization import Authorizations
 from switch.payments.history import History
 from switch.payments.journal import Written
 from switch.payments.transaction import REVERSING, SENT, Event, Transaction, step
+from switch.records import Acquirer
 
 QUEUE_MAX = 1000
 

@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from switch.directory import Acquirer, Route, precedence
+from switch.directory import precedence
 from switch.payments.routing import Book, Health, HealthOf, Lot, Sale, cost, in_range, on_date, on_time, on_trial, order, unmeasured
+from switch.records import Acquirer, Route
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 

@@ -16,7 +16,6 @@ import asyncpg
 from messages.dialect import match_key
 from switch import logs, metrics
 from switch.database import UNKNOWN
-from switch.directory import Acquirer
 from switch.errors import Problem
 from switch.failpoints import failpoint
 from switch.ids import show, uuid7
@@ -34,6 +33,7 @@ from switch.payments.timers import HTTP_MARGIN_S, send_within
 from switch.payments.transaction import STATUS, Transaction
 from switch.payments.translation import de7, hhmmss, mmdd
 from switch.payments.verbs import Refusal
+from switch.records import Acquirer
 from switch.security.pan import Pan
 from switch.security.vault import VaultError
 

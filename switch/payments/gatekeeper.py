@@ -12,7 +12,6 @@ import asyncpg
 
 from switch import metrics
 from switch.database import UNKNOWN, Pool
-from switch.directory import Acquirer
 from switch.errors import Problem
 from switch.ids import show
 from switch.payments import hits
@@ -23,6 +22,7 @@ from switch.payments.history import History
 from switch.payments.hits import Hits
 from switch.payments.risk import Judged
 from switch.payments.transaction import APPROVED, DECLINED, SENT
+from switch.records import Acquirer
 
 Again = Callable[..., Awaitable[Told]]
 

@@ -2,7 +2,6 @@
 
 from messages.dialect import match_key
 from switch import metrics
-from switch.directory import Acquirer
 from switch.errors import Problem
 from switch.payments import translation
 from switch.payments.asked import Asked, Door, Seller
@@ -14,6 +13,7 @@ from switch.payments.journal import Claim
 from switch.payments.reservations import FollowUp, Reservations
 from switch.payments.timers import HTTP_MARGIN_S
 from switch.payments.translation import Order
+from switch.records import Acquirer
 from switch.security.pan import Pan
 
 ROUTE = "advices"

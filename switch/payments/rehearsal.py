@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from switch.database import UNKNOWN, Pool
-from switch.directory import Directory, Merchant, Route
+from switch.directory import Directory
 from switch.errors import Problem
 from switch.ids import lowest
 from switch.payments.routing import Book, Sale, order
+from switch.records import Merchant, Route
 
 SALES_MAX, PAGE, EXAMPLES_MAX = 20_000, 100, 20
 

@@ -14,7 +14,7 @@ import asyncpg
 from switch import alerts, logs, metrics
 from switch.clock import clock
 from switch.database import OUTCOME_PLANS, UNKNOWN, Connection
-from switch.directory import Acquirer, Directory
+from switch.directory import Directory
 from switch.errors import Problem
 from switch.failpoints import failpoint
 from switch.ids import show
@@ -26,6 +26,7 @@ from switch.payments.fulfilment import UNANSWERED, Answered, Ended, run_ended
 from switch.payments.history import History
 from switch.payments.lane import Lane
 from switch.payments.transaction import Event, Transaction
+from switch.records import Acquirer
 from switch.security.vault import Vault, VaultError
 
 POLL_S = 0.25

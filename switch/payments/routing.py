@@ -16,7 +16,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
-from switch.directory import Acquirer, Route, precedence
+from switch.directory import precedence
+from switch.records import Acquirer, Route
 
 BIN_DIGITS = 12  # of a card number that rules may look at
 PLANS_MAX = 10_000

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from messages.dialect import Dialect, match_key
 from messages.tlv import TlvError, parse
 from switch import metrics
-from switch.directory import Acquirer, StandInTerms
 from switch.errors import Problem
 from switch.payments import translation
 from switch.payments.asked import Asked
@@ -22,6 +21,7 @@ from switch.payments.timers import HTTP_MARGIN_S
 from switch.payments.transaction import STOOD_IN_FOR
 from switch.payments.translation import Order
 from switch.payments.verbs import Refusal
+from switch.records import Acquirer, StandInTerms
 from switch.security.pan import Pan
 
 CRYPTOGRAM = "9F27"  # cryptogram information data (EMV book 3, table 14): the two highest bits 00 are AAC, the card declined

@@ -12,9 +12,9 @@ from messages.dialect import Dialect, answer_mti, match_key
 from messages.grammar import REASONS_OF_THEIR_OWN, MessageRule
 from messages.masking import mask
 from messages.tlv import EMV_STORED, TlvError, keep
-from switch.directory import Acquirer, Merchant, Store
 from switch.money import CURRENCIES
 from switch.payments.transaction import STOOD_IN_FOR, Event, Transaction, stood_in
+from switch.records import Acquirer, Merchant, Store
 from switch.security.pan import Pan, PaymentCode, Secret
 
 # DE54 amount types for the parts of a purchase (ISO 8583:1987, DE54).

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from switch import metrics
-from switch.directory import Acquirer, Directory
+from switch.directory import Directory
 from switch.errors import Problem
 from switch.links import Link
 from switch.payments import routing, translation
@@ -16,6 +16,7 @@ from switch.payments.desk import Desk
 from switch.payments.pins import Pins
 from switch.payments.routing import BIN_DIGITS
 from switch.payments.translation import Order
+from switch.records import Acquirer
 from switch.security.pan import PaymentCode
 
 PRIORITY = {"balance_inquiry": QUERY, "account_verification": QUERY}

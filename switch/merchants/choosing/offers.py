@@ -116,7 +116,7 @@ class Offers:
         first = datetime.combine(first_of(now.date()), time(), UTC)
         found = []
         for row in rows:
-            billed, why = priced(row, costs, month, first)
+            billed, why = priced(dict(row), costs, month, first)
             found.append(Compared(row, billed, why, figures.get(row["acquirer_id"]),
                                   tuple(each["count"] for each in times if each["acquirer_id"] == row["acquirer_id"]),
                                   ratings.get(row["acquirer_id"])))

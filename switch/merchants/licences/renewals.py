@@ -165,7 +165,7 @@ async def _limited(connection: Connection, merchant_id: UUID, application_id: UU
     before = await connection.fetchrow(LIMIT_NOW, merchant_id, currency)
     if before is not None:
         await connection.fetchval(RETIRE["limit"], before["limit_id"], SWITCH.name)
-    limits = limits_of(currency, before)
+    limits = limits_of(currency, None if before is None else dict(before))
     await connection.execute(ADD_LIMIT, limit_id := new_id(), "active", SWITCH.name, merchant_id, currency, *limits)
     return {"limit": str(limit_id), "instead_of": None if before is None else str(before["limit_id"])}
 

@@ -18,13 +18,14 @@ from switch import alerts, logs
 from switch.background import Background
 from switch.clock import clock
 from switch.database import UNKNOWN, Pool
-from switch.directory import Acquirer, Directory
+from switch.directory import Directory
 from switch.failpoints import failpoint
 from switch.ids import show, uuid7
 from switch.links import Bounced, Link, Reply, Silence
 from switch.links.numbering import Numbers
 from switch.money import CURRENCIES
 from switch.payments.translation import de7
+from switch.records import Acquirer
 from switch.settlement.batches.counts import BATCH_CLOSE
 
 LOOK_S = 0.5
