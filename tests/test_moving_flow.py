@@ -153,7 +153,7 @@ async def test_one_store_goes_first_and_a_day_to_come_waits(shop: Shop) -> None:
 async def test_a_reversal_that_was_open_when_the_traffic_moved_goes_to_the_old_acquirer(shop: Shop) -> None:
     move = await planned(shop)
     await step(shop, move, "register")
-    await shop.host.order("no_answer", match="0200")
+    await shop.host.order("silence", match={"0": "0200"})
     sold = await shop.pay(30_000)
     assert sold.status == 202, sold.raw
     await step(shop, move, "share", percent=100)

@@ -45,6 +45,7 @@ BETWEEN, HEAD, BODY = range(3)  # where in a request the parser is; an enum woul
 LARGER: Mapping[str, bool] = MappingProxyType({
     "/v1/fees/estimates": False, "/v1/clearing-files": True, "/v1/dispute-notices": True, "/v1/payouts/answers": True,
     "/v1/disputes/{dispute}/evidence": True, "/v1/applications/{application}/documents/{document}/file": True,
+    "/v1/licences/{document}/file": True,
 })
 _LARGER = [(re.compile(re.sub(r"{\w+}", "[0-9a-z_-]{1,64}", path).encode()), comes) for path, comes in LARGER.items()]
 

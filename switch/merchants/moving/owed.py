@@ -55,7 +55,7 @@ class Owed(NamedTuple):
 
     kind: str
     currency: str
-    count: int
+    items: int
     amount: int
 
 
@@ -81,4 +81,4 @@ async def owed(connection: Connection, merchant_id: UUID, acquirer_id: UUID | No
 
 def named(items: Sequence[Owed], kinds: frozenset[str]) -> str:
     """Those of some kinds, for a refusal: which, how many, how much."""
-    return "; ".join(f"{each.kind}: {each.count} of {each.amount} {each.currency}" for each in items if each.kind in kinds)
+    return "; ".join(f"{each.kind}: {each.items} of {each.amount} {each.currency}" for each in items if each.kind in kinds)
