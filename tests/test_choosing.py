@@ -34,7 +34,7 @@ def test_a_business_gets_the_terminal_that_fits_it(said: dict[str, Any], model: 
 def test_whatever_is_asked_the_terminal_can_it(place: str, wanted: set[str]) -> None:
     for stock in (False, True):
         found = advice(answers(place=place, methods=wanted, stock=stock, terminals=2, stores=3))
-        assert wanted <= found.model.methods and found.count == 3
+        assert wanted <= found.model.methods and found.pieces == 3
     assert {each.method for each in methods(answers(methods=wanted)) if each.asked} == wanted
 
 

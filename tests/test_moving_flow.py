@@ -73,7 +73,7 @@ async def balanced(shop: Shop, shown_ids: list[str]) -> None:
 
 async def test_shares_and_the_way_back_under_traffic_lose_nothing_and_follow_ups_go_where_it_was_authorised(shop: Shop) -> None:
     held = (await shop.pay(50_000, type="preauthorization", capture_method="manual")).body
-    before = (await shop.pay(20_000)).body
+    before, kept = (await shop.pay(20_000)).body, (await shop.pay(30_000)).body
     assert held["acquirer"] == before["acquirer"] == shop.shown("acquirer.single")
     move = await planned(shop)
     await step(shop, move, "register")
@@ -101,7 +101,14 @@ async def test_shares_and_the_way_back_under_traffic_lose_nothing_and_follow_ups
     await eventually(lambda: _enough(sold, full + 10), "no traffic", 20)
     complete = await step(shop, move, "complete")
     assert complete["state"] == "moved"
+    notice = {"acquirer": shop.shown("acquirer.single"), "kind": "chargeback", "reference": "MOVED-1", "transaction": before["id"], "amount": 100, "currency": "CNY",
+              "reason_code": "10.4", "noticed_on": date.today().isoformat()}
+    elsewhere = await shop.ask("POST", "/v1/disputes", notice | {"acquirer": shop.shown("acquirer.dual")}, key="operator", Idempotency_Key=new_key())
+    assert elsewhere.status in (404, 409, 422), "the new acquirer has nothing to dispute of it"
+    disputed = await shop.ask("POST", "/v1/disputes", notice, key="operator", Idempotency_Key=new_key())
+    assert (disputed.status, disputed.body["acquirer"]) == (201, shop.shown("acquirer.single")), disputed.raw
     waits = await refused(shop, move, "finish", "move_waits")
+    assert "disputes: 1 of 100 CNY" in waits
     assert "preauthorizations: 1 of 50000 CNY" in waits
     new_sale = next(each for each in sold[full + 4:] if each["status"] == "approved" and each["acquirer"] == shop.shown("acquirer.dual"))
     back = await step(shop, move, "roll_back")
@@ -117,7 +124,9 @@ async def test_shares_and_the_way_back_under_traffic_lose_nothing_and_follow_ups
     assert {each["acquirer"] for each in sold[rest + 4:]} == {shop.shown("acquirer.single")}
     assert all(each["status"] == "approved" for each in sold)
     captured = await follow(shop, held["id"], "captures", {"amount": 50_000})
-    refund = await follow(shop, before["id"], "refunds", {"amount": 20_000})
+    refund = await follow(shop, before["id"], "refunds", {"amount": 19_900})
+    voided = await follow(shop, kept["id"], "voids", {})
+    assert voided["acquirer"] == shop.shown("acquirer.single")
     assert {captured["acquirer"], refund["acquirer"]} == {shop.shown("acquirer.single")}
     refund_there = await follow(shop, new_sale["id"], "refunds", {"amount": 1_000})
     assert refund_there["acquirer"] == shop.shown("acquirer.dual"), "although everything goes to the old one again"
@@ -153,7 +162,7 @@ async def test_one_store_goes_first_and_a_day_to_come_waits(shop: Shop) -> None:
 async def test_a_reversal_that_was_open_when_the_traffic_moved_goes_to_the_old_acquirer(shop: Shop) -> None:
     move = await planned(shop)
     await step(shop, move, "register")
-    await shop.host.order("no_answer", match="0200")
+    await shop.host.order("silence", match={"0": "0200"})
     sold = await shop.pay(30_000)
     assert sold.status == 202, sold.raw
     await step(shop, move, "share", percent=100)

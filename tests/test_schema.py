@@ -484,7 +484,15 @@ merchant_loss       currency
 merchant_tariff     terms created_by
 number_block        name
 organisation        name
-route               brand name bin_low bin_high currencies mccs entry_modes weekdays time_from time_until state created_by activated_by retired_by
+acquirer_offer      name country terms state created_by activated_by retired_by
+acquirer_measured   times
+acquirer_rating     words person
+licence_step        kind step person reason detail
+merchant_leaving    state
+merchant_leaving_event event was state person key_id reason detail
+merchant_move       state
+merchant_move_event event was state person key_id reason detail
+route               brand name bin_low bin_high currencies mccs entry_modes weekdays time_from time_until stores state created_by activated_by retired_by
 schema_version      version_num
 bank_account        currency holder key_id sealed last4 bank_code bic country state requested_by approved_by
 bank_answer         format statement name sha256 received_by

@@ -36,8 +36,9 @@ ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "merchant.
          "disputes": ("operator", "operator", "merchant.one", "till"), "batches": ("till", "till", "operator", "merchant.one"),
          "routing": ("operator", "operator", "till"), "risk": ("operator", "operator", "till"), "settlement": ("operator", "operator", "merchant.one", "till"),
          "devices": ("operator", "operator", "merchant.one", "till"), "webhooks": ("merchant.one", "merchant.one", "operator", "till"), "crypto keys": ("operator", "operator", "merchant.one"),
-         "applications": ("operator", "operator", "merchant.one"), "reviews": ("operator", "operator", "till"),
-         "contracts": ("operator", "operator", "merchant.one", "till")}
+         "applications": ("operator", "operator", "merchant.one"), "reviews": ("operator", "operator", "till"), "moving": ("operator", "operator", "merchant.one", "till"),
+         "leaving": ("operator", "operator", "merchant.one", "till"), "licences": ("merchant.one", "merchant.one", "operator", "till"),
+         "choosing": ("operator", "operator", "merchant.one", "till"), "contracts": ("operator", "operator", "merchant.one", "till")}
 # What needs a state that no drawn request brings about: an alert, a parked reversal, somebody's request for approval, terms with room for a tip.
 NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{ident}/retry", "POST /v1/reversals/{ident}/resolve", "POST /v1/approvals/{ident}",
                   "POST /v1/approvals/{ident}/refuse", "POST /v1/authorizations/{authorization}/tips", "POST /v1/advices",
@@ -73,6 +74,10 @@ NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{id
                   "POST /v1/authorizations/{authorization}/signature", "GET /v1/transactions/{transaction}/signature",
                   # A file that is a sheet: tests/test_imports_flow.py has it.
                   "POST /v1/imports", "GET /v1/imports/{ident}", "GET /v1/imports/{ident}/faults",
+                  # A change of acquirer, a leaving, an offer, a licence that is there: tests/test_moving_flow.py, test_leaving.py, test_choosing_flow.py, test_licences.py.
+                  "POST /v1/moves", "GET /v1/moves/{ident}", "GET /v1/moves/{ident}/obligations", "POST /v1/moves/{ident}/steps", "GET /v1/leavings/{ident}",
+                  "POST /v1/leavings/{ident}/steps", "POST /v1/offers/{ident}/activate", "POST /v1/offers/{ident}/retire", "POST /v1/ratings", "POST /v1/licences",
+                  "POST /v1/licences/{document}/file", "POST /v1/licences/{document}/verdicts",
                    "GET /v1/jobs/{ident}", "POST /v1/jobs/{ident}/retry", "POST /v1/jobs/{ident}/cancel"}
 
 
@@ -200,7 +205,7 @@ def asked_soundly(case: Any, kind: str, known: dict[str, Any], random: Random) -
         case.query["acquirer"] = known["acquirer"]
     if case.operation.path == "/v1/routes/explain" and "transaction" in (case.query or {}):
         case.query["transaction"] = random.choice(known["sales"])
-    if kind == "risk-hits":
+    if kind in ("risk-hits", "moves", "leavings", "licences"):
         for name in ("merchant", "rule"):
             (case.query or {}).pop(name, None)
     if kind == "balance":
@@ -248,6 +253,9 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
 
 
 OF_ROOMS: dict[str, Callable[[Random], dict[str, Any]]] = {
+    "/v1/offers": lambda _: {"terms": TERMS},
+    "/v1/offers/comparisons": lambda _: {"currency": "CNY", "monthly_volume": 90_000, "average_ticket": 1_000},
+    "/v1/recommendations": lambda _: {"currency": "CNY", "monthly_volume": 90_000, "average_ticket": 1_000},
     "/v1/authorizations/{authorization}/reversals": lambda _: {"reason": None},
     "/v1/applications": lambda _: {"entity_type": "micro", "country": "CN", "profile": PROFILE},
     "/v1/registrations": lambda _: {"country": "CN", "profile": PROFILE},

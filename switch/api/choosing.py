@@ -324,13 +324,13 @@ async def _recommended(parts: Parts, wanted: Any) -> dict[str, Any]:
     terminal, bought = needs.advice(answers), wanted.equipment == "buy"
     asked = [method for method in ("card", "qr") if method in answers.methods] or ["card"]  # a register's link is paid by card
     sold = tuple(Part("unionpay" if method == "card" else "wechat", "unknown", method, 1) for method in asked)
-    month = _month(wanted, sold, 0 if bought else terminal.number)
+    month = _month(wanted, sold, 0 if bought else terminal.pieces)
     found = await parts.journey.offers.compare(month, wanted.country, MEASURED_DAYS)
     offers = [compared(each, month, MEASURED_DAYS, parts.directory) for each in found]
     fitting = [each for each in offers if each["cost"] is not None and set(asked) <= set(each["methods"])]
     plan = fitting[0] if fitting else None
     return {
-        "terminal": {"model": terminal.model.name, "what": terminal.model.what, "count": terminal.number, "why": terminal.why,
+        "terminal": {"model": terminal.model.name, "what": terminal.model.what, "count": terminal.pieces, "why": terminal.why,
                      "price": terminal.model.price if bought else None},
         "methods": [each._asdict() for each in needs.methods(answers)], "plan": plan,
         "within_budget": None if plan is None or wanted.budget is None else plan["cost"]["total"] <= wanted.budget,

@@ -48,6 +48,7 @@ LARGER: Mapping[str, bool] = MappingProxyType({
     "/v1/disputes/{dispute}/evidence": True, "/v1/applications/{application}/documents/{document}/file": True,
     "/v1/contracts/{contract}/signature": True,
     "/v1/authorizations/{authorization}/signature": True,
+    "/v1/licences/{document}/file": True,
 })
 _LARGER = [(re.compile(re.sub(r"{\w+}", "[0-9a-z_-]{1,64}", path).encode()), comes) for path, comes in LARGER.items()]
 

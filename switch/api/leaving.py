@@ -144,7 +144,7 @@ def listed(row: Any) -> dict[str, Any]:
 def shown(found: Leaving) -> dict[str, Any]:
     ends = [json.loads(row["detail"])["kept"] for row in found.events if row["event"] == "close"]
     return {**listed(found.row), "can": [event for state, event in LIFE if state == found.row["state"]],
-            "open": [{"kind": each.kind, "what": KINDS[each.kind], "currency": each.currency, "count": each.count, "amount": each.amount}
+            "open": [{"kind": each.kind, "what": KINDS[each.kind], "currency": each.currency, "count": each.items, "amount": each.amount}
                      for each in found.open],
             "kept": ends[0] if ends else [],
             "events": [{"number": row["number"], "at": stamp(row["at"]), "event": row["event"], "was": row["was"], "state": row["state"],

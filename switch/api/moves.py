@@ -163,7 +163,7 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
     async def obligations(ident: str, request: Request) -> Response:
         of = whose(identify(request), None)
         found, terms = await parts.journey.moves.obligations(identified("move", ident), of)
-        return said({"move": ident, "open": [{"kind": each.kind, "what": KINDS[each.kind], "currency": each.currency, "count": each.times,
+        return said({"move": ident, "open": [{"kind": each.kind, "what": KINDS[each.kind], "currency": each.currency, "count": each.items,
                                               "amount": each.amount} for each in found], "contract": [dict(each) for each in terms]})
 
     @routes.post("/v1/moves/{ident}/steps", summary="The next step; roll_back gives everything back to the old acquirer in this one call",

@@ -73,7 +73,7 @@ FOOD = frozenset({"5411", "5422", "5441", "5451", "5462", "5499", "5811", "5812"
 
 class Advice(NamedTuple):
     model: Model
-    number: int
+    pieces: int
     why: str
 
 

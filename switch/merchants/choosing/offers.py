@@ -155,7 +155,7 @@ class Offers:
         return row
 
 
-def priced(row: Mapping[str, Any], costs: Mapping[UUID | None, Any], month: Month, first: datetime) -> tuple[Bill | None, str]:
+def priced(row: Any, costs: Mapping[UUID | None, Any], month: Month, first: datetime) -> tuple[Bill | None, str]:
     """The bill of a month under an offer, or why there is none."""
     tariff = tariff_from(json.loads(row["terms"]), tariff_id=row["offer_id"])
     found = estimate(tariff, costs, month, first, row["acquirer_id"])

@@ -39,6 +39,10 @@ END_TILL_KEYS = "UPDATE api_key SET revoked_at = now() WHERE merchant_id = $1 AN
 END_KEYS = "UPDATE api_key SET revoked_at = now() WHERE merchant_id = $1 AND revoked_at IS NULL"
 BALANCES = """SELECT a.kind, a.currency, sum(e.amount)::bigint AS balance FROM account a JOIN ledger_entry e USING (account_id)
 WHERE a.merchant_id = $1 GROUP BY a.kind, a.currency HAVING sum(e.amount) <> 0 ORDER BY a.kind, a.currency"""
+# Whether it was this leaving that stopped the merchant, and no licence that has ended keeps it from selling.
+OURS = """SELECT EXISTS (SELECT FROM merchant_leaving_event WHERE leaving_id = $1 AND event = 'stop' AND detail @> '{"suspended": true}')
+AND NOT EXISTS (SELECT FROM licence_step s WHERE s.merchant_id = $2 AND s.step = 'suspend' AND NOT EXISTS (SELECT FROM licence_step l
+  WHERE l.merchant_id = s.merchant_id AND l.kind = s.kind AND l.expires_on = s.expires_on AND l.step = 'lift'))"""
 OPEN_MOVE = "SELECT move_id FROM merchant_move WHERE merchant_id = $1 AND state IN ('planned', 'registering', 'moving', 'moved')"
 
 
@@ -89,7 +93,7 @@ class Departures:
             refused = refusal(row["state"], event)
             if refused is not None:
                 raise Problem(*refused)
-            detail = await _do(connection, row["merchant_id"], event)
+            detail = await _do(connection, row["merchant_id"], leaving_id, event)
             after = await connection.fetchrow(MOVE, leaving_id, step(row["state"], event))
             assert after is not None  # it is locked
             await connection.execute(NOTE, leaving_id, after["version"], event, row["state"], after["state"], by.name, by.key_id, reason,
@@ -101,7 +105,7 @@ async def _whole(connection: Connection, row: Any) -> Leaving:
     return Leaving(row, await connection.fetch(EVENTS, row["leaving_id"]), await owed.owed(connection, row["merchant_id"]))
 
 
-async def _do(connection: Connection, merchant_id: UUID, event: str) -> Mapping[str, Any]:
+async def _do(connection: Connection, merchant_id: UUID, leaving_id: UUID, event: str) -> Mapping[str, Any]:
     """What a step does besides moving the state; what is worth keeping of it. Raises Problem leaving_waits."""
     merchant = await connection.fetchrow(MERCHANT, merchant_id)
     assert merchant is not None
@@ -113,7 +117,8 @@ async def _do(connection: Connection, merchant_id: UUID, event: str) -> Mapping[
                 raise Problem("leaving_waits", f"A change of acquirer is not ended: {show('move', move)}.")
             return {"suspended": await connection.fetchval(STATUS, merchant_id, "suspended", "active") is not None}
         case "withdraw":
-            return {"active": await connection.fetchval(STATUS, merchant_id, "active", "suspended") is not None}
+            ours = await connection.fetchval(OURS, leaving_id, merchant_id)
+            return {"active": bool(ours) and await connection.fetchval(STATUS, merchant_id, "active", "suspended") is not None}
         case "return":
             return await _returned(connection, merchant_id)
         case "settle":

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from datetime import date
 from types import MappingProxyType
+from typing import Any
 
 from switch.merchants.applications.scoring import LIGHT, Limits
 
@@ -27,8 +28,11 @@ def due(expires_on: date, today: date, done: Collection[str]) -> str | None:
     return reached[-1] if reached[-1] not in done else None
 
 
-def limits_of(currency: str, now: Mapping[str, int | None] | None) -> Limits:
-    """What a merchant may sell while its licence is over: what individuals may whom nobody has looked at, never more than it could before."""
+def limits_of(currency: str, now: Any) -> Limits:
+    """What a merchant may sell while its licence is over: what individuals may whom nobody has looked at, never more than it could before.
+
+    `now`: the limit in force, by the names of Limits, or None.
+    """
     found = LIGHT.get(currency, LIGHT["CNY"])
     if now is None:
         return found

@@ -47,6 +47,8 @@ STEPS_OF = """SELECT s.*, EXISTS (SELECT FROM licence_step l WHERE l.merchant_id
   AND l.step = 'lift') AS lifted FROM licence_step s WHERE s.merchant_id = $1 ORDER BY s.at, s.kind"""
 LOCK = "SELECT status FROM merchant WHERE merchant_id = $1 FOR NO KEY UPDATE"
 STATUS = "UPDATE merchant SET status = $2 WHERE merchant_id = $1 AND status = $3 RETURNING true"
+SELLS = f"""{STATUS.removesuffix(' RETURNING true')} AND NOT EXISTS (
+  SELECT FROM merchant_leaving l WHERE l.merchant_id = $1 AND l.state IN ('stopped', 'returned', 'settled')) RETURNING true"""
 LIMIT_NOW = "SELECT * FROM merchant_limit WHERE merchant_id = $1 AND currency = $2 AND state = 'active'"
 ONE_LIMIT = "SELECT * FROM merchant_limit WHERE limit_id = $1"
 APPLICATION = "SELECT application_id, country, entity_type FROM application WHERE merchant_id = $1"
@@ -190,7 +192,7 @@ async def _lifted(connection: Connection, merchant_id: UUID, kind: str, document
                 lifted.append("limit")
                 await _as_before(connection, detail["instead_of"], by)
     if ended and "suspend" not in left and any(each["step"] == "suspend" and json.loads(each["detail"])["suspended"] for each in before):
-        lifted += ["suspend"] if await connection.fetchval(STATUS, merchant_id, "active", "suspended") else []
+        lifted += ["suspend"] if await connection.fetchval(SELLS, merchant_id, "active", "suspended") else []
     if ended:
         await _told(connection, merchant_id, document_id, kind, row["expires_on"], LIFTED)
     return lifted

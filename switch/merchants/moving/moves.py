@@ -163,8 +163,7 @@ class Moves:
         return {"percent": share.percent, "stores": None if share.stores is None else [show("store", each) for each in share.stores],
                 "date_from": None if share.date_from is None else share.date_from.isoformat(), "rules": added, "retired": retired}
 
-    async def _whole(self, connection: Connection, row: asyncpg.Record | None) -> Moved:
-        assert row is not None
+    async def _whole(self, connection: Connection, row: Any) -> Moved:
         missing = [] if row["state"] in CLOSED or row["state"] == MOVED else await connection.fetch(
             UNNUMBERED, row["merchant_id"], row["to_acquirer"], None, NAMED_MAX)
         return Moved(row, await connection.fetch(EVENTS, row["move_id"]), missing)

@@ -24,8 +24,10 @@ _OF = "t.merchant_id = $1 AND ($2::uuid IS NULL OR t.acquirer_id = $2)"
 _STATEMENTS: Mapping[str, str] = MappingProxyType({
     "in_flight": f"""SELECT t.currency, count(*), sum(t.amount)::bigint FROM history_transaction t
         WHERE {_OF} AND t.state = 'SENT' GROUP BY t.currency""",
-    "reversals": f"""SELECT x.currency, count(*), sum(x.amount)::bigint FROM duty t JOIN history_transaction x USING (merchant_id, transaction_id)
-        WHERE {_OF} AND t.state <> 'done' GROUP BY x.currency""",
+    # Each half has an index of its own.
+    "reversals": f"""SELECT x.currency, count(*), sum(x.amount)::bigint
+        FROM (SELECT * FROM duty WHERE state = 'open' UNION ALL SELECT * FROM duty WHERE state = 'parked') t
+        JOIN history_transaction x USING (merchant_id, transaction_id) WHERE {_OF} GROUP BY x.currency""",
     "preauthorizations": f"""SELECT t.currency, count(*), sum(t.capturable - t.captured)::bigint FROM history_transaction t
         WHERE {_OF} AND t.release_at IS NOT NULL AND t.state IN ('APPROVED', 'CONFIRMED') AND t.voided = 0 AND t.capturable > t.captured
         GROUP BY t.currency""",
@@ -55,7 +57,7 @@ class Owed(NamedTuple):
 
     kind: str
     currency: str
-    times: int
+    items: int
     amount: int
 
 
@@ -81,4 +83,4 @@ async def owed(connection: Connection, merchant_id: UUID, acquirer_id: UUID | No
 
 def named(items: Sequence[Owed], kinds: frozenset[str]) -> str:
     """Those of some kinds, for a refusal: which, how many, how much."""
-    return "; ".join(f"{each.kind}: {each.times} of {each.amount} {each.currency}" for each in items if each.kind in kinds)
+    return "; ".join(f"{each.kind}: {each.items} of {each.amount} {each.currency}" for each in items if each.kind in kinds)
