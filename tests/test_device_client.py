@@ -124,7 +124,7 @@ async def test_the_verbs_as_a_person_types_them(shop: Shop, tmp_path: Path, caps
 
 
 async def test_its_whole_day_in_one_command(shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [str(tmp_path / "flash"), "day", "--url", shop.base, "--operator-key", shop.keys["operator"]]
+    words = [str(tmp_path / "flash"), "day", "--url", shop.base, "--operator-key", shop.keys["operator"], "--store", shop.shown("store.first")]
     assert await asyncio.to_thread(main, words) == 0, capsys.readouterr().err
     said = capsys.readouterr()
     told = json.loads(said.out)
