@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     whole = verbs.add_parser("day", help="all of it, with an operator: installed, live, sales, a kill, offline, an update, closed")
     whole.add_argument("--url", help="the switch; default: the demo's")
     whole.add_argument("--operator-key", help="default: the demo's")
+    whole.add_argument("--store", metavar="sto_...", help="whose till it becomes; default: the newest")
     return parser
 
 
@@ -68,7 +69,7 @@ def _act(device: Device, options: argparse.Namespace) -> Any:
         case "sign":
             return device.sign(options.transaction, _picture(options.file))
         case "day":
-            return of_options(device, options.url, options.operator_key)
+            return of_options(device, options.url, options.operator_key, options.store)
     return device.terminal.close_batch(device.memory["terminal"])
 
 

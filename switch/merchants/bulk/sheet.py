@@ -92,8 +92,9 @@ class Reader:
             row = Row(self.line, {name: "" for name in COLUMNS} | dict(zip(self._columns, cells, strict=True)))
             row = Row(self.line, {name: value or DEFAULTS.get(name, "") for name, value in row.values.items()})
             faults = [*faults_of(row)] or [*self._against(row)]
-            yield from faults
-            if not faults:
+            if faults:
+                yield from faults
+            else:
                 yield row
 
     def _cells(self, raw: bytes) -> list[str]:
