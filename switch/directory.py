@@ -199,9 +199,9 @@ def precedence(route: Route) -> tuple[object, ...]:
 
 
 def _merchant(row: asyncpg.Record, alike: Alike) -> Merchant:
-    merchant_id, organisation_id, name, status, mcc, zone, duplicates, unreferenced_refunds = row.values()
+    merchant_id, organisation_id, name, status, mcc, zone, duplicates, unreferenced_refunds, sells_until = row.values()
     return Merchant(merchant_id, alike.few(organisation_id), name, text(status), text(mcc), ZoneInfo(zone), text(duplicates),
-                    unreferenced_refunds)
+                    unreferenced_refunds, sells_until)
 
 
 def _store(row: asyncpg.Record, alike: Alike) -> Store:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from switch import app, clock, database, logs
 from switch.links import holder
+from switch.merchants.support import overdue
 from switch.notices import post
 from switch.payments import counting, hits, transaction
 from switch.security.vault import Keyring, Vault
@@ -161,6 +162,7 @@ def exchanged() -> Iterator[None]:
     exchange(app, "pulse", _nothing)
     exchange(foreman.Foreman, "work", _nothing)  # background jobs are not part of it
     exchange(silence.Silence, "work", _nothing)  # no devices
+    exchange(overdue.Overdue, "work", _nothing)  # no tickets
     exchange(hits.Hits, "work", _nothing)  # no rules that sales could hit
     exchange(counting.Counting, "work", _nothing)
     exchange(post, "ssl", SimpleNamespace(create_default_context=lambda: None, SSLError=ssl.SSLError))  # the roots that the machine trusts: read at each start

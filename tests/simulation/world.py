@@ -28,7 +28,7 @@ BEGIN = datetime(2026, 11, 25, 12, tzinfo=UTC)
 MERCHANT, STORE = UUID(int=50), UUID(int=60)
 ANY_SALE: dict[str, Any] = dict.fromkeys((
     "name", "bin_low", "bin_high", "amount_min", "amount_max", "currencies", "mccs", "entry_modes", "weekdays", "time_from", "time_until", "weight",
-    "cost_basis_points", "cost_fixed", "healthy_percent", "retired_at")) | {"state": "active", "activated_at": BEGIN}
+    "cost_basis_points", "cost_fixed", "healthy_percent", "stores", "date_from", "date_until", "retired_at")) | {"state": "active", "activated_at": BEGIN}
 OUR_FAULTS = ("job_failed", "walk_failed", "journal_row_unsendable", "journal_batch_unsendable", "directory_record_refused", "card_unreadable")
 TRACE_MAX = 100_000
 BASIS_POINTS = 1500, 2000  # beyond what is authorised: completions by hand, tips
@@ -130,7 +130,8 @@ class World:
     def _directory(self) -> None:
         zone, put = "Asia/Shanghai", self.books.table
         put("directory_merchant")[1] = {"merchant_id": MERCHANT, "organisation_id": UUID(int=40), "name": "Shop", "status": "active",
-                                        "mcc": "5411", "time_zone": zone, "duplicate_policy": "warn", "unreferenced_refunds": False}
+                                        "mcc": "5411", "time_zone": zone, "duplicate_policy": "warn", "unreferenced_refunds": False,
+                                        "sells_until": None}
         put("directory_store")[1] = {"store_id": STORE, "merchant_id": MERCHANT, "name": "Shop", "city": "Shanghai", "country": "CN",
                                      "time_zone": zone}
         for host in self.hosts.values():
@@ -138,7 +139,7 @@ class World:
                 "acquirer_id": UUID(int=host.number), "name": host.name, "dialect": "iso87_ascii", "message_mode": ("single", "dual")[host.number - 1],
                 "status": "active", "institution_code": None, "time_zone": zone, "answer_timeout_ms": 3000, "reversal_grace_ms": 5000,
                 "max_in_flight": 2048, "reversal_codes": "{}",
-                "terms": [("*", "*", *BASIS_POINTS)], "min_in_flight": 4, "max_links": self.chance.choice((0, 0, 1, 2)), "sign_on_at": None,
+                "terms": [("*", "*", *BASIS_POINTS)], "stand_in": [], "min_in_flight": 4, "max_links": self.chance.choice((0, 0, 1, 2)), "sign_on_at": None,
                 "reversal_max_age_s": (600, 25)[host.number - 1], "reversals_per_second": 1000, "reversals_at_once": self.chance.choice((1, 4, 200)),
                 "options": "{}", "secret_at": None, "reroute_codes": None,
                 "reversal_first": host.number == 2 and self.chance.random() < 0.3, "lines": [(UUID(int=host.number), host.name, host.number, 0, 1, None, None, None, None)], "breaker": None,
