@@ -39,7 +39,7 @@ _ID = "01980b53-7a10-7c3e-9f52-3b7a1c0de4f1"
 MEASURED_DAYS = 30
 
 
-class OfferRequest(Model):
+class AcquirerOfferRequest(Model):
     """What an acquirer offers: `terms` is a document of fees as tariffs have it; `funding_days`: T+n in business days; `country`: null for any."""
 
     acquirer: Ident
@@ -98,7 +98,7 @@ class RatingRequest(Model):
     words: Annotated[str, Field(max_length=500), AfterValidator(plain_text)] = ""
 
 
-MODELS = (OfferRequest, ComparisonRequest, PartRequest, NeedsRequest, RatingRequest)
+MODELS = (AcquirerOfferRequest, ComparisonRequest, PartRequest, NeedsRequest, RatingRequest)
 
 
 class ShownOffer(Shape):
@@ -273,10 +273,10 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
 def _offers(routes: APIRouter, parts: Parts, operator: Any) -> None:
     changes = refused(400, 409, 413, 415)
 
-    @routes.post("/v1/offers", status_code=201, summary="What an acquirer offers; a draft", openapi_extra=documented(OfferRequest, OFFER),
+    @routes.post("/v1/offers", status_code=201, summary="What an acquirer offers; a draft", openapi_extra=documented(AcquirerOfferRequest, OFFER),
                  responses=shaped(201, "The offer", ShownOffer) | changes)
     async def add(request: Request, caller: Annotated[Caller, Depends(operator)]) -> Response:
-        wanted = await body_of(request, OfferRequest)
+        wanted = await body_of(request, AcquirerOfferRequest)
         row = await parts.journey.offers.add(identified("acquirer", wanted.acquirer), wanted.name, wanted.country, wanted.terms,
                                              wanted.funding_days, person(caller))
         return said(shown(row), 201)
