@@ -3,6 +3,7 @@
 A demo switch of its own, its stub as the acquirer. Devices are those of loadtests/device.py; people are keys of their own, and nobody decides alone
 what two must. A step that is not answered as it should be ends the walk with what was asked and what was said, and exit 1.
 """
+import hashlib
 import http.client
 import itertools
 import json
@@ -10,7 +11,7 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from loadtests.device import Device, Refused, lose_power
 from loadtests.measured import Result, measured, parser, say
 from loadtests.processes import Processes, RunError
 from loadtests.services import start_demo
+from loadtests.trial import drawn
 
 WAIT_S = 30.0
 CUT_OVER_S = 120.0
@@ -32,11 +34,9 @@ ACCOUNT = {"country": "CN", "account_number": "1001234567890", "bank_code": "102
 PERSON = {"name": "王芳", "trading_name": "Wang Fang", "phone": "+86 138 0013 8000", "email": "fang@noodles.example", "mcc": "5814",
           "time_zone": "Asia/Shanghai", "currency": "CNY", "monthly_volume": 300_000, "average_ticket": 3000, "years_in_business": 1,
           "store": {"name": "Night market", "city": "Shanghai"}, "terminals": 1}
-TARIFF = {"name": "Signed rates", "currency": "CNY", "rounding": "half_even",
-          "rules": [{"name": "All cards", "price": {"basis_points": 60, "minimum": 1}},
-                    {"name": "Debit", "match": {"card_type": "debit"}, "price": {"basis_points": 45, "cap": 1800}}],
-          "refunds": {"returns": "proportional"}}
+MODEL, STEPS = "PX7", ("chip", "swipe", "contactless", "decline", "cancellation", "void", "refund", "receipt")
 OUR_ACCOUNT = {"currency": "CNY", "holder": "Payment Service", "country": "CN", "account_number": "1009876543210", "bank_code": "102290000012"}
+AHEAD = timedelta(hours=8)  # of Shanghai
 FACTS = ("currency", "brand", "card_type", "entry_mode", "captured_at")  # of a sale, that its fee depends on
 PDF = b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\ntrailer\n<<>>\n%%EOF\n"
 
@@ -108,8 +108,8 @@ class Journey:
 
     # J3, J4, J5
 
-    def apply(self, entity_type: str, profile: dict[str, Any], documents: list[tuple[str, dict[str, str], str | None]]) -> str:
-        """The application as its applicant makes it: every document with its scan, until nothing is missing; its id."""
+    def apply(self, entity_type: str, profile: dict[str, Any], documents: list[tuple[str, dict[str, str], str | None]]) -> tuple[str, Person]:
+        """The application as its applicant makes it: every document with its scan, until nothing is missing."""
         begun = self.operator.ask("POST", "/v1/applications", {"entity_type": entity_type, "country": "CN", "profile": profile})
         path = f"/v1/applications/{begun['id']}"
         applicant = self.person(begun["key"], "applicant", path)
@@ -122,7 +122,7 @@ class Journey:
             raise RunError(f"still missing: {left}")
         state = applicant.ask("POST", f"{path}/submit", {})["state"]
         say(f"J3  {len(documents)} documents with their scans, nothing is missing; the application is {state}")
-        return str(begun["id"])
+        return str(begun["id"]), applicant
 
     def review(self, application: str) -> str:
         """Each document looked at, the score read, the decision by as many people as the rules want; the merchant that it makes."""
@@ -144,11 +144,23 @@ class Journey:
 
     # J6
 
-    def tariff(self, merchant: str) -> None:
-        today = self.operator.ask("GET", f"/v1/acquirers/{self.acquirer}")["business_date"]
-        self.operator.ask("POST", f"/v1/merchants/{merchant}/tariffs", {"effective_from": today, "terms": TARIFF})
-        self.operator.ask("PUT", f"/v1/merchants/{merchant}/funding", {"calendar": "daily", "funding_days": 0, "minimum_payout": 0})
-        say(f"J6  {TARIFF['name']} from {today}: 0.60 %, debit 0.45 % up to 18.00; paid the same day")
+    def contract(self, merchant: str, applicant: Person) -> None:
+        """The draft that came with the approval, with payouts on the same day, which is below the standard: two people offer it. Signed by both."""
+        self.agreed(f"/v1/merchants/{merchant}/bank-account/agreement", {"currency": "CNY", "reason": "Seen on the card"}, "POST")
+        (draft,) = self.operator.ask("GET", f"/v1/contracts?merchant={merchant}")["items"]
+        path = f"/v1/contracts/{draft['id']}"
+        terms = self.operator.ask("GET", path)["terms"]
+        begins = str((datetime.now(UTC) + AHEAD).date())  # today, where the merchant is
+        while self.operator.ask("GET", f"/v1/acquirers/{self.acquirer}")["business_date"] < begins:
+            self.settle()
+        terms = {**terms, "settlement": {**terms["settlement"], "funding_days": 0}, "term": {**terms["term"], "from": begins, "deposit": 0}}
+        revised = self.operator.ask("PUT", f"{path}/terms", {"terms": terms, "reason": "Paid the same day"})
+        self.agreed(f"{path}/offer", {"version": revised["version"], "reason": "As agreed on the phone"}, "POST")
+        digest = hashlib.sha256(applicant.ask("GET", f"{path}/document")).hexdigest()
+        for who, name in ((applicant, "Wang+Fang"), (self.operator, "Li+Wei")):
+            signed = who.ask("POST", f"{path}/signature?sha256={digest}&name={name}", drawn(), media="image/png")
+        rates = ", ".join(f"{rule['name']} {rule['price'].get('basis_points')} bp" for rule in terms["tariff"]["rules"])
+        say(f"J6  the contract from {begins} on is {signed['state']}: {rates}; document {digest[:12]}..., signed by both")
 
     # J7
 
@@ -157,7 +169,7 @@ class Journey:
         (store,) = self.of("stores", merchant)
         (till,) = self.of("terminals", merchant)
         serial = f"PX7-{next(self.serials):09}"
-        device = self.operator.ask("POST", "/v1/devices", {"serial_number": serial, "model": "PX7", "reason": "Delivery"})
+        device = self.operator.ask("POST", "/v1/devices", {"serial_number": serial, "model": MODEL, "reason": "Delivery"})
         path = f"/v1/devices/{device['id']}"
         for step in ({"event": "order", "store": store["id"]}, {"event": "ship"}, {"event": "install", "terminal": till["id"]}):
             self.operator.ask("POST", f"{path}/moves", {**step, "reason": "Journey"})
@@ -165,10 +177,21 @@ class Journey:
         till_device = Device(self.home / serial)
         till_device.activate(self.url, serial, code)
         until(lambda: self.beats(till_device), "the device's key is not known")
+        self.accepted(till_device, path)
         live = self.operator.ask("POST", f"{path}/moves", {"event": "go_live", "reason": "Journey"})
         until(lambda: till_device.heartbeat(battery_percent=90)["sells"] or None, "the device does not sell")
         say(f"J7  {serial}: ordered, shipped, installed, activated by its code, {live['state']}")
         return till_device
+
+    def accepted(self, device: Device, path: str) -> None:
+        """The acceptance test of the model, on the real path, and nothing of it left."""
+        test = self.operator.ask("POST", f"{path}/acceptance-tests", {"reason": "Before the opening"})["id"]
+        self.operator.ask("POST", f"/v1/acceptance-tests/{test}/moves", {"event": "begin", "reason": "At the till"})
+        done = until(lambda: found if (found := device.accept()).get("shown") else None, "the test does not run")
+        if done["missing"] or done["standing"]:
+            raise RunError(f"the acceptance test: {done}")
+        self.operator.ask("POST", f"/v1/acceptance-tests/{test}/moves", {"event": "pass", "reason": "All shown"})
+        say(f"J9  the acceptance test is passed: {', '.join(done['shown'])}")
 
     def of(self, what: str, merchant: str) -> list[Any]:
         return [each for each in self.operator.ask("GET", f"/v1/{what}?limit=100")["items"] if each["merchant"] == merchant]
@@ -217,13 +240,17 @@ class Journey:
         """The merchant's settlement: what it sold less its fees is what it gets, and each line names the rule that priced it."""
         (settlement,) = merchant.ask("GET", "/v1/settlements")["items"]
         lines = merchant.ask("GET", f"/v1/settlements/{settlement['id']}/transactions")["items"]
-        gross, fees = sum(line["gross"] for line in lines), sum(line["fee"] for line in lines)
-        if (gross, fees, gross - fees) != (settlement["sales"] - settlement["refunds"], settlement["fees"], settlement["net"]):
+        monthly = [each for each in settlement["extra_fees"] if each["monthly"]]
+        gross, fees = sum(line["gross"] for line in lines), sum(line["fee"] for line in lines) + sum(each["amount"] for each in monthly)
+        told = settlement["sales"] - settlement["refunds"], settlement["fees"] + settlement["tax"], settlement["net"]
+        if (gross, fees, gross - fees) != told:
             raise RunError(f"the lines say {gross} less {fees}, the settlement {settlement}")
         sold, back, net = (yuan(settlement[name]) for name in ("sales", "refunds", "net"))
-        say(f"J12 sold {sold}, given back {back}, fees {yuan(fees)}, net {net} CNY; line by line:")
+        say(f"J12 sold {sold}, given back {back}, fees {yuan(fees)} with {yuan(settlement['tax'])} of tax, net {net} CNY; line by line:")
         for line in reversed(lines):
             say(f"      {line['kind']:7} {yuan(line['gross']):>8}  fee {yuan(line['fee']):>6}  {line['rule']}")
+        for each in monthly:
+            say(f"      {'month':7} {'':8}  fee {yuan(each['amount']):>6}  {each['name']}")
         return settlement
 
     def estimated(self, merchant: Person, settlement: Any) -> None:
@@ -232,7 +259,7 @@ class Journey:
         sales = [line for line in lines if line["kind"] == "sale"]
         asked = [{"amount": line["gross"], **{name: line[name] for name in FACTS}} for line in sales]
         estimate = merchant.ask("POST", "/v1/fees/estimates", {"transactions": asked, "month_to_date": {}})
-        (total,) = estimate["totals"]
+        (total,) = estimate["totals"]  # of the transactions alone: the month's charges are not asked for
         if total["fees"] != sum(line["fee"] for line in sales):
             raise RunError(f"the estimate is {total}, the bill {sales}")
         say(f"J12 the estimate of the same {len(sales)} sales is their bill: {yuan(total['fees'])}")
@@ -261,32 +288,32 @@ class Journey:
 
     # the whole way
 
-    def company(self) -> str:
+    def company(self) -> tuple[str, Person]:
         serial = next(self.serials) % 1000
         documents = [("business_licence", LICENCE, None), ("tax_registration", {"number": LICENCE["number"]}, None),
                      ("bank_account", {"holder": COMPANY["name"], **ACCOUNT}, None),
                      ("representative_identity", {"number": resident_id(serial), "name": "王芳"}, END),
                      ("food_licence", {"number": "JY13101010000001"}, END)]
-        return self.review(self.apply("company", COMPANY, documents))
+        application, applicant = self.apply("company", COMPANY, documents)
+        return self.review(application), applicant
 
-    def individual(self) -> str:
-        """By the light path: rules decide within the answer to the submission, with low limits; two people then agree where payouts go."""
+    def individual(self) -> tuple[str, Person]:
+        """By the light path: rules decide within the answer to the submission, with low limits."""
         serial = next(self.serials) % 1000
-        documents = [("bank_account", {"holder": PERSON["name"], **ACCOUNT}, None),
+        documents = [("bank_account", {"holder": PERSON["name"], **ACCOUNT, "account_number": "1001234567891"}, None),
                      ("representative_identity", {"number": resident_id(serial), "name": PERSON["name"]}, END)]
-        application = self.apply("individual", PERSON, documents)
+        application, applicant = self.apply("individual", PERSON, documents)
         merchant = self.review(application)
         limits = self.operator.ask("GET", f"/v1/applications/{application}")["limits"]
         say(f"J4  decided by rules; limits: {json.dumps(limits)}")
-        self.agreed(f"/v1/merchants/{merchant}/bank-account", {**ACCOUNT, "currency": "CNY", "holder": PERSON["name"], "reason": "Seen on the card"})
-        say("J4  two people have agreed where the payouts go")
-        return merchant
+        return merchant, applicant
 
     def walk(self) -> None:
+        self.operator.ask("PUT", f"/v1/acceptance-plans/{MODEL}", {"steps": [{"step": each} for each in STEPS], "reason": "New model"})
         shops = []
         for begin in (self.company, self.individual):
-            merchant = begin()
-            self.tariff(merchant)
+            merchant, applicant = begin()
+            self.contract(merchant, applicant)
             device = self.install(merchant)
             key = self.operator.ask("POST", "/v1/keys", {"role": "merchant", "merchant": merchant})["key"]
             owner = self.person(key, "merchant", "/v1/balance")
