@@ -26,14 +26,16 @@ from tests.flows import Shop, new_key, open_shop
 BOOK = Path(__file__).with_name("rights.txt")
 ROLES = ("nobody", "terminal", "merchant", "applicant", "operator")
 METHODS = ("get", "post", "put", "patch", "delete")
-PUBLIC = {"GET /healthz", "GET /readyz", "GET /metrics", "GET /problems", "GET /problems/{code}"}
+PUBLIC = {"GET /healthz", "GET /readyz", "GET /metrics", "GET /problems", "GET /problems/{code}", "POST /v1/registrations"}
 # How the objects of a path are called in their ids, where it is not the singular of the segment before them.
 KINDS = {"authorizations": "transaction", "transactions": "transaction", "batches": "batch", "crypto-keys": "crypto_key", "deliveries": "webhook_event",
          "evidence": "dispute_file", "files": "payout_file", "links": "acquirer", "merchant-limits": "limit", "parameters": "terminal", "reversals": "transaction",
+         "acceptance-tests": "acceptance_test", "licences": "document",
          "risk-hits": "risk_hit", "risk-lists": "risk_entry", "risk-rules": "risk_rule"}
-PLAIN = {"calendars": "CN", "keys": "t00000000000000f", "problems": "not_found"}  # objects without an id of ours
+PLAIN = {"calendars": "CN", "keys": "t00000000000000f", "problems": "not_found", "acceptance-plans": "PX7", "signatures": "merchant",
+         "ticket-terms": "high"}  # objects without an id of ours
 # What an object that is another's may still be told: where the answer does not depend on whose it is.
-GENERIC = {"GET /v1/calendars/{calendar}"}
+GENERIC = {"GET /v1/calendars/{calendar}", "GET /v1/acceptance-plans/{model}"}
 PARAMETER = re.compile(r"([\w-]+)/\{(\w+)\}")
 
 

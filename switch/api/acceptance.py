@@ -28,7 +28,7 @@ from switch.ids import show
 from switch.terminals.acceptance import PAGE_MAX, Acceptance, Whole
 from switch.terminals.acceptance_life import EVENTS
 from switch.terminals.acceptance_steps import RULES, USUAL, Printed
-from switch.terminals.devices import By
+from switch.terminals.devices import By, Devices
 
 StepName = Literal["chip", "swipe", "contactless", "manual", "qr", "decline", "timeout", "cancellation", "preauthorization", "capture", "void",
                    "refund", "receipt"]
@@ -216,6 +216,7 @@ class Parts(Protocol):
     """What these routes need of the switch."""
 
     directory: Directory
+    devices: Devices
     acceptance: Acceptance
 
 
@@ -289,6 +290,7 @@ def _reads(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller
     @routes.get("/v1/devices/{device}/acceptance-tests", summary="Tests of a device, newest first", responses=shaped(200, "One page", TestPage))
     async def page(request: Request, device: str, limit: Limit = 50, after: str | None = None) -> Response:
         merchant_id, device_id = whose(identify(request), None), identified("device", device)
+        await parts.devices.one(device_id, merchant_id)
         rows = await parts.acceptance.page(device_id, merchant_id, optional("acceptance_test", after), limit + 1)
         return said({"items": [shown(row) for row in rows[:limit]],
                      "next": show("acceptance_test", rows[limit - 1]["test_id"]) if len(rows) > limit else None})

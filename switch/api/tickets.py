@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 import asyncpg
 from fastapi import APIRouter, Query, Request
@@ -21,6 +21,7 @@ from switch.api.shapes import Shape, refused, shaped
 from switch.api.terminal import Model
 from switch.callers import Caller, require
 from switch.clock import clock
+from switch.errors import Problem
 from switch.ids import show
 from switch.merchants.support.desk import PAGE_MAX, SupportDesk, Wanted, Whole
 from switch.merchants.support.life import Term, overdue
@@ -256,8 +257,10 @@ def _terms(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller
     @routes.put("/v1/ticket-terms/{severity}", summary="Arrange a severity's deadlines anew, for tickets from now on",
                 openapi_extra=documented(TicketTermRequest, {"answer_minutes": 30, "resolve_minutes": 240}),
                 responses=shaped(200, "As it is now", ShownTicketTerm) | WRITES)
-    async def arrange(request: Request, severity: Severity) -> Response:
+    async def arrange(request: Request, severity: str) -> Response:
         caller = require(identify(request), "operator")
+        if severity not in get_args(Severity):
+            raise Problem("not_found")
         wanted, by = await body_of(request, TicketTermRequest), writing(identify, request)
         assert caller.person is not None
         return said(_term(await parts.tickets.set_term(severity, Term(wanted.answer_minutes, wanted.resolve_minutes), by.name)))
