@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from switch import database
+from switch.cli import main
 from tests.fleet import Device, device
 from tests.flows import Shop, new_key, open_shop
 from tests.processes import CARD, Answer
@@ -291,6 +293,30 @@ async def test_anothers_is_absent_and_nobody_does_what_is_not_his(shop: Shop, ru
         assert (await running.move("pass", key)).status == 403
     assert (await shop.ask("GET", f"/v1/devices/{running.device.id}/readiness", key="merchant.two")).status == 404
     assert (await shop.ask("GET", f"/v1/devices/{running.device.id}/acceptance-tests", key="merchant.two")).body["items"] == []
+
+
+async def test_the_verbs_as_a_person_types_them(shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def typed(*words: str, code: int = 0) -> str:
+        assert await asyncio.to_thread(main, ["acceptance", *words, "--url", shop.base, "--key", shop.keys["operator"]]) == code, capsys.readouterr()
+        said = capsys.readouterr()
+        return said.out if code == 0 else said.err
+
+    (tmp_path / "plan.json").write_text('{"steps": [{"step": "chip"}], "checks": [{"code": "paper", "en": "Paper prints", "zh": "打印"}], "roles": ["cashier"]}')
+    assert "steps: chip  checks: paper  trained: cashier" in await typed("plan", "V1", "--set", str(tmp_path / "plan.json"), "--reason", "x")
+    assert "version 1" in await typed("plan", "V1")
+    one = await device(shop, "activated", model="V1")
+    test = (await typed("open", one.id, "--reason", "x")).split()[0]
+    assert "running" in await typed("move", test, "begin", "--reason", "x")
+    await shop.caught_up()
+    sale = (await shop.pay(5000, key=one.key)).body["id"]
+    assert "shown" in await typed("name", test, "chip", sale)
+    assert "acceptance_incomplete" in await typed("move", test, "pass", "--reason", "x", code=1)
+    assert f"to undo: {sale}" in await typed("show", test)
+    assert "not ready" in await typed("check", one.id, "paper", "--reason", "x")
+    trained = ("--store", shop.shown("store.first"), "--model", "V1", "--role", "cashier", "--trainee", "Wang Fang", "--trainer", "Chen Jie", "--held-on", "2026-11-20")
+    assert "Wang Fang as cashier" in await typed("trained", *trained) and "Wang Fang" in await typed("trained")
+    assert "steps: chip  checks: -" in await typed("lacks", one.id)
+    assert "JSON" in await typed("plan", "V1", "--set", str(tmp_path / "none.json"), "--reason", "x", code=1)
 
 
 async def test_the_database_refuses_moves_that_are_none_and_a_pass_that_was_not_shown(shop: Shop) -> None:
