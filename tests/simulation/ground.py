@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from switch import app, clock, database, logs
+from switch import alike, app, clock, database, logs
 from switch.links import holder
 from switch.merchants.support import overdue
 from switch.notices import post
@@ -170,6 +170,8 @@ def exchanged() -> Iterator[None]:
     exchange(database, "migrate", _nothing)
     exchange(database, "connect", _connect)
     exchange(database, "pool", _pool)
+    exchange(alike, "gc", SimpleNamespace(collect=int, freeze=int, isenabled=bool, disable=int, enable=int))
+    exchange(alike, "_give_back", int)
     exchange(app, "gc", SimpleNamespace(collect=int, freeze=int, set_threshold=lambda *_: None))
     exchange(app, "Keyring", SimpleNamespace(create=lambda path: KEYRING))
     exchange(app, "Vault", lambda keyring: VAULT)
