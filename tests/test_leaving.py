@@ -12,6 +12,7 @@ import pytest_asyncio
 from migrations.versions.r0029_moving import LEAVING_STEPS
 from switch.merchants.leaving.life import EVENTS, LIFE, RETENTION, STATES, kept, refusal
 from tests.flows import Shop, eventually, new_key, open_shop
+from tests.test_moving_flow import approved
 
 
 def test_the_database_holds_the_same_steps() -> None:
@@ -72,9 +73,8 @@ async def test_a_merchant_that_sold_nothing_leaves_step_by_step_and_what_the_law
 
 
 async def test_it_is_refused_by_name_while_something_is_open_and_sales_stop_within_a_second(shop: Shop) -> None:
-    held = (await shop.pay(50_000, type="preauthorization", capture_method="manual", key="strict")).body
-    assert held["status"] == "approved", held
-    assert (await shop.pay(20_000, key="strict")).status == 201
+    held = await approved(shop, 50_000, type="preauthorization", capture_method="manual", key="strict")
+    await approved(shop, 20_000, key="strict")
     leaving = await begun(shop, "three")
     waits = await go(shop, leaving, "stop")
     assert (waits.status, waits.body["code"]) == (409, "leaving_waits") and "preauthorizations: 1 of 50000 CNY" in waits.body["detail"]
@@ -102,7 +102,7 @@ async def test_a_device_in_the_shop_is_named_and_who_stays_sells_again(shop: Sho
     assert (waits.status, waits.body["code"]) == (409, "leaving_waits") and device in waits.body["detail"]
     assert (await go(shop, leaving, "withdraw")).body["state"] == "withdrawn"
     await shop.caught_up()
-    assert (await shop.pay(10_000, key="dual")).status == 201
+    await approved(shop, 10_000, key="dual")
     again = await begun(shop, "two")
     assert again != leaving, "one that was withdrawn is over"
 

@@ -44,11 +44,19 @@ async def refused(shop: Shop, move: str, event: str, code: str, **said: Any) -> 
     return str(answer.body["detail"])
 
 
+async def approved(shop: Shop, amount: int, **more: Any) -> Any:
+    """A sale that was approved; one that met a machine standing still is made anew."""
+    async def sold() -> Any:
+        answer = await shop.pay(amount, **more)
+        return answer.body if answer.status == 201 and answer.body["status"] == "approved" else None
+
+    return await eventually(sold, "nothing is approved")
+
+
 async def where(shop: Shop, key: str = "till") -> str:
     """Where a new sale goes."""
-    answer = await shop.pay(10_000, key=key, type="purchase")
-    assert (answer.status, answer.body["status"]) == (201, "approved"), answer.raw
-    return "single" if answer.body["acquirer"] == shop.shown("acquirer.single") else "dual"
+    sold = await approved(shop, 10_000, key=key)
+    return "single" if sold["acquirer"] == shop.shown("acquirer.single") else "dual"
 
 
 async def follow(shop: Shop, original: str, verb: str, body: dict[str, Any]) -> Any:
@@ -72,8 +80,8 @@ async def balanced(shop: Shop, shown_ids: list[str]) -> None:
 
 
 async def test_shares_and_the_way_back_under_traffic_lose_nothing_and_follow_ups_go_where_it_was_authorised(shop: Shop) -> None:
-    held = (await shop.pay(50_000, type="preauthorization", capture_method="manual")).body
-    before, kept = (await shop.pay(20_000)).body, (await shop.pay(30_000)).body
+    held = await approved(shop, 50_000, type="preauthorization", capture_method="manual")
+    before, kept = await approved(shop, 20_000), await approved(shop, 30_000)
     assert held["acquirer"] == before["acquirer"] == shop.shown("acquirer.single")
     move = await planned(shop)
     await step(shop, move, "register")
@@ -86,8 +94,9 @@ async def test_shares_and_the_way_back_under_traffic_lose_nothing_and_follow_ups
     async def traffic(till: str) -> None:
         while not stop.is_set():
             answer = await shop.pay(10_000, key=till)
-            assert answer.status in (201, 202), answer.raw
-            sold.append(answer.body)
+            assert answer.status in (201, 202, 503), answer.raw
+            if "id" in answer.body:  # else nothing was sent
+                sold.append(answer.body)
 
     running = [asyncio.create_task(traffic(till)) for till in ("till", "branch")]
     shared = await step(shop, move, "share", percent=50)
@@ -99,6 +108,7 @@ async def test_shares_and_the_way_back_under_traffic_lose_nothing_and_follow_ups
     await shop.caught_up()
     full = len(sold)
     await eventually(lambda: _enough(sold, full + 10), "no traffic", 20)
+    all_there = len(sold)
     complete = await step(shop, move, "complete")
     assert complete["state"] == "moved"
     notice = {"acquirer": shop.shown("acquirer.single"), "kind": "chargeback", "reference": "MOVED-1", "transaction": before["id"], "amount": 100, "currency": "CNY",
@@ -110,7 +120,7 @@ async def test_shares_and_the_way_back_under_traffic_lose_nothing_and_follow_ups
     waits = await refused(shop, move, "finish", "move_waits")
     assert "disputes: 1 of 100 CNY" in waits
     assert "preauthorizations: 1 of 50000 CNY" in waits
-    new_sale = next(each for each in sold[full + 4:] if each["status"] == "approved" and each["acquirer"] == shop.shown("acquirer.dual"))
+    new_sale = next(each for each in sold[full + 4:all_there] if each["status"] == "approved" and each["acquirer"] == shop.shown("acquirer.dual"))
     back = await step(shop, move, "roll_back")
     assert back["state"] == "rolled_back" and back["share"] is None and back["can"] == []
     await shop.caught_up()
@@ -118,11 +128,10 @@ async def test_shares_and_the_way_back_under_traffic_lose_nothing_and_follow_ups
     await eventually(lambda: _enough(sold, rest + 10), "no traffic", 20)
     stop.set()
     await asyncio.gather(*running)
-    halves = Counter(each["acquirer"] for each in sold[half + 4:full - 4])
+    halves, whole, back_again = (Counter(each["acquirer"] for each in part if each["status"] == "approved")
+                                 for part in (sold[half + 4:full - 4], sold[full + 4:all_there], sold[rest + 4:]))
     assert len(halves) == 2, "half and half is not all of one"
-    assert {each["acquirer"] for each in sold[full + 4:full + 10]} == {shop.shown("acquirer.dual")}
-    assert {each["acquirer"] for each in sold[rest + 4:]} == {shop.shown("acquirer.single")}
-    assert all(each["status"] == "approved" for each in sold)
+    assert set(whole) == {shop.shown("acquirer.dual")} and set(back_again) == {shop.shown("acquirer.single")}
     captured = await follow(shop, held["id"], "captures", {"amount": 50_000})
     refund = await follow(shop, before["id"], "refunds", {"amount": 19_900})
     voided = await follow(shop, kept["id"], "voids", {})
