@@ -310,13 +310,13 @@ async def test_the_verbs_as_a_person_types_them(shop: Shop, tmp_path: Path, caps
     await shop.caught_up()
     sale = (await shop.pay(5000, key=one.key)).body["id"]
     assert "shown" in await typed("name", test, "chip", sale)
-    assert "acceptance_incomplete" in await typed("move", test, "pass", "--reason", "x", code=1)
+    assert "it still stands" in await typed("move", test, "pass", "--reason", "x", code=2)
     assert f"to undo: {sale}" in await typed("show", test)
     assert "not ready" in await typed("check", one.id, "paper", "--reason", "x")
     trained = ("--store", shop.shown("store.first"), "--model", "V1", "--role", "cashier", "--trainee", "Wang Fang", "--trainer", "Chen Jie", "--held-on", "2026-11-20")
     assert "Wang Fang as cashier" in await typed("trained", *trained) and "Wang Fang" in await typed("trained")
     assert "steps: chip  checks: -" in await typed("lacks", one.id)
-    assert "JSON" in await typed("plan", "V1", "--set", str(tmp_path / "none.json"), "--reason", "x", code=1)
+    assert "JSON" in await typed("plan", "V1", "--set", str(tmp_path / "none.json"), "--reason", "x", code=2)
 
 
 async def test_the_database_refuses_moves_that_are_none_and_a_pass_that_was_not_shown(shop: Shop) -> None:

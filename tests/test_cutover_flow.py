@@ -12,6 +12,7 @@ from settled import DAY, ONE_DAY, Till, open_till
 
 from switch.errors import Problem
 from switch.settlement.cutover import steps
+from switch.settlement.fees.corrections import Corrections
 from switch.settlement.fees.pricing import Closing, Price, Settled, Taken
 
 
@@ -321,6 +322,8 @@ async def test_whoever_prices_a_refund_is_told_what_was_settled_of_its_sale(till
     seen: list[Taken] = []
 
     class Listening:
+        corrections = Corrections()
+
         def prices(self, taken: Sequence[Taken]) -> list[Price]:
             seen.extend(taken)
             return [Price() for _ in taken]

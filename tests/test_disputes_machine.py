@@ -188,7 +188,7 @@ class Disputed(RuleBasedStateMachine):
 def drawn(till: Till, pool: Any, loop: asyncio.AbstractEventLoop) -> Counter[str]:
     kept: dict[str, Any] = {"till": till, "pool": pool, "loop": loop, "seen": Counter()}
     run_state_machine_as_test(type("Drawn", (Disputed,), kept), settings=settings(
-        max_examples=150, stateful_step_count=18, deadline=None, database=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck)))
+        max_examples=220, stateful_step_count=18, deadline=None, database=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck)))
     return kept["seen"]
 
 

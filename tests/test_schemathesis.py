@@ -38,7 +38,8 @@ ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "merchant.
          "devices": ("operator", "operator", "merchant.one", "till"), "webhooks": ("merchant.one", "merchant.one", "operator", "till"), "crypto keys": ("operator", "operator", "merchant.one"),
          "applications": ("operator", "operator", "merchant.one"), "reviews": ("operator", "operator", "till"), "moving": ("operator", "operator", "merchant.one", "till"),
          "leaving": ("operator", "operator", "merchant.one", "till"), "licences": ("merchant.one", "merchant.one", "operator", "till"),
-         "choosing": ("operator", "operator", "merchant.one", "till"), "contracts": ("operator", "operator", "merchant.one", "till")}
+         "choosing": ("operator", "operator", "merchant.one", "till"), "contracts": ("operator", "operator", "merchant.one", "till"),
+         "support": ("merchant.one", "merchant.one", "operator", "till"), "notices": ("merchant.one", "merchant.one", "operator", "till")}
 # What needs a state that no drawn request brings about: an alert, a parked reversal, somebody's request for approval, terms with room for a tip.
 NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{ident}/retry", "POST /v1/reversals/{ident}/resolve", "POST /v1/approvals/{ident}",
                   "POST /v1/approvals/{ident}/refuse", "POST /v1/authorizations/{authorization}/tips", "POST /v1/advices",
@@ -72,6 +73,9 @@ NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{id
                   "POST /v1/devices/{device}/acceptance-tests", "POST /v1/acceptance-tests/{test}/moves", "POST /v1/acceptance-tests/{test}/showings",
                   "GET /v1/acceptance-tests/{test}", "GET /v1/terminals/{terminal}/acceptance-test", "POST /v1/devices/{device}/checks",
                   "POST /v1/authorizations/{authorization}/signature", "GET /v1/transactions/{transaction}/signature",
+                  # A ticket that is there, and a notice: tests/test_tickets_flow.py and test_notices.py have them.
+                  "PUT /v1/ticket-terms/{severity}", "GET /v1/tickets/{ticket}", "GET /v1/tickets/{ticket}/causes", "POST /v1/tickets/{ticket}/comments",
+                  "POST /v1/tickets/{ticket}/rating", "POST /v1/tickets/{ticket}/steps", "GET /v1/notices/{notice}", "POST /v1/notices/{notice}/read",
                   # A file that is a sheet: tests/test_imports_flow.py has it.
                   "POST /v1/imports", "GET /v1/imports/{ident}", "GET /v1/imports/{ident}/faults",
                   # A change of acquirer, a leaving, an offer, a licence that is there: tests/test_moving_flow.py, test_leaving.py, test_choosing_flow.py, test_licences.py.
