@@ -274,7 +274,7 @@ def prepared(routes: list[Route]) -> tuple[Alternatives, Any]:
     merchant = SimpleNamespace(merchant_id=MERCHANT, mcc="5812", zone=SHANGHAI)
     asked = SimpleNamespace(
         order=SimpleNamespace(pan=Pan("4111111111111111"), amount=10_000, currency="CNY", entry_mode="chip"),
-        seller=SimpleNamespace(merchant=merchant, terminal=terminal), brand="visa", identity=identity(1),
+        seller=SimpleNamespace(merchant=merchant, terminal=terminal, store=SimpleNamespace(store_id=UUID(int=6))), brand="visa", identity=identity(1),
         door=SimpleNamespace(received_at=datetime(2026, 11, 24, 4, 30, tzinfo=UTC)))
     return Alternatives(directory, {}, lambda: 0.0), asked
 

@@ -68,7 +68,8 @@ SENT: Mapping[str, dict[str, Any]] = {
                  "reversals_per_second": 1000, "reversals_at_once": 200, "reversal_first": False, "reroute_codes": ["91"]},
     "route": {"acquirer": f"acq_{_ID}", "merchant": f"mer_{_ID}", "brand": "unionpay", "priority": 100, "name": "Large at lunch",
               "bin_low": "621234", "bin_high": "621299", "amount_min": 100_000, "amount_max": 999_999, "currencies": ["CNY"], "mccs": ["5812"],
-              "entry_modes": ["chip", "contactless"], "weekdays": [1, 2, 3, 4, 5], "time_from": "11:00", "time_until": "14:30", "weight": 70,
+              "entry_modes": ["chip", "contactless"], "weekdays": [1, 2, 3, 4, 5], "time_from": "11:00", "time_until": "14:30",
+              "stores": [f"sto_{_ID}"], "date_from": "2026-12-01", "date_until": "2027-01-01", "weight": 70,
               "cost_basis_points": 35, "cost_fixed": 2, "healthy_percent": 90, "state": "active"},
     "key": {"role": "terminal", "terminal": f"trm_{_ID}", "expires_at": "2027-03-01T00:00:00Z"},
 }
