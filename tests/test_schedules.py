@@ -104,10 +104,15 @@ async def test_what_is_not_done_waits_or_fails_with_words(shop: Shop, outcome: E
 
 async def test_a_worker_without_schedules_looks_for_nothing(shop: Shop) -> None:
     assert shop.settings.schedules is False
+    async def at_work() -> bool:
+        return shop.switch.foreman.managers is not None
+
+    await eventually(at_work, "the foreman does not begin")
     manager, scheduler = shop.switch.foreman.managers or (None, None)
     assert manager is not None and scheduler is not None
     assert {key.entrypoint for key in scheduler.registry} == {"put_back"}
-    assert set(manager.entrypoint_registry) == {"export", "cutover", "payouts", "reconciliation", "dispute", "housekeeping", "measured", "licence"}
+    assert set(manager.entrypoint_registry) == {"export", "cutover", "payouts", "reconciliation", "dispute", "housekeeping", "measured", "licence",
+                                                "contract", "reminder", "import"}
 
 
 class Watched:

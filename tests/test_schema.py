@@ -526,6 +526,13 @@ worker              host
 worker_line         shown
 stand_in_day        brand currency
 stand_in_terms      brand created_by currency entry_modes reason state
+notice              data kind object read_by
+notice_language     language set_by
+ticket              assignee opened_by severity state subject
+ticket_event        event key_id person state text was
+ticket_rating       rated_by text
+ticket_term         set_by severity
+tier_correction     currency
 """
 HARMLESS = {"uuid", "integer", "bigint", "boolean", "date", "timestamp with time zone", "smallint"}
 KNOWN_SECRETS = ("track", "cvv", "cvc", "cav", "pin", "security_code", "expiry", "magstripe")

@@ -105,7 +105,7 @@ async def test_what_is_agreed_can_be_neither_changed_nor_taken_away(pool: Pool, 
     owner = await asyncpg.connect(database_url)
     for table in ("merchant_tariff", "acquirer_cost"):
         for statement in (f"UPDATE {table} SET version = 9", f"DELETE FROM {table}", f"TRUNCATE {table}"):
-            with pytest.raises(asyncpg.CheckViolationError):
+            with pytest.raises((asyncpg.CheckViolationError, asyncpg.FeatureNotSupportedError)):  # contracts refer to tariffs
                 await owner.execute(statement)
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await pool.execute(statement)
@@ -189,7 +189,7 @@ async def test_flat_rates_of_the_release_before_are_tariffs_after_the_migration(
     organisation, merchant = uuid4(), uuid4()
     await owner.execute("INSERT INTO organisation (organisation_id, name) VALUES ($1, 'x')", organisation)
     await owner.execute("INSERT INTO merchant (merchant_id, organisation_id, name, mcc, time_zone) VALUES ($1, $2, 'x', '5812', 'UTC')", merchant, organisation)
-    await owner.execute("DROP TABLE merchant_tariff, acquirer_cost; DROP FUNCTION take_flat_tariff CASCADE; DROP FUNCTION flat_terms, refuse_closed_terms, refuse_terms_change")
+    await owner.execute("DROP TABLE merchant_tariff, acquirer_cost CASCADE; DROP FUNCTION take_flat_tariff CASCADE; DROP FUNCTION flat_terms, refuse_closed_terms, refuse_terms_change")
     await owner.execute("INSERT INTO tariff (merchant_id, effective_from, basis_points) VALUES ($1, '2026-01-01', 60), ($1, '2026-02-01', 0)", merchant)
     for statement in STATEMENTS:
         await owner.execute(statement)

@@ -183,7 +183,8 @@ def test_the_dialect_says_what_is_a_request_and_what_an_advice() -> None:
 
 def test_every_verb_has_its_rule_and_every_refusal_its_problem() -> None:
     assert set(VERBS.values()) == set(RULES) == set(verbs.NEVER)
-    assert all(PROBLEMS[code].status == 409 for code in (*CODE_OF.values(), *verbs.NEVER.values()))
+    refused = {*CODE_OF.values(), *verbs.NEVER.values()} - {"acquirer_unavailable"}  # a stand-in beyond its terms: as if there were none
+    assert all(PROBLEMS[code].status == 409 for code in refused)
 
 
 @pytest.mark.parametrize("type_", VERBS.values())

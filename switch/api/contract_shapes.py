@@ -150,7 +150,7 @@ class ShownContractDocument(Shape):
     at: str
 
 
-class ShownSignature(Shape):
+class ShownContractSignature(Shape):
     document: int
     side: Literal["merchant", "provider"]
     name: str
@@ -175,7 +175,7 @@ class ContractEvent(Shape):
 class WholeContract(ShownContract):
     terms: dict[str, Any]
     documents: list[ShownContractDocument]
-    signatures: list[ShownSignature]
+    signatures: list[ShownContractSignature]
     events: list[ContractEvent]
 
 
