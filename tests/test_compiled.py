@@ -334,7 +334,7 @@ def strict(host: dict[str, dict[str, Any]], data: bytes, message: dict[str, str]
     """Whether what pyiso8583 reads is also right: content by type, bitmaps in upper case and without bit 65 (which adds a bitmap)."""
     start, end = bitmap_at(Table(host, TYPES))
     code = host["p"]["data_enc"]
-    bitmaps = "" if code == "b" else data[start:2 * end - start].decode(code)[:32 if data[start:end].decode(code)[0] in "89ABCDEF" else 16]
+    bitmaps = "" if code == "b" else data[start:2 * end - start].decode(code, "replace")[:32 if data[start:end].decode(code)[0] in "89ABCDEF" else 16]
     return (re.fullmatch("[0-9]{4}", message["0"]) is not None and bitmaps == bitmaps.upper()
             and all(content(host, number, value) for number, value in message.items() if number != "0"))
 
