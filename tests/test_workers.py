@@ -144,9 +144,9 @@ async def test_workers_share_one_address_the_admin_port_sums_and_a_stop_drains_t
             load.stopping = True
             server.popen.send_signal(signal.SIGTERM)
             await eventually(lambda: refused(server.base), "new connections are still taken")
-            for mine in load.sales:
-                mine.answers = mine.answers or [Answer(202, {}, b'{"status": "refused"}')]  # it may give up: the shop is closed
+            given_up(load)
             assert await asyncio.to_thread(server.popen.wait, 20) == 0
+            given_up(load)  # of those that began while it was signalled too
             assert not [at for at in load.broken if at < signalled], "a sale on its way was cut off"
         by_worker = dict(await server.sql("SELECT worker_epoch, count(*) FROM transaction GROUP BY 1"))
         assert set(by_worker) == epochs, "one worker has served alone: this test showed nothing"
@@ -169,6 +169,12 @@ async def test_a_second_switch_on_the_same_home_is_one_line_and_so_is_a_worker_t
         broken = await asyncio.to_thread(processes.run, tmp_path / "other", "serve", "--workers", "2", SWITCH_DATABASE_URL=url)
         assert broken.code == 2 and "keys.json cannot be used" in broken.err and "Traceback" not in broken.err
         assert processes.run(tmp_path / "other", "serve", "--workers", "65").code == 2
+
+
+def given_up(load: Load) -> None:
+    """Terminals need not ask again: the shop is closed."""
+    for mine in load.sales:
+        mine.answers = mine.answers or [Answer(202, {}, b'{"status": "refused"}')]
 
 
 async def refused(base: str) -> bool:
