@@ -96,7 +96,7 @@ async def test_shares_and_the_way_back_under_traffic_lose_nothing_and_follow_ups
             answer = await shop.pay(10_000, key=till)
             assert answer.status in (201, 202, 503), answer.raw
             if "id" in answer.body:  # else nothing was sent
-                sold.append(answer.body)
+                sold.append({**answer.body, "till": till})
 
     running = [asyncio.create_task(traffic(till)) for till in ("till", "branch")]
     shared = await step(shop, move, "share", percent=50)
@@ -120,7 +120,8 @@ async def test_shares_and_the_way_back_under_traffic_lose_nothing_and_follow_ups
     waits = await refused(shop, move, "finish", "move_waits")
     assert "disputes: 1 of 100 CNY" in waits
     assert "preauthorizations: 1 of 50000 CNY" in waits
-    new_sale = next(each for each in sold[full + 4:all_there] if each["status"] == "approved" and each["acquirer"] == shop.shown("acquirer.dual"))
+    new_sale = next(each for each in sold[full + 4:all_there]
+                    if each["status"] == "approved" and each["acquirer"] == shop.shown("acquirer.dual") and each["till"] == "till")  # who gives it back
     back = await step(shop, move, "roll_back")
     assert back["state"] == "rolled_back" and back["share"] is None and back["can"] == []
     await shop.caught_up()

@@ -8,22 +8,20 @@ from fastapi import APIRouter, Query, Request
 from pydantic import AfterValidator, Field
 from starlette.responses import Response
 
-from switch import logs
 from switch.api.answers import stamp
 from switch.api.documented import documented
-from switch.api.moves import Obligation
+from switch.api.moves import Obligation, operator_of
 from switch.api.onboard import Ident, body_of, identified, paged, said
 from switch.api.resolving import plain_text
 from switch.api.settlements import whose
 from switch.api.shapes import Shape, refused, shaped
 from switch.api.terminal import Model
-from switch.callers import Caller, require
+from switch.callers import Caller
 from switch.ids import show
 from switch.merchants.journey import Journey
 from switch.merchants.leaving.departures import PAGE_MAX, Leaving
 from switch.merchants.leaving.life import EVENTS, LIFE, STATES
 from switch.merchants.moving.owed import KINDS
-from switch.payments.resolution import Person
 
 State = Literal["noticed", "stopped", "returned", "settled", "closed", "withdrawn"]
 Event = Literal["stop", "return", "settle", "close", "withdraw"]
@@ -102,7 +100,7 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
                  openapi_extra=documented(LeavingRequest, {"merchant": f"mer_{_ID}", "reason": "the shop closes at the end of the year"}),
                  responses=shaped(201, "The leaving", ShownLeaving) | changes)
     async def begin(request: Request) -> Response:
-        by = _operator(identify, request)
+        by = operator_of(identify, request)
         wanted = await body_of(request, LeavingRequest)
         return said(shown(await parts.journey.departures.begin(identified("merchant", wanted.merchant), by, wanted.reason)), 201)
 
@@ -122,18 +120,11 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
                  openapi_extra=documented(LeavingStepRequest, {"event": "stop", "reason": "last day of business"}),
                  responses=shaped(200, "The leaving; a merchant that was stopped sells nothing within a second", ShownLeaving) | changes)
     async def step(ident: str, request: Request) -> Response:
-        by = _operator(identify, request)
+        by = operator_of(identify, request)
         wanted = await body_of(request, LeavingStepRequest)
         return said(shown(await parts.journey.departures.step(identified("leaving", ident), wanted.event, by, wanted.reason)))
 
     return routes
-
-
-def _operator(identify: Callable[[Request], Caller], request: Request) -> Person:
-    caller = require(identify(request), "operator")
-    assert caller.person is not None
-    logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
-    return Person(caller.person, caller.key_id)
 
 
 def listed(row: Any) -> dict[str, Any]:

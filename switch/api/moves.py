@@ -140,7 +140,7 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
     @routes.post("/v1/moves", status_code=201, summary="Plan that a merchant's sales go to another acquirer; nothing moves yet",
                  openapi_extra=documented(PlanMoveRequest, PLAN), responses=shaped(201, "The change", ShownMove) | changes)
     async def plan(request: Request) -> Response:
-        by = _operator(identify, request)
+        by = operator_of(identify, request)
         wanted = await body_of(request, PlanMoveRequest)
         return said(shown(await parts.journey.moves.plan(
             identified("merchant", wanted.merchant), identified("acquirer", wanted.from_acquirer), identified("acquirer", wanted.to_acquirer),
@@ -170,7 +170,7 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
                  openapi_extra=documented(MoveStepRequest, STEP),
                  responses=shaped(200, "The change; its rules are in force at every worker within a second", ShownMove) | changes)
     async def step(ident: str, request: Request) -> Response:
-        by = _operator(identify, request)
+        by = operator_of(identify, request)
         wanted = await body_of(request, MoveStepRequest)
         share = None
         if wanted.percent is not None or wanted.stores is not None or wanted.date_from is not None:
@@ -181,7 +181,8 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
     return routes
 
 
-def _operator(identify: Callable[[Request], Caller], request: Request) -> Person:
+def operator_of(identify: Callable[[Request], Caller], request: Request) -> Person:
+    """The operator who writes here, logged. Raises Problem."""
     caller = require(identify(request), "operator")
     assert caller.person is not None
     logs.info("operator", method=request.method, path=request.scope["route"].path, detail=caller.key_id)
