@@ -213,6 +213,8 @@ def _cuts(layouts: Mapping[str, Layout]) -> dict[str, tuple[str, slice]]:
     for number, how in layouts.items():
         at = 0
         for index, part in enumerate(how.parts if isinstance(how, Positional) else (), 1):
+            if part.prefix:  # from here on nobody knows the place
+                break
             found[f"{number}.{index}"] = number, slice(at, at := at + part.length)
     return found
 

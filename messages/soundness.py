@@ -82,8 +82,10 @@ def _field_faults(dialect: "Dialect") -> list[str]:
             found.append(f"field {field.number}: hex text of odd length")
         elif (field.code == "binary") != (field.type == "b") and (field.code == "binary" or field.code == "bcd"):
             found.append(f"field {field.number}: code {field.code} cannot hold type {field.type}")
-        elif field.code == "bcd" and field.type not in ("n", "z"):
+        elif field.code == "bcd" and field.type not in ("n", "z", "x+n"):
             found.append(f"field {field.number}: code bcd cannot hold type {field.type}")
+        elif field.code == "bcd" and field.type == "x+n" and (field.prefix or not field.length % 2):
+            found.append(f"field {field.number}: a sign and digits in bcd are of fixed, odd length, and not {field.length}")
     return found
 
 
@@ -205,8 +207,9 @@ def _mac_faults(dialect: "Dialect") -> list[str]:
     if exchange is not None:
         found += [f"key_exchange: no field {exchange.field} of type b"] * (dialect.fields.get(exchange.field, _NONE).type != "b")
         for length, parts in exchange.layouts.items():
-            if sum(part.length + part.kcv for part in parts) != length:
+            if sum(len(part.mark) // 2 + part.length + part.kcv for part in parts) != length:
                 found.append(f"key_exchange: the parts of {length} bytes are not as long")
+            found += [f"key_exchange: mark {part.mark!r} is no hex of whole bytes" for part in parts if not check("b", 16, 2)(part.mark)]
             found += [f"key_exchange: {part.purpose} {part.algorithm}, none of {', '.join(KEY_PURPOSES)} and {', '.join(KEY_ALGORITHMS)}"
                       for part in parts if part.purpose not in KEY_PURPOSES or part.algorithm not in KEY_ALGORITHMS
                       or not (2 <= part.kcv <= 8 or (part.purpose, part.kcv) == ("track", 0))]

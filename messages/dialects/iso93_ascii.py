@@ -107,7 +107,11 @@ DIALECT = {
         "127": ("private_127", "ans", 999, 3),
         "128": ("message_authentication_code_2", "b", 16, 0),
     },
-    "sub_fields": {"55": ("ber",)},
+    "sub_fields": {
+        "54": ("records", 0, (("account_type", "n", 2), ("amount_type", "n", 2), ("currency", "n", 3), ("amount", "x+n", 13))),
+        "55": ("ber",),
+        "56": ("positional", (("original_mti", "n", 4), ("original_stan", "n", 6), ("original_date_time", "n", 12), ("institution", "n", 11, 2))),
+    },
     "match": {"*": ("7", "11", "12", "37", "41", "42"), "8": ("7", "11")},
     "agree": ("3", "4", "49"),
     "agree_if_present": ("2",),
