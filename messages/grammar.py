@@ -22,6 +22,9 @@ MAC_ALGORITHMS = ("iso9797_1", "iso9797_3", "cmac", "unionpay_ecb", "xor_fold")
 KEY_PURPOSES = ("pin", "mac", "track")
 KEY_ALGORITHMS = ("des", "tdes", "aes", "sm4")
 PURPOSES = ("sign_on", "sign_off", "echo", "cut_over", "key_change")
+VERBS = ("purchase", "cash_advance", "preauthorization", "increment", "balance_inquiry", "account_verification", "capture", "offline_sale", "tip",
+         "void", "refund", "reversal", "batch_close", "query", "close")
+MODES = ("manual", "magstripe", "chip", "contactless", "fallback", "qr", "pin_present", "pin_absent")
 LIKE = ("codes", "codes_only_for", "reversal_codes", "entry_modes")  # tables that a dialect may take from another, entry by entry
 
 # What a template such as "22{batch}000" may name. Values are of the row that is said; original_* are of the transaction that it follows or undoes.
@@ -256,6 +259,7 @@ def page() -> str:
         *_table("Names in templates", ("name", "value"), [(f"`{{{name}}}`", says) for name, says in NAMES.items()]),
         *_table("Names in the template of qr_code", ("name", "value"), [(f"`{{{name}}}`", says) for name, says in CODE_NAMES.items()]),
         *_table("Names in templates of network_rule", ("name", "value"), [(f"`{{{name}}}`", says) for name, says in NETWORK_NAMES.items()]),
+        "Verbs: " + ", ".join(VERBS) + ". Modes of entry: " + ", ".join(MODES) + ".", "",
         "Verdicts: " + ", ".join(sorted(VERDICTS)) + ". Advices: " + ", ".join(sorted(ADVICES)) + ". Outcomes of a reversal: "
         + ", ".join(sorted(REVERSAL_OUTCOMES)) + ".", "",
     ])
