@@ -48,7 +48,7 @@ def lll(value: str) -> Piece:
 PIECES = {2: ll(PAN), 3: e("000000"), 4: e("000000001000"), 7: e("1123080000"), 11: e("000123"), 12: e("160000"), 13: e("1123"), 14: e("2812"),
           18: e("5411"), 22: e("0510"), 25: e("00"), 37: e("632700000123"), 41: e("T0000001"), 42: e("M00000000000001"),
           43: e("Corner Shop              Shanghai     CN"), 48: lll("01003POS02006000123"), 49: e("156"), 126: lll("01POS00045411")}
-INNER = "6000008000000000" + "05abc-1".encode("cp037").hex().upper() + "ROUTE001".encode("cp037").hex().upper() + "003yes".encode("cp037").hex().upper()
+INNER = "60000080" + "00000000" + "05abc-1".encode("cp037").hex().upper() + "ROUTE001".encode("cp037").hex().upper() + "003yes".encode("cp037").hex().upper()
 RICH = {**PIECES, 28: Piece("D".encode("cp037") + bcd("00000150"), "D00000150"), 54: lll("0002156C0000000123000001156D000000000001"),
         63: Piece(f"{len(INNER) // 2:04d}".encode("cp037") + bytes.fromhex(INNER), INNER), 128: Piece(bytes(range(8)), "0001020304050607")}
 PARTS = {"48.01": "POS", "48.02": "000123", "54.1.2": "02", "54.2.4": "D000000000001", "63.2": "abc-1", "63.3": "ROUTE001", "63.25": "yes",
