@@ -44,8 +44,8 @@ FAULTS: Mapping[str, str] = {
     "a settlement is paid before it is posted": "SELECT settlement_id FROM settlement WHERE payout_id IS NOT NULL AND state = 'priced'",
     "a settlement names a payout that is none": "SELECT s.settlement_id FROM settlement s LEFT JOIN payout p USING (payout_id) WHERE s.payout_id IS NOT NULL AND p.payout_id IS NULL",
     "a dispute is not what was posted for it": f"""
-        SELECT dispute_id, state FROM dispute d WHERE {moved('dsp_', 'd.dispute_id', 'merchant')} <> -charged OR {moved('dsp_', 'd.dispute_id', 'dispute')} <> 0
-          OR {moved('dsp_', 'd.dispute_id', 'acquirer')} <> charged""",
+        SELECT dispute_id, state FROM dispute d WHERE {moved('dsp_', 'd.dispute_id', 'merchant', " AND e.cause <> 'dispute_fee'")} <> -charged OR {moved('dsp_', 'd.dispute_id', 'dispute')} <> 0
+          OR {moved('dsp_', 'd.dispute_id', 'acquirer', " AND e.cause <> 'dispute_cost'")} <> charged""",
     "a sale is not charged back as its disputes are": """
         SELECT t.transaction_id FROM transaction t LEFT JOIN dispute d USING (merchant_id, transaction_id) WHERE t.charged_back > 0 OR d.charged > 0
         GROUP BY t.transaction_id, t.charged_back HAVING t.charged_back <> coalesce(sum(d.charged), 0)""",
