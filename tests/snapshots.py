@@ -55,7 +55,10 @@ FAULTS: Mapping[str, str] = {
     "a transfer belongs to nothing": """
         SELECT t.transfer_id, t.object FROM transfer t WHERE NOT EXISTS (SELECT FROM settlement s WHERE t.object = 'set_' || s.settlement_id)
           AND NOT EXISTS (SELECT FROM payout p WHERE t.object = 'pay_' || p.payout_id) AND NOT EXISTS (SELECT FROM dispute d WHERE t.object = 'dsp_' || d.dispute_id)
-          AND NOT EXISTS (SELECT FROM reconciliation_exception x WHERE t.object = 'exc_' || x.exception_id)""",
+          AND NOT EXISTS (SELECT FROM reconciliation_exception x WHERE t.object = 'exc_' || x.exception_id)
+          AND NOT EXISTS (SELECT FROM merchant_hold h WHERE t.object = 'hld_' || h.hold_id)""",
+    "a hold is not what was posted for it": f"""
+        SELECT hold_id FROM merchant_hold h WHERE {moved('hld_', 'h.hold_id', 'hold')} <> CASE WHEN released_at IS NULL THEN coalesce(amount, 0) ELSE 0 END""",
 }
 
 
