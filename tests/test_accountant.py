@@ -27,9 +27,9 @@ from tests.snapshots import wrong
 from tests.test_payouts_flow import Bank
 from tests.test_reconciliation_flow import bring, stub_file
 
-SEED, STEPS = (int(part) for part in os.environ.get("ACCOUNTANT", "4:90").split(":"))
+SEED, STEPS = (int(part) for part in os.environ.get("ACCOUNTANT", "9:90").split(":"))
 TEMPORARY = {"not_ready", "acquirer_unavailable", "overloaded"}
-WEIGHTS = {"sell": 36, "follow": 24, "cancel": 6, "dispute": 9, "decide": 9, "cut_over": 5, "hold": 3, "pay_out": 7, "answer": 5, "clear": 2, "resolve": 4, "close_batch": 3,
+WEIGHTS = {"sell": 36, "follow": 24, "cancel": 6, "dispute": 12, "decide": 14, "cut_over": 5, "hold": 3, "pay_out": 7, "answer": 5, "clear": 2, "resolve": 4, "close_batch": 3,
            "arrange": 2, "read": 3}
 
 
@@ -87,11 +87,11 @@ class Accountant:
 
     async def decide(self) -> None:
         if self.disputes:
-            path, drawn = f"/v1/disputes/{self.chance.choice(self.disputes[-15:])}", self.chance.random()
+            path, drawn = f"/v1/disputes/{self.chance.choice(self.disputes[-6:])}", self.chance.random()
             if drawn < 0.3:
                 await self.ask("answer of the merchant", "POST", f"{path}/{'represent' if drawn < 0.2 else 'accept'}", {"statement": "Papers are here"}, "merchant.one", keyed=True)
             else:
-                await self.ask("outcome", "POST", f"{path}/decide", {"outcome": self.chance.choice(["won", "lost", "withdrawn", "pre_arbitration"])}, keyed=True)
+                await self.ask("outcome", "POST", f"{path}/decide", {"outcome": self.chance.choice(["won", "won", "lost", "withdrawn", "pre_arbitration"])}, keyed=True)
 
     async def cut_over(self) -> None:
         which = self.chance.choice(["acquirer.single", "acquirer.dual"])
