@@ -13,6 +13,7 @@ from switch import metrics
 from switch.api import (
     acceptance,
     accounts,
+    announcements,
     application_review,
     applications,
     arrangements,
@@ -30,6 +31,7 @@ from switch.api import (
     exports,
     follow_ups,
     heartbeats,
+    help_articles,
     imports,
     jobs,
     leaving,
@@ -252,7 +254,7 @@ def application(parts: Parts) -> FastAPI:
         app.include_router(room.router(parts, caller_of))
     app.include_router(application_review.router(parts, caller_of))
     app.include_router(registrations.router(parts))
-    for room in (applications, contracts, tickets, choosing):
+    for room in (applications, contracts, tickets, choosing, help_articles, announcements):
         app.include_router(room.router(parts, anybody))
     app.include_router(problems.router)
 
@@ -281,7 +283,7 @@ def application(parts: Parts) -> FastAPI:
                    *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS, *acceptance.MODELS, *training.MODELS,
                    *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS, *applications.MODELS, *application_review.MODELS,
                    *contract_shapes.MODELS, *tickets.MODELS, *notices.MODELS,
-                   *moves.MODELS, *choosing.MODELS, *leaving.MODELS, *licences.MODELS])
+                   *moves.MODELS, *choosing.MODELS, *leaving.MODELS, *licences.MODELS, *help_articles.MODELS, *announcements.MODELS])
     return app
 
 

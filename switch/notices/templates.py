@@ -19,7 +19,7 @@ PLACES: Mapping[str, frozenset[str]] = MappingProxyType({
     "payout.requested": _PAYOUT, "payout.confirmed": _PAYOUT, "payout.returned": _PAYOUT,
     "dispute.retrieval": _DISPUTE, "dispute.chargeback": _DISPUTE, "dispute.pre_arbitration": _DISPUTE, "dispute.due": _DISPUTE,
     "dispute.won": _DISPUTE, "dispute.lost": _DISPUTE,
-    "ticket.answered": _TICKET, "ticket.resolved": _TICKET,
+    "ticket.answered": _TICKET, "ticket.resolved": _TICKET, "feedback.answered": frozenset({"id", "kind", "object"}),
 })
 
 
@@ -55,6 +55,8 @@ WORDS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType({
                         "zh": ("客服已回复", "客服已回复工单 {id}：{subject}")},
     "ticket.resolved": {"en": ("Ticket resolved", "Support resolved your ticket {id}: {subject}"),
                         "zh": ("工单已解决", "客服已解决工单 {id}：{subject}")},
+    "feedback.answered": {"en": ("Your feedback was answered", "Support answered what you said: {id}."),
+                          "zh": ("您的反馈已答复", "客服已答复您的反馈：{id}。")},
 })
 
 

@@ -41,6 +41,7 @@ TYPES: Mapping[str, str] = MappingProxyType({
     "dispute.withdrawn": "the issuer took it back",
     "ticket.answered": "support answered a ticket, or asks you something",
     "ticket.resolved": "support resolved a ticket",
+    "feedback.answered": "support answered your feedback",
     "licence.expiring": "a licence or document ends soon",
     "licence.limited": "a licence has ended: what you may sell is limited",
     "licence.suspended": "a licence has ended and was not renewed: you sell nothing until it is",
