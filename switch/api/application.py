@@ -14,6 +14,7 @@ from switch.api import (
     acceptance,
     accounts,
     announcements,
+    application_notices,
     application_review,
     applications,
     arrangements,
@@ -254,7 +255,7 @@ def application(parts: Parts) -> FastAPI:
         app.include_router(room.router(parts, caller_of))
     app.include_router(application_review.router(parts, caller_of))
     app.include_router(registrations.router(parts))
-    for room in (applications, contracts, tickets, choosing, help_articles, announcements):
+    for room in (applications, contracts, tickets, choosing, help_articles, announcements, application_notices):
         app.include_router(room.router(parts, anybody))
     app.include_router(problems.router)
 

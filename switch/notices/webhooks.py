@@ -46,6 +46,14 @@ TYPES: Mapping[str, str] = MappingProxyType({
     "licence.limited": "a licence has ended: what you may sell is limited",
     "licence.suspended": "a licence has ended and was not renewed: you sell nothing until it is",
     "licence.lifted": "a renewed licence was accepted",
+    "application.approved": "your application was approved",
+    "contract.offered": "a contract waits for your signature",
+    "contract.in_force": "both have signed: a contract is in force",
+    "contract.ending": "a contract ends soon, or notice was given",
+    "contract.ended": "a contract has ended: nothing more is sold by it",
+    "terminal.silent": "a live terminal has not been heard of for too long",
+    "terminal.tampered": "a terminal was opened: its keys are ended",
+    "terminal.update": "a terminal gets new software",
     "webhook.test": "sent on request, to try an endpoint",
 })
 
