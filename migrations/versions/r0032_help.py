@@ -1,4 +1,7 @@
-"""Help in words: articles in two languages, announcements with who read them, feedback with its answer. A ticket has a category."""
+"""Help in words: articles in two languages, announcements with who read them, feedback with its answer. A ticket has a category.
+
+Keys that devices are given: master keys with an activation, working keys with a sign-in; workers follow what a sale needs of them, the PIN keys.
+"""
 
 from alembic import op
 
@@ -145,6 +148,17 @@ KEPT = (
     WHEN (OLD.withdrawn_at IS NOT NULL) EXECUTE FUNCTION keep_what_was_said()""",
 )
 
+KEYS = (
+    "ALTER TABLE crypto_key DROP CONSTRAINT crypto_key_source_check, DROP CONSTRAINT crypto_key_by_people, DROP CONSTRAINT crypto_key_by_two",
+    """ALTER TABLE crypto_key ADD CONSTRAINT crypto_key_source_check CHECK (source IN ('components', 'key_block', 'sign_in', 'activation')),
+       ADD CONSTRAINT crypto_key_by_people CHECK ((source IN ('sign_in', 'activation')) = (requested_by IS NULL)),
+       ADD CONSTRAINT crypto_key_by_two CHECK (source IN ('sign_in', 'activation') OR (active_at IS NOT NULL) = (approved_by IS NOT NULL))""",
+    """CREATE OR REPLACE VIEW directory_crypto_key AS SELECT version, coalesce(acquirer_id, terminal_id, merchant_id) AS owner, name, key_id, purpose,
+       algorithm, kcv, storage_key, wrapped, state, ended_at FROM crypto_key
+       WHERE (state = 'active' OR (state = 'replaced' AND ended_at > now() - interval '1 hour'))
+       AND (terminal_id IS NULL OR source NOT IN ('sign_in', 'activation') OR purpose = 'pin')""",
+)
+
 ROLES = (
     "GRANT SELECT ON help_article, announcement, announcement_read, feedback TO switch_writer, switch_reader",
     "GRANT INSERT ON help_article, announcement, announcement_read, feedback TO switch_writer",
@@ -154,5 +168,5 @@ ROLES = (
 
 
 def upgrade() -> None:
-    for statement in (*TABLES, *KEPT, *ROLES, seed()):
+    for statement in (*TABLES, *KEPT, *KEYS, *ROLES, seed()):
         op.execute(statement)

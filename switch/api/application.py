@@ -84,6 +84,7 @@ from switch.merchants.bulk.imports import Imports
 from switch.merchants.contracts.reads import Reads as ContractReads
 from switch.merchants.contracts.signing import Contracts
 from switch.merchants.crypto_keys import CryptoKeys
+from switch.merchants.device_keys import DeviceKeys
 from switch.merchants.host_days import HostDays
 from switch.merchants.journey import Journey
 from switch.merchants.onboarding import Onboarding
@@ -170,6 +171,7 @@ class Parts(Protocol):
     payout_files: PayoutFiles
     payouts: Payouts
     crypto_keys: CryptoKeys
+    device_keys: DeviceKeys
     settings: Settings
     devices: Devices
     activation: Activation

@@ -16,6 +16,7 @@ from switch.errors import Problem
 from switch.ids import show, uuid7
 from switch.notices import tell
 from switch.security.credentials import Credential
+from switch.security.hsm import Provided
 from switch.terminals import readiness
 from switch.terminals.lifecycle import ASSIGNED, BOUND, FREES, IN_HAND, INVENTORY, MAINTENANCE, refusal, step
 
@@ -67,6 +68,8 @@ class Keys(NamedTuple):
 
     issue: Callable[[Connection, UUID, UUID], Awaitable[Credential]]
     revoke: Callable[[Connection, UUID], Awaitable[None]]
+    erase: Callable[[Connection, UUID], Awaitable[None]]  # all its cryptographic keys
+    provide: Callable[[Connection, UUID, UUID, bytes, bytes], Awaitable[Provided]] | None = None  # a new master key: merchant, terminal, point, bound
 
 
 class Wanted(NamedTuple):
@@ -150,6 +153,7 @@ async def moved(connection: Connection, keys: Keys, row: asyncpg.Record, event: 
         tampered_at = None
     if row["terminal_id"] is not None and (event in FREES or event == "tamper"):
         await keys.revoke(connection, row["terminal_id"])
+        await keys.erase(connection, row["terminal_id"])
         await connection.execute(ERASE, row["device_id"])
     if event in IN_HAND:
         await connection.execute(ERASED, row["device_id"])
