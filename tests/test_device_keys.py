@@ -3,7 +3,7 @@ loadtests: psec opens what the switch wrapped."""
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,6 +25,7 @@ from tests.keyed import KEYED
 from tests.test_openapi import fits
 
 HEX = re.compile("[0-9a-f]{32}")
+OPENED: list[Simulated] = []
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -33,9 +34,17 @@ async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> A
         yield opened
 
 
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
 async def activated(shop: Shop, folder: Path) -> tuple[Device, Simulated]:
     """A live device with its master key."""
     one, simulated = await device(shop, "installed"), Simulated(folder)
+    OPENED.append(simulated)
     await asyncio.to_thread(simulated.activate, shop.base, one.serial, await one.code())
     one.key = simulated.memory["key"]
     await one.move("go_live")
@@ -139,6 +148,7 @@ async def test_a_device_that_is_opened_or_gone_has_no_key_left_on_either_side(sh
 async def test_an_activation_without_a_point_ends_the_keys_of_before_and_wrong_points_leave_the_code(shop: Shop, tmp_path: Path) -> None:
     one, simulated = await activated(shop, tmp_path)
     await asyncio.to_thread(simulated.sign_in)
+    await one.move("maintain")
     code = await one.code()
     for point in ("04" + "00" * 64, "04" + "11" * 63, "x"):  # off the curve, short, not hex
         answer = await shop.ask("POST", "/v1/activations", {"serial_number": one.serial, "code": code, "transport_key": point}, "")
@@ -154,15 +164,3 @@ async def test_only_the_terminal_itself_signs_in(shop: Shop) -> None:
     till: Any = await new_till(shop)
     for key, status in (("till", 404), ("dual", 404), ("operator", 403), ("merchant.one", 403)):
         assert (await shop.ask("POST", f"/v1/terminals/{till}/key-sign-ins", {}, key)).status == status, key
-
-
-async def test_without_a_security_module_nothing_is_given_and_the_code_is_as_good_as_before(database_url: str, tmp_path: Path) -> None:
-    async with open_shop(database_url, tmp_path) as plain:
-        one, simulated = await device(plain, "installed"), Simulated(tmp_path / "device")
-        code = await one.code()
-        body = {"serial_number": one.serial, "code": code, "transport_key": Transport().point.hex()}
-        assert (await plain.ask("POST", "/v1/activations", body, "")).body["code"] == "not_supported"
-        await asyncio.to_thread(simulated.activate, plain.base, one.serial, code)
-        assert simulated.memory["tmk"] is None
-        with pytest.raises(Refused, match="no master key"):
-            simulated.sign_in()
