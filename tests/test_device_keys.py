@@ -1,5 +1,5 @@
 """Keys of devices over real HTTP: a master key at the activation, working keys by sign-in, rotation, and the end of them. The device's half is of
-loadtests: psec opens what the switch wrapped."""
+loadtests, which opens what the switch wrapped."""
 
 import asyncio
 import re
@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 import pytest_asyncio
+from psec import tr31
 
 from loadtests.device import Device as Simulated
 from loadtests.device import Refused
@@ -96,6 +97,9 @@ async def test_the_answers_fit_and_a_key_in_none_of_them_is_clear(shop: Shop, tm
     await shop.caught_up()
     signed = await shop.ask("POST", f"/v1/terminals/{one.till}/key-sign-ins", {}, answer.body["key"])
     fits(spec, "post", "/v1/terminals/{terminal}/key-sign-ins", signed)
+    for each in signed.body["keys"]:  # a third reader of the same blocks
+        header, _ = tr31.unwrap(bytes.fromhex(master), each["key_block"])
+        assert (header.version_id, header.key_usage, header.exportability) == ("B", {"pin": "P0", "mac": "M3", "track": "D0"}[each["purpose"]], "N")
     listed = await shop.ask("GET", f"/v1/crypto-keys?owner={one.till}", key="operator")
     fits(spec, "get", "/v1/crypto-keys", listed)
     assert {each["source"] for each in listed.body["items"]} == {"activation", "sign_in"}
