@@ -95,7 +95,8 @@ class Journey:
         self.operator = Person(self.url, demo["operator_key"], "operator")
         self.second = Person(self.url, demo["second_operator_key"], "second operator")
         self.acquirer = self.operator.ask("GET", "/v1/links")["items"][0]["acquirer"]
-        other = self.operator.ask("POST", "/v1/acquirers", {"name": "other", "dialect": "iso87_ascii", "host": "127.0.0.1", "port": other_port})
+        other = self.operator.ask("POST", "/v1/acquirers", {"name": "other", "dialect": "iso87_ascii", "host": "127.0.0.1", "port": other_port,
+                                                                  "time_zone": "Asia/Shanghai"})
         self.choice = Choice(self.operator, self.acquirer, other["id"])
         self.sales: dict[str, str] = {}  # terminal -> a sale of its first day
         self.serials = itertools.count(int(time.time()) % 1_000_000 * 1000)
