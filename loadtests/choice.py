@@ -10,7 +10,7 @@ from loadtests.measured import say
 from loadtests.processes import RunError
 
 OFFERS = (("Steady", 45, 2_000), ("Thrifty", 38, 3_000))  # name, basis points, rent of a terminal by the month
-METHODS, PARTS = ["card", "qr"], [{"brand": "unionpay", "card_type": "debit", "share": 1}]
+METHODS, PARTS = ["card"], [{"brand": "unionpay", "card_type": "debit", "share": 1}]
 MONTH = timedelta(days=30)
 
 
@@ -42,7 +42,7 @@ class Choice:
         if found["plan"] is None or not found["within_budget"]:
             raise RunError(f"nothing is recommended: {found}")
         cost = found["plan"]["cost"]
-        fees = ", ".join(f"{line['what']} {line['amount'] / 100:.2f}" for line in cost["lines"])
+        fees = ", ".join(f"{line['rule']} {line['amount'] / 100:.2f}" for line in cost["lines"])
         methods = ", ".join(each["method"] for each in found["methods"])
         say(f"J1  {profile['trading_name']} needs {found['terminal']['model']} for {methods}; {found['plan']['name']}: "
             f"{cost['total'] / 100:.2f} a month ({fees})")
