@@ -105,10 +105,10 @@ async def test_what_contradicts_the_books_is_a_fault_and_nothing_is_overwritten(
     await bring(shop, sheet("D", 2))
     taken, unknown = (f"E{n},Other,5812,1,Store,1,Till,{acquirer},{number},DSHOP" for n, (acquirer, number) in
                       enumerate((("single", "D00001"), ("nobody", "D00008"))))
-    found = await bring(shop, "\n".join((HEAD, taken, unknown, "D0,Merchant D0,5812,1,Store,1,Till 1,single,D00007,DSHOP")))
+    found = await bring(shop, "\n".join((HEAD, taken, unknown, "D0,Merchant D0,5812,1,Store,1,Till 1,single,D00007,DSHOP", "")))
     assert found["state"] == "refused"
     assert await faults(shop, found) == [(2, "card_acceptor_terminal"), (3, "acquirer"), (4, "acquirer")]
-    renamed = await bring(shop, f"{HEAD}\nD0,Other,5812,1,Store,1,Till 1,single,D00001,DSHOP", skip_bad="true")
+    renamed = await bring(shop, f"{HEAD}\nD0,Other,5812,1,Store,1,Till 1,single,D00001,DSHOP\n", skip_bad="true")
     assert (renamed["state"], renamed["made"]["merchant"], await faults(shop, renamed)) == ("done", 0, [(2, "merchant")])
     assert renamed["faults"] == 1, "what the check has found is not counted again"
 
