@@ -42,6 +42,8 @@ UNKNOWN = (OSError, asyncio.TimeoutError, asyncpg.InternalClientError, asyncpg.I
 
 # Plans of the hot statements must not change with the statistics of the day: always the indexes.
 INTENT_PLANS = {"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"}
+# Of who follows a change log for ever: a plan made while the tables were small would read all of the large ones, each second.
+FOLLOW_PLANS = {"plan_cache_mode": "force_custom_plan", "enable_seqscan": "off"}
 OUTCOME_PLANS = INTENT_PLANS | {"enable_hashjoin": "off", "enable_mergejoin": "off"}  # rows in the order of the array
 
 
