@@ -1,4 +1,4 @@
-"""Imports at full size: 10,000 merchants and 50,000 terminals beside payments, bad and cut files, a kill in the middle. `python -m loadtests.imports --help`.
+"""Imports at full size: 50,000 terminals beside payments, bad and cut files, a kill in the middle. `python -m loadtests.imports --help`.
 
 The file is written here and goes in over HTTP; what it made is counted in the database.
 """
@@ -25,7 +25,8 @@ from loadtests.processes import Processes, RunError, call, memory, tree
 from loadtests.services import SWITCH, Cluster, Service, environment, start_stub, start_switch
 
 BLOCKED_MS_MAX, GROWTH_MB_MAX = 50.0, 150.0
-HEAD = ("merchant", "merchant_name", "mcc", "store", "store_name", "city", "terminal", "terminal_name", "acquirer", "card_acceptor_terminal", "card_acceptor")
+HEAD = ("merchant", "merchant_name", "mcc", "store", "store_name", "city", "terminal", "terminal_name", "acquirer", "card_acceptor_terminal",
+        "card_acceptor")
 COUNTS = """SELECT (SELECT count(*) FROM merchant) AS merchant, (SELECT count(*) FROM store) AS store, (SELECT count(*) FROM terminal) AS terminal,
 (SELECT count(*) FROM acquirer_terminal) AS number"""
 BAD = ("mcc", "terminal_name", "acquirer", "merchant", "twice")  # what is wrong, by turns
@@ -38,8 +39,8 @@ def sheet(prefix: str, merchants: int, terminals: int, bad_every: int = 0) -> by
     good = ""
     for number in range(terminals):
         shop, till = number // each, number % each + 1
-        cells = {"merchant": f"{prefix}-{shop:05d}", "merchant_name": f"面馆 {prefix} {shop:05d}", "mcc": "5812", "store": "1", "store_name": "人民路",
-                 "city": "上海", "terminal": str(till), "terminal_name": f"Till {till}", "acquirer": "bench",
+        cells = {"merchant": f"{prefix}-{shop:05d}", "merchant_name": f"面馆 {prefix} {shop:05d}", "mcc": "5812", "store": "1",
+                 "store_name": "人民路", "city": "上海", "terminal": str(till), "terminal_name": f"Till {till}", "acquirer": "bench",
                  "card_acceptor_terminal": f"{prefix}{number:07d}", "card_acceptor": f"{prefix}{shop:010d}"}
         if bad_every and number % bad_every == bad_every - 1:
             fault = BAD[number // bad_every % len(BAD)]
@@ -106,7 +107,7 @@ class Office(NamedTuple):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             found = await asyncio.to_thread(self.one, ident)
-            if found["ended_at"] or line is not None and found["written_to"] >= line:
+            if found["ended_at"] or (line is not None and found["written_to"] >= line):
                 return found
             await asyncio.sleep(0.05)
         raise RunError(f"an import has not ended after {seconds:g} s: {found['state']}, line {found['written_to']}")
@@ -180,7 +181,9 @@ class Trial:
         await self.came("skipping", before, self.merchants, self.terminals - bad)
         self.check("payments beside it", set(told.statuses) | set(alone.statuses), {"201 approved"})
         self.result |= {
-            "rows": self.terminals, "bytes": len(data), "seconds": round(seconds, 2), "paid_s": round(told.seconds, 1), "memory_peak_mb": round(watch.most_mb, 1), "healthz_wait_ms_max": round(watch.wait_ms, 1), "loop_late_ms_under": never_over(looked, self.office.late()),
+            "rows": self.terminals, "bytes": len(data), "seconds": round(seconds, 2), "paid_s": round(told.seconds, 1),
+            "memory_peak_mb": round(watch.most_mb, 1), "healthz_wait_ms_max": round(watch.wait_ms, 1),
+            "loop_late_ms_under": never_over(looked, self.office.late()),
             "p99_alone_ms": round(percentile(alone.times, 0.99) * 1000, 1), "p99_beside_ms": round(percentile(told.times, 0.99) * 1000, 1),
             "loop_looks_over_50_ms": self.office.late()[50.0] - looked[50.0], "p50_alone_ms": round(percentile(alone.times, 0.5) * 1000, 1),
             "p50_beside_ms": round(percentile(told.times, 0.5) * 1000, 1), "authorizations": len(told.times)}
@@ -193,8 +196,9 @@ class Trial:
     async def hostile(self) -> None:
         """What cannot be read is refused at once; nothing is kept."""
         data, before = sheet("X", 100, 500), await self.counts()
-        for name, bad in (("cut in a line", data[:len(data) // 2].rstrip(b"\r\n")[:-3]), ("gzip, cut", gzip.compress(data)[:-20]), ("GB18030", data.decode().encode("gb18030")),
-                          ("UTF-16", data.decode().encode("utf-16")), ("byte order mark", b"\xef\xbb\xbf" + data)):
+        for name, bad in (("cut in a line", data[:len(data) // 2].rstrip(b"\r\n")[:-3]), ("gzip, cut", gzip.compress(data)[:-20]),
+                          ("GB18030", data.decode().encode("gb18030")), ("UTF-16", data.decode().encode("utf-16")),
+                          ("byte order mark", b"\xef\xbb\xbf" + data)):
             status, told = await asyncio.to_thread(self.office.bring, bad, skip_bad=True)
             self.check(name, (status, told.get("code")), (422, "file_refused"))
         await self.came("hostile files", before, 0, 0)
