@@ -144,6 +144,6 @@ class Stages(Drawn):
         await self.releases.change(self.id, event, self.percent if event == "advance" else None, by.name, reason)
 
 
-@pytest.mark.parametrize(("machine", "examples"), [(Ticket, 60), (Change, 40), (Trial, 40), (Stages, 30)], ids=lambda each: getattr(each, "__name__", ""))
+@pytest.mark.parametrize(("machine", "examples"), [(Ticket, 40), (Change, 40), (Trial, 30), (Stages, 30)], ids=lambda each: getattr(each, "__name__", ""))
 async def test_a_life_drawn_at_random_is_the_table_and_nothing_else(pool: Pool, machine: type[Drawn], examples: int) -> None:
     await draw(machine, pool, examples)
