@@ -1,4 +1,4 @@
-"""Tickets, changes of acquirer, acceptance tests and roll-outs, each life drawn against the database: alone, repeated, out of order, by two at once."""
+"""Tickets, changes of acquirer, leavings, acceptance tests and roll-outs, each life drawn against the database: alone, repeated, out of order, by two at once."""
 
 import json
 from collections.abc import AsyncIterator
@@ -11,6 +11,8 @@ import pytest_asyncio
 from switch import database
 from switch.database import Pool, work
 from switch.merchants import terminal_keys
+from switch.merchants.leaving.departures import Departures
+from switch.merchants.leaving.life import LIFE as LEAVING
 from switch.merchants.moving.life import LIFE as MOVING
 from switch.merchants.moving.life import Share
 from switch.merchants.moving.moves import Moves
@@ -99,6 +101,20 @@ class Change(Drawn):
         await self.moves.step(self.id, event, Share(100) if event == "share" else None, by, reason)
 
 
+class End(Drawn):
+    LIFE, CODE, BEGUN = LEAVING, "leaving_step", ("notice", "noticed", "Chen Jie", "it closes")
+    ROW = "SELECT state, version FROM merchant_leaving WHERE leaving_id = $1"
+    TOLD = "SELECT number, event, state, person, reason FROM merchant_leaving_event WHERE leaving_id = $1 ORDER BY number"
+
+    async def made(self) -> UUID:
+        self.departures = Departures(self.pool, self.pool)
+        found: UUID = (await self.departures.begin(await self.merchant(), PEOPLE[0], self.BEGUN[3])).row["leaving_id"]
+        return found
+
+    async def move(self, event: str, by: Person, reason: str) -> None:
+        await self.departures.step(self.id, event, by, reason)
+
+
 class Trial(Drawn):
     LIFE, CODE, BEGUN = TESTING, "acceptance_move", ("open", "open", "Li Wei", "installed")
     ROW = "SELECT state, version FROM acceptance_test WHERE test_id = $1"
@@ -144,6 +160,6 @@ class Stages(Drawn):
         await self.releases.change(self.id, event, self.percent if event == "advance" else None, by.name, reason)
 
 
-@pytest.mark.parametrize(("machine", "examples"), [(Ticket, 40), (Change, 40), (Trial, 30), (Stages, 30)], ids=lambda each: getattr(each, "__name__", ""))
+@pytest.mark.parametrize(("machine", "examples"), [(Ticket, 40), (Change, 40), (End, 20), (Trial, 30), (Stages, 30)], ids=lambda each: getattr(each, "__name__", ""))
 async def test_a_life_drawn_at_random_is_the_table_and_nothing_else(pool: Pool, machine: type[Drawn], examples: int) -> None:
     await draw(machine, pool, examples)
