@@ -1,6 +1,7 @@
 """A life drawn by Hypothesis: its pure table is the model, what its module writes on a real database must agree, one step at a time or two at once."""
 
 import asyncio
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Mapping
 from typing import Any, ClassVar, TypeVar
@@ -41,9 +42,9 @@ class Watched(RuleBasedStateMachine):
     seen: ClassVar[Counter[str]]
 
     @classmethod
+    @abstractmethod
     def wanted(cls) -> set[str]:
         """What must have happened at least once, else the test says little."""
-        raise NotImplementedError
 
     def wait(self, given: Awaitable[T]) -> T:
         async def run() -> T:
@@ -66,14 +67,16 @@ class Drawn(Watched):
     TOLD: ClassVar[str]  # number, event, state, person, reason by $1, in their order
     id: UUID
 
+    @abstractmethod
     async def made(self) -> UUID:
-        raise NotImplementedError
+        """A new one, where the life begins."""
 
     async def ready(self) -> None:
         """What stands around it, so that nothing but the table decides."""
 
+    @abstractmethod
     async def move(self, event: str, by: Person, reason: str) -> None:
-        raise NotImplementedError
+        """One step as its module takes it. Raises Problem."""
 
     @classmethod
     def wanted(cls) -> set[str]:
