@@ -166,7 +166,7 @@ class Switch:
         await self.protection.start()
         await self.journal.start()
         await self.reservations.start()
-        self._run(self.directory.follow(self._reader), self.numbers.work(), self.lines.slots.work(), self.recovery.work(), self.evidence.work(),
+        self._run(self.directory.follow(self._follower), self.numbers.work(), self.lines.slots.work(), self.recovery.work(), self.evidence.work(),
                   self.reversals.work(), self.pending.work(), self.expiry.work(), self._gauge(), self.undelivered.work(), self.watch.work(),
                   self.foreman.work(), self._confirm(), self.subscribed.work(), self.sweep.work(), self.sender.work(), self.forwarding.work(),
                   self.silence.work(), self.custody.work(self._reader), self.roster.work(), self.protection.counting.work(),
@@ -351,6 +351,9 @@ class Switch:
 
     async def _reader(self) -> Connection:
         return await database.connect(self.url, "switch_reader")
+
+    async def _follower(self) -> Connection:
+        return await database.connect(self.url, "switch_reader", **database.FOLLOW_PLANS)
 
     async def _long_reader(self) -> Connection:
         """Rows come in the order of an index, so that the first is there at once."""

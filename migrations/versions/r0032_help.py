@@ -6,7 +6,7 @@ Keys that devices are given: master keys with an activation, working keys with a
 from alembic import op
 
 revision = "0032"
-down_revision = "0030"
+down_revision = "0031"
 branch_labels = None
 depends_on = None
 
