@@ -37,7 +37,8 @@ ORDER BY t.transaction_id LIMIT $4
 """
 OLD = """
 SELECT a.acquirer_id FROM unnest($1::uuid[], $2::interval[]) AS a(acquirer_id, age) WHERE EXISTS (
-    SELECT FROM open_transaction t WHERE t.acquirer_id = a.acquirer_id AND t.state = 'SENT' AND t.exchange = 'query' AND t.received_at < now() - a.age)
+    SELECT FROM open_transaction t
+    WHERE t.acquirer_id = a.acquirer_id AND t.state = 'SENT' AND t.exchange = 'query' AND t.received_at < now() - a.age)
 """
 
 
