@@ -1,10 +1,13 @@
 """messages.tlv: the data of DE55."""
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from messages.tlv import DEPTH_MAX, ELEMENTS_MAX, EMV_STORED, TlvError, keep, parse
+from messages import tlv
+from messages.tlv import DEPTH_MAX, ELEMENTS_MAX, EMV_STORED, LAYOUTS_MAX, TlvError, keep, parse
 
 NEVER_STORED = ["5A", "57", "56", "5F20", "5F24", "9F1F", "9F20", "9F6B", "9F24", "DF8129"]
 
@@ -122,3 +125,34 @@ def test_any_data_is_read_or_refused_and_nothing_else(data: bytes) -> None:
         return
     assert keep(data.hex(), frozenset()) == ""
     assert sum(len(tag) + len(value) for tag, value in elements) <= 2 * len(data)
+
+
+KNOWN_TAGS = ["9F26", "9F27", "9F10", "95", "9A", "82", "5A", "57", "9F6B", "5F24"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(KNOWN_TAGS), st.integers(0, 8)), max_size=12), st.randoms(use_true_random=False), st.booleans())
+def test_a_form_that_was_read_before_is_read_the_same(form: list[tuple[str, int]], chance: random.Random, once: bool) -> None:
+    """The third of a form goes by the expression made of the first two."""
+    for _ in range(3):
+        elements = [(tag, chance.randbytes(length).hex().upper()) for tag, length in form]
+        text = "".join(f"{tag}{len(value) // 2:02X}{value}" for tag, value in elements)
+        if once and len(dict(elements)) < len(elements):
+            with pytest.raises(TlvError, match="twice"):
+                keep(text.lower(), EMV_STORED, once)
+            continue
+        assert keep(text.lower(), EMV_STORED, once) == "".join(f"{tag}{len(value) // 2:02X}{value}" for tag, value in elements if tag in EMV_STORED)
+
+
+@pytest.mark.parametrize("wrong", ["9F2602ﬀFF9F270180", "9F2602 F F9F270180", "9F2602GGGG9F270180", "9F2602ＡＡＡＡ9F270180"])
+def test_what_is_no_hex_is_refused_in_a_known_form_too(wrong: str) -> None:
+    for _ in range(3):
+        keep("9F2602AAAA9F270180", EMV_STORED)
+    with pytest.raises(TlvError, match="hexadecimal"):
+        keep(wrong, EMV_STORED)
+
+
+def test_forms_are_learnt_up_to_a_limit() -> None:
+    for number in range(3 * LAYOUTS_MAX):
+        for _ in range(2):
+            keep(f"9F{number // 128:02X}01{number % 256:02X}5001AA" + "9A01BB" * (number % 7) + f"{'5F' if number % 2 else '9F'}{number % 128:02X}0100", EMV_STORED)
+    assert sum(map(len, tlv._layouts.values())) <= LAYOUTS_MAX and len(tlv._seen) <= tlv.SEEN_MAX
