@@ -1,57 +1,32 @@
 """The command line: `switch demo | serve | migrate | postgres | stub`, and the verbs of commands/."""
 
 import argparse
-import asyncio
+import gc
+import importlib
 import inspect
-import json
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import asyncpg
-
-from switch import database, failpoints, logs
-from switch.commands import (
-    accepting,
-    applying,
-    choosing,
-    circuits,
-    clearings,
-    contests,
-    contracting,
-    cutovers,
-    fleet,
-    helping,
-    importing,
-    inquiries,
-    inspection,
-    keying,
-    leaving,
-    moving,
-    onboarding,
-    paying,
-    pricing,
-    risk,
-    routes,
-    standing_in,
-    support,
-)
-from switch.demo import demo
+from switch import failpoints, logs
 from switch.errors import PROBLEMS, Problem, SettingsError, StartError
-from switch.parent import serve
-from switch.postgres import EmbeddedPostgres, PostgresError
-from switch.serve import database as database_of
-from switch.serve import run, stop_event
 from switch.settings import WORKERS_MAX, Settings, load
-from switch.worker import COMMAND as WORKER
-from switch.worker import work
 
-# Of commands that ask a running switch or nobody, `work(options, settings, say)`; of those that work on the database itself, a coroutine.
-COMMANDS = (onboarding, applying, contracting, circuits, routes, standing_in, risk, support, helping, cutovers, pricing, contests, keying, fleet,
-            accepting, importing, moving, choosing, leaving, clearings, paying, inquiries, inspection)
-OnDatabase = Callable[[argparse.Namespace, str, Settings, Callable[[str], None]], Awaitable[int]]
+WORKER = "worker"  # a child of `serve`: nothing that a person starts
+STARTING = ("demo", "serve", "migrate", "postgres", "stub", WORKER)
+# The files of commands/ and their verbs. Of commands that ask a running switch or nobody, `work(options, settings, say)`; of those that work on the
+# database itself, a coroutine. What the verb asked for does not need is not imported: the whole takes a second.
+COMMANDS = {
+    "onboarding": ("onboard", "acquirer"), "applying": ("applications",), "contracting": ("contracts",), "circuits": ("line", "breaker"),
+    "routes": ("route",), "standing_in": ("stand-in",), "risk": ("risk",), "support": ("ticket",),
+    "helping": ("article", "announce", "feedback"), "cutovers": ("cutover",),
+    "pricing": ("tariff", "fees"), "contests": ("disputes",), "keying": ("crypto-keys",), "fleet": ("terminal",), "accepting": ("acceptance",),
+    "importing": ("import", "export"), "moving": ("move",), "choosing": ("offer",), "leaving": ("leave",), "clearings": ("clearing",),
+    "paying": ("payouts",), "inquiries": ("links", "story", "unmatched", "webhooks", "reversals", "approvals", "reconcile", "jobs"),
+    "inspection": ("dialect", "message"),
+}
 
 
 def say(line: str) -> None:
@@ -64,7 +39,9 @@ def _workers(text: str) -> int:
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(verb: str = "") -> argparse.ArgumentParser:
+    """Of every verb, the other files' by their names alone; of all whole when `verb` is none."""
+    known = verb in STARTING or any(verb in names for names in COMMANDS.values())
     parser = argparse.ArgumentParser("switch", description="A payment transaction switch. Settings are SWITCH_* variables.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     shown = verbs.add_parser("demo", help="everything on this machine, with one authorization to see")
@@ -75,8 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("migrate", help="bring the schema to this release's revision")
     verbs.add_parser("postgres", help="the embedded PostgreSQL alone, in the foreground")
     verbs.add_parser("stub", help="the acquirer stub; options as of python -m acquirer_stubs")
-    for command in COMMANDS:
-        _join(verbs, command)
+    for command, names in COMMANDS.items():
+        if verb in names or not known:
+            _join(verbs, importlib.import_module(f"switch.commands.{command}"))
+        else:
+            for name in names:
+                verbs.add_parser(name)
     return parser
 
 
@@ -88,69 +69,24 @@ def _join(verbs: Any, command: Any) -> None:
         verbs.choices[verb].set_defaults(work=command.work)
 
 
-@asynccontextmanager
-async def _database(settings: Settings) -> AsyncIterator[str]:
-    """The configured database, the embedded one that a switch is running, or the embedded one started for this command."""
-    folder = settings.home / "postgres"
-    if settings.database_url is None and (folder / "port").exists() and (folder / "password").exists():
-        url = f"postgresql://switch:{(folder / 'password').read_text().strip()}@127.0.0.1:{(folder / 'port').read_text().strip()}/switch"
-        try:
-            await (await asyncpg.connect(url, timeout=2)).close()
-        except (*database.UNKNOWN, asyncpg.PostgresError):
-            pass
-        else:
-            yield url
-            return
-    async with database_of(settings, lambda line: print(line, file=sys.stderr)) as (url, _):
-        yield url
-
-
-async def _on_database(work: OnDatabase, options: argparse.Namespace, settings: Settings) -> int:
-    async with _database(settings) as url:
-        await database.migrate(url)
-        return await work(options, url, settings, say)
-
-
-async def _migrate(settings: Settings) -> int:
-    async with _database(settings) as url:
-        say(json.dumps({"schema": await database.migrate(url, lambda line: print(line, file=sys.stderr))}))
-    return 0
-
-
-async def _postgres(settings: Settings) -> int:
-    stop = stop_event()
-    embedded = EmbeddedPostgres(settings.home, binaries=settings.postgres_bin, progress=lambda line: print(line, file=sys.stderr))
-    url = await embedded.start()
-    keeper = asyncio.create_task(embedded.supervise())
-    try:
-        say(json.dumps({"database_url": url, "pid": embedded.pid}))
-        await stop.wait()
-    finally:
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)
-        await embedded.stop()
-    return 0
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise StartError("--acquirer must be HOST:PORT")
-    return host, int(port)
-
-
 def _dispatch(options: argparse.Namespace, settings: Settings) -> int:
-    starting: dict[str, Callable[[], Awaitable[int]]] = {
-        "serve": lambda: serve(settings, say, options.workers or settings.workers),
-        "migrate": lambda: _migrate(settings), "postgres": lambda: _postgres(settings),
-        "demo": lambda: demo(settings, say, _address(options.acquirer) if options.acquirer else None, options.once),
-    }
-    if options.verb in starting:
-        return run(starting[options.verb])
-    if inspect.iscoroutinefunction(options.work):
-        return run(lambda: _on_database(options.work, options, settings))
-    answer: int = options.work(options, settings, say)
-    return answer
+    if options.verb not in STARTING and not inspect.iscoroutinefunction(options.work):
+        answer: int = options.work(options, settings, say)
+        return answer
+    with quick():
+        from switch import starting  # noqa: PLC0415  with it comes the whole switch
+
+    return starting.start(options, settings, say)
+
+
+@contextmanager
+def quick() -> Iterator[None]:
+    """What is imported stays: the collector would look for garbage in it again and again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -158,16 +94,16 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     if words[:1] == ["stub"]:  # becomes the stub: its options, its signals and its exit code
         os.execv(sys.executable, [sys.executable, "-m", "acquirer_stubs", *words[1:]])
-    options = None if words[:1] == [WORKER] else _parser().parse_args(words)
+    with quick():
+        parser = _parser(*words[:1])
+    options = argparse.Namespace(verb=WORKER) if words[:1] == [WORKER] else parser.parse_args(words)
     try:
         settings = load()
         logs.configure(None, settings.log_level)
         if failpoints.ARMED:
             logs.error("failpoints_armed", detail="this process is under test and may kill itself", where=os.environ["SWITCH_FAILPOINT"])
-        if options is None:  # a child of `serve`: nothing that a person starts
-            return run(lambda: work(settings))
         return _dispatch(options, settings)
-    except (SettingsError, StartError, PostgresError) as error:
+    except (SettingsError, StartError) as error:
         print(f"switch: {error}", file=sys.stderr)
     except Problem as problem:
         places = "; ".join(f"{fault['field']}: {fault['rule']}" for fault in problem.errors)

@@ -46,9 +46,9 @@ IMPURE_CALLS = re.compile(r"\b(datetime\.now|datetime\.utcnow|date\.today|uuid[1
 DOORS = {
     "iso8583": ("messages/codec.py",),
     "cryptography": ("switch/security/*", "acquirer_stubs/keys.py", "loadtests/keying.py"),
-    "sqlalchemy": ("switch/database.py", "migrations/*"),
-    "alembic": ("switch/database.py", "migrations/*"),
-    "asyncpg": ("switch/database.py", "switch/ids.py", "switch/directory.py", "switch/alerts.py", "switch/security/keystore.py", "switch/app.py", "switch/protection.py", "switch/cli.py", "switch/parent.py", "switch/api/operator.py",
+    "sqlalchemy": ("switch/upgrade.py", "migrations/*"),
+    "alembic": ("switch/upgrade.py", "migrations/*"),
+    "asyncpg": ("switch/database.py", "switch/ids.py", "switch/directory.py", "switch/alerts.py", "switch/security/keystore.py", "switch/app.py", "switch/protection.py", "switch/starting.py", "switch/parent.py", "switch/api/operator.py",
                 "switch/api/resolving.py", "switch/api/unmatched.py", "switch/links/numbering.py", "switch/links/slots.py", "switch/links/roster.py", "switch/merchants/onboarding.py", "switch/merchants/catalogue.py",
                 "switch/merchants/approvals.py", "switch/merchants/crypto_keys.py", "switch/merchants/risk_rules.py", "switch/api/crypto_keys.py", "switch/payments/*", "switch/notices/*", "switch/api/webhooks.py", "loadtests/bench.py", "loadtests/reversals.py", "loadtests/waiting.py", "loadtests/services.py", "switch/merchants/applications/*", "switch/merchants/contracts/*", "switch/merchants/support/*", "switch/merchants/bulk/*", "loadtests/directory.py", "loadtests/houses.py", "switch/merchants/moving/*", "switch/merchants/choosing/*", "switch/merchants/leaving/*", "switch/merchants/licences/*", "switch/api/tickets.py", "switch/api/notices.py", "switch/api/help_articles.py", "switch/api/announcements.py",
                 "loadtests/overload.py", "loadtests/settlement.py", "loadtests/exports.py", "loadtests/imports.py", "loadtests/measured.py", "switch/settlement/*",
@@ -76,7 +76,7 @@ DOORS = {
     "locust": ("loadtests/locustfile.py",),
 }
 MONEY = re.compile(r"amount|authorised|capturable|captured|refunded|charged_back|tariff|fee\b")
-SPEAKS = ("switch/cli.py", "switch/demo.py", "loadtests/*", "acquirer_stubs/*")
+SPEAKS = ("switch/cli.py", "switch/starting.py", "switch/demo.py", "loadtests/*", "acquirer_stubs/*")
 
 OURS = ("switch/*.py", "messages/*.py", "acquirer_stubs/*.py", "loadtests/*.py")
 BASELINE = "loadtests/baseline.py"  # the afternoon's service, copied unchanged: the denominator of the benchmark

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from switch.demo import call
 from switch.errors import StartError
+from switch.inquiry import call
 from switch.settings import Settings
 
 
