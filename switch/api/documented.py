@@ -25,11 +25,11 @@ def complete(app: FastAPI, models: Iterable[type[BaseModel]]) -> None:
 
     `app.openapi()` then raises LookupError when a route names a schema that nobody gave.
     """
-    definitions = models_json_schema([(model, "validation") for model in models], ref_template=REFERENCE)[1].get("$defs", {})
     generated = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
+            definitions = models_json_schema([(model, "validation") for model in models], ref_template=REFERENCE)[1].get("$defs", {})
             schema = generated()
             components = schema.setdefault("components", {})
             components.setdefault("schemas", {}).update(definitions)
