@@ -73,7 +73,8 @@ async def fill(url: str, records: list[Transaction]) -> None:
     values = [values_of_row(replace(record, intent_at=record.received_at)) for record in records]
     await owner.copy_records_to_table("transaction", records=values, columns=names)
     await owner.execute("ALTER TABLE transaction ENABLE TRIGGER USER")
-    await owner.execute("ANALYZE transaction")
+    await owner.execute("INSERT INTO approval_lookup SELECT approval_code, merchant_id, transaction_id FROM transaction WHERE approval_code IS NOT NULL")
+    await owner.execute("ANALYZE transaction, approval_lookup")
     await owner.close()
 
 

@@ -28,7 +28,7 @@ from switch.terminals.rollout import LIFE as ROLLING
 from tests.lives import PEOPLE, Drawn, draw
 
 BY = By("Li Wei", "ok_z")
-KEYS = Keys(terminal_keys.issue, terminal_keys.revoke)
+KEYS = Keys(terminal_keys.issue, terminal_keys.revoke, terminal_keys.erase)
 
 
 @pytest_asyncio.fixture

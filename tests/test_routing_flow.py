@@ -392,7 +392,9 @@ async def test_the_next_attempt_leaves_only_when_it_is_durable(shop: Shop) -> No
 async def test_an_attempt_that_the_books_refuse_leaves_the_first_one_as_the_last(shop: Shop) -> None:
     owner = await asyncpg.connect(shop.url)
     try:
-        await owner.execute("CREATE TRIGGER no_attempts BEFORE INSERT ON transaction FOR EACH ROW WHEN (NEW.attempt_of IS NOT NULL) EXECUTE FUNCTION refuse_text()")
+        await owner.execute("""CREATE OR REPLACE FUNCTION refuse_attempts() RETURNS trigger LANGUAGE plpgsql
+            AS $$ BEGIN RAISE EXCEPTION 'no attempts' USING ERRCODE = '23514'; END $$""")
+        await owner.execute("CREATE TRIGGER no_attempts BEFORE INSERT ON transaction FOR EACH ROW WHEN (NEW.attempt_of IS NOT NULL) EXECUTE FUNCTION refuse_attempts()")
         await code_91(shop)
         key = new_key()
         answer = await shop.pay(10_000, key)

@@ -421,6 +421,11 @@ async def test_what_is_evidence_is_only_added_to(connections: dict[str, SQL]) ->
 
 # Every column that could hold free text or bytes. A new one needs a reason here why no track, security code or PIN block gets into it.
 FREE = """
+ticket               category
+help_article         slug topics en zh written_by
+announcement         role en zh reason made_by withdrawn_by
+announcement_read    reader
+feedback             kind object text answer given_by answered_by
 open_exchange        match_key
 acceptance_plan      model content reason person key_id
 acceptance_test      steps state

@@ -25,7 +25,7 @@ def test_totals_and_batch_items_are_told_apart_by_the_message() -> None:
     assert values("48", TOTALS, totals, "0500") == {"48.1": "000000012500", "48.2": "002", "48.3": "000000000500", "48.4": "001", "48.5": "0"}
     item = "22" + "000079" + "0" * 20 + "000000001111"
     assert values("48", TOTALS, "02" + item * 2, "0320")["48.2.4"] == "000000001111"
-    assert split("48", TOTALS, "whatever", "0220") == []
+    assert split("48", TOTALS, "whatever", "0400") == []
 
 
 def test_tags_of_text_and_an_inner_bitmap() -> None:
