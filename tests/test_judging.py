@@ -50,9 +50,9 @@ def broken(rule: RiskRule, counts: tuple[Counter | Different, ...], each: Sale) 
     if rule.kind == "refund_ratio":
         assert isinstance(counts[1], Counter)
         sold, back = first.seen(each), counts[1].seen(each)
-        return own and back.count > (rule.count_max or 0) and back.amount * 10_000 > (rule.basis_points or 0) * sold.amount
+        return own and back.sales > (rule.count_max or 0) and back.amount * 10_000 > (rule.basis_points or 0) * sold.amount
     seen = first.seen(each)
-    return first.counts(each) and (seen.count > rule.count_max if rule.count_max is not None else seen.amount > (rule.amount_max or 0))
+    return first.counts(each) and (seen.sales > rule.count_max if rule.count_max is not None else seen.amount > (rule.amount_max or 0))
 
 
 @given(st.lists(st.tuples(st.sampled_from([0, 1, 500, 1999, 2000, 15_000, 45_000]), MADE, st.booleans()), max_size=50))

@@ -53,7 +53,7 @@ def test_a_sum_holds_the_whole_window_and_at_most_a_part_more(made: list[Step]) 
             own = [known for known in kept if known.card == bytes([card]) * 32]
             least = [known.amount for known in own if now - known.at_ms < WINDOW_MS]
             most = [known.amount for known in own if now - known.at_ms <= WINDOW_MS + WINDOW_MS // PARTS]
-            assert len(least) <= seen.count <= len(most)
+            assert len(least) <= seen.sales <= len(most)
             assert sum(least) <= seen.amount <= sum(most)
             row = counter.table.find(bytes([card]) * 32)
             if row is not None:
@@ -76,7 +76,7 @@ def test_what_is_taken_back_was_never_there(made: list[Step], data: st.DataObjec
         else:
             once.add(each, now)
         left, right = once.seen(each), twice.seen(each)
-        assert (left.count, left.amount) == (right.count, right.amount)
+        assert (left.sales, left.amount) == (right.sales, right.amount)
 
 
 @given(steps)
@@ -126,7 +126,7 @@ def test_a_key_that_is_seen_again_is_not_forgotten() -> None:
     for card in range(100):
         counter.add(sale(1_000_000 + card, card=card), 1_000_000 + card)
         counter.add(always._replace(at_ms=1_000_000 + card), 1_000_000 + card)
-    assert counter.seen(always._replace(at_ms=1_000_200)).count == 100
+    assert counter.seen(always._replace(at_ms=1_000_200)).sales == 100
 
 
 def test_a_counter_of_refunds_counts_them_alone_and_one_of_amounts_those_between() -> None:
@@ -134,8 +134,8 @@ def test_a_counter_of_refunds_counts_them_alone_and_one_of_amounts_those_between
     for each in (sale(1, 95, type="refund"), sale(1, 89), sale(1, 90), sale(1, 100), sale(1, 101), sale(1, 95, currency="USD")):
         for counter in (refunds, near):
             counter.add(each, 1)
-    assert (refunds.seen(sale(2)).count, near.seen(sale(2)).amount) == (1, 190)
-    assert near.seen(sale(2, terminal=4)).count == 0
+    assert (refunds.seen(sale(2)).sales, near.seen(sale(2)).amount) == (1, 190)
+    assert near.seen(sale(2, terminal=4)).sales == 0
 
 
 def test_counters_that_are_still_asked_for_go_on_and_new_ones_say_so() -> None:

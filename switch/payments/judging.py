@@ -29,10 +29,11 @@ class Plan:
         """`asked`: the rules whose scope such a sale is in, each with its counters; `sale`: one of the kind."""
         self.asked, self.refund, self.currency = asked, sale.type == "refund", sale.currency
         self.counters: Counts = tuple(dict.fromkeys(counter for _, counts in asked for counter in counts))
-        self.sums = [each for each in self.counters
-                     if isinstance(each, Counter) and each.spec.refunds == self.refund and self._own(each.spec.currency)]
-        self.sets = [each for each in self.counters if isinstance(each, Different) and not self.refund]
-        self.tables: list[Table] = list(dict.fromkeys(each.table for each in (*self.sums, *self.sets)))
+        self.sums: list[Counter] = [
+            each for each in self.counters if isinstance(each, Counter) and each.spec.refunds == self.refund and self._own(each.spec.currency)]
+        self.sets: list[Different] = [each for each in self.counters if isinstance(each, Different) and not self.refund]
+        self.counting: Counts = (*self.sums, *self.sets)
+        self.tables: list[Table] = list(dict.fromkeys(each.table for each in self.counting))
         self.windows = list(dict.fromkeys(each.window_ms for each in self.sums))
         room: dict[str, Any] = {"bump": bump}
         for number, table in enumerate(self.tables):
@@ -59,7 +60,7 @@ class Plan:
     def _table(self, number: int) -> Iterator[str]:
         """The key's row, found once; sums counted and compared, sets compared."""
         table = self.tables[number]
-        some: Counter | Different = next(each for each in (*self.sums, *self.sets) if each.table is table)
+        some = next(each for each in self.counting if each.table is table)
         key = f"sale[{some.place}]" if some.place is not None else f"(sale[{PLACE['card']}], sale[{PLACE['terminal_id']}])"
         row = (f"key = {key}", f"row{number} = table{number}.young.get(key)", f"if row{number} is None or row{number}[0] is not layout{number}:",
                f" row{number} = table{number}.row(key, at_ms)")

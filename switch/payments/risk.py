@@ -57,16 +57,16 @@ def _velocity(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
     seen = _sums(counts[0], sale)
     within = f"of one {rule.subject} within {_lasting(rule.window_s or 0)}, more than"
     if rule.count_max is not None:
-        return (f"{seen.count} sales {within} {rule.count_max}", {"count": seen.count, "count_max": rule.count_max, "window_s": rule.window_s})
+        return (f"{seen.sales} sales {within} {rule.count_max}", {"count": seen.sales, "count_max": rule.count_max, "window_s": rule.window_s})
     return (f"{seen.amount} {sale.currency} {within} {rule.amount_max}",
             {"amount": seen.amount, "amount_max": rule.amount_max, "currency": sale.currency, "window_s": rule.window_s})
 
 
 def _split(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
     low, seen = counts[0].spec.low, _sums(counts[0], sale)
-    return (f"{seen.count} sales of one card at one terminal within {_lasting(rule.window_s or 0)}, each from {low} to {rule.amount_max} "
+    return (f"{seen.sales} sales of one card at one terminal within {_lasting(rule.window_s or 0)}, each from {low} to {rule.amount_max} "
             f"{sale.currency}, more than {rule.count_max}; {seen.amount} together",
-            {"count": seen.count, "count_max": rule.count_max, "low": low, "high": rule.amount_max, "amount": seen.amount, "currency": sale.currency,
+            {"count": seen.sales, "count_max": rule.count_max, "low": low, "high": rule.amount_max, "amount": seen.amount, "currency": sale.currency,
              "window_s": rule.window_s})
 
 

@@ -52,7 +52,9 @@ class Spec(NamedTuple):
 
 
 class Seen(NamedTuple):
-    count: int
+    """Of one key, within the window."""
+
+    sales: int
     amount: int
 
 
