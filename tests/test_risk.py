@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from switch.merchants.risk_rules import NEEDS
-from switch.payments.risk import JUDGES, SUMMED, Book, Hit, at_night, over_limit, strongest
+from switch.payments.risk import WORDS, Book, Hit, over_limit, strongest
 from switch.payments.velocity import Sale
 from switch.watchlist import Limit, RiskEntry, RiskRule, Watchlist
 from tests.test_velocity import MERCHANT, sale
@@ -30,13 +30,10 @@ def judged(said: RiskRule, sales: list[Sale], entries: dict[tuple[str, str], Ris
     return found
 
 
-def test_every_kind_has_a_judge_and_says_what_it_needs() -> None:
-    assert set(JUDGES) | set(SUMMED) == set(NEEDS)
-
-
 CASES = [
     ("velocity", rule("velocity", subject="card", window_s=60, count_max=1), [sale(0), sale(59_000)],
      "2 sales of one card within 1 minute, more than 1"),
+    ("as many as it may", rule("velocity", subject="card", window_s=60, count_max=2), [sale(0), sale(59_000)], None),
     ("velocity over", rule("velocity", subject="card", window_s=60, count_max=1), [sale(0), sale(64_000)], None),
     ("another card", rule("velocity", subject="card", window_s=60, count_max=1), [sale(0), sale(1, card=2)], None),
     ("a terminal", rule("velocity", subject="terminal", window_s=7200, count_max=1), [sale(0), sale(1, card=2)],
@@ -57,6 +54,8 @@ CASES = [
     ("a small one at night", rule("night", minute_from=0, minute_until=300, amount_min=101, currency="CNY"), [sale(0, 100, minute=0)], None),
     ("split", rule("split", window_s=600, count_max=2, amount_max=100, basis_points=1000, currency="CNY"), [sale(0, 90), sale(1, 95), sale(2, 100)],
      "3 sales of one card at one terminal within 10 minutes, each from 90 to 100 CNY, more than 2; 285 together"),
+    ("split in as many as it may be", rule("split", window_s=600, count_max=2, amount_max=100, basis_points=1000, currency="CNY"),
+     [sale(0, 90), sale(1, 100)], None),
     ("split too small", rule("split", window_s=600, count_max=2, amount_max=100, basis_points=1000, currency="CNY"),
      [sale(0, 90), sale(1, 89), sale(2, 100)], None),
     ("refunds", rule("refund_ratio", subject="merchant", window_s=86400, count_max=1, basis_points=2000, currency="CNY"),
@@ -67,10 +66,15 @@ CASES = [
     ("card testing", rule("card_testing", subject="terminal", window_s=3600, count_max=2, amount_max=100, currency="CNY"),
      [sale(0, 1, 1), sale(1, 2, 2), sale(2, 3, 3)],
      "3 different cards at one terminal within 1 hour with sales declined or of at most 100 CNY, more than 2"),
+    ("as many cards as it may", rule("card_testing", subject="terminal", window_s=3600, count_max=2, amount_max=100, currency="CNY"),
+     [sale(0, 1, 1), sale(1, 2, 2)], None),
+    ("a card that is large", rule("card_testing", subject="terminal", window_s=3600, count_max=2, amount_max=100, currency="CNY"),
+     [sale(0, 1, 1), sale(1, 2, 2), sale(2, 101, 3)], None),
     ("one card many times", rule("card_testing", subject="terminal", window_s=3600, count_max=2, amount_max=100, currency="CNY"),
      [sale(0, 1), sale(1, 2), sale(2, 3), sale(3, 4)], None),
     ("spread", rule("card_spread", window_s=3600, count_max=1), [sale(0), sale(1, terminal=4)],
      "one card at 2 different terminals within 1 hour, more than 1"),
+    ("as many terminals as it may", rule("card_spread", window_s=3600, count_max=2), [sale(0), sale(1, terminal=4)], None),
     ("no spread", rule("card_spread", window_s=3600, count_max=1), [sale(0), sale(1)], None),
 ]
 
@@ -78,6 +82,21 @@ CASES = [
 @pytest.mark.parametrize(("said", "sales", "why"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_a_rule_is_broken_by_the_last_sale_or_by_none(said: RiskRule, sales: list[Sale], why: str | None) -> None:
     assert judged(said, sales) == [[] for _ in sales[1:]] + [[] if why is None else [why]]
+
+
+def test_every_kind_is_shown_to_be_broken_and_to_be_just_kept() -> None:
+    shown = {(said.kind, why is not None) for _, said, _, why in CASES}
+    assert set(WORDS) == set(NEEDS)
+    assert shown == {(kind, broken) for kind in NEEDS for broken in (True, False)}
+
+
+def test_a_sale_that_a_limit_of_amounts_also_counts_is_in_the_ratio_once() -> None:
+    """Rules that count the same share a counter."""
+    ratio = rule("refund_ratio", subject="merchant", window_s=60, count_max=0, basis_points=5000, currency="CNY")
+    sums = rule("velocity", subject="merchant", window_s=60, amount_max=10_000, currency="CNY")._replace(rule_id=UUID(int=78))
+    book = Book([ratio, sums], {})
+    found = [book.judge(each).hits for each in (sale(0, 100), sale(1, 51, type="refund"), sale(2, 1), sale(3, 1))]
+    assert [[hit.kind for hit in hits] for hits in found] == [[], ["refund_ratio"], [], []]  # a refused refund is not counted
 
 
 @pytest.mark.parametrize(("scope", "fits"), [
@@ -130,7 +149,8 @@ def test_a_limit_is_kept_to_the_last_unit(amount: int, day: int, month: int, kin
 
 @pytest.mark.parametrize(("minute", "within"), [(1379, False), (1380, True), (0, True), (299, True), (300, False), (720, False)])
 def test_a_night_goes_over_midnight(minute: int, within: bool) -> None:
-    assert at_night(rule("night", minute_from=1380, minute_until=300), minute) is within
+    assert bool(judged(rule("night", minute_from=1380, minute_until=300), [sale(0, minute=minute)])[0]) is within
+    assert bool(judged(rule("night", minute_from=300, minute_until=1380), [sale(0, minute=minute)])[0]) is not within
 
 
 def test_what_is_in_force_follows_what_is_taken_in_any_order() -> None:

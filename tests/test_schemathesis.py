@@ -77,7 +77,7 @@ NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{id
                   "PUT /v1/ticket-terms/{severity}", "GET /v1/tickets/{ticket}", "GET /v1/tickets/{ticket}/causes", "POST /v1/tickets/{ticket}/comments",
                   "POST /v1/tickets/{ticket}/rating", "POST /v1/tickets/{ticket}/steps", "GET /v1/notices/{notice}", "POST /v1/notices/{notice}/read",
                   # A device with a transport key, articles, announcements and feedback that are there: tests/test_device_keys.py, test_help_flow.py.
-                  "POST /v1/terminals/{terminal}/key-sign-ins", "GET /v1/help-articles/{article}", "GET /v1/announcements/{announcement}",
+                  "POST /v1/terminals/{terminal}/key-sign-ins", "GET /v1/help-articles/{article}", "PUT /v1/help-articles/{article}", "GET /v1/announcements/{announcement}",
                   "POST /v1/announcements/{announcement}/read", "POST /v1/announcements/{announcement}/withdrawal", "GET /v1/feedbacks/{feedback}",
                   "POST /v1/feedbacks/{feedback}/answer",
                   # A file that is a sheet: tests/test_imports_flow.py has it.

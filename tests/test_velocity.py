@@ -6,7 +6,7 @@ from uuid import UUID
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from switch.payments.velocity import DIFFERENT_MAX, PARTS, Counter, Counters, Different, Sale, Spec
+from switch.payments.velocity import AMOUNT, AMOUNT_BEFORE, COUNT, COUNT_BEFORE, DIFFERENT_MAX, OLDER, PARTS, Counter, Counters, Different, Sale, Spec
 
 WINDOW_MS = 20_000
 MERCHANT, STORE = UUID(int=1), UUID(int=2)
@@ -15,6 +15,18 @@ MERCHANT, STORE = UUID(int=1), UUID(int=2)
 def sale(at_ms: int, amount: int = 100, card: int = 1, terminal: int = 3, **changed: object) -> Sale:
     made = Sale(MERCHANT, STORE, UUID(int=terminal), bytes([card]) * 32, "5812", "visa", "chip", "purchase", amount, "CNY", at_ms, 0)
     return made._replace(**changed)
+
+
+def counter_of(spec: Spec, keys_max: int = 1000) -> Counter:
+    found = Counters([spec], keys_max).of[spec]
+    assert isinstance(found, Counter)
+    return found
+
+
+def different_of(spec: Spec) -> Different:
+    found = Counters([spec]).of[spec]
+    assert isinstance(found, Different)
+    return found
 
 
 class Step(NamedTuple):
@@ -30,7 +42,7 @@ steps = st.lists(st.builds(Step, st.integers(0, 6000), st.integers(0, 500), st.i
 @example([Step(999, 100, 1, 0), Step(WINDOW_MS - 99, 100, 2, 0)])  # at the end of a part, seen at the end of the window
 @given(steps)
 def test_a_sum_holds_the_whole_window_and_at_most_a_part_more(made: list[Step]) -> None:
-    counter, kept, now = Counter(Spec("card", WINDOW_MS), 1000), [], 1_000_000
+    counter, kept, now = counter_of(Spec("card", WINDOW_MS)), [], 1_000_000
     for step in made:
         now += step.later_ms
         each = sale(now - step.late_ms, step.amount, step.card)
@@ -41,15 +53,20 @@ def test_a_sum_holds_the_whole_window_and_at_most_a_part_more(made: list[Step]) 
             own = [known for known in kept if known.card == bytes([card]) * 32]
             least = [known.amount for known in own if now - known.at_ms < WINDOW_MS]
             most = [known.amount for known in own if now - known.at_ms <= WINDOW_MS + WINDOW_MS // PARTS]
-            assert len(least) <= seen.count <= len(most)
+            assert len(least) <= seen.sales <= len(most)
             assert sum(least) <= seen.amount <= sum(most)
-            assert (seen.count, seen.amount) == (sum(part[1] for part in seen.parts), sum(part[2] for part in seen.parts))
-            assert len(seen.parts) <= PARTS + 1
+            row = counter.table.find(bytes([card]) * 32)
+            if row is not None:
+                older = row[counter.at + OLDER] or []
+                own_part = [row[counter.at + total] - row[counter.at + before] for total, before in ((COUNT, COUNT_BEFORE), (AMOUNT, AMOUNT_BEFORE))]
+                assert seen == (own_part[0] + sum(part[1] for part in older), own_part[1] + sum(part[2] for part in older))
+                assert len(older) <= PARTS
+                assert [part[0] for part in older] == sorted(part[0] for part in older)
 
 
 @given(steps, st.data())
 def test_what_is_taken_back_was_never_there(made: list[Step], data: st.DataObject) -> None:
-    once, twice, now = Counter(Spec("card", WINDOW_MS), 1000), Counter(Spec("card", WINDOW_MS), 1000), 1_000_000
+    once, twice, now = counter_of(Spec("card", WINDOW_MS)), counter_of(Spec("card", WINDOW_MS)), 1_000_000
     for step in made:
         now += step.later_ms
         each = sale(now, step.amount, step.card)
@@ -59,12 +76,12 @@ def test_what_is_taken_back_was_never_there(made: list[Step], data: st.DataObjec
         else:
             once.add(each, now)
         left, right = once.seen(each), twice.seen(each)
-        assert (left.count, left.amount) == (right.count, right.amount)
+        assert (left.sales, left.amount) == (right.sales, right.amount)
 
 
 @given(steps)
 def test_different_cards_are_exact(made: list[Step]) -> None:
-    counter, kept, now = Different(Spec("terminal", WINDOW_MS, different="card"), 1000), [], 1_000_000
+    counter, kept, now = different_of(Spec("terminal", WINDOW_MS, different="card")), [], 1_000_000
     for step in made:
         now += step.later_ms
         each = sale(now - step.late_ms, step.amount, step.card)
@@ -76,7 +93,7 @@ def test_different_cards_are_exact(made: list[Step]) -> None:
 
 
 def test_different_cards_are_bounded_and_the_newest_stay() -> None:
-    counter = Different(Spec("terminal", WINDOW_MS, different="card"), 1000)
+    counter = different_of(Spec("terminal", WINDOW_MS, different="card"))
     for card in range(200):
         counter.add(sale(1_000_000 + card, card=card), 1_000_000 + card)
     seen = counter.seen(sale(1_000_300))
@@ -84,7 +101,7 @@ def test_different_cards_are_bounded_and_the_newest_stay() -> None:
 
 
 def test_only_small_and_declined_sales_are_card_testing() -> None:
-    counter = Different(Spec("terminal", WINDOW_MS, currency="CNY", high=100, different="card", declined=True), 1000)
+    counter = different_of(Spec("terminal", WINDOW_MS, currency="CNY", high=100, different="card", declined=True))
     small, large, declined = sale(1_000_000, 100, 1), sale(1_000_000, 101, 2), sale(1_000_001, 5000, 3)
     for each in (small, large, declined, small._replace(card=b"\x04" * 32, currency="USD")):
         counter.add(each, 1_000_001)
@@ -93,38 +110,53 @@ def test_only_small_and_declined_sales_are_card_testing() -> None:
 
 
 def test_keys_are_bounded_and_what_was_forgotten_before_its_time_is_counted() -> None:
-    counter = Counter(Spec("card", WINDOW_MS), 100)
+    counter = counter_of(Spec("card", WINDOW_MS), 100)
     for card in range(256):
         counter.add(sale(1_000_000 + card, card=card), 1_000_000 + card)
-    assert len(counter.young) + len(counter.old) <= 100
-    assert counter.forgotten > 0
-    quiet = Counter(Spec("card", WINDOW_MS), 100)
+    assert len(counter.table.young) + len(counter.table.old) <= 100
+    assert counter.table.forgotten > 0
+    quiet = counter_of(Spec("card", WINDOW_MS), 100)
     for card in range(256):  # the window of each is over before its half is full
         quiet.add(sale(1_000_000 + card * WINDOW_MS, card=card), 1_000_000 + card * WINDOW_MS)
-    assert quiet.forgotten == 0
+    assert quiet.table.forgotten == 0
 
 
 def test_a_key_that_is_seen_again_is_not_forgotten() -> None:
-    counter, always = Counter(Spec("card", 10_000_000), 20), sale(1_000_000, card=255)
+    counter, always = counter_of(Spec("card", 10_000_000), 20), sale(1_000_000, card=255)
     for card in range(100):
         counter.add(sale(1_000_000 + card, card=card), 1_000_000 + card)
         counter.add(always._replace(at_ms=1_000_000 + card), 1_000_000 + card)
-    assert counter.seen(always._replace(at_ms=1_000_200)).count == 100
+    assert counter.seen(always._replace(at_ms=1_000_200)).sales == 100
 
 
 def test_a_counter_of_refunds_counts_them_alone_and_one_of_amounts_those_between() -> None:
-    refunds, near = Counter(Spec("merchant", WINDOW_MS, refunds=True), 10), Counter(Spec("split", WINDOW_MS, None, "CNY", 90, 100), 10)
+    refunds, near = counter_of(Spec("merchant", WINDOW_MS, refunds=True)), counter_of(Spec("split", WINDOW_MS, None, "CNY", 90, 100))
     for each in (sale(1, 95, type="refund"), sale(1, 89), sale(1, 90), sale(1, 100), sale(1, 101), sale(1, 95, currency="USD")):
         for counter in (refunds, near):
             counter.add(each, 1)
-    assert (refunds.seen(sale(2)).count, near.seen(sale(2)).amount) == (1, 190)
-    assert near.seen(sale(2, terminal=4)).count == 0
+    assert (refunds.seen(sale(2)).sales, near.seen(sale(2)).amount) == (1, 190)
+    assert near.seen(sale(2, terminal=4)).sales == 0
 
 
 def test_counters_that_are_still_asked_for_go_on_and_new_ones_say_so() -> None:
     kept, new = Spec("card", WINDOW_MS), Spec("terminal", WINDOW_MS)
     before = Counters([kept, kept])
     before.of[kept].add(sale(1_000_000), 1_000_000)
-    after = Counters([kept, new], before=before, now_ms=5)
+    after = Counters([new, kept], before=before, now_ms=5)
     assert after.of[kept] is before.of[kept]
     assert [(counter.spec, counter.since_ms) for counter in after.new] == [(new, 5)]
+
+
+def test_a_row_follows_its_counters_when_the_rules_change() -> None:
+    one, other, third = (Spec("card", window) for window in (WINDOW_MS, WINDOW_MS + 1, WINDOW_MS + 2))
+    first = Counters([one, other])
+    first.of[one].add(sale(1_000_000, 7), 1_000_000)
+    first.of[other].add(sale(1_000_000, 9), 1_000_000)
+    second = Counters([third, other], before=first)
+    gone = first.of[one]
+    for counter in (gone, second.of[third]):
+        counter.add(sale(1_000_001, 5), 1_000_001)
+    assert [second.of[spec].seen(sale(1_000_002)) for spec in (other, third)] == [(1, 9), (1, 5)]
+    assert gone.seen(sale(1_000_002)) == (0, 0)  # nobody asks for it, and it knows nothing
+    again = Counters([one, other, third], before=second)
+    assert [again.of[spec].seen(sale(1_000_002)) for spec in (one, other, third)] == [(0, 0), (1, 9), (1, 5)]

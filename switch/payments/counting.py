@@ -22,13 +22,18 @@ from switch.payments.velocity import PARTS, Counter, Different, Sale
 
 FOLLOW_S = 1.0
 OVERLAP_MS = 4000  # longer than an intent may wait for its commit
+ENDED_S = 60  # a worker that ended longer ago wrote nothing of what is read again
 PAGE, FILL_MAX = 250, 200_000
 
 _ROWS = """SELECT transaction_id, merchant_id, store_id, terminal_id, pan_token, mcc, brand, entry_mode, type, amount, currency, received_at, state
 FROM history_transaction WHERE transaction_id >= $1 AND transaction_id > $2 AND attempt_of IS NULL AND (original_id IS NULL OR type = 'refund') {}
 ORDER BY transaction_id LIMIT $3"""
-# Of this worker only what its guard did not see: refunds of a sale, offline approvals.
-WRITTEN = _ROWS.format("AND (worker_epoch <> $4 OR original_id IS NOT NULL OR type = 'offline_sale')")
+# What this worker's guard did not see: refunds of a sale and offline approvals, of whomever (index transaction_counted_late); and the sales of
+# other workers, looked for while there may be any. $5: what was counted, $6: what was counted as declined.
+_NEW = "AND (transaction_id <> ALL($5::uuid[]) OR state = 'DECLINED' AND transaction_id <> ALL($6::uuid[]))"
+LATE = _ROWS.format(f"AND (original_id IS NOT NULL OR type = 'offline_sale') AND $4::bigint IS NOT NULL {_NEW}")
+OTHERS = _ROWS.format(f"""AND worker_epoch <> $4 AND original_id IS NULL AND type <> 'offline_sale' {_NEW}
+AND EXISTS (SELECT FROM worker w WHERE w.epoch <> $4 AND coalesce(w.ended_at, w.lease_until) > now() - interval '{ENDED_S} s')""")
 HISTORY = _ROWS.format("AND transaction_id < $4")
 FIRST = """SELECT transaction_id FROM history_transaction WHERE transaction_id >= $1 AND transaction_id < $2
 ORDER BY transaction_id DESC OFFSET $3 LIMIT 1"""
@@ -39,7 +44,7 @@ class Counting:
 
     def __init__(self, guard: Guard, directory: Directory, pool: Pool, epoch: int, now: Callable[[], datetime] = clock.now) -> None:
         self.guard, self.directory, self.pool, self.epoch, self.now = guard, directory, pool, epoch, now
-        self.seen: dict[UUID, bool] = {}  # of the last reading: whether it was declined
+        self.seen: dict[UUID, bool] = {}  # of the newest OVERLAP_MS: whether it was declined
         self.forgotten = 0
 
     async def work(self) -> None:
@@ -68,16 +73,19 @@ class Counting:
         self.forgotten = forgotten
 
     async def _follow(self, now: datetime) -> None:
-        begin, after, found = lowest(now - timedelta(milliseconds=OVERLAP_MS)), UUID(int=0), {}
-        while True:
-            rows = await self.pool.fetch(WRITTEN, begin, after, PAGE, self.epoch)
-            for row in rows:
-                found[row["transaction_id"]] = self._take(row, _ms(now))
-            if len(rows) < PAGE:
-                break
-            after = rows[-1]["transaction_id"]
-            await asyncio.sleep(0)
-        self.seen = found
+        begin = lowest(now - timedelta(milliseconds=OVERLAP_MS))
+        self.seen = {known: declined for known, declined in self.seen.items() if known >= begin}
+        counted, declined = list(self.seen), [known for known, declined in self.seen.items() if declined]
+        for statement in (LATE, OTHERS):
+            after = UUID(int=0)
+            while True:
+                rows = await self.pool.fetch(statement, begin, after, PAGE, self.epoch, counted, declined)
+                for row in rows:
+                    self.seen[row["transaction_id"]] = self._take(row, _ms(now))
+                if len(rows) < PAGE:
+                    break
+                after = rows[-1]["transaction_id"]
+                await asyncio.sleep(0)
 
     def _take(self, row: Any, now_ms: int) -> bool:
         """Counts a row once, and that it was declined once."""

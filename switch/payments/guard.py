@@ -7,6 +7,7 @@ when the books say so too, so that what was undone since is not held against a m
 from datetime import date, datetime, time
 from typing import NamedTuple
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from switch.database import Pool
 from switch.directory import Directory
@@ -70,6 +71,7 @@ class Guard:
         self.totals: dict[tuple[UUID, str], Total] = {}
         self.under_way: dict[UUID, UnderWay] = {}
         self.blocked: dict[tuple[str, str], tuple[Hit, int]] = {}
+        self.minute, self.minutes = -1, dict[ZoneInfo, int]()
 
     def current(self, now_ms: int) -> Book:
         """The rules in force, with their counters."""
@@ -86,19 +88,29 @@ class Guard:
         the books must be asked for (`ask`), which is for `confirm`."""
         order, seller, at = asked.order, asked.seller, asked.door.received_at
         merchant = seller.merchant
-        local = at.astimezone(merchant.zone)
+        at_ms = int(at.timestamp() * 1000)
         sale = Sale(merchant.merchant_id, seller.store.store_id, seller.terminal.terminal_id, self.vault.token(order.pan), merchant.mcc, asked.brand,
-                    order.entry_mode, order.type, order.amount, order.currency, int(at.timestamp() * 1000), local.hour * 60 + local.minute)
-        judged = self.current(sale.at_ms).judge(sale)
-        counted = not judged.refused
+                    order.entry_mode, order.type, order.amount, order.currency, at_ms, self._minute(merchant.zone, at, at_ms // 60_000))
+        judged = self.current(at_ms).judge(sale)
+        counted = not (judged.hits and judged.refused)
         if self.blocked and counted and (hit := self._just_blocked(sale)) is not None:
             judged = judged._replace(hits=(hit,))
         limits = self.directory.watchlist.limits
         if limits and merchant.merchant_id in limits and order.type not in NOT_SALES and not judged.refused:
-            judged = self._limited(judged, limits[merchant.merchant_id], local.date(), asked.identity)
+            judged = self._limited(judged, limits[merchant.merchant_id], at.astimezone(merchant.zone).date(), asked.identity)
         if judged.hits and judged.refused:
             self._refuse(judged, counted)
         return judged
+
+    def _minute(self, zone: ZoneInfo, at: datetime, minute: int) -> int:
+        """Of the day in a zone, asked of the zone once in a minute (`minute`: since 1970)."""
+        if self.minute != minute:
+            self.minute, self.minutes = minute, {}
+        found = self.minutes.get(zone)
+        if found is None:
+            local = at.astimezone(zone)
+            found = self.minutes[zone] = local.hour * 60 + local.minute
+        return found
 
     def _refuse(self, judged: Judged, counted: bool) -> None:
         for counter in judged.counters if counted else ():
@@ -160,7 +172,7 @@ class Guard:
 
     def ended(self, identity: UUID, judged: Judged, *, written: bool, sold: bool, declined: bool) -> None:
         """What became of a sale that was let through. `written`: it is in the books, under this request; `sold`: and may be a sale."""
-        under_way = self.under_way.pop(identity, None)
+        under_way = self.under_way.pop(identity, None) if self.under_way else None
         if under_way is not None and not sold:
             total = self.totals.get((under_way.merchant_id, under_way.currency))
             if total is not None:

@@ -9,13 +9,13 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from switch.payments.velocity import Counter, Counters, Different, Sale, Spec, Sums
+from switch.payments.judging import Counts, Plan
+from switch.payments.velocity import Counter, Counters, Different, Sale, Seen, Spec
 from switch.watchlist import Limit, RiskEntry, RiskRule
 
 ACTIONS = ("flag", "hold", "decline", "block")  # the last is the strongest
 REFUSES = frozenset({"decline", "block"})
 PLANS_MAX = 10_000
-NEVER = 1 << 62
 
 
 class Hit(NamedTuple):
@@ -44,7 +44,6 @@ class Judged(NamedTuple):
 
 
 Why = tuple[str, dict[str, Any]] | None
-Counts = tuple[Counter | Different, ...]
 
 
 def _lasting(seconds: int) -> str:
@@ -54,33 +53,32 @@ def _lasting(seconds: int) -> str:
     return f"{seconds} seconds"
 
 
-def _velocity(rule: RiskRule, counter: Counter, seen: Sums, sale: Sale) -> tuple[str, dict[str, Any]]:
-    """In words: the sums have the sale in them."""
+def _velocity(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
+    seen = _sums(counts[0], sale)
     within = f"of one {rule.subject} within {_lasting(rule.window_s or 0)}, more than"
     if rule.count_max is not None:
-        return (f"{seen.count} sales {within} {rule.count_max}", {"count": seen.count, "count_max": rule.count_max, "window_s": rule.window_s})
+        return (f"{seen.sales} sales {within} {rule.count_max}", {"count": seen.sales, "count_max": rule.count_max, "window_s": rule.window_s})
     return (f"{seen.amount} {sale.currency} {within} {rule.amount_max}",
             {"amount": seen.amount, "amount_max": rule.amount_max, "currency": sale.currency, "window_s": rule.window_s})
 
 
-def _split(rule: RiskRule, counter: Counter, seen: Sums, sale: Sale) -> tuple[str, dict[str, Any]]:
-    low = counter.spec.low
-    return (f"{seen.count} sales of one card at one terminal within {_lasting(rule.window_s or 0)}, each from {low} to {rule.amount_max} "
+def _split(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
+    low, seen = counts[0].spec.low, _sums(counts[0], sale)
+    return (f"{seen.sales} sales of one card at one terminal within {_lasting(rule.window_s or 0)}, each from {low} to {rule.amount_max} "
             f"{sale.currency}, more than {rule.count_max}; {seen.amount} together",
-            {"count": seen.count, "count_max": rule.count_max, "low": low, "high": rule.amount_max, "amount": seen.amount, "currency": sale.currency,
+            {"count": seen.sales, "count_max": rule.count_max, "low": low, "high": rule.amount_max, "amount": seen.amount, "currency": sale.currency,
              "window_s": rule.window_s})
 
 
+def _sums(counter: Counter | Different, sale: Sale) -> Seen:
+    """With the sale, which is counted already."""
+    assert isinstance(counter, Counter)
+    return counter.seen(sale)
+
+
 def _amount(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
-    if rule.amount_max is None or sale.amount <= rule.amount_max or sale.currency != rule.currency:
-        return None
     return (f"{sale.amount} {sale.currency} in one sale, more than {rule.amount_max}",
             {"amount": sale.amount, "amount_max": rule.amount_max, "currency": sale.currency})
-
-
-def at_night(rule: RiskRule, minute: int) -> bool:
-    start, end = rule.minute_from or 0, rule.minute_until or 0
-    return start <= minute < end if start < end else minute >= start or minute < end
 
 
 def _clock(minute: int) -> str:
@@ -89,8 +87,6 @@ def _clock(minute: int) -> str:
 
 def _night(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
     least = rule.amount_min
-    if not at_night(rule, sale.minute) or rule.currency not in (None, sale.currency) or (least is not None and sale.amount < least):
-        return None
     begin, end = _clock(rule.minute_from or 0), _clock(rule.minute_until or 0)
     return (f"a sale at {_clock(sale.minute)} where the merchant is, between {begin} and {end}"
             + ("" if least is None else f", of {sale.amount} {sale.currency}, not less than {least}"),
@@ -98,13 +94,7 @@ def _night(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
 
 
 def _refund_ratio(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
-    sold, refunded = counts
-    assert isinstance(sold, Counter) and isinstance(refunded, Counter)
-    if sale.currency != rule.currency:
-        return None
-    back, forth = refunded.seen(sale), sold.seen(sale)
-    refund = sale.type == "refund"
-    count, amount_back, amount_forth = back.count + refund, back.amount + refund * sale.amount, forth.amount + (not refund) * sale.amount
+    (amount_forth, (count, amount_back)) = _sums(counts[0], sale).amount, _sums(counts[1], sale)
     if count <= (rule.count_max or 0) or amount_back * 10_000 <= (rule.basis_points or 0) * amount_forth:
         return None
     return (f"{count} refunds of {amount_back} {sale.currency} against sales of {amount_forth} of one {rule.subject} within "
@@ -117,14 +107,12 @@ def _percent(basis_points: int) -> str:
     return f"{basis_points // 100}.{basis_points % 100:02d} %"
 
 
-def _different(rule: RiskRule, counts: Counts, sale: Sale) -> tuple[int, Different] | None:
+def _different(rule: RiskRule, counts: Counts, sale: Sale) -> int | None:
     counter = counts[0]
     assert isinstance(counter, Different)
-    if sale.type == "refund":
-        return None
     seen = counter.seen(sale)
     count = len(seen) + (sale[counter.of] not in seen and counter.small(sale))
-    return (count, counter) if count > (rule.count_max or 0) else None
+    return count if count > (rule.count_max or 0) else None
 
 
 def _card_testing(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
@@ -132,17 +120,17 @@ def _card_testing(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
     if found is None:
         return None
     small = "" if rule.amount_max is None else f" or of at most {rule.amount_max} {rule.currency}"
-    return (f"{found[0]} different cards at one {rule.subject} within {_lasting(rule.window_s or 0)} with sales declined{small}, "
+    return (f"{found} different cards at one {rule.subject} within {_lasting(rule.window_s or 0)} with sales declined{small}, "
             f"more than {rule.count_max}",
-            {"cards": found[0], "count_max": rule.count_max, "small": rule.amount_max, "window_s": rule.window_s})
+            {"cards": found, "count_max": rule.count_max, "small": rule.amount_max, "window_s": rule.window_s})
 
 
 def _card_spread(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
     found = _different(rule, counts, sale)
     if found is None:
         return None
-    return (f"one card at {found[0]} different terminals within {_lasting(rule.window_s or 0)}, more than {rule.count_max}",
-            {"terminals": found[0], "count_max": rule.count_max, "window_s": rule.window_s})
+    return (f"one card at {found} different terminals within {_lasting(rule.window_s or 0)}, more than {rule.count_max}",
+            {"terminals": found, "count_max": rule.count_max, "window_s": rule.window_s})
 
 
 def specs(rule: RiskRule) -> tuple[Spec, ...]:
@@ -166,26 +154,11 @@ def specs(rule: RiskRule) -> tuple[Spec, ...]:
     return ()
 
 
-JUDGES: Mapping[str, Callable[[RiskRule, Counts, Sale], Why]] = MappingProxyType({
-    "amount": _amount, "night": _night, "refund_ratio": _refund_ratio, "card_testing": _card_testing, "card_spread": _card_spread,
+# Why a sale breaks a rule of a kind, asked when the plan says that it may (judging.py); None: it does not after all.
+WORDS: Mapping[str, Callable[[RiskRule, Counts, Sale], Why]] = MappingProxyType({
+    "velocity": _velocity, "amount": _amount, "night": _night, "split": _split, "refund_ratio": _refund_ratio, "card_testing": _card_testing,
+    "card_spread": _card_spread,
 })
-# Of kinds that are broken by a sum: how that is said. They are counted first and compared then, in one look.
-SUMMED: Mapping[str, Callable[[RiskRule, Counter, Sums, Sale], tuple[str, dict[str, Any]]]] = MappingProxyType({
-    "velocity": _velocity, "split": _split,
-})
-
-
-Bound = tuple[int, int, RiskRule]  # count, amount
-
-
-class Plan(NamedTuple):
-    """What is asked of sales of one kind of merchant, brand, entry mode and currency, and what counts them."""
-
-    sums: tuple[tuple[Counter, tuple[Bound, ...]], ...]
-    near: tuple[tuple[Counter, tuple[Bound, ...]], ...]  # of those amounts only that the counter counts
-    checks: tuple[tuple[Callable[[RiskRule, Counts, Sale], Why], RiskRule, Counts], ...]
-    others: Counts  # that count after all is judged
-    counters: Counts
 
 
 class Book:
@@ -196,13 +169,18 @@ class Book:
         """`before`: counters of the rules before; those that are still asked for go on."""
         self.rules = sorted((rule for rule in rules if rule.state == "active"), key=lambda rule: rule.rule_id)
         self.entries = entries
+        # What rules name: sales that differ in nothing of it share a plan.
         self.own = {rule.merchant_id for rule in self.rules}
+        self.mccs, self.brands, self.entry_modes = (
+            frozenset(value for rule in self.rules for value in getattr(rule, name) or ()) for name in ("mccs", "brands", "entry_modes"))
+        self.currencies = frozenset(rule.currency for rule in self.rules)
         self.counters = Counters([spec for rule in self.rules for spec in specs(rule)], before=before, now_ms=now_ms)
         self.plans: dict[tuple[UUID | None, str, str, str, str, bool], Plan] = {}
 
     def plan(self, sale: Sale) -> Plan:
-        own = sale.merchant_id if sale.merchant_id in self.own else None
-        key = own, sale.mcc, sale.brand, sale.entry_mode, sale.currency, sale.type == "refund"
+        key = (sale.merchant_id if sale.merchant_id in self.own else None, sale.mcc if sale.mcc in self.mccs else "",
+               sale.brand if sale.brand in self.brands else "", sale.entry_mode if sale.entry_mode in self.entry_modes else "",
+               sale.currency if sale.currency in self.currencies else "", sale.type == "refund")
         found = self.plans.get(key)
         if found is None:
             if len(self.plans) >= PLANS_MAX:
@@ -211,20 +189,9 @@ class Book:
         return found
 
     def _plan(self, sale: Sale) -> Plan:
-        checks, counters, bounds = [], list[Counter | Different](), dict[Counter, list[Bound]]()
-        for rule in self.rules:
-            counts = tuple(self.counters.of[spec] for spec in specs(rule) if spec in self.counters.of)
-            if not in_scope(rule, sale) or len(counts) != len(specs(rule)):
-                continue
-            counters += counts
-            if rule.kind not in SUMMED:
-                checks.append((JUDGES[rule.kind], rule, counts))
-            elif isinstance(counts[0], Counter) and counts[0].spec.currency in (None, sale.currency) and sale.type != "refund":
-                most = tuple(NEVER if each is None else each for each in (rule.count_max, rule.amount_max if rule.kind == "velocity" else None))
-                bounds.setdefault(counts[0], []).append((most[0], most[1], rule))
-        sums = [(counter, tuple(found)) for counter, found in bounds.items()]
-        return Plan(tuple(each for each in sums if each[0].spec.high is None), tuple(each for each in sums if each[0].spec.high is not None),
-                    tuple(checks), tuple(dict.fromkeys(each for each in counters if each not in bounds)), tuple(dict.fromkeys(counters)))
+        asked = [(rule, tuple(self.counters.of[spec] for spec in specs(rule) if spec in self.counters.of)) for rule in self.rules
+                 if in_scope(rule, sale)]
+        return Plan([(rule, counts) for rule, counts in asked if len(counts) == len(specs(rule))], sale)
 
     def listed(self, sale: Sale) -> RiskEntry | None:
         """The entry that decides about a sale: a block goes before any allowance."""
@@ -243,28 +210,22 @@ class Book:
             for counter in plan.counters:
                 counter.add(sale, sale.at_ms)
             return Judged(sale, (), plan.counters)
-        hits: tuple[Hit, ...] = ()
-        for summed, bounds in plan.sums:
-            seen = summed.bump(sale)
-            for count_max, amount_max, rule in bounds:
-                if seen.count > count_max or seen.amount > amount_max:
-                    hits = (*hits, hit_of(rule, SUMMED[rule.kind](rule, summed, seen, sale)))
-        for summed, bounds in plan.near:
-            if summed.counts(sale):
-                seen = summed.bump(sale)
-                broken = [rule for count_max, _, rule in bounds if seen.count > count_max]
-                hits = (*hits, *(hit_of(rule, SUMMED[rule.kind](rule, summed, seen, sale)) for rule in broken))
-        for judge, rule, counts in plan.checks:
-            why = judge(rule, counts, sale)
-            if why is not None:
-                hits = (*hits, hit_of(rule, why))
+        broken = plan.judge(sale)
+        if not broken:
+            return Judged(sale, (), plan.counters)
+        return self._hit(plan, sale, broken)
+
+    def _hit(self, plan: Plan, sale: Sale, broken: tuple[int, ...]) -> Judged:
+        """`broken`: the rules that may be, by their places in the plan."""
+        asked = [plan.asked[at] for at in broken]
+        hits = tuple(hit_of(rule, why) for rule, counts in asked if (why := WORDS[rule.kind](rule, counts, sale)) is not None)
         judged = Judged(sale, hits, plan.counters)
-        if hits and judged.refused:
-            for summed, _ in (*plan.sums, *plan.near):
-                summed.take_back(sale)
-            return judged
-        for counter in plan.others:
-            counter.add(sale, sale.at_ms)
+        if judged.refused:
+            for counter in plan.sums:
+                counter.take_back(sale)
+        else:
+            for different in plan.sets:
+                different.add(sale, sale.at_ms)
         return judged
 
 

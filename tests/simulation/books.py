@@ -49,6 +49,7 @@ class Session:
     def __init__(self, books: Books) -> None:
         self.books, self.now = books, books.now()
         self.overlay: dict[tuple[str, Any], Any] = {}
+        self.opened: list[tuple[Any, str, Any]] = []  # by this statement: acquirer, key of the wire, transaction
         self.owes: list[Any] = []  # transactions that must have an open reversal at the end
         self.waiters: list[Callable[[], None]] = []
 
@@ -173,9 +174,16 @@ def insert_transaction(session: Session, row: Row) -> None:
         row = _reserve_on_original(session, row)
     session.claim("transaction_by_id", key, key, "transaction_by_id")
     session.claim("transaction_rrn", (row["acquirer_id"], row["rrn"], row["business_date"]), key, "transaction_rrn")
-    session.claim("transaction_open_match_key", (row["acquirer_id"], row["match_key"]), key, "transaction_open_match_key")
     _check(row)
     session.put("transaction", key, row)
+    session.opened.append((row["acquirer_id"], row["match_key"], key))
+
+
+def end_statement(session: Session) -> None:
+    """What a trigger does once all rows of a statement are there: the keys of the wire that they take."""
+    opened, session.opened = session.opened, []
+    for acquirer_id, match_key, key in opened:
+        session.claim("transaction_open_match_key", (acquirer_id, match_key), key, "transaction_open_match_key")
 
 
 def update_transaction(session: Session, key: Any, **changes: Any) -> Row:

@@ -25,7 +25,7 @@ from switch.payments import (
 from switch.payments.transaction import Transaction
 from switch.security import keystore
 from switch.settlement.batches import forwarding
-from tests.simulation.books import Row, Session, insert_transaction, put_duty, refused, update_transaction
+from tests.simulation.books import Row, Session, end_statement, insert_transaction, put_duty, refused, update_transaction
 
 Rows = list[Any]
 Statement = Callable[..., Rows]
@@ -50,8 +50,11 @@ def run(session: Session, text: str, arguments: tuple[Any, ...]) -> Rows:
     """All or nothing. Raises what PostgreSQL would, and Blocked."""
     mark = session.mark()
     try:
-        return RUN[text](session, *arguments)
+        result = RUN[text](session, *arguments)
+        end_statement(session)
+        return result
     except BaseException:
+        session.opened.clear()
         session.back_to(mark)
         raise
 
