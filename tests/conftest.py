@@ -12,7 +12,10 @@ import pytest_asyncio
 from switch import database
 from switch.postgres import EmbeddedPostgres
 
-LONG = ("test_simulation", "test_failpoint_sweep", "test_schemathesis", "test_ablations", "test_kill")  # begun first, so that no process is left alone
+# Begun first, the longest before the others, so that no process is left alone at the end.
+LONG = ("test_simulation", "test_schemathesis", "test_failpoint_sweep", "test_workers", "test_webhook_sweep", "test_nemesis", "test_life_machine", "test_kill",
+        "test_cutover_kill", "test_ablations", "test_lines_flow", "test_payouts_kill", "test_payouts_flow", "test_wallet_flow", "test_reversals_flow", "test_cli",
+        "test_demo", "test_rights", "test_webhooks_flow", "test_dialects_flow", "test_keys_flow", "test_follow_ups_flow", "test_money_kill", "test_compiled")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -29,8 +29,8 @@ from tests.processes import CARD
 # The switch runs beside the strategies in this process and draws its own jitter: hypothesis takes that for a draw of ours.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module inside strategies")
 CONDITIONS = tuple(Conditions.__annotations__)
-TURNS_MAX = 17
-EXAMPLES = {GenerationMode.POSITIVE: 6, GenerationMode.NEGATIVE: 4}  # of each operation at a time
+TURNS_MAX = 10
+EXAMPLES = {GenerationMode.POSITIVE: 10, GenerationMode.NEGATIVE: 6}
 ROLES = {"terminals": ("till", "dual"), "merchants": ("merchant.one", "merchant.one", "operator", "till"), "onboarding": ("operator", "operator", "till"),
          "operations": ("operator", "operator", "merchant.one"), "problems": ("till",), "follow-ups": ("till", "till", "dual", "merchant.one"),
          "disputes": ("operator", "operator", "merchant.one", "till"), "batches": ("till", "till", "operator", "merchant.one"),
