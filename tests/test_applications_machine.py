@@ -16,7 +16,7 @@ from switch import database
 from switch.database import Pool, work
 from switch.errors import Problem
 from switch.merchants.applications.cases import moved
-from switch.merchants.applications.life import EVENTS, LIFE, STATES, WAITS_FOR
+from switch.merchants.applications.life import LIFE, WAITS_FOR
 from switch.merchants.applications.review import Review
 from switch.merchants.onboarding import Onboarding
 from switch.payments.resolution import Person
@@ -58,7 +58,7 @@ class Drawn(RuleBasedStateMachine):
             assert row is not None
             await moved(connection, row, event, by, reason, merchant_id=merchant)
 
-    @rule(event=st.sampled_from(sorted(EVENTS)), person=st.sampled_from(PEOPLE), reason=st.sampled_from(["seen", "cut off", ""]))
+    @rule(event=st.sampled_from(sorted(LIFE.events)), person=st.sampled_from(PEOPLE), reason=st.sampled_from(["seen", "cut off", ""]))
     def any_move(self, event: str, person: Person, reason: str) -> None:
         try:
             self.wait(self.move(event, person, reason))
@@ -75,7 +75,7 @@ class Drawn(RuleBasedStateMachine):
         if able:
             self.any_move(able[choice % len(able)], person, "next")
 
-    @rule(state=st.sampled_from(STATES))
+    @rule(state=st.sampled_from(LIFE.states))
     def a_move_past_the_code_is_refused_by_the_database(self, state: str) -> None:
         """Whatever it writes, there is no row that says who and why."""
         async def write() -> None:
@@ -105,7 +105,7 @@ async def test_lives_drawn_at_random(database_url: str, tmp_path: Any) -> None:
         Drawn.pool, Drawn.vault, Drawn.onboarding, Drawn.loop = pool, Vault(Keyring.create(tmp_path / "keys")), onboarding, asyncio.get_running_loop()
         Drawn.organisation, Drawn.seen = (await onboarding.organisation("Made")).organisation_id, Counter()
         await asyncio.to_thread(run_state_machine_as_test, Drawn, settings=settings(
-            max_examples=60, stateful_step_count=8, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
+            max_examples=120, stateful_step_count=5, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
             suppress_health_check=list(HealthCheck)))
         assert set(Drawn.seen) == {f"{state} {event}" for state, event in LIFE}, "a move was never drawn"
     finally:

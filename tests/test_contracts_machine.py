@@ -21,7 +21,7 @@ from switch.database import Connection, Pool, work
 from switch.errors import Problem
 from switch.merchants.contracts import standard
 from switch.merchants.contracts.cases import ADD, BEGIN, NOTE, moved, new_id
-from switch.merchants.contracts.life import EVENTS, LIFE, STATES
+from switch.merchants.contracts.life import LIFE
 from switch.merchants.contracts.signing import SIGN
 from switch.merchants.onboarding import Onboarding
 from switch.payments.resolution import Person
@@ -97,7 +97,7 @@ class Drawn(RuleBasedStateMachine):
                     more |= {"ends_at": clock.now() + timedelta(days=1), "ends_as": "terminate" if event == "terminate" else "expire"}
             await moved(connection, row, event, by, reason, **more)
 
-    @rule(event=st.sampled_from(sorted(EVENTS)), person=st.sampled_from(PEOPLE), reason=st.sampled_from(["seen", ""]))
+    @rule(event=st.sampled_from(sorted(LIFE.events)), person=st.sampled_from(PEOPLE), reason=st.sampled_from(["seen", ""]))
     def any_move(self, event: str, person: Person, reason: str) -> None:
         try:
             self.wait(self.move(event, person, reason))
@@ -114,7 +114,7 @@ class Drawn(RuleBasedStateMachine):
         if able:
             self.any_move(able[choice % len(able)], person, "next")
 
-    @rule(state=st.sampled_from(STATES))
+    @rule(state=st.sampled_from(LIFE.states))
     def a_move_past_the_code_is_refused_by_the_database(self, state: str) -> None:
         """Whatever it writes, there is no row that says who and why."""
         async def write() -> None:

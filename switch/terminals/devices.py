@@ -16,7 +16,7 @@ from switch.errors import Problem
 from switch.ids import show, uuid7
 from switch.security.credentials import Credential
 from switch.terminals import readiness
-from switch.terminals.lifecycle import ASSIGNED, BOUND, FREES, IN_HAND, INVENTORY, MAINTENANCE, refusal, step
+from switch.terminals.lifecycle import ASSIGNED, BOUND, FREES, IN_HAND, INVENTORY, LIFE, MAINTENANCE, refusal
 
 PAGE_MAX = 200
 TAMPERED = "terminal_tampered"
@@ -138,7 +138,7 @@ async def moved(connection: Connection, keys: Keys, row: asyncpg.Record, event: 
         await readiness.required(connection, row)
     if event not in WITHIN_TESTS:
         await readiness.interrupt(connection, row["device_id"], f"the device moved: {event}", by.person, by.key_id)
-    state = step(row["state"], event)
+    state = LIFE[row["state"], event]
     if place is None:
         place = _place_after(row, state)
     tampered_at: datetime | None = row["tampered_at"]
