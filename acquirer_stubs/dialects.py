@@ -115,8 +115,9 @@ TABLE_CUP = Table(UNIONPAY, packed=True)
 HEADER_BYTES = 11
 MANAGED_CUP = {"001": "001", "003": "001", "004": "001", "002": "002", "301": "301"}
 VOIDS_CUP = {"23": "0200", "11": "0100", "21": "0200"}  # DE60.1 -> MTI of what is voided
-FOLLOWS_CUP = VOIDS_CUP | {"20": "0100", "24": "0100", "25": "0200"}
-UNDONE_CUP = {"10": "0100", "11": "0100", "25": "0220"}  # DE60.1 -> MTI of what a 0400 undoes; 0200 for the rest
+TIP_CUP = "34"
+FOLLOWS_CUP = VOIDS_CUP | {"20": "0100", "24": "0100", "25": "0200", TIP_CUP: "0200"}
+UNDONE_CUP = {"10": "0100", "11": "0100", "25": "0220", "30": "0220", TIP_CUP: "0220"}  # DE60.1 -> MTI of what a 0400 undoes; 0200 for the rest
 
 
 def read_cup(body: bytes) -> Heard:
@@ -134,7 +135,7 @@ def read_cup(body: bytes) -> Heard:
         message[90] = f"{UNDONE_CUP.get(kind, '0200')}{wire[11]}{batch}0000" + "0" * 22
     elif kind in FOLLOWS_CUP and len(wire.get(61, "")) >= 12:
         message[90] = f"{FOLLOWS_CUP[kind]}{wire[61][6:12]}{wire[61][:6]}0000" + "0" * 22
-    if kind in VOIDS_CUP and wire[0][1] != "4":
+    if kind in (*VOIDS_CUP, TIP_CUP) and wire[0][1] != "4":
         message[3] = "02" + wire.get(3, "")[2:]
     return Heard(dict(sorted(message.items())), wire, header, "" if _scanned(wire) else "30")
 

@@ -5,15 +5,18 @@ import http.client
 import json
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from loadtests import trial
 from loadtests.chip import ChipCard
+from loadtests.keying import Transport, WrongKey, opened, pin_block
 from loadtests.terminal import CONNECT_TIMEOUT, Receipt, Terminal, read
 from loadtests.trial import CARD, Trial
 
 FACTORY = {"software_version": "1.0.0", "parameters": {}, "etag": None, "queue": [], "tampered": False}
+SECRET = frozenset({"key", "tmk", "master_key"})
 
 
 class Refused(Exception):
@@ -61,13 +64,40 @@ class Device:
     def activate(self, url: str, serial_number: str, code: str) -> dict[str, Any]:
         """The key is on disk before anything else happens."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        asking = Terminal(url, "", self.folder / "journal")
-        outcome, answer, _ = asking.exchange("POST", "/v1/activations", {"serial_number": serial_number, "code": code}, None)
+        asking, transport = Terminal(url, "", self.folder / "journal"), Transport()
+        body = {"serial_number": serial_number, "code": code}
+        outcome, answer, _ = asking.exchange("POST", "/v1/activations", body | {"transport_key": transport.point.hex()}, None)
+        if outcome == "422 not_supported":  # a switch without a security module; the code is as good as before
+            outcome, answer, _ = asking.exchange("POST", "/v1/activations", body, None)
         asking.journal.file.close()
         if not outcome.startswith("201"):
             raise Refused(outcome)
-        self.keep(**FACTORY | {"url": url, "serial_number": serial_number, "key": answer["key"], "terminal": answer["terminal"]})
-        return {name: value for name, value in answer.items() if name != "key"}
+        master = self._right(lambda: transport.master(serial_number, answer["master_key"])) if answer["master_key"] else None
+        self.keep(**FACTORY | {"url": url, "serial_number": serial_number, "key": answer["key"], "terminal": answer["terminal"], "tmk": master,
+                               "working": {}})
+        return {name: value for name, value in answer.items() if name not in SECRET}
+
+    def sign_in(self) -> dict[str, str]:
+        """New working keys, all or none: each of its usage and with its check value, which is all that is returned."""
+        if not self.memory.get("tmk"):
+            raise Refused("this device has no master key: activate it at a switch with a security module")
+        outcome, answer, _ = self.terminal.exchange("POST", f"/v1/terminals/{self.memory['terminal']}/key-sign-ins", {}, None)
+        if not outcome.startswith("201"):
+            raise Refused(outcome)
+        return self.take_keys(answer["keys"])
+
+    def take_keys(self, given: list[dict[str, Any]]) -> dict[str, str]:
+        under = bytes.fromhex(self.memory["tmk"])
+        keys = self._right(lambda: {each["purpose"]: {"key": opened(each["purpose"], under, each), "key_id": each["key_id"]} for each in given})
+        self.keep(working=keys)
+        return {each["purpose"]: each["kcv"] for each in given}
+
+    @staticmethod
+    def _right(open_it: Callable[[], Any]) -> Any:
+        try:
+            return open_it()
+        except WrongKey as error:
+            raise Refused(str(error)) from None
 
     def fetch_parameters(self) -> bool:
         """Whether they were new. What it has is asked for by its ETag."""
@@ -116,7 +146,8 @@ class Device:
     def erase(self) -> None:
         """No key is left; the journal stays, since a person may have to settle what is open."""
         self.power_loss()
-        self.memory.pop("key", None)
+        for name in SECRET | {"working"}:
+            self.memory.pop(name, None)
         self.keep(queue=self.memory["queue"])
 
     @property
@@ -126,11 +157,19 @@ class Device:
         closed = [at for at, entry in enumerate(entries) if entry.get("batch") == "closed"]
         return any(entry.get("sold") for entry in entries[closed[-1] + 1 if closed else 0:]) or bool(self.memory["queue"])
 
-    def sell(self, amount: int, currency: str = "CNY", chip: ChipCard | None = None) -> Receipt:
-        """With a chip that signs the request and may refuse the answer, or as a card that does neither."""
+    def sell(self, amount: int, currency: str = "CNY", chip: ChipCard | None = None, pin: str | None = None) -> Receipt:
+        """With a chip that signs the request and may refuse the answer, or as a card that does neither; with a PIN under the working key."""
         if chip is not None:
             return self.terminal.pay({"type": "purchase", "amount": amount, "currency": currency, "card": chip.ask(amount, currency)}, chip.takes)
-        return self.terminal.pay({"type": "purchase", "amount": amount, "currency": currency, "card": CARD})
+        return self.terminal.pay({"type": "purchase", "amount": amount, "currency": currency, "card": CARD | self.with_pin(pin)})
+
+    def with_pin(self, pin: str | None) -> dict[str, Any]:
+        if pin is None:
+            return {}
+        if "pin" not in self.memory.get("working", {}):
+            raise Refused("this device has no PIN key: sign in")
+        key = self.memory["working"]["pin"]
+        return {"pin": pin_block(pin, CARD["pan"], key["key"]) | {"key_id": key["key_id"]}}
 
     def sell_offline(self, amount: int, currency: str = "CNY") -> dict[str, Any]:
         """Approved by the chip within the limits of its parameters, and queued on disk before the customer sees it."""

@@ -1,7 +1,8 @@
-"""`make journey`: one company and one individual from the application to the first payout, over HTTP alone, each step printed.
+"""`make journey`: one company and one individual from the questionnaire to the first payout and, a month later, to another acquirer, over HTTP alone.
 
-A demo switch of its own, its stub as the acquirer. Devices are those of loadtests/device.py; people are keys of their own, and nobody decides alone
-what two must. A step that is not answered as it should be ends the walk with what was asked and what was said, and exit 1.
+Each step is printed. A demo switch of its own, its stub as the acquirer, another stub as the other one. Devices are those of loadtests/device.py;
+people are keys of their own, and nobody decides alone what two must. A step that is not answered as it should be ends the walk with what was asked
+and what was said, and exit 1.
 """
 import hashlib
 import http.client
@@ -16,10 +17,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from loadtests.choice import Choice
 from loadtests.device import Device, Refused, lose_power
 from loadtests.measured import Result, measured, parser, say
 from loadtests.processes import Processes, RunError
-from loadtests.services import start_demo
+from loadtests.services import start_demo, start_stub
 from loadtests.trial import drawn
 
 WAIT_S = 30.0
@@ -88,11 +90,15 @@ def until(look: Callable[[], Any], what: str, seconds: float = WAIT_S) -> Any:
 class Journey:
     """The people of a demo: two operators, and those who come to it."""
 
-    def __init__(self, demo: dict[str, Any], home: Path) -> None:
+    def __init__(self, demo: dict[str, Any], home: Path, other_port: int) -> None:
         self.demo, self.home, self.url = demo, home, str(demo["base_url"])
         self.operator = Person(self.url, demo["operator_key"], "operator")
         self.second = Person(self.url, demo["second_operator_key"], "second operator")
         self.acquirer = self.operator.ask("GET", "/v1/links")["items"][0]["acquirer"]
+        other = self.operator.ask("POST", "/v1/acquirers", {"name": "other", "dialect": "iso87_ascii", "host": "127.0.0.1", "port": other_port,
+                                                                  "time_zone": "Asia/Shanghai"})
+        self.choice = Choice(self.operator, self.acquirer, other["id"])
+        self.sales: dict[str, str] = {}  # terminal -> a sale of its first day
         self.serials = itertools.count(int(time.time()) % 1_000_000 * 1000)
 
     def person(self, key: str, name: str, path: str) -> Person:
@@ -180,6 +186,8 @@ class Journey:
         self.accepted(till_device, path)
         live = self.operator.ask("POST", f"{path}/moves", {"event": "go_live", "reason": "Journey"})
         until(lambda: till_device.heartbeat(battery_percent=90)["sells"] or None, "the device does not sell")
+        values = till_device.sign_in()
+        say(f"J7  keys: a master key with the activation, working keys by sign-in: {', '.join(f'{name} {kcv}' for name, kcv in values.items())}")
         say(f"J7  {serial}: ordered, shipped, installed, activated by its code, {live['state']}")
         return till_device
 
@@ -218,6 +226,7 @@ class Journey:
         batch = device.terminal.close_batch(device.memory["terminal"])
         if not all(each.sold for each in undone) or any(each.sold for each in lost) or not batch["in_balance"]:
             raise RunError(f"undone {undone}, after the power loss {lost}, batch {batch}")
+        self.sales[device.memory["terminal"]] = str(sales[0].id)
         say("J10 three sales, one declined, one voided, one refunded in part, one undone after a power loss; the batch is in balance")
         say("\n".join(f"      {line}" for line in receipt.splitlines()))
 
@@ -311,20 +320,26 @@ class Journey:
     def walk(self) -> None:
         self.operator.ask("PUT", f"/v1/acceptance-plans/{MODEL}", {"steps": [{"step": each} for each in STEPS], "reason": "New model"})
         shops = []
-        for begin in (self.company, self.individual):
+        until(lambda: True if "other" in {each["name"] for each in self.operator.ask("GET", "/v1/links")["items"]
+                                          if each["state"] == "up"} else None, "the other acquirer's line is not up")
+        self.choice.offered()
+        for begin, profile, place in ((self.company, COMPANY, "counter"), (self.individual, PERSON, "outdoors")):
+            self.choice.advised(profile, place)
             merchant, applicant = begin()
             self.contract(merchant, applicant)
             device = self.install(merchant)
             key = self.operator.ask("POST", "/v1/keys", {"role": "merchant", "merchant": merchant})["key"]
             owner = self.person(key, "merchant", "/v1/balance")
             self.trade(device, owner)
-            shops.append((owner, device))
+            shops.append((owner, device, merchant))
         self.settle()
-        for owner, _ in shops:
+        for owner, *_ in shops:
             self.estimated(owner, self.explained(owner))
         self.pay()
-        for owner, device in shops:
+        today = (datetime.now(UTC) + AHEAD).date()
+        for owner, device, merchant in shops:
             self.paid(owner)
+            self.choice.moved_on(merchant, device, self.sales[device.memory["terminal"]], today)
             device.close()
 
 
@@ -333,7 +348,7 @@ def main() -> int:
 
     def run(result: Result, processes: Processes, home: Path) -> list[str]:
         started = time.monotonic()
-        Journey(start_demo(processes, home), home).walk()
+        Journey(start_demo(processes, home), home, start_stub(processes, home).port).walk()
         result["seconds"] = round(time.monotonic() - started, 1)
         return []
 

@@ -20,6 +20,7 @@ def _parser() -> argparse.ArgumentParser:
     activate.add_argument("serial_number")
     activate.add_argument("code")
     activate.add_argument("--url", required=True)
+    verbs.add_parser("sign-in", help="new working keys; their check values are shown")
     verbs.add_parser("parameters", help="fetch them if they are new")
     beat = verbs.add_parser("heartbeat", help="say how it is, and do what it is told")
     beat.add_argument("--battery", type=int, dest="battery_percent")
@@ -31,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     for each in (sell, lost, offline):
         each.add_argument("amount", type=int, metavar="MINOR_UNITS")
         each.add_argument("--currency", default="CNY")
+    sell.add_argument("--pin", metavar="DIGITS", help="of a test card, under the PIN key of the last sign-in")
     sell.add_argument("--imk", metavar="HEX", help="issuer master key of a test, as the stub's: the chip signs, and judges the answer")
     verbs.add_parser("sync", help="send what was approved offline")
     verbs.add_parser("close", help="close the batch")
@@ -50,6 +52,8 @@ def _act(device: Device, options: argparse.Namespace) -> Any:
     match options.verb:
         case "activate":
             return device.activate(options.url, options.serial_number, options.code)
+        case "sign-in":
+            return device.sign_in()
         case "parameters":
             return {"new": device.fetch_parameters(), "version": device.memory["parameters_version"], "values": device.memory["parameters"]}
         case "heartbeat":
@@ -57,7 +61,7 @@ def _act(device: Device, options: argparse.Namespace) -> Any:
             return device.heartbeat(tamper=options.tamper, **known)
         case "sell":
             chip = ChipCard(options.imk, CARD["pan"], CARD["expiry"]) if options.imk else None
-            return device.sell(options.amount, options.currency, chip)._asdict()
+            return device.sell(options.amount, options.currency, chip, options.pin)._asdict()
         case "power-loss":
             return [each._asdict() for each in lose_power(device, options.amount, options.currency)]
         case "offline":

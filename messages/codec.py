@@ -33,7 +33,8 @@ class EncodeError(ValueError):
 
 
 class DecodeError(ValueError):
-    """Bytes that are no message of the dialect. `position` is the offset of the field's start, in bytes.
+    """Bytes that are no message of the dialect. `position`, in bytes of the frame: where the field starts; where its data start, when they are cut;
+    the bitmap with a bit that no field has; what is left over.
 
     `decoded` is what was read before the fault, safe to print: MTI, 11, 39 and 70 as they are, the rest by length.
     """
@@ -46,6 +47,12 @@ class DecodeError(ValueError):
         self.decoded = {
             number: value if number in SHOWN_WHEN_BROKEN and len(value) <= 6 else by_length(value) for number, value in decoded.items()
         }
+
+    def at(self, position: int) -> "DecodeError":
+        """The same with its place counted from the beginning of the frame."""
+        moved = DecodeError(self.field, position, self.reason, {})
+        moved.decoded = self.decoded
+        return moved
 
 
 class Rejected(DecodeError):
@@ -132,6 +139,9 @@ def reference_encode(dialect: Dialect, message: Mapping[str, str]) -> bytes:
     for number in plan.separated:
         if number in document:
             document[number] = document[number].replace("=", "D")
+    for number in plan.signed:
+        if number in document:
+            document[number] = document[number][:1].encode(dialect.coding.text).hex() + document[number][1:]
     try:
         return bytes(iso8583.encode(document, plan.spec)[0])
     except iso8583.EncodeError as error:
@@ -158,12 +168,14 @@ def decode(dialect: Dialect, data: bytes) -> dict[str, str]:
             fault = _reject(dialect, data[start:], code) if (code := reject_code(header, data)) is not None else _NO_FAULT
         if fault is not _NO_FAULT:
             raise fault
-    body = _standard(dialect, data[start:]) if dialect.fixed_bitmap else data[start:]
+    body = data[start:]
     try:
+        body = _standard(dialect, body) if dialect.fixed_bitmap else body
         message = compiled(dialect).decode(body) or reference_decode(dialect, body)
     except DecodeError as error:
-        error.position += start
-        raise
+        left_out = len(data) - start - len(body)  # an empty second bitmap
+        position = error.position + start + (left_out if error.position >= _bitmap_at(dialect)[1] else 0)
+        raise error.at(position) from None
     if header is not None:
         message["h"] = data[:start].hex().upper()
     return message
@@ -176,7 +188,7 @@ def _reject(dialect: Dialect, rest: bytes, code: str) -> DecodeError:
     """What a reject header says of the message behind it."""
     assert dialect.header is not None
     try:
-        original = size(dialect.header, rest)
+        original = size(dialect.header, rest) if dialect.header.kind == "vip" else 0
         return Rejected(code, compiled(dialect).decode(rest[original:]) or reference_decode(dialect, rest[original:]))
     except (HeaderError, DecodeError):
         return Rejected(code, {})
@@ -185,7 +197,11 @@ def _reject(dialect: Dialect, rest: bytes, code: str) -> DecodeError:
 def reference_decode(dialect: Dialect, data: bytes) -> dict[str, str]:
     """As `decode`, through pyiso8583."""
     plan = _plan(dialect)
+    _refuse_bits(dialect, data)
     document, parts = _parse(plan.spec, data)
+    for number in plan.signed:
+        if number in document:
+            document[number] = bytes.fromhex(document[number][:2]).decode(dialect.coding.text, "replace") + document[number][2:]
     checks, prefixed = plan.decode_checks, plan.prefixed
     for number, value in document.items():
         if not checks[number](value):
@@ -199,6 +215,25 @@ def reference_decode(dialect: Dialect, data: bytes) -> dict[str, str]:
         if number in message:
             message[number] = message[number].upper()
     return message
+
+
+def _refuse_bits(dialect: Dialect, data: bytes) -> None:
+    """Bits whose field the dialect does not have: nothing behind them can be read, so the place is their bitmap's. What is no bitmap is left
+    to the reference."""
+    start, end = _bitmap_at(dialect)
+    for at, before in ((start, 0), (end, 64)):
+        piece = data[at:at + end - start]
+        text = piece.decode(dialect.coding.text, "replace") if dialect.coding.bitmap == "text" else piece.hex().upper()
+        if not BITMAP(text):
+            return
+        numbers = [before + bit for bit in range(1, 65) if int(text, 16) >> 64 - bit & 1]
+        for number in numbers:
+            if number == 65:
+                raise DecodeError("1", at, "bit 65 announces a third bitmap, which no dialect here has", {})
+            if number > 1 and str(number) not in dialect.fields:
+                raise DecodeError(str(number), at, "its bit is set, and it is not a field of this dialect", {})
+        if 1 not in numbers:
+            return
 
 
 def decode_with_spec(spec: Spec, data: bytes) -> dict[str, str]:
@@ -222,6 +257,7 @@ class _Plan(NamedTuple):
     prefixed: Mapping[str, str]  # fields whose length is text -> its code
     hexadecimal: tuple[str, ...]
     separated: tuple[str, ...]  # tracks in BCD, where '=' is D
+    signed: tuple[str, ...]  # a sign in text, then BCD
 
 
 @cache
@@ -256,6 +292,7 @@ def _plan(dialect: Dialect) -> _Plan:
         prefixed={field.number: field.length_code for field in fields if field.prefix and field.length_code in TEXT_CODES},
         hexadecimal=tuple(field.number for field in fields if field.type == "b"),
         separated=tuple(field.number for field in fields if field.type == "z" and field.code == "bcd"),
+        signed=tuple(field.number for field in fields if field.type == "x+n" and field.code == "bcd"),
     )
 
 
@@ -263,6 +300,8 @@ def _form(field: Field) -> dict[str, Any]:
     """A field as pyiso8583 wants it."""
     side, digit = field.pad.split()
     lengths = {"len_enc": {"binary": "b"}.get(field.length_code, field.length_code), "len_type": field.width(), "max_len": field.units(), "desc": ""}
+    if field.code == "bcd" and field.type == "x+n":
+        return {"data_enc": "b", **lengths, "max_len": 1 + field.length // 2}
     if field.code == "bcd":
         return {"data_enc": "b", "len_count": "nibbles", f"{side}_pad": digit, **lengths}
     return {"data_enc": "b" if field.code == "binary" else field.code, **lengths}

@@ -90,7 +90,7 @@ def _unknown(part: Part) -> str:
         return "nibbles of text, or two pads"
     if not part.width and part.padded(part.units) and not (part.left or part.right):
         return "odd nibbles without a pad"
-    if part.type not in {"", *TYPES} or (part.type == "x+n" and part.width):
+    if part.type not in {"", *TYPES} or (part.type == "x+n" and (part.width or part.view == HEX)):
         return "content type"
     return ""
 

@@ -8,7 +8,7 @@ from pkgutil import iter_modules
 from types import MappingProxyType
 from typing import Any
 
-from messages import dialects, soundness
+from messages import dialects, shapes, soundness
 from messages.framing import Framing
 from messages.grammar import KEYS, LIKE, REQUIRED, Coding, Field, KeyExchange, KeyPart, MacRule, MessageRule, NetworkRule, QueryRule, ResponseCode
 from messages.headers import Header
@@ -116,7 +116,7 @@ def load(name: str) -> Dialect:
 
 def build(literal: Mapping[str, Any]) -> Dialect:
     """A dialect from its literal (docs/dialects.md). Raises DialectError."""
-    faults = soundness.key_faults(literal)
+    faults = soundness.key_faults(literal) or shapes.faults(literal)
     if faults:
         raise DialectError(f"dialect literal: {faults[0]}")
     try:
@@ -130,13 +130,13 @@ def build(literal: Mapping[str, Any]) -> Dialect:
 
 def faults(literal: Mapping[str, Any]) -> list[str]:
     """Everything that is wrong with a literal, in words; [] when it can be spoken."""
-    found = soundness.key_faults(literal)
+    found = soundness.key_faults(literal) or shapes.faults(literal)
     if found:
         return found
     try:
         return soundness.faults(_built(_whole(literal)))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        return [f"a value has another shape than docs/dialects.md says: {error}"]
+        return [str(error) if str(error).startswith("like: ") else f"a value has another shape than docs/dialects.md says: {error}"]
 
 
 def _whole(literal: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,6 +213,8 @@ def _cuts(layouts: Mapping[str, Layout]) -> dict[str, tuple[str, slice]]:
     for number, how in layouts.items():
         at = 0
         for index, part in enumerate(how.parts if isinstance(how, Positional) else (), 1):
+            if part.prefix:  # from here on nobody knows the place
+                break
             found[f"{number}.{index}"] = number, slice(at, at := at + part.length)
     return found
 

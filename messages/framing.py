@@ -29,6 +29,14 @@ def _vml(data: bytes) -> int | None:
     return int.from_bytes(data[:2], "big") if data[2:] == b"\0\0" or data[3] >> 4 == 2 else None
 
 
+def _hex(text: bytes) -> int | None:
+    return int(text, 16) if text.isalnum() and not text.upper().strip(b"0123456789ABCDEF") else None
+
+
+def _gicc(data: bytes) -> int | None:
+    return int.from_bytes(data[2:], "big") if data[:2] == b"\0\0" else None
+
+
 def _own(data: bytes) -> int | None:
     length = int.from_bytes(data, "big")
     return length - 2 if length >= 2 else None
@@ -40,6 +48,11 @@ KINDS: Mapping[str, Kind] = {
     "binary2_own": Kind("The same, and they count themselves.", 2, 65_533, _own, lambda length: (length + 2).to_bytes(2, "big")),
     "binary4": Kind("4 bytes big-endian that count the payload.", 4, 65_535,
                     lambda data: int.from_bytes(data, "big"), lambda length: length.to_bytes(4, "big")),
+    "binary3": Kind("3 bytes big-endian that count the payload; 000000 keeps the line alive.", 3, 65_535,
+                    lambda data: int.from_bytes(data, "big"), lambda length: length.to_bytes(3, "big"), True),
+    "hex4": Kind("4 hexadecimal digits.", 4, 65_535, _hex, lambda length: b"%04X" % length),
+    "gicc": Kind("0000, then 2 bytes big-endian; a length of zero keeps the line alive.", 4, 65_535, _gicc,
+                 lambda length: b"\0\0" + length.to_bytes(2, "big"), True),
     "ascii4": Kind("4 decimal digits; 0000 keeps the line alive.", 4, 9_999, _digits, lambda length: b"%04d" % length, True),
     "bcd2": Kind("2 bytes of BCD.", 2, 9_999, _bcd, lambda length: bytes.fromhex(f"{length:04d}")),
     "vml": Kind("2 bytes big-endian, then 0000; a length of zero keeps the line alive.", 4, 65_535, _vml,

@@ -9,7 +9,7 @@ from messages.headers import HEADERS
 
 REQUIRED = object()  # the default of a key that must be there
 TEXT_CODES = ("ascii", "latin-1", "cp500", "cp037")
-PREFIXES = (0, 2, 3)
+PREFIXES = (0, 1, 2, 3, 4, 5, 6)
 VERDICTS = frozenset({"approved", "partial", "declined", "doubt", "pending"})
 ADVICES = frozenset({"none", "retry_new_key", "other_card", "enter_pin", "call_issuer", "capture_card", "new_payment_allowed", "ask_again"})
 REVERSAL_OUTCOMES = frozenset({"acknowledged", "not_found", "retry", "park"})
@@ -18,10 +18,13 @@ REASONS = ("unanswered", "answered")  # why a request is undone: nothing came in
 # And, where the dialect says it in a word of its own: an answer whose MAC was wrong, an approval that the chip refused (its ARPC: EMV book 2, 8.2).
 MAC_ERROR, CHIP_DECLINED = "mac_error", "chip_declined"
 REASONS_OF_THEIR_OWN = (MAC_ERROR, CHIP_DECLINED)
-MAC_ALGORITHMS = ("iso9797_1", "iso9797_3", "cmac", "unionpay_ecb")
+MAC_ALGORITHMS = ("iso9797_1", "iso9797_3", "cmac", "unionpay_ecb", "xor_fold")
 KEY_PURPOSES = ("pin", "mac", "track")
 KEY_ALGORITHMS = ("des", "tdes", "aes", "sm4")
 PURPOSES = ("sign_on", "sign_off", "echo", "cut_over", "key_change")
+VERBS = ("purchase", "cash_advance", "preauthorization", "increment", "balance_inquiry", "account_verification", "capture", "offline_sale", "tip",
+         "void", "refund", "reversal", "batch_close", "query", "close")
+MODES = ("manual", "magstripe", "chip", "contactless", "fallback", "qr", "pin_present", "pin_absent")
 LIKE = ("codes", "codes_only_for", "reversal_codes", "entry_modes")  # tables that a dialect may take from another, entry by entry
 
 # What a template such as "22{batch}000" may name. Values are of the row that is said; original_* are of the transaction that it follows or undoes.
@@ -154,6 +157,7 @@ class KeyPart(NamedTuple):
     algorithm: str
     length: int  # bytes
     kcv: int  # bytes; 0 for a track key that comes without one
+    mark: str = ""  # hex that stands before it and says what it is
 
 
 class KeyExchange(NamedTuple):
@@ -186,7 +190,8 @@ KEYS: Mapping[str, Key] = {
     "coding": Key("{part: code}", {}, "How parts are written on the wire; see below."),
     "fixed_bitmap": Key("bool", False, "Two bitmaps always, with bit 1 clear: a quirk of some hosts."),
     "fields": Key("{number: (name, type, length, prefix[, {option: code}])}", REQUIRED,
-                  "The data elements. Options: code (a text code, bcd, binary), length_code, pad."),
+                  "The data elements; x+n in bcd is a sign in text, then digits. "
+                  "Options: code (a text code, bcd, binary), length_code, pad."),
     "sub_fields": Key("{number: layout}", {}, "How a field is divided; see below."),
     "match": Key('{class or "*": (number, ...)}', REQUIRED,
                  "What an answer is matched by, per second digit of the MTI. Sub-fields by position may be named."),
@@ -210,9 +215,10 @@ KEYS: Mapping[str, Key] = {
     "mac": Key("(number, algorithm, (class, ...), code)", None,
                f"The field with the MAC, always the last one; one of {', '.join(MAC_ALGORITHMS)}; second digits of the MTIs that carry it; "
                "the DE39 that says it was wrong."),
-    "key_exchange": Key("(number, {bytes: ((purpose, algorithm, bytes, bytes of check value), ...)}, {code: count})", None,
+    "key_exchange": Key("(number, {bytes: ((purpose, algorithm, bytes, bytes of check value[, mark]), ...)}, {code: count})", None,
                         "The field of a sign-on's answer, or of a host's key change, "
-                        "with working keys, its layouts by length; after how many answers with a code, running, "
+                        "with working keys, its layouts by length, a mark being hex that stands before a key; "
+                        "after how many answers with a code, running, "
                         "the line signs on anew (a wrong MAC counts as the code of mac)."),
     "with_pin": Key("{number: value}", {}, "What goes with a PIN block."),
     "request_fields": Key("(number, ...)", REQUIRED, "What every request carries beside what its verb fixes."),
@@ -253,18 +259,22 @@ def page() -> str:
         *_table("Names in templates", ("name", "value"), [(f"`{{{name}}}`", says) for name, says in NAMES.items()]),
         *_table("Names in the template of qr_code", ("name", "value"), [(f"`{{{name}}}`", says) for name, says in CODE_NAMES.items()]),
         *_table("Names in templates of network_rule", ("name", "value"), [(f"`{{{name}}}`", says) for name, says in NETWORK_NAMES.items()]),
+        "Verbs: " + ", ".join(VERBS) + ". Modes of entry: " + ", ".join(MODES) + ".", "",
         "Verdicts: " + ", ".join(sorted(VERDICTS)) + ". Advices: " + ", ".join(sorted(ADVICES)) + ". Outcomes of a reversal: "
         + ", ".join(sorted(REVERSAL_OUTCOMES)) + ".", "",
     ])
 
 
 LAYOUTS: Mapping[str, str] = {
-    '("positional", ((name, type, length), ...))': "One after the other, fixed lengths; what stands at the end may be absent from some point on.",
-    '("records", digits, ((name, type, length), ...))': "A count of so many digits, then that many records.",
-    '("tlv", tag, length)': "Tags of so many characters, lengths of so many digits, values.",
+    '("positional", ((name, type, length[, digits]), ...))':
+        "One after the other, of fixed lengths, or of at most that behind a length of so many digits; what stands at the end may be absent from "
+        "some point on.",
+    '("records", digits, ((name, type, length), ...))': "A count of so many digits, then that many records; 0: as many as there are.",
+    '("tlv", tag, length[, head])': "Tags of so many characters, lengths of so many digits, values; before them so many characters, part 0.",
     '("ber",)': "BER-TLV (EMV book 3, annex B) in hex.",
-    '("bitmapped", bytes, {bit: (name, code, bytes)})':
-        "Hex of a bitmap of its own, then the parts whose bits are set; codes: bcd, binary, cp500, ascii.",
+    '("bitmapped", bytes, {bit: (name, code, bytes[, digits])})':
+        "Hex of a bitmap of its own, then the parts whose bits are set; codes: bcd, binary and those of text. With digits: at most that many bytes, "
+        "behind a length in the part's own code.",
     '("by_mti", {start: layout})': "One of several, by how the MTI starts.",
 }
 

@@ -61,7 +61,7 @@ def _part_faults(literal: Mapping[str, Any]) -> list[str]:
 def faults(dialect: "Dialect") -> list[str]:
     """Contradictions within a dialect; those of the field table first, since the others read it."""
     rules = (_reference_faults, _code_faults, _message_faults, _template_faults, _network_faults, _query_faults, _payment_code_faults, _mac_faults)
-    return _field_faults(dialect) or [fault for find in rules for fault in find(dialect)]
+    return _field_faults(dialect) or _missing_faults(dialect) or [fault for find in rules for fault in find(dialect)]
 
 
 def _field_faults(dialect: "Dialect") -> list[str]:
@@ -73,18 +73,25 @@ def _field_faults(dialect: "Dialect") -> list[str]:
         elif field.type not in CONTENT:
             found.append(f"field {field.number}: type {field.type} is none of {', '.join(CONTENT)}")
         elif field.code not in (*TEXT_CODES, "bcd", "binary") or field.length_code not in (*TEXT_CODES, "bcd", "binary"):
-            found.append(f"field {field.number}: code is none of {', '.join(TEXT_CODES)}, bcd, binary")
+            found.append(f"field {field.number}: code is none of {', '.join(TEXT_CODES)}, bcd, binary: {field.code}, {field.length_code}")
         elif field.pad not in CODINGS["pad"]:
-            found.append(f"field {field.number}: pad is none of {', '.join(CODINGS['pad'])}")
+            found.append(f"field {field.number}: pad is none of {', '.join(CODINGS['pad'])}: {field.pad}")
         elif field.prefix not in PREFIXES or not 1 <= field.units() <= (most if field.prefix else 999):
             found.append(f"field {field.number}: length {field.length} does not fit a prefix of {field.prefix} digits")
         elif field.type == "b" and field.length % 2:
             found.append(f"field {field.number}: hex text of odd length")
         elif (field.code == "binary") != (field.type == "b") and (field.code == "binary" or field.code == "bcd"):
             found.append(f"field {field.number}: code {field.code} cannot hold type {field.type}")
-        elif field.code == "bcd" and field.type not in ("n", "z"):
+        elif field.code == "bcd" and field.type not in ("n", "z", "x+n"):
             found.append(f"field {field.number}: code bcd cannot hold type {field.type}")
+        elif field.code == "bcd" and field.type == "x+n" and (field.prefix or not field.length % 2):
+            found.append(f"field {field.number}: a sign and digits in bcd are of fixed, odd length, and not {field.length}")
     return found
+
+
+def _missing_faults(dialect: "Dialect") -> list[str]:
+    return [f"fields: {number} ({name}) is missing; every host has it" for number, name in (("11", "STAN"), ("39", "response code"))
+            if number not in dialect.fields]
 
 
 def _reference_faults(dialect: "Dialect") -> list[str]:
@@ -98,11 +105,12 @@ def _reference_faults(dialect: "Dialect") -> list[str]:
         "never_stored": dialect.never_stored,
         "shown": [number for number in dialect.shown if "." not in number],
     }
-    found = [f"{part}: no field {number}" for part, numbers in named.items() for number in numbers if number not in dialect.fields]
+    found = [f"{part}: no field {number} in fields" for part, numbers in named.items() for number in numbers if number not in dialect.fields]
     if "*" not in dialect.match:
         found.append('match: no default "*"')
     # A match key is read back as one text: only fixed fields cannot run into each other.
-    found += [f"match: field {number} is not fixed" for number in named["match"] if dialect.fields.get(number, _NONE).prefix]
+    found += [f"match: field {number} is not fixed: only fields, and parts by position, of a fixed length" for number in named["match"]
+              if dialect.fields.get(number, _NONE).prefix]
     found += [f"shown: field {number} is never stored" for number in dialect.shown if number.partition(".")[0] in dialect.never_stored]
     return found + [f"field {number}: card data, so it belongs to never_stored" for number in ("35", "36", "45", "52")
                     if number in dialect.fields and number not in dialect.never_stored]
@@ -129,7 +137,9 @@ def says_outage(response: ResponseCode | None) -> bool:
 
 
 def _message_faults(dialect: "Dialect") -> list[str]:
-    found = []
+    entry = dialect.fields.get("22")
+    found = [f"entry_forms {form}: field 22 cannot be {text}: {_accepted(entry)}" for form, text in dialect.entry_forms.items()
+             if entry is not None and not check(*_shape(entry))(text)]
     for verb, rule in dialect.messages.items():
         if not (len(rule.mti) == 4 and rule.mti.isdecimal()):
             found.append(f"message {verb}: MTI {rule.mti}")
@@ -137,7 +147,7 @@ def _message_faults(dialect: "Dialect") -> list[str]:
         for number, value in rule.fixed.items():
             field = dialect.fields.get(number)
             if field and not check(field.type, field.length, field.prefix)(value):
-                found.append(f"message {verb}: field {number} cannot be {value}")
+                found.append(f"message {verb}: field {number} cannot be {value}: {_accepted(field)}")
         if rule.mti[1:2] in ("1", "2") and "3" not in rule.fixed:
             found.append(f"message {verb}: field 3 is not fixed")
     return found
@@ -148,11 +158,13 @@ def _template_faults(dialect: "Dialect") -> list[str]:
     for verb, rule in dialect.messages.items():
         templates |= {f"message {verb}: composed {number}": (text, NAMES) for number, text in rule.composed.items()}
     templates |= {f"network_rule: composed {number}": (text, NETWORK_NAMES) for number, text in dialect.network_rule.composed.items()}
-    found = [f"{place}: not a template" for place, (text, _) in templates.items() if not TEMPLATE(text)]
-    found += [f"{place}: no name {name}" for place, (text, names) in templates.items() for name in NAMED(text) if name not in names]
+    found = [f"{place}: not a template: {text[:60]!r}; a text with names such as {{stan}}"
+             for place, (text, _) in templates.items() if not TEMPLATE(text)]
+    found += [f"{place}: no name {name}; known: {', '.join(names)}"
+              for place, (text, names) in templates.items() for name in NAMED(text) if name not in names]
     if dialect.reversal_stan not in REVERSAL_STANS:
-        found.append(f"reversal_stan: none of {', '.join(REVERSAL_STANS)}")
-    found += [f"reversal_reasons: {cause} is none of {', '.join(REASONS)}" for cause in dialect.reversal_reasons
+        found.append(f"reversal_stan: {dialect.reversal_stan!r} is none of {', '.join(REVERSAL_STANS)}")
+    found += [f"reversal_reasons: {cause} is none of {', '.join((*REASONS, *REASONS_OF_THEIR_OWN))}" for cause in dialect.reversal_reasons
               if cause not in (*REASONS, *REASONS_OF_THEIR_OWN)]
     said = "".join(text for text, _ in templates.values())
     if "{reversal_reason}" in said and not set(dialect.reversal_reasons) >= set(REASONS):
@@ -163,7 +175,8 @@ def _template_faults(dialect: "Dialect") -> list[str]:
 def _query_faults(dialect: "Dialect") -> list[str]:
     """What is pending must be asked for, and what is asked for is one message: a capture of its own would need an outcome first."""
     first_s, longest_s, limit_s = dialect.query
-    found = [] if 0 < first_s <= longest_s and limit_s > 0 else ["query: 0 < first_s <= longest_s, and 0 < limit_s"]
+    found = [] if 0 < first_s <= longest_s and limit_s > 0 else [
+        f"query: {first_s} {longest_s} {limit_s}, but 0 < first_s <= longest_s, and 0 < limit_s"]
     if "query" not in dialect.messages:
         return found + [f"code {code}: pending, but there is no message query" for code, said in dialect.codes.items() if said.verdict == "pending"]
     return found + [f"message {verb}: not beside a message query" for verb in dialect.messages if verb.endswith(".dual")]
@@ -193,7 +206,8 @@ def _network_faults(dialect: "Dialect") -> list[str]:
 
 
 def _mac_faults(dialect: "Dialect") -> list[str]:
-    found = [f"with_pin: no field {number} with {value}" for number, value in dialect.with_pin.items()
+    found = [f"with_pin: no field {number} with {value}" + (f": {_accepted(dialect.fields[number])}" if number in dialect.fields else "")
+             for number, value in dialect.with_pin.items()
              if number not in dialect.fields or not check(*_shape(dialect.fields[number]))(value)]
     rule, exchange = dialect.mac, dialect.key_exchange
     if rule is not None:
@@ -205,12 +219,18 @@ def _mac_faults(dialect: "Dialect") -> list[str]:
     if exchange is not None:
         found += [f"key_exchange: no field {exchange.field} of type b"] * (dialect.fields.get(exchange.field, _NONE).type != "b")
         for length, parts in exchange.layouts.items():
-            if sum(part.length + part.kcv for part in parts) != length:
-                found.append(f"key_exchange: the parts of {length} bytes are not as long")
+            have = sum(len(part.mark) // 2 + part.length + part.kcv for part in parts)
+            if have != length:
+                found.append(f"key_exchange: the parts of {length} bytes are not as long, they have {have}")
+            found += [f"key_exchange: mark {part.mark!r} is no hex of whole bytes" for part in parts if not check("b", 16, 2)(part.mark)]
             found += [f"key_exchange: {part.purpose} {part.algorithm}, none of {', '.join(KEY_PURPOSES)} and {', '.join(KEY_ALGORITHMS)}"
                       for part in parts if part.purpose not in KEY_PURPOSES or part.algorithm not in KEY_ALGORITHMS
                       or not (2 <= part.kcv <= 8 or (part.purpose, part.kcv) == ("track", 0))]
     return found
+
+
+def _accepted(field: Field) -> str:
+    return f"{'at most' if field.prefix else 'exactly'} {field.length} characters of type {field.type}"
 
 
 def _shape(field: Field) -> tuple[str, int, int]:

@@ -1,12 +1,15 @@
 """Parts of one field: by position, records, TLV, an inner bitmap. Pure, total over hostile values: text in, parts out, or a refusal by name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from messages.fields import check
+from messages.fields import CONTENT, check
 from messages.tlv import TlvError, parse
 
 ENTRIES_MAX = 99
+PREFIX_MAX = 3
+TEXTS = ("ascii", "latin-1", "cp500", "cp037")
+INNER_CODES = ("bcd", "binary", *TEXTS)
 
 
 class SubfieldError(ValueError):
@@ -21,6 +24,7 @@ class Part(NamedTuple):
     name: str
     type: str
     length: int
+    prefix: int = 0  # digits of a length of its own; 0: fixed
 
 
 class Positional(NamedTuple):
@@ -35,6 +39,7 @@ class Records(NamedTuple):
 class Tlv(NamedTuple):
     tag: int
     length: int
+    head: int = 0  # characters before the first tag: part 0
 
 
 class Ber(NamedTuple):
@@ -45,6 +50,7 @@ class InnerPart(NamedTuple):
     name: str
     code: str  # bcd, binary or a text code
     bytes: int
+    prefix: int = 0  # digits of a length of its own, in a text code; 0: fixed
 
 
 class Bitmapped(NamedTuple):
@@ -72,25 +78,39 @@ def layout(literal: tuple[object, ...]) -> Layout:
     match literal:
         case ("positional", tuple(parts)):
             return Positional(_parts(parts))
-        case ("records", int(digits), tuple(parts)) if 1 <= digits <= 2:
+        case ("records", int(digits), tuple(parts)) if 0 <= digits <= 2:
             return Records(digits, _parts(parts))
-        case ("tlv", int(tag), int(length)) if tag > 0 and 1 <= length <= 4:
-            return Tlv(tag, length)
+        case ("tlv", int(tag), int(length), *head) if tag > 0 and 1 <= length <= 4 and (not head or tag > 1):
+            return Tlv(tag, length, *_sizes(head))
         case ("ber",):
             return Ber()
         case ("bitmapped", int(size), dict(inner)) if size > 0:
-            return Bitmapped(size, {bit: InnerPart(*part) for bit, part in inner.items()})
+            return Bitmapped(size, {bit: _inner_part(bit, size, *part) for bit, part in inner.items()})
         case ("by_mti", dict(layouts)):
             return ByMti({start: layout(inner) for start, inner in layouts.items()})
-    raise ValueError("not a layout")
+    raise ValueError(f"{str(literal)[:60]} is no layout: positional, records, tlv, ber, bitmapped or by_mti, with what belongs to it")
+
+
+def _sizes(given: Sequence[object]) -> list[int]:
+    sizes = [each for each in given if isinstance(each, int) and 0 < each < 1000]
+    if len(sizes) != len(given) or len(given) > 1:
+        raise ValueError("tlv: a tag's characters, a length's digits, characters before the first tag")
+    return sizes
+
+
+def _inner_part(bit: int, size: int, name: str, code: str, length: int, prefix: int = 0) -> InnerPart:
+    if not 1 <= bit <= size * 8 or code not in INNER_CODES or length < 1 or not 0 <= prefix <= PREFIX_MAX or (prefix and code not in TEXTS):
+        raise ValueError(f"part {bit}: bits go from 1 to {size * 8}, codes are {', '.join(INNER_CODES)}, and only a text has a length of its own")
+    return InnerPart(name, code, length, prefix)
 
 
 def _parts(literal: tuple[object, ...]) -> tuple[Part, ...]:
     parts = tuple(Part(*part) for part in literal if isinstance(part, tuple))
     if len(parts) != len(literal) or not parts:
-        raise ValueError("a part is (name, type, length)")
+        raise ValueError("a part is (name, type, length) or (name, type, most, digits of its length)")
     for part in parts:
-        check(part.type, part.length, 0)
+        if part.type not in CONTENT or part.length < 1 or not 0 <= part.prefix <= PREFIX_MAX:
+            raise ValueError(f"part {part.name}: type {part.type!r} is none of {', '.join(CONTENT)}, or length {part.length!r} is none")
     return parts
 
 
@@ -101,8 +121,8 @@ def split(number: str, how: Layout, value: str, mti: str) -> list[Found]:
             return _positional(number, parts, value)
         case Records(digits, parts):
             return _records(number, digits, parts, value)
-        case Tlv(tag, length):
-            return _tlv(number, tag, length, value)
+        case Tlv(tag, length, head):
+            return [*([Found(f"{number}.0", "head", value[:head])] if head else []), *_tlv(number, tag, length, value[head:])]
         case Bitmapped(size, inner):
             return _bitmapped(number, size, inner, value)
         case ByMti(layouts):
@@ -120,18 +140,34 @@ def _positional(number: str, parts: tuple[Part, ...], value: str) -> list[Found]
     for index, part in enumerate(parts, 1):
         if at == len(value):
             return found
-        text, path = value[at:at + part.length], f"{number}.{index}"
-        if not check(part.type, part.length, 0)(text):
-            raise SubfieldError(path, f"not {part.length} characters of type {part.type}")
+        path, size = f"{number}.{index}", part.length
+        if part.prefix:
+            at, size = _own_length(path, part.prefix, part.length, value, at)
+        text = value[at:at + size]
+        if not check(part.type, size, 0)(text):
+            raise SubfieldError(path, f"not {size} characters of type {part.type}")
         found.append(Found(path, part.name, text))
-        at += part.length
+        at += size
     if at != len(value):
         raise SubfieldError(number, f"{len(value) - at} characters after the last part")
     return found
 
 
+def _own_length(path: str, prefix: int, most: int, value: str, at: int) -> tuple[int, int]:
+    """(where a part with a length of its own starts, its length)"""
+    digits = value[at:at + prefix]
+    if len(digits) != prefix or not (digits.isascii() and digits.isdigit()):
+        raise SubfieldError(path, "a length is cut or not digits")
+    if int(digits) > most:
+        raise SubfieldError(path, f"longer than {most}")
+    return at + prefix, int(digits)
+
+
 def _records(number: str, digits: int, parts: tuple[Part, ...], value: str) -> list[Found]:
-    count, size, rest = value[:digits], sum(part.length for part in parts), value[digits:]
+    size = sum(part.length for part in parts)
+    if not digits:
+        digits, value = 2, f"{min(-(-len(value) // size), ENTRIES_MAX):02d}{value}"
+    count, rest = value[:digits], value[digits:]
     if len(count) != digits or not (count.isascii() and count.isdigit()):
         raise SubfieldError(number, "no count of records")
     if len(rest) != int(count) * size:
@@ -171,11 +207,14 @@ def _bitmapped(number: str, size: int, inner: Mapping[int, InnerPart], value: st
         path, part = f"{number}.{bit}", inner.get(bit)
         if part is None:
             raise SubfieldError(path, "not a part of this field")
-        piece = data[at:at + part.bytes]
-        if len(piece) != part.bytes:
+        length = part.bytes
+        if part.prefix:
+            at, length = _own_length(path, part.prefix, part.bytes, data.decode(part.code, "replace"), at)
+        piece = data[at:at + length]
+        if len(piece) != length:
             raise SubfieldError(path, "cut")
         found.append(Found(path, part.name, _inner_text(path, part, piece)))
-        at += part.bytes
+        at += length
     if at != len(data):
         raise SubfieldError(number, f"{len(data) - at} bytes after the last part")
     return found
@@ -193,17 +232,18 @@ def joined(number: str, how: Layout, parts: Mapping[str, str], mti: str) -> str:
     match how:
         case Positional(named):
             paths = [f"{number}.{index}" for index in range(1, len(named) + 1)]
-            value = "".join(parts[path] for path in paths if path in parts)
+            value = "".join(_with_length(part.prefix, parts[path]) for path, part in zip(paths, named, strict=True) if path in parts)
         case Records(digits, named):
             indexes = sorted({int(path.split(".")[1]) for path in parts})
             paths = [f"{number}.{index}.{at}" for index in indexes for at in range(1, len(named) + 1)]
-            value = f"{len(indexes):0{digits}d}" + "".join(parts.get(path, "") for path in paths)
-        case Tlv(_, length):
-            value = "".join(f"{path.partition('.')[2]}{len(text):0{length}d}{text}" for path, text in parts.items())
+            value = (f"{len(indexes):0{digits}d}" if digits else "") + "".join(parts.get(path, "") for path in paths)
+        case Tlv(_, length, head):
+            value = (parts.get(f"{number}.0", "") if head else "") + "".join(
+                f"{path.partition('.')[2]}{len(text):0{length}d}{text}" for path, text in parts.items() if not head or path != f"{number}.0")
         case Bitmapped(size, inner):
             bits = sorted(int(path.partition(".")[2]) for path in parts)
             value = f"{sum(1 << (size * 8 - bit) for bit in bits):0{size * 2}X}" + "".join(
-                text if inner[bit].code in ("bcd", "binary") else text.encode(inner[bit].code).hex().upper()
+                text if inner[bit].code in ("bcd", "binary") else _with_length(inner[bit].prefix, text).encode(inner[bit].code).hex().upper()
                 for bit in bits for text in (parts[f"{number}.{bit}"],) if bit in inner)
         case ByMti(layouts):
             return next((joined(number, inner, parts, mti) for start, inner in layouts.items() if mti.startswith(start)), "")
@@ -212,6 +252,10 @@ def joined(number: str, how: Layout, parts: Mapping[str, str], mti: str) -> str:
     if {found.path: found.value for found in split(number, how, value, mti)} != dict(parts):
         raise SubfieldError(number, "parts do not fit the layout")
     return value
+
+
+def _with_length(prefix: int, text: str) -> str:
+    return f"{len(text):0{prefix}d}{text}" if prefix else text
 
 
 def _ber_length(size: int) -> str:

@@ -166,7 +166,7 @@ class Switch:
         await self.protection.start()
         await self.journal.start()
         await self.reservations.start()
-        self._run(self.directory.follow(self._reader), self.numbers.work(), self.lines.slots.work(), self.recovery.work(), self.evidence.work(),
+        self._run(self.directory.follow(self._follower), self.numbers.work(), self.lines.slots.work(), self.recovery.work(), self.evidence.work(),
                   self.reversals.work(), self.pending.work(), self.expiry.work(), self._gauge(), self.undelivered.work(), self.watch.work(),
                   self.foreman.work(), self._confirm(), self.subscribed.work(), self.sweep.work(), self.sender.work(), self.forwarding.work(),
                   self.silence.work(), self.custody.work(self._reader), self.roster.work(), self.protection.counting.work(),
@@ -224,7 +224,7 @@ class Switch:
         self.journey, self.imports = Journey(self.writers, self.readers, self.vault), Imports(self.writers)
         self.host_days = HostDays(self.writers, self.onboarding.open_business_day)
         self.signatures = Signatures(self.writers, self.readers, self.vault)
-        self.resolution, self.crypto_keys = Resolution(self.writers), self.custody.crypto_keys
+        self.resolution, self.crypto_keys, self.device_keys = Resolution(self.writers), self.custody.crypto_keys, self.custody.device_keys
 
     def _join_lines(self) -> None:
         self.lines = Lines(self.links, self.directory, self.admission, self.numbers, self.limits, self.writers, self.alarm, self.vault,
@@ -255,7 +255,7 @@ class Switch:
         self.sender = Sender(self.notices, self.vault, post, self.subscribed)
 
     async def _join_terminals(self) -> None:
-        keys = Keys(terminal_keys.issue, terminal_keys.revoke)
+        keys = Keys(terminal_keys.issue, terminal_keys.revoke, terminal_keys.erase, self.custody.device_keys.provide)
         self.of_devices = await database.pool(self.url, "switch_writer", DEVICES)
         self.devices, self.health = Devices(self.writers, self.readers, keys), Health(self.of_devices, self.readers, keys)
         self.activation, self.silence = Activation(self.of_devices, self.vault, keys), Silence(self.owed)
@@ -351,6 +351,9 @@ class Switch:
 
     async def _reader(self) -> Connection:
         return await database.connect(self.url, "switch_reader")
+
+    async def _follower(self) -> Connection:
+        return await database.connect(self.url, "switch_reader", **database.FOLLOW_PLANS)
 
     async def _long_reader(self) -> Connection:
         """Rows come in the order of an index, so that the first is there at once."""

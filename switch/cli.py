@@ -23,6 +23,7 @@ from switch.commands import (
     contracting,
     cutovers,
     fleet,
+    helping,
     importing,
     inquiries,
     inspection,
@@ -48,8 +49,8 @@ from switch.worker import COMMAND as WORKER
 from switch.worker import work
 
 # Of commands that ask a running switch or nobody, `work(options, settings, say)`; of those that work on the database itself, a coroutine.
-COMMANDS = (onboarding, applying, contracting, circuits, routes, standing_in, risk, support, cutovers, pricing, contests, keying, fleet, accepting,
-            importing, moving, choosing, leaving, clearings, paying, inquiries, inspection)
+COMMANDS = (onboarding, applying, contracting, circuits, routes, standing_in, risk, support, helping, cutovers, pricing, contests, keying, fleet,
+            accepting, importing, moving, choosing, leaving, clearings, paying, inquiries, inspection)
 OnDatabase = Callable[[argparse.Namespace, str, Settings, Callable[[str], None]], Awaitable[int]]
 
 

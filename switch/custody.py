@@ -10,6 +10,7 @@ from switch.database import Connection, Pool
 from switch.errors import StartError
 from switch.ids import show
 from switch.merchants.crypto_keys import CryptoKeys
+from switch.merchants.device_keys import DeviceKeys
 from switch.records import Acquirer
 from switch.security.hsm import Handle, Hsm
 from switch.security.keystore import KeyStore
@@ -41,6 +42,7 @@ class Custody:
         """Raises StartError."""
         self.hsm, self.alarm = open_hsm(settings, keyring), alarm
         self.store, self.crypto_keys = KeyStore(clock.now), CryptoKeys(pool, self.hsm)
+        self.device_keys = DeviceKeys(pool, self.hsm, self.store)
         self.background = Background()
 
     async def load(self, connection: Connection) -> None:
@@ -48,7 +50,7 @@ class Custody:
         await self.store.refresh(connection)
         if self.hsm is None and self.store.current:
             raise StartError("keys are loaded, and there is no security module to use them; set SWITCH_HSM as it was when they were")
-        await self.crypto_keys.rewrap(self.store)
+        await self.crypto_keys.rewrap()
 
     async def work(self, connect: Callable[[], Awaitable[Connection]]) -> None:
         """Follows the keys until cancelled."""

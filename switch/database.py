@@ -41,8 +41,11 @@ UNKNOWN = (OSError, asyncio.TimeoutError, asyncpg.InternalClientError, asyncpg.I
            asyncpg.CannotConnectNowError)
 
 # Plans of the hot statements must not change with the statistics of the day: always the indexes.
-INTENT_PLANS = {"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"}
-OUTCOME_PLANS = INTENT_PLANS | {"enable_hashjoin": "off", "enable_mergejoin": "off"}  # rows in the order of the array
+PLANS = {"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"}
+INTENT_PLANS = PLANS | {"enable_nestloop": "off", "enable_mergejoin": "off"}  # a batch joined with itself: its square by nested loops
+OUTCOME_PLANS = PLANS | {"enable_hashjoin": "off", "enable_mergejoin": "off"}  # rows in the order of the array
+# Of who follows a change log for ever: a plan made while the tables were small would read all of the large ones, each second.
+FOLLOW_PLANS = {"plan_cache_mode": "force_custom_plan", "enable_seqscan": "off"}
 
 
 async def connect(url: str, role: str, **settings: str) -> Connection:

@@ -21,7 +21,7 @@ PREFIXES = {
     "application": "apl_", "document": "doc_", "contract": "con_",
     "move": "mov_", "offer": "ofr_", "leaving": "lvg_",
     "webhook": "whk_", "webhook_event": "msg_",
-    "ticket": "tkt_", "notice": "ntc_",
+    "ticket": "tkt_", "notice": "ntc_", "announcement": "ann_", "feedback": "fbk_",
 }
 
 EPOCH, MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)

@@ -44,8 +44,8 @@ FAULTS: Mapping[str, str] = {
     "a settlement is paid before it is posted": "SELECT settlement_id FROM settlement WHERE payout_id IS NOT NULL AND state = 'priced'",
     "a settlement names a payout that is none": "SELECT s.settlement_id FROM settlement s LEFT JOIN payout p USING (payout_id) WHERE s.payout_id IS NOT NULL AND p.payout_id IS NULL",
     "a dispute is not what was posted for it": f"""
-        SELECT dispute_id, state FROM dispute d WHERE {moved('dsp_', 'd.dispute_id', 'merchant')} <> -charged OR {moved('dsp_', 'd.dispute_id', 'dispute')} <> 0
-          OR {moved('dsp_', 'd.dispute_id', 'acquirer')} <> charged""",
+        SELECT dispute_id, state FROM dispute d WHERE {moved('dsp_', 'd.dispute_id', 'merchant', " AND e.cause <> 'dispute_fee'")} <> -charged OR {moved('dsp_', 'd.dispute_id', 'dispute')} <> 0
+          OR {moved('dsp_', 'd.dispute_id', 'acquirer', " AND e.cause <> 'dispute_cost'")} <> charged""",
     "a sale is not charged back as its disputes are": """
         SELECT t.transaction_id FROM transaction t LEFT JOIN dispute d USING (merchant_id, transaction_id) WHERE t.charged_back > 0 OR d.charged > 0
         GROUP BY t.transaction_id, t.charged_back HAVING t.charged_back <> coalesce(sum(d.charged), 0)""",
@@ -55,7 +55,10 @@ FAULTS: Mapping[str, str] = {
     "a transfer belongs to nothing": """
         SELECT t.transfer_id, t.object FROM transfer t WHERE NOT EXISTS (SELECT FROM settlement s WHERE t.object = 'set_' || s.settlement_id)
           AND NOT EXISTS (SELECT FROM payout p WHERE t.object = 'pay_' || p.payout_id) AND NOT EXISTS (SELECT FROM dispute d WHERE t.object = 'dsp_' || d.dispute_id)
-          AND NOT EXISTS (SELECT FROM reconciliation_exception x WHERE t.object = 'exc_' || x.exception_id)""",
+          AND NOT EXISTS (SELECT FROM reconciliation_exception x WHERE t.object = 'exc_' || x.exception_id)
+          AND NOT EXISTS (SELECT FROM merchant_hold h WHERE t.object = 'hld_' || h.hold_id)""",
+    "a hold is not what was posted for it": f"""
+        SELECT hold_id FROM merchant_hold h WHERE {moved('hld_', 'h.hold_id', 'hold')} <> CASE WHEN released_at IS NULL THEN coalesce(amount, 0) ELSE 0 END""",
 }
 
 

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
+from loadtests.keying import Transport
 from switch.terminals import guesses
 from switch.terminals.activation import Activation
 from switch.terminals.devices import By
@@ -54,6 +55,8 @@ async def test_a_code_gives_the_tills_key_and_the_device_is_activated(shop: Shop
     one = await device(shop, "installed")
     issued = await shop.ask("POST", f"/v1/devices/{one.id}/activation-codes", {}, "operator")
     fits(spec, "post", "/v1/devices/{device}/activation-codes", issued)
+    point = {"serial_number": one.serial, "code": issued.body["code"], "transport_key": Transport().point.hex()}
+    assert (await shop.ask("POST", "/v1/activations", point, "")).body["code"] == "not_supported", "no security module: the code is as good as before"
     typed = issued.body["code"].lower().replace("-", " ")
     answer = await activate(shop, one.serial, typed)
     fits(spec, "post", "/v1/activations", answer)

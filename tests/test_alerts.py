@@ -13,6 +13,7 @@ from switch.alerts import KINDS, Alerts
 from switch.payments.admission import AUTHORIZATION
 from switch.payments.watch import After, Standing, Watch
 from tests.flows import Row, Shop, eventually, new_key, open_shop
+from tests.settlements import settle
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -121,6 +122,18 @@ async def test_a_payment_without_an_outcome_long_past_its_time_is_called(shop: S
     assert (await paying).status == 202
 
 
+async def test_a_price_that_is_not_corrected_by_a_cut_over_is_called_until_one_has(shop: Shop) -> None:
+    standing, watch = ("tier_correction_old", shop.shown("acquirer.dual")), watch_of(shop)
+    merchant, dual = shop.ids["merchant.one"], shop.ids["acquirer.dual"]
+    cause = await settle(shop.url, merchant, shop.ids["acquirer.single"], shop.ids["store.first"], shop.ids["terminal.till"], 1)
+    await shop.sql("""INSERT INTO tier_correction (merchant_id, cause, acquirer_id, currency, from_date, noticed_at)
+        VALUES ($1, $2, $3, 'CNY', '2026-11-25', now() - interval '3 days')""", merchant, cause, dual)
+    assert standing not in await watch.look(now()), "a weekend is no fault"
+    assert standing in await watch_of(shop, tier_correction_old=2 * 86_400.0).look(now()) and await count_of(shop, standing) == 1
+    await shop.sql("UPDATE tier_correction SET settled_on = '2026-11-26' WHERE cause = $1", cause)
+    assert standing not in await watch_of(shop, tier_correction_old=2 * 86_400.0).look(now())
+
+
 async def test_a_worker_that_died_is_called_once_by_whoever_sees_it_first(shop: Shop) -> None:
     (lost,) = await shop.sql("INSERT INTO worker (host, pid, lease_until) VALUES ('gone', 1, now() - interval '6 seconds') RETURNING epoch")
     (ended,) = await shop.sql("""INSERT INTO worker (host, pid, lease_until, ended_at) VALUES ('ended', 2, now() - interval '6 seconds', now() - interval '6 seconds')
@@ -199,6 +212,7 @@ def rules() -> list[dict[str, str]]:
         if begun:
             found.append({"alert": begun[1]})
         elif found and (entry := re.fullmatch(r"\s{8,}(expr|for|severity|summary|runbook): (.+)", line)):
+            assert entry[1] not in found[-1], f"{found[-1]['alert']} has two {entry[1]}: the last one would hide the others"
             found[-1][entry[1]] = entry[2].strip("'\"")
     return found
 
@@ -224,5 +238,6 @@ def test_every_kind_of_alert_reaches_somebody_and_the_urgent_ones_are_named() ->
     assert "ticket" in {severity for expression, severity in of_alerts.items() if "{" not in expression}
     named = {kind for expression in of_alerts for kinds in re.findall(r'kind=~?"([^"]+)"', expression) for kind in kinds.split("|")}
     assert named and named <= KINDS.keys()
+    assert {"reversal_parked", "mac_fault", "pending_old", "terminal_tampered", "tier_correction_old"} <= named
     exposed = {sample.labels["kind"] for family in metrics.registry.collect() if family.name == "switch_alerts" for sample in family.samples}
     assert exposed >= KINDS.keys(), "a series that begins with its first alert shows no increase"

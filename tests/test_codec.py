@@ -154,7 +154,7 @@ HEAD = b"0800822000000000000004000000000000001123090000000001"
 DE2 = b"02004000000000000000"
 REFUSED = {
     "a field 65, which would be a third bitmap": (b"080080000000000000008000000000000000" + b"0" * 16, "1", 20, "bitmap"),
-    "a field beyond 128": (b"08008000000000000000800000000000000080000000000000001", "129", 0, "not a field"),
+    "a field beyond 128": (b"08008000000000000000800000000000000080000000000000001", "1", 20, "third bitmap"),
     "a length with a sign": (DE2 + b"+541111", "2", 20, "length"),
     "a length with a blank": (DE2 + b" 541111", "2", 20, "length"),
     "a negative length of zero": (DE2 + b"-0", "2", 20, "length"),

@@ -130,6 +130,8 @@ async def test_a_contract_is_offered_signed_by_both_and_in_force(shop: Shop) -> 
     assert direct.status == 409 and direct.body["code"] == "conflict"  # a contract says what it pays
     assert (await deal.ask("GET", "/signatures/merchant", key="merchant.four")).raw == signature()
     seen = await deal.ask("GET", key="merchant.four")
+    notices = (await shop.ask("GET", "/v1/notices?language=zh", key="merchant.four")).body["items"]
+    assert {each["kind"]: each["title"] for each in notices if deal.id in each["text"]} == {"contract.offered": "合同待签", "contract.in_force": "合同已生效"}
     assert b"Flow Tester" not in seen.raw and all(event["detail"] == {} for event in seen.body["events"])
     pdf = await deal.ask("GET", "/document?format=pdf", key="merchant.four")
     assert pdf.raw.startswith(b"%PDF") or pdf.body["code"] == "no_pdf"
@@ -352,12 +354,20 @@ async def test_the_last_day_stops_sales_by_the_clock_and_the_job_writes_it_down(
     assert (await shop.sql("SELECT state FROM contract WHERE contract_id = $1", row["contract_id"]))[0]["state"] == "in_force"
     days = Days(shop.switch.owed)
     now = datetime.now(UTC) + timedelta(seconds=1)
+    for before, wanted in ((40, []), (20, [30]), (20, []), (3, [7]), (3, [])):  # once at each threshold
+        then = now - timedelta(days=before)
+        due_then = [each for each in await days.due(then) if each.arguments["contract"] == f"con_{row['contract_id']}"]
+        assert [each.arguments["days"] for each in due_then] == wanted, before
+        async with shop.switch.owed.acquire() as held, held.transaction():
+            assert [await keep(held, each.arguments["contract"], each.arguments["what"], then, each.arguments["days"]) for each in due_then] == [True for _ in wanted]
     (due,) = [each for each in await days.due(now) if each.arguments["contract"] == f"con_{row['contract_id']}"]
     for expected in (True, False):  # a second worker finds it done
         async with shop.switch.owed.acquire() as held, held.transaction():
             assert await keep(held, due.arguments["contract"], due.arguments["what"], now) is expected
     assert (await shop.sql("SELECT state FROM contract WHERE contract_id = $1", row["contract_id"]))[0]["state"] == "expired"
     assert (await shop.pay(5000, key="dual")).status == 403
+    told = await shop.sql("SELECT kind FROM notice WHERE object LIKE $1 AND kind IN ('contract.ending', 'contract.ended') ORDER BY notice_id", f"con_{row['contract_id']}:%")
+    assert [each["kind"] for each in told] == ["contract.ending", "contract.ending", "contract.ended"]
 
 
 async def test_of_two_who_countersign_at_once_one_does_and_nothing_is_done_twice(shop: Shop) -> None:

@@ -1,24 +1,19 @@
 """A contract's life drawn by Hypothesis against the database: every move is one that the model allows, each has its row, and nothing is overwritten."""
 
-import asyncio
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Awaitable
 from datetime import date, timedelta
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import rule
 
 from switch import database
 from switch.clock import clock
-from switch.database import Connection, Pool, work
-from switch.errors import Problem
+from switch.database import Connection, work
 from switch.merchants.contracts import standard
 from switch.merchants.contracts.cases import ADD, BEGIN, NOTE, moved, new_id
 from switch.merchants.contracts.life import LIFE
@@ -26,9 +21,8 @@ from switch.merchants.contracts.signing import SIGN
 from switch.merchants.onboarding import Onboarding
 from switch.payments.resolution import Person
 from switch.settlement.fees.tariffs import TARIFF, agree_within
+from tests.lives import PEOPLE, Drawn, draw
 
-T = TypeVar("T")
-PEOPLE = (Person("Chen Jie", "ok_x"), Person("Wang Fang", "ok_y"))
 HTML = "<p>terms</p>"
 DIGEST = hashlib.sha256(HTML.encode()).digest()
 DAY = date(2030, 1, 1)
@@ -50,34 +44,15 @@ async def signed(connection: Connection, row: asyncpg.Record, side: str, digest:
     await connection.execute(SIGN, row["contract_id"], row["document"], side, digest, new_id(), "Wang Fang", 1, bytes(32), "k", bytes(29), "x", "y")
 
 
-class Drawn(RuleBasedStateMachine):
-    """The model: a state, the number of moves, and the history so far."""
+class Contract(Drawn):
+    LIFE, CODE, BEGUN, REASONS = LIFE, "contract_move", ("draw_up", "draft", "Chen Jie", ""), ("seen", "")
+    ROW = "SELECT state, version FROM contract WHERE contract_id = $1"
+    TOLD = "SELECT number, event, state, person, reason FROM contract_event WHERE contract_id = $1 ORDER BY number"
 
-    pool: Pool
-    onboarding: Onboarding
-    organisation: UUID
-    loop: asyncio.AbstractEventLoop
-    seen: Counter[str]
-
-    def wait(self, given: Awaitable[T]) -> T:
-        async def run() -> T:
-            return await given
-
-        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(15)
-
-    @initialize(first=st.sampled_from(sorted(LIFE)), person=st.sampled_from(PEOPLE))
-    def begin(self, first: tuple[str, str], person: Person) -> None:
-        """As far as the first drawn move can come, and that move."""
-        async def made() -> None:
-            self.merchant = (await self.onboarding.merchant(self.organisation, "Made", "5999")).merchant_id
-            async with work(self.pool) as connection:
-                self.id = await draft(connection, self.merchant)
-
-        self.wait(made())
-        self.state, self.history = "draft", [("draw_up", "draft", "Chen Jie", "")]
-        far = ("draft", "offered", "signed_by_merchant", "in_force").index(first[0])
-        for event in (*("offer", "sign", "countersign")[:far], first[1]):
-            self.any_move(event, person, "on its way")
+    async def made(self) -> UUID:
+        self.owner = await self.merchant()
+        async with work(self.pool) as connection:
+            return await draft(connection, self.owner)
 
     async def move(self, event: str, by: Person, reason: str) -> None:
         async with work(self.pool) as connection:
@@ -91,28 +66,11 @@ class Drawn(RuleBasedStateMachine):
                 if event in ("sign", "countersign"):
                     await signed(connection, row, "merchant" if event == "sign" else "provider")
                 if event == "countersign":
-                    tariff = await agree_within(connection, TARIFF, self.merchant, DAY, standard.tariff("CNY"), by.name)
+                    tariff = await agree_within(connection, TARIFF, self.owner, DAY, standard.tariff("CNY"), by.name)
                     more |= {"tariff_id": tariff.ident, "from_on": DAY, "begins_at": clock.now()}
                 if event in ("notice", "terminate", "expire"):
                     more |= {"ends_at": clock.now() + timedelta(days=1), "ends_as": "terminate" if event == "terminate" else "expire"}
             await moved(connection, row, event, by, reason, **more)
-
-    @rule(event=st.sampled_from(sorted(LIFE.events)), person=st.sampled_from(PEOPLE), reason=st.sampled_from(["seen", ""]))
-    def any_move(self, event: str, person: Person, reason: str) -> None:
-        try:
-            self.wait(self.move(event, person, reason))
-        except Problem as problem:
-            assert problem.code == "contract_move" and (self.state, event) not in LIFE
-            return
-        self.seen[f"{self.state} {event}"] += 1
-        self.state = LIFE[self.state, event]
-        self.history.append((event, self.state, person.name, reason))
-
-    @rule(choice=st.integers(0, 99), person=st.sampled_from(PEOPLE))
-    def next_move(self, choice: int, person: Person) -> None:
-        able = sorted(event for state, event in LIFE if state == self.state)
-        if able:
-            self.any_move(able[choice % len(able)], person, "next")
 
     @rule(state=st.sampled_from(LIFE.states))
     def a_move_past_the_code_is_refused_by_the_database(self, state: str) -> None:
@@ -124,28 +82,11 @@ class Drawn(RuleBasedStateMachine):
         with pytest.raises(asyncpg.CheckViolationError):
             self.wait(write())
 
-    @invariant()
-    def the_history_is_whole(self) -> None:
-        async def read() -> tuple[Any, list[Any]]:
-            async with work(self.pool) as connection:
-                return (await connection.fetchrow("SELECT * FROM contract WHERE contract_id = $1", self.id), await connection.fetch(
-                    "SELECT number, event, state, person, reason FROM contract_event WHERE contract_id = $1 ORDER BY number", self.id))
-
-        row, events = self.wait(read())
-        assert (row["state"], row["version"]) == (self.state, len(self.history))
-        assert [tuple(event) for event in events] == [(number, *told) for number, told in enumerate(self.history, 1)]
-
 
 async def test_lives_drawn_at_random(database_url: str) -> None:
     pool = await database.pool(database_url, "switch_writer", 4)
     try:
-        onboarding = Onboarding(pool)
-        Drawn.pool, Drawn.onboarding, Drawn.loop = pool, onboarding, asyncio.get_running_loop()
-        Drawn.organisation, Drawn.seen = (await onboarding.organisation("Made")).organisation_id, Counter()
-        await asyncio.to_thread(run_state_machine_as_test, Drawn, settings=settings(
-            max_examples=100, stateful_step_count=8, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck)))
-        assert set(Drawn.seen) == {f"{state} {event}" for state, event in LIFE}, "a move was never drawn"
+        await draw(Contract, pool, 60)
     finally:
         await pool.close()
 

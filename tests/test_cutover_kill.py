@@ -4,8 +4,10 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -114,6 +116,50 @@ async def test_killed_there_and_run_again_the_books_are_the_same(shop: Shop, und
 async def test_several_at_once_are_one(shop: Shop, undisturbed: list[Row]) -> None:
     codes = await ended(*(start(shop) for _ in range(3)))
     assert set(codes) <= {0, BUSY} and 0 in codes
+    assert await shop.books() == undisturbed
+
+
+@contextmanager
+def standing_still(shop: Shop, place: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A cut-over that stops at a failpoint; it does not outlive the test."""
+    process = start(shop, f"{place}:1:stop")
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def held(process: subprocess.Popen[bytes]) -> None:
+    """Until it stands still where its failpoint is."""
+    for _ in range(600):
+        assert process.poll() is None, "it ended: nobody stood still there"
+        if Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it does not stand still")
+
+
+@pytest.mark.parametrize("place", ["cutover.open", "cutover.priced"])
+async def test_of_two_processes_the_second_is_turned_away_and_later_finds_it_done(shop: Shop, undisturbed: list[Row], place: str) -> None:
+    with standing_still(shop, place) as first:
+        await held(first)
+        stood = await shop.books()
+        assert await ended(start(shop)) == [BUSY]
+        assert await shop.books() == stood, "who is turned away has written nothing"
+        first.send_signal(signal.SIGCONT)
+        assert await ended(first) == [0]
+    assert await ended(start(shop)) == [0], "done already"
+    assert await shop.books() == undisturbed
+
+
+async def test_one_that_lost_its_connection_while_it_stood_still_writes_nothing_after_the_other(shop: Shop, undisturbed: list[Row]) -> None:
+    with standing_still(shop, "cutover.priced") as first:
+        await held(first)
+        assert await shop.tills[0].fetch("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 3583012 AND granted")
+        assert await ended(start(shop)) == [0]
+        first.send_signal(signal.SIGCONT)
+        assert await ended(first) != [0]
     assert await shop.books() == undisturbed
 
 

@@ -252,6 +252,13 @@ async def test_a_key_in_another_device_is_told_so(shop: Shop) -> None:
     assert (await one.now())["software_version"] is None
 
 
+async def noticed(shop: Shop, one: Device) -> dict[str, int]:
+    """What its merchant was told of a device, by kind."""
+    rows = await shop.sql("SELECT kind, count(*)::integer AS count FROM notice WHERE merchant_id = $1 AND data ->> 'device' = $2 GROUP BY kind",
+                          shop.ids["merchant.one"], one.id)
+    return {row["kind"]: row["count"] for row in rows}
+
+
 async def test_a_tamper_signal_ends_the_device_at_once(shop: Shop) -> None:
     one = await device(shop, "live")
     await one.until_it_sells(True)
@@ -267,6 +274,7 @@ async def test_a_tamper_signal_ends_the_device_at_once(shop: Shop) -> None:
     assert now["tampered_at"] is not None and (now["sells"], now["keys_to_erase"]) == (False, 1)
     assert (await shop.sql("SELECT kind, count FROM alert WHERE object = $1", one.id)) == [{"kind": "terminal_tampered", "count": 1}]
     assert raised("terminal_tampered") == before + 1
+    assert await noticed(shop, one) == {"terminal.tampered": 1}
     assert [(event["event"], event["by"]) for event in await one.events()][-1] == ("tamper", f"device {one.serial}")
     for event in ("restore", "maintain"):
         refused = await one.tried(event)
@@ -318,6 +326,7 @@ async def test_a_device_that_falls_silent_is_called_once_until_it_speaks_again(s
     await one.beat()
     assert (await one.now())["silent_since"] is None
     await shop.sql("UPDATE device_health SET last_at = now() - interval '2 days' WHERE device_id = $1", UUID(one.id[4:]))
+    assert await noticed(shop, one) == {"terminal.silent": 1}
     assert await watch[0].look() == 1
     assert (await shop.sql("SELECT count FROM alert WHERE kind = 'terminal_silent' AND object = $1", one.id)) == [{"count": 2}]
 
@@ -424,6 +433,7 @@ async def test_a_roll_out_goes_in_stages_pauses_and_goes_back(shop: Shop, spec: 
     for event in ("resume", "pause", "roll_back"):
         assert (await change(shop, rollout, event)).status == 409
     assert 0 <= sum(chosen) <= 6
+    assert await noticed(shop, fleet[1]) == {"terminal.update": 1} and await noticed(shop, fleet[0]) == {"terminal.update": 2}, "once for each version"
 
 
 async def test_a_percentage_never_shrinks_and_stores_bound_it(shop: Shop) -> None:

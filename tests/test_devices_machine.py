@@ -45,7 +45,7 @@ class Drawn(RuleBasedStateMachine):
 
     @initialize(far=st.lists(st.sampled_from([0, 2, 3, 4, 5, 6, 7]), min_size=3, max_size=3))
     def shop(self, far: list[int]) -> None:
-        keys = Keys(terminal_keys.issue, terminal_keys.revoke)
+        keys = Keys(terminal_keys.issue, terminal_keys.revoke, terminal_keys.erase)
         self.devices, self.health = Devices(self.pool, self.pool, keys), Health(self.pool, self.pool, keys)
         self.activation = Activation(self.pool, self.vault, keys)
         self.tills = [self.wait(self.onboarding.terminal(self.store, "Till")).terminal_id for _ in range(TILLS)]

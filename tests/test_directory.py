@@ -16,7 +16,7 @@ import rows
 
 from switch import database
 from switch.alike import Alike, ApiKey, Keys, Numbers
-from switch.directory import ROWS, STALE_AFTER_S, Directory
+from switch.directory import KINDS, ROWS, STALE_AFTER_S, Directory
 from switch.records import Acquirer, BinRange, Line, Merchant, ReversalTerms, Route, Store, Terminal
 
 DAY = date(2026, 11, 23)
@@ -207,6 +207,23 @@ async def test_a_change_reloads_the_record_that_carries_it(owner: asyncpg.Connec
     assert visible(directory, house)
     assert bool(directory.chosen) == (change == "a key"), "routing chooses anew, unless by what has not changed"
     assert await directory.refresh(owner) == 0
+
+
+async def test_thousands_that_come_at_once_are_read_by_their_keys_whatever_was_planned_before(database_url: str, owner: asyncpg.Connection,
+                                                                                             house: House) -> None:
+    """What was planned while the tables were small would go through all of both tables for each of the terminals that came."""
+    reader = await database.connect(database_url, "switch_reader", **database.FOLLOW_PLANS)
+    await reader.execute(f"PREPARE changed (text[]) AS {KINDS['terminal'][0].replace('$1::text[]', '$1')}")
+    for _ in range(6):  # the sixth time it may keep a plan
+        assert len(await reader.fetch(f"EXECUTE changed ('{{{house.terminal}}}')")) == 1
+    added = [uuid4() for _ in range(3000)]
+    await owner.execute("""INSERT INTO terminal (merchant_id, store_id, terminal_id, name) SELECT $1, $2, t, 'x' FROM unnest($3::uuid[]) t""",
+                        house.merchant, house.store, added)
+    await owner.execute("""INSERT INTO acquirer_terminal (merchant_id, acquirer_id, terminal_id, card_acceptor_terminal, card_acceptor)
+        SELECT $1, $2, t, lpad(n::text, 8, '0'), $4 FROM unnest($3::uuid[]) WITH ORDINALITY AS u (t, n)""", house.merchant, house.acquirer, added, NUMBERS[1])
+    plan = [row[0] for row in await reader.fetch(f"EXPLAIN EXECUTE changed ('{{{','.join(map(str, added[:1000]))}}}')")]
+    await reader.close()
+    assert not [line for line in plan if "Seq Scan" in line and ("acquirer_terminal" in line or "on terminal" in line)], plan
 
 
 async def test_only_the_days_that_are_open_count(owner: asyncpg.Connection, house: House) -> None:

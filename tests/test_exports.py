@@ -24,7 +24,7 @@ import pytest
 import pytest_asyncio
 
 from switch.api import download
-from switch.ids import show
+from switch.ids import read, show
 from switch.settlement.exports import files, paper
 from tests.flows import Shop, eventually, new_key, open_shop
 from tests.settlements import DAY, settle
@@ -475,3 +475,46 @@ async def test_without_typst_a_pdf_is_refused_with_a_reason(shop: Shop, monkeypa
     answer = await got(shop, f"/v1/settlements/{shown}/statement?format=pdf")
     assert (answer.status_code, answer.json()["code"]) == (501, "no_pdf") and "reports" in answer.json()["detail"]
     assert json.loads((await got(shop, "/problems/no_pdf")).text)["status"] == 501
+
+
+# From the till to the accountant
+
+
+async def captured(shop: Shop, sale: str) -> None:
+    async def reached() -> Any:
+        return await shop.sql("SELECT FROM transaction WHERE original_id = $1 AND type = 'capture' AND state = 'APPROVED'", read("transaction", sale))
+
+    await eventually(reached, f"{sale} is not captured")
+
+
+async def test_an_accountant_sees_which_batch_took_a_sale_and_what_was_charged_back_that_day(shop: Shop) -> None:
+    acquirer, till = shop.shown("acquirer.dual"), shop.shown("terminal.dual")
+    await shop.sql("INSERT INTO dispute_fee (acquirer_id, kind, currency, fee, cost) VALUES ($1, 'chargeback', 'CNY', 1500, 900)", shop.ids["acquirer.dual"])
+    sold = [(await shop.pay(amount, key="dual")).body["id"] for amount in (30_000, 20_000)]
+    counted = {"currency": "CNY", "sales_count": 2, "sales": 50_000, "refunds_count": 0, "refunds": 0}
+    for each in sold:  # what a dual-message sale owes by itself settles, and is counted with the sale
+        await captured(shop, each)
+    closed = await shop.ask("POST", f"/v1/terminals/{till}/batches", {"totals": [counted]}, "dual", Idempotency_Key=new_key())
+    later = (await shop.pay(10_000, key="dual")).body["id"]
+    await captured(shop, later)
+    day = (await shop.row(later))["business_date"]
+    notice = {"acquirer": acquirer, "kind": "chargeback", "reference": "CB-1", "transaction": sold[0], "amount": 12_000, "currency": "CNY", "reason_code": "4853",
+              "noticed_on": day.isoformat()}
+    opened = await shop.ask("POST", "/v1/disputes", notice, "operator", Idempotency_Key=new_key())
+    assert opened.status == 201, opened.raw
+    assert (await shop.ask("POST", f"/v1/acquirers/{acquirer}/cutovers", {"business_date": day.isoformat()}, "operator")).status == 202
+
+    async def stated() -> Any:
+        return await shop.sql("SELECT settlement_id, net FROM settlement WHERE business_date = $1 AND merchant_id = $2 AND state = 'stated'", day, shop.ids["merchant.two"])
+
+    ((identity, net),) = [tuple(row.values()) for row in await eventually(stated, "the day is not settled", 30)]
+    path = f"/v1/settlements/{show('settlement', identity)}"
+    rows = parsed((await got(shop, f"{path}/export", "merchant.two")).text)
+    of = {row["original"]: row for row in rows if row["kind"] == "sale"}
+    assert [of[each]["batch"] for each in (*sold, later)] == [str(closed.body["number"])] * 2 + [""]
+    assert sum(int(row["net"]) for row in rows if row["kind"] != "chargeback") == net
+    (taken,) = [row for row in rows if row["kind"] == "chargeback"]
+    assert {name: taken[name] for name in ("transaction", "reference", "chargebacks", "gross_decimal", "fee", "net", "terminal")} == {
+        "transaction": sold[0], "reference": "CB-1", "chargebacks": "-12000", "gross_decimal": "-120.00", "fee": "1500", "net": "-13500", "terminal": till}
+    page = (await got(shop, f"{path}/statement", "merchant.two")).text
+    assert "Chargebacks of that day" in page and "-120.00" in page and "15.00" in page

@@ -79,6 +79,18 @@ def test_the_published_message_with_that_quirk_is_read() -> None:
     assert encode(dialect, decode(dialect, text)) == text
 
 
+@pytest.mark.parametrize(("bits", "field", "position"), [("82200000" + "00800000" + "0400000000000000", "1", 15), ("0220000000800000" + "00000000" + "00000000", "41", 47),
+                                                         ("0220000000800000" + "0000000" + "0000000", "1", 15), ("0220000000800000" + "0400000000000100", "120", 23)])
+def test_with_a_header_and_two_fixed_bitmaps_the_place_is_counted_in_the_frame(bits: str, field: str, position: int) -> None:
+    iso = {**LITERALS["iso87_ascii"], "fixed_bitmap": True, "header": ("tpdu", "6000030000603100310100"), "coding": {"bitmap": "binary"}}
+    fields = {number: shape for number, shape in iso["fields"].items() if number != "120"}
+    dialect = build({**iso, "fields": fields, "shown": "3 11"})
+    wire = bytes.fromhex("6000030000603100310100") + b"0800" + bytes.fromhex(bits) + b"0604123456" + b"123456" + b"TERMI\x0001"
+    with pytest.raises(DecodeError) as caught:
+        decode(dialect, wire if len(bits) == 32 else wire[:15 + len(bits) // 2])
+    assert (caught.value.field, caught.value.position) == (field, position), str(caught.value)
+
+
 @given(st.binary(max_size=120), st.sampled_from(["iso93_ascii", "unionpay_pos", "visa_base1", "mastercard_cis"]))
 def test_any_bytes_are_a_message_or_a_decode_error(data: bytes, name: str) -> None:
     dialect = load(name)

@@ -4,13 +4,17 @@ import asyncio
 import csv
 import gzip
 import io
+import json
 import urllib.request
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pytest
 import pytest_asyncio
 
+from switch.cli import main
 from switch.ids import read as read_id
 from switch.merchants.bulk import imports
 from tests.flows import Shop, eventually, open_shop
@@ -105,10 +109,10 @@ async def test_what_contradicts_the_books_is_a_fault_and_nothing_is_overwritten(
     await bring(shop, sheet("D", 2))
     taken, unknown = (f"E{n},Other,5812,1,Store,1,Till,{acquirer},{number},DSHOP" for n, (acquirer, number) in
                       enumerate((("single", "D00001"), ("nobody", "D00008"))))
-    found = await bring(shop, "\n".join((HEAD, taken, unknown, "D0,Merchant D0,5812,1,Store,1,Till 1,single,D00007,DSHOP")))
+    found = await bring(shop, "\n".join((HEAD, taken, unknown, "D0,Merchant D0,5812,1,Store,1,Till 1,single,D00007,DSHOP", "")))
     assert found["state"] == "refused"
     assert await faults(shop, found) == [(2, "card_acceptor_terminal"), (3, "acquirer"), (4, "acquirer")]
-    renamed = await bring(shop, f"{HEAD}\nD0,Other,5812,1,Store,1,Till 1,single,D00001,DSHOP", skip_bad="true")
+    renamed = await bring(shop, f"{HEAD}\nD0,Other,5812,1,Store,1,Till 1,single,D00001,DSHOP\n", skip_bad="true")
     assert (renamed["state"], renamed["made"]["merchant"], await faults(shop, renamed)) == ("done", 0, [(2, "merchant")])
     assert renamed["faults"] == 1, "what the check has found is not counted again"
 
@@ -152,6 +156,33 @@ async def test_a_job_that_is_begun_anew_carries_on_behind_its_last_piece(shop: S
 
     done = await eventually(ended, "the import does not end", 30)
     assert done["made"] == {"merchant": 120, "store": 120, "terminal": 600, "number": 600}
+
+
+async def test_the_verbs_bring_a_file_tell_its_faults_and_give_it_back(shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def verb(*arguments: str) -> tuple[int, list[str], str]:
+        code = await asyncio.to_thread(main, [*arguments, "--url", shop.base, "--key", shop.keys["operator"]])
+        told = capsys.readouterr()
+        return code, told.out.splitlines(), told.err
+
+    file, back = tmp_path / "north.csv", tmp_path / "back.csv"
+    file.write_text(sheet("G", 300, "G0,Merchant G0,58x2,1,Store,9,Till,single,G99999,GSHOP"), newline="")
+    before = await count(shop)
+    for asked, code, state in (((), 1, "refused"), (("--dry-run",), 1, "checked")):
+        found, lines, _ = await verb("import", "merchants", str(file), *asked)
+        assert (found, json.loads(lines[-1])["state"], lines[-2]) == (code, state, "line 302, mcc: four digits (ISO 18245)")
+        assert await count(shop) == before
+    found, lines, _ = await verb("import", "merchants", str(file), "--skip-bad")
+    assert (found, json.loads(lines[-1])["name"], json.loads(lines[-1])["made"]["terminal"]) == (1, "north.csv", 300), "1: not all of it is in"
+    assert (await verb("export", "merchants", str(back)))[:2] == (0, [json.dumps({"file": str(back)})])
+    assert back.stat().st_mode & 0o777 == 0o600 and "G59/4" not in back.read_text() and "G59,Merchant G59" in back.read_text()
+    found, lines, _ = await verb("import", "merchants", str(back))
+    assert (found, set(json.loads(lines[-1])["made"].values())) == (0, {0}), "an export is an import that changes nothing"
+    file.write_bytes(b"\xff\xfe")
+    for wrong, told in ((file, "Line 1"), (tmp_path / "none.csv", "cannot be read")):
+        code, lines, err = await verb("import", "merchants", str(wrong))
+        assert code != 0 and told in err, err
+    code, _, err = await verb("export", "merchants", str(tmp_path / "none" / "back.csv"))
+    assert code != 0 and "cannot be written" in err
 
 
 async def test_a_hostile_file_is_refused_at_once_and_only_operators_bring_files(shop: Shop) -> None:

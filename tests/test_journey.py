@@ -13,5 +13,6 @@ def test_two_merchants_go_the_whole_way() -> None:
     lines = done.stdout.splitlines()
     assert json.loads(lines[-1])["limits_broken"] == []
     steps = [line.split()[0] for line in lines if line.startswith("J")]
-    assert {"J3", "J4", "J5", "J6", "J7", "J9", "J10", "J12"} <= set(steps)
+    assert {"J1", "J2", "J3", "J4", "J5", "J6", "J7", "J9", "J10", "J12", "J17"} <= set(steps)
+    assert sum("two sales went to the new acquirer" in line for line in lines) == 2, done.stdout
     assert sum("CNY confirmed" in line for line in lines) == 2, done.stdout

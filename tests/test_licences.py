@@ -128,6 +128,8 @@ async def test_a_licence_that_ends_is_told_limits_suspends_and_the_renewed_one_l
     await shop.caught_up()
     await sells(shop, 200_000)
     assert await look(shop, merchant, end + timedelta(days=40)) == [], "the renewed one counts"
+    notices = [each["title"] for each in (await ok(shop, "GET", "/v1/notices?language=zh", key="baker", status=200))["items"] if each["kind"].startswith("licence.")]
+    assert notices == ["新证照已通过审核", "证照已到期：暂停收款", "证照已到期：限额收款", "证照即将到期", "证照即将到期", "证照即将到期"]
     told = await shop.sql("SELECT step, person, reason FROM licence_step WHERE merchant_id = $1 ORDER BY at", UUID(merchant[4:]))
     assert (told[-1]["step"], told[-1]["person"], told[-1]["reason"]) == ("lift", "Chen", verdict["reason"])
     assert all(row["person"] == "switch" and row["reason"] for row in told[:-1])

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from messages.dialect import load
+from messages.dialect import LITERALS, build, load
 from switch.ids import uuid7
 from switch.security.ciphers import ClearKey, encrypt, kcv
 from switch.security.hsm import Handle
@@ -89,6 +89,19 @@ def test_the_layouts_of_a_sign_in_are_told_by_their_length(count: int, size: int
     assert [key.purpose for key in bench.installed[0]] == ["pin", "mac", "track"][:count]
     assert {key.algorithm for key in bench.installed[0]} == {"des" if size == 8 else "tdes"}
     assert bench.keys.right(b"data", bench.keys.mac(b"data"))
+
+
+def test_a_key_that_is_marked_as_another_one_is_refused_with_all_that_came_with_it() -> None:
+    """Records of a mark, a key and its whole check value, as some hosts give them; and 84 bytes, which nobody here can cut."""
+    bench, clear = Bench(), [octets(), octets()]
+    parts = tuple((purpose, "tdes", 16, 8, mark) for purpose, mark in (("mac", "01"), ("pin", "02")))
+    bench.keys.dialect = build({**LITERALS["unionpay_pos"], "key_exchange": ("62", {50: parts}, {})})
+    records = [bench.download(each, length=8) for each in clear]
+    assert bench.keys.signed_in(f"02{records[1]}01{records[0]}") == "a key is marked as another one"
+    assert bench.keys.signed_in(f"01{records[0]}03{records[1]}") == "a key is marked as another one" and bench.installed == []
+    assert bench.keys.signed_in("AB" * 84) == "84 bytes are no layout that is known"
+    assert bench.keys.signed_in(f"01{records[0]}02{records[1]}") is None
+    assert [key.purpose for key in bench.installed[0]] == ["mac", "pin"]
 
 
 def test_in_the_older_form_the_track_key_has_no_check_value() -> None:

@@ -201,6 +201,28 @@ async def test_lists_are_paged_newest_first(desk: Desk) -> None:
     assert first["next"] == found[1] and set(found) == set(made) and found == sorted(found, reverse=True)
 
 
+async def test_stores_and_terminals_are_listed_by_their_owner(desk: Desk) -> None:
+    mine, other = [await desk.terminal() for _ in range(2)]
+    second = await desk.add("store", merchant=mine["merchant"], name="Second")
+    more = [await desk.add("terminal", store=second["id"], name=f"Till {n}") for n in range(3)]
+
+    async def listed(path: str) -> list[str]:
+        found, after = [], ""
+        while after is not None:
+            page = (await desk.call("GET", f"{path}&limit=2{after and '&after=' + after}")).json()
+            found, after = found + [each["id"] for each in page["items"]], page["next"]
+        return found
+
+    assert await listed(f"/v1/stores?merchant={mine['merchant']}") == [second["id"], mine["store"]]
+    assert await listed(f"/v1/terminals?store={second['id']}") == [each["id"] for each in reversed(more)]
+    assert await listed(f"/v1/terminals?merchant={mine['merchant']}") == [each["id"] for each in (*reversed(more), mine)]
+    assert await listed(f"/v1/terminals?merchant={other['merchant']}&store={other['store']}") == [other["id"]]
+    for query in (f"terminals?merchant={other['merchant']}&store={mine['store']}", f"terminals?store={mine['merchant']}", "stores?merchant=mer_x",
+                  f"stores?merchant=mer_{UUID(int=7)}", f"terminals?store=sto_{UUID(int=7)}"):
+        response = await desk.call("GET", f"/v1/{query}")
+        assert (response.status_code, response.json()["code"]) == (404, "not_found"), query
+
+
 @pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=many", "after=17"])
 async def test_a_page_outside_its_limits_is_refused(desk: Desk, query: str) -> None:
     assert (await desk.call("GET", f"/v1/merchants?{query}")).status_code in (404, 422)

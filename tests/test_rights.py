@@ -33,9 +33,9 @@ KINDS = {"authorizations": "transaction", "transactions": "transaction", "batche
          "acceptance-tests": "acceptance_test", "licences": "document",
          "risk-hits": "risk_hit", "risk-lists": "risk_entry", "risk-rules": "risk_rule"}
 PLAIN = {"calendars": "CN", "keys": "t00000000000000f", "problems": "not_found", "acceptance-plans": "PX7", "signatures": "merchant",
-         "ticket-terms": "high"}  # objects without an id of ours
+         "ticket-terms": "high", "help-articles": "paper"}  # objects without an id of ours
 # What an object that is another's may still be told: where the answer does not depend on whose it is.
-GENERIC = {"GET /v1/calendars/{calendar}", "GET /v1/acceptance-plans/{model}"}
+GENERIC = {"GET /v1/calendars/{calendar}", "GET /v1/acceptance-plans/{model}", "GET /v1/help-articles/{article}"}
 PARAMETER = re.compile(r"([\w-]+)/\{(\w+)\}")
 
 

@@ -232,6 +232,19 @@ async def test_two_open_rows_never_share_a_match_key(sql: SQL, state: str) -> No
     await insert(sql, rows.transaction(match_key=row.match_key, acquirer_id=uuid4()))
 
 
+@pytest.mark.parametrize("state", ["SENT", "REVERSING", "APPROVED", "DECLINED", "NOT_SENT", "REVERSED", "PARKED", "CONFIRMED"])
+async def test_what_is_open_and_what_was_approved_is_found(sql: SQL, state: str) -> None:
+    row = await put(sql, state)
+    found = await sql.fetchval("SELECT count(*) FROM open_transaction WHERE transaction_id = $1", row.transaction_id)
+    assert found == (state in ("SENT", "REVERSING"))
+    code = await sql.fetchval("SELECT approval_code FROM transaction WHERE transaction_id = $1", row.transaction_id)
+    for told in (code, "Z9Z9Z9") if state != "NOT_SENT" else (code,):  # nothing follows on it but its reversal
+        if told != code:
+            await sql.execute("UPDATE transaction SET approval_code = $2, version = version + 1 WHERE transaction_id = $1", row.transaction_id, told)
+        codes = await sql.fetch("SELECT approval_code FROM approval_lookup WHERE transaction_id = $1", row.transaction_id)
+        assert [each[0] for each in codes] == ([told] if told else [])
+
+
 @pytest.mark.parametrize("state", ["APPROVED", "DECLINED", "NOT_SENT", "REVERSED", "PARKED", "CONFIRMED"])
 async def test_a_match_key_is_free_again_after_the_outcome(sql: SQL, state: str) -> None:
     row = await put(sql, state)
@@ -408,6 +421,7 @@ async def test_what_is_evidence_is_only_added_to(connections: dict[str, SQL]) ->
 
 # Every column that could hold free text or bytes. A new one needs a reason here why no track, security code or PIN block gets into it.
 FREE = """
+open_exchange        match_key
 acceptance_plan      model content reason person key_id
 acceptance_test      steps state
 acceptance_event     event was state reason person key_id

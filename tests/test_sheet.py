@@ -18,7 +18,9 @@ SOUND = {"merchant": "M1", "merchant_name": "Noodles", "mcc": "5812", "store": "
 
 def read(text: str | bytes, piece: int = 7) -> list[Row | Fault]:
     data, reader = text.encode() if isinstance(text, str) else text, Reader()
-    return [found for at in range(0, len(data), piece) for found in reader.feed(data[at:at + piece])] + list(reader.end())
+    found = [each for at in range(0, len(data), piece) for each in reader.feed(data[at:at + piece])]
+    reader.end()
+    return found
 
 
 def row(**changed: str) -> str:
@@ -31,7 +33,7 @@ def faults(*rows: str) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_a_row_is_a_terminal_with_its_store_merchant_and_numbers(end: str) -> None:
-    found = read(HEAD + end + row() + end + row(terminal="2", card_acceptor_terminal="A2"))
+    found = read(HEAD + end + row() + end + row(terminal="2", card_acceptor_terminal="A2") + end)
     assert [each.line for each in found] == [2, 3] and all(isinstance(each, Row) for each in found)
     first = found[0]
     assert isinstance(first, Row)
@@ -75,7 +77,8 @@ def test_a_fault_repeats_nothing_of_the_row() -> None:
 
 
 @pytest.mark.parametrize(("data", "line", "reason"), [
-    (b"", 1, "no rows"), (HEAD.encode(), 1, "no rows"), (f"{HEAD},city\n{GOOD},x\n".encode(), 1, "named twice"),
+    (b"", 1, "no rows"), (HEAD.encode() + b"\n", 1, "no rows"), (HEAD.encode(), 1, "cut"),
+    (f"{HEAD}\n{GOOD}\n{GOOD}".encode(), 3, "cut"), (f"{HEAD},city\n{GOOD},x\n".encode(), 1, "named twice"),
     (f"{HEAD},colour\n{GOOD},red\n".encode(), 1, "none of"), (HEAD.replace("mcc,", "").encode() + b"\nx\n", 1, "missing: mcc"),
     (f"{HEAD}\n{GOOD}\n".encode() + b"\xff\xfe\n", 3, "UTF-8"), (f"{HEAD}\n{GOOD}\n".encode("utf-16"), 1, "NUL|UTF-8"),
     (f"{HEAD}\nM1,\0\n".encode(), 2, "NUL"), (f"{HEAD}\n{'x' * 20_000}\n".encode(), 2, "16384"), (f"{HEAD}\n{'x' * 40_000}".encode(), 2, "16384"),

@@ -253,6 +253,22 @@ async def test_a_sale_that_looks_like_one_that_stands_and_one_that_rules_refuse_
         await shop.caught_up()
 
 
+async def test_behind_an_open_breaker_it_stands_in_too_and_what_is_owed_is_said_without_waiting_for_it_to_close(shop: Shop) -> None:
+    breaker = f"/v1/acquirers/{shop.shown('acquirer.single')}/breaker"
+    assert (await shop.ask("PUT", breaker, {"faults": 3, "percent": 1, "pause_ms": 60_000, "probes": 1}, key="operator")).status == 200
+    async with standing_in(shop, merchant=shop.shown("merchant.one"), brand="unionpay"):
+        await shop.host.order("code", "91", {"0": "0200"}, 3)
+        assert [(await shop.pay(4500 + n)).body.get("response_code") for n in range(3)] == ["91"] * 3
+        link = shop.switch.links[shop.ids["acquirer.single"]]
+        await eventually(lambda: asyncio.sleep(0, link.tripped()), "the breaker does not open")
+        answer = await stood_in(shop, 4600)
+        assert await taken(shop) == (4600, 1)
+        await eventually(lambda: acknowledged(shop, answer.body["id"]), "it is not said")
+        assert [message["0"] for message in await shop.host.received(answer.body["rrn"])] == ["0220"], "nobody was asked for it before"
+    assert (await shop.ask("PUT", breaker, {"faults": 0}, key="operator")).status == 200
+    await shop.caught_up()
+
+
 async def test_two_workers_together_never_take_more_than_a_day_allows(shop: Shop) -> None:
     other = Shop(shop.url, shop.settings, shop.host, shop.dual, shop.keys, shop.ids)
     await other.start(alone=False)

@@ -134,6 +134,10 @@ DIALECT = {
         "128": ("message_authentication_code_2", "b", 16, 0),
     },
     # What an answer is matched by, per MTI class; then what must agree with the request, if the request has it.
+    "sub_fields": {
+        "54": ("records", 0, (("account_type", "n", 2), ("amount_type", "n", 2), ("currency", "n", 3), ("amount", "x+n", 13))),
+        "55": ("ber",),
+    },
     "match": {"*": ("7", "11", "37", "41", "42"), "8": ("7", "11")},
     "agree": ("3", "4", "49"),
     "agree_if_present": ("2",),

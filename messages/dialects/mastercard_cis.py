@@ -114,6 +114,12 @@ DIALECT = {
         "127": ("private_127", "ans", 100, 3),
         "128": ("message_authentication_code_2", "b", 16, 0),
     },
+    # DE48: the transaction category, then elements.
+    "sub_fields": {
+        "48": ("tlv", 2, 2, 1),
+        "54": ("records", 0, (("account_type", "n", 2), ("amount_type", "n", 2), ("currency", "n", 3), ("amount", "x+n", 13))),
+        "55": ("ber",),
+    },
     # An answer does not name the card acceptor.
     "match": {"*": ("7", "11", "37", "41"), "8": ("7", "11")},
     "agree": ("3", "4", "49"),

@@ -63,6 +63,7 @@ DIALECT = {
                 ("foreign_debit_amount", "n", 12), ("foreign_debit_number", "n", 3), ("foreign_credit_amount", "n", 12),
                 ("foreign_credit_number", "n", 3), ("foreign_balanced", "n", 1),
             )),
+            "02": ("positional", (("tip", "n", 12),)),
             "03": ("records", 2, (("type", "n", 2), ("trace", "n", 6), ("card_number", "n", 20), ("amount", "n", 12))),
         }),
         "57": ("tlv", 2, 3),
@@ -134,6 +135,9 @@ DIALECT = {
             "37": "{original_rrn}", "60": "21{batch}00060", "61": "{original_batch}{original_stan}{original_local_date}"}),
         "refund": ("0220", {"3": "200000", "25": "00"}, ("37", "38", "61"), {
             "37": "{original_rrn}", "60": "25{batch}00060", "61": "{original_batch}{original_stan}{original_local_date}"}),
+        "offline_sale": ("0220", {"3": "000000", "25": "00"}, ("38",), {"60": "30{batch}00060"}),
+        "tip": ("0220", {"3": "000000", "25": "00"}, ("37", "38", "48", "61"), {
+            "37": "{original_rrn}", "48": "{amount}", "60": "34{batch}00060", "61": "{original_batch}{original_stan}{original_local_date}"}),
         # what it undoes gives it DE60, and DE61 where there is one
         "reversal": ("0400", {}, ("39", "60", "61"), {"39": "{reversal_reason}"}),
     },

@@ -13,6 +13,8 @@ from switch import metrics
 from switch.api import (
     acceptance,
     accounts,
+    announcements,
+    application_notices,
     application_review,
     applications,
     arrangements,
@@ -30,6 +32,7 @@ from switch.api import (
     exports,
     follow_ups,
     heartbeats,
+    help_articles,
     imports,
     jobs,
     leaving,
@@ -81,6 +84,7 @@ from switch.merchants.bulk.imports import Imports
 from switch.merchants.contracts.reads import Reads as ContractReads
 from switch.merchants.contracts.signing import Contracts
 from switch.merchants.crypto_keys import CryptoKeys
+from switch.merchants.device_keys import DeviceKeys
 from switch.merchants.host_days import HostDays
 from switch.merchants.journey import Journey
 from switch.merchants.onboarding import Onboarding
@@ -167,6 +171,7 @@ class Parts(Protocol):
     payout_files: PayoutFiles
     payouts: Payouts
     crypto_keys: CryptoKeys
+    device_keys: DeviceKeys
     settings: Settings
     devices: Devices
     activation: Activation
@@ -252,7 +257,7 @@ def application(parts: Parts) -> FastAPI:
         app.include_router(room.router(parts, caller_of))
     app.include_router(application_review.router(parts, caller_of))
     app.include_router(registrations.router(parts))
-    for room in (applications, contracts, tickets, choosing):
+    for room in (applications, contracts, tickets, choosing, help_articles, announcements, application_notices):
         app.include_router(room.router(parts, anybody))
     app.include_router(problems.router)
 
@@ -281,7 +286,7 @@ def application(parts: Parts) -> FastAPI:
                    *devices.MODELS, *heartbeats.MODELS, *parameters.MODELS, *rollouts.MODELS, *acceptance.MODELS, *training.MODELS,
                    *accounts.MODELS, *qr_codes.MODELS, *risk.MODELS, *applications.MODELS, *application_review.MODELS,
                    *contract_shapes.MODELS, *tickets.MODELS, *notices.MODELS,
-                   *moves.MODELS, *choosing.MODELS, *leaving.MODELS, *licences.MODELS])
+                   *moves.MODELS, *choosing.MODELS, *leaving.MODELS, *licences.MODELS, *help_articles.MODELS, *announcements.MODELS])
     return app
 
 

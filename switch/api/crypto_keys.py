@@ -112,7 +112,7 @@ class ShownCryptoKey(Shape):
     name: str
     algorithm: Literal["des", "tdes", "aes", "sm4"]
     kcv: str
-    source: Literal["components", "key_block", "sign_in"]
+    source: Literal["components", "key_block", "sign_in", "activation"]
     components: int
     entered: int
     state: Literal["collecting", "waiting", "active", "replaced"]

@@ -16,6 +16,7 @@ from switch.callers import Caller, require
 from switch.directory import Directory
 from switch.errors import Problem
 from switch.ids import show
+from switch.merchants.device_keys import DeviceKeys
 from switch.records import Terminal
 from switch.settings import Settings
 from switch.terminals import guesses, parameters
@@ -26,11 +27,15 @@ from switch.terminals.parameter_sets import ParameterSets
 Version = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._+-]{0,39}$")]
 
 
+Point = Annotated[str, Field(pattern=r"^04[0-9A-Fa-f]{128}$", description="A fresh public point of P-256: the answer then has a master key")]
+
+
 class ActivationRequest(Model):
     """What a person typed, and the serial number that the device has of itself. Capitals, spaces and hyphens of the code do not matter."""
 
     serial_number: Serial
     code: Annotated[str, Field(min_length=1, max_length=20)]
+    transport_key: Point | None = None
 
 
 class Position(Model):
@@ -64,6 +69,29 @@ EXAMPLE = {"serial_number": "PX7-00012345", "software_version": "4.2.0", "batter
            "parameters_version": "3.0.1.2", "batch_open": True, "queued_offline": 0}
 
 
+class MasterKey(Shape):
+    """A TDES key in a TR-31 block (D) under AES-256 = HKDF-SHA256(ECDH x, info "terminal transport key|serial number|your point|public_key")."""
+
+    public_key: str
+    key_block: str
+    kcv: str
+
+
+class WorkingKey(Shape):
+    """A TDES key in a TR-31 block (B) under the master key: compare its check value. `key_id` of the PIN key goes into `card.pin.key_id`."""
+
+    purpose: Literal["pin", "mac", "track"]
+    key_id: str | None
+    key_block: str
+    kcv: str
+
+
+class WorkingKeys(Shape):
+    """Use these from now on; those before are good for nothing."""
+
+    keys: list[WorkingKey]
+
+
 class ShownActivation(Shape):
     """The key is in this answer and nowhere else: store it before anything else."""
 
@@ -72,6 +100,7 @@ class ShownActivation(Shape):
     merchant: str
     store: str
     key: str
+    master_key: MasterKey | None
 
 
 class SoftwareNow(Shape):
@@ -113,6 +142,8 @@ class Parts(Protocol):
     health: Health
     parameter_sets: ParameterSets
 
+    device_keys: DeviceKeys
+
     def admit(self) -> None: ...
 
 
@@ -133,6 +164,7 @@ def visible(directory: Directory, caller: Caller, shown_id: str) -> Terminal:
 def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
     routes = APIRouter(tags=["devices"], responses=refused(401, 422, 503))
     _activation(routes, parts)
+    _sign_in(routes, parts, identify)
     _heartbeat(routes, parts, identify)
     _parameters(routes, parts, identify)
     return routes
@@ -151,9 +183,24 @@ def _activation(routes: APIRouter, parts: Parts) -> None:
     async def activate(request: Request) -> Response:
         wanted = await body_of(request, ActivationRequest)
         parts.admit()
-        made = await parts.activation.activate(wanted.serial_number, wanted.code, client_of(request, parts.settings))
+        if wanted.transport_key is not None:
+            assert parts.device_keys.hsm is not None  # or it says so, before the code is used
+        made = await parts.activation.activate(wanted.serial_number, wanted.code, client_of(request, parts.settings),
+                                               None if wanted.transport_key is None else bytes.fromhex(wanted.transport_key))
         return said({"device": show("device", made.device_id), "terminal": show("terminal", made.terminal_id),
-                     "merchant": show("merchant", made.merchant_id), "store": show("store", made.store_id), "key": made.key}, 201)
+                     "merchant": show("merchant", made.merchant_id), "store": show("store", made.store_id), "key": made.key,
+                     "master_key": made.given and {"public_key": made.given.public, "key_block": made.given.block, "kcv": made.given.key.kcv}}, 201)
+
+
+def _sign_in(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller]) -> None:
+    @routes.post("/v1/terminals/{terminal}/key-sign-ins", status_code=201, summary="New working keys for a device that has its master key",
+                 responses=shaped(201, "Its keys, in blocks under its master key", WorkingKeys) | refused(403, 404, 409, 429))
+    async def sign_in(request: Request, terminal: str) -> Response:
+        known = visible(parts.directory, require(identify(request), "terminal"), terminal)
+        parts.admit()
+        given = await parts.device_keys.signed_in(known.merchant_id, known.terminal_id)
+        return said({"keys": [{"purpose": each.purpose, "key_id": each.name or None, "key_block": each.block, "kcv": each.kcv}
+                              for each in given]}, 201)
 
 
 def _heartbeat(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller]) -> None:

@@ -15,7 +15,7 @@ from switch.api.answers import stamp
 from switch.api.terminal import Model, check_content, model_of, one_of_each, read_body
 from switch.errors import Problem
 from switch.ids import PREFIXES, read, show
-from switch.merchants.onboarding import KINDS
+from switch.merchants.catalogue import KINDS
 
 RFC3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})", re.ASCII)
 

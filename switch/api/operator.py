@@ -41,7 +41,8 @@ from switch.ids import show
 from switch.links import Link
 from switch.links.roster import Roster
 from switch.merchants import Acquirer, Key, Merchant, Numbers, Organisation, Route, Store, Terminal
-from switch.merchants.onboarding import PAGE_MAX, Onboarding
+from switch.merchants.catalogue import PAGE_MAX
+from switch.merchants.onboarding import Onboarding
 
 __all__ = ["EXAMPLES", "MODELS", "router"]
 
@@ -133,12 +134,28 @@ def _ident(kind: str, text: str) -> UUID | str:
     return text
 
 
+def _all() -> dict[str, UUID]:
+    return {}
+
+
+def _of_merchant(merchant: Annotated[str | None, Query(description="mer_...")] = None) -> dict[str, UUID]:
+    return {} if merchant is None else {"merchant_id": identified("merchant", merchant)}
+
+
+def _of_store(of_merchant: Annotated[dict[str, UUID], Depends(_of_merchant)],
+              store: Annotated[str | None, Query(description="sto_...")] = None) -> dict[str, UUID]:
+    return of_merchant if store is None else {**of_merchant, "store_id": identified("store", store)}
+
+
+WITHIN: Mapping[str, Callable[..., dict[str, UUID]]] = {"store": _of_merchant, "terminal": _of_store}
+
+
 def _reads(routes: APIRouter, onboarding: Onboarding, kind: str) -> None:
     record = RECORDS[kind]
 
     @routes.get(f"/v1/{kind}s", tags=["onboarding"], summary=f"All {kind}s, newest first", responses=_listed(kind))
-    async def page(limit: Limit = 50, after: str | None = None) -> Response:
-        found = await onboarding.page(record, limit, None if after is None else _ident(kind, after))
+    async def page(within: Annotated[dict[str, UUID], Depends(WITHIN.get(kind, _all))], limit: Limit = 50, after: str | None = None) -> Response:
+        found = await onboarding.page(record, limit, None if after is None else _ident(kind, after), **within)
         items = [shown(each) for each in found.items]
         return said({"items": items, "next": items[-1]["id"] if found.next is not None else None})
 

@@ -84,7 +84,8 @@ async def problem(code: str) -> dict[str, object]:
     kind = PROBLEMS.get(code)
     if kind is None:
         raise Problem("not_found")
-    return {"code": code, "status": kind.status, "title": kind.title, "what_to_do": kind.remedy}
+    return {"code": code, "status": kind.status, "title": kind.title, "what_to_do": kind.remedy,
+            "help": f"/v1/help-articles?topic={code}"}
 
 
 @router.get("/problems", summary="All problem codes")

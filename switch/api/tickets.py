@@ -29,6 +29,7 @@ from switch.merchants.support.tickets import About, Move, Tickets, Who
 
 State = Literal["open", "assigned", "waiting_for_merchant", "in_repair", "resolved", "closed"]
 Severity = Literal["critical", "high", "normal", "low"]
+Category = Literal["payments", "terminal", "settlement", "account", "other"]
 Event = Literal["assign", "ask", "answer", "repair", "give_back", "swap", "resolve", "withdraw", "close", "reopen"]
 Text = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(plain_lines)]
 Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(plain_text)]
@@ -44,6 +45,7 @@ class TicketRequest(Model):
     subject: Line
     text: Text
     severity: Severity = "normal"
+    category: Category = "other"
     merchant: Ident | None = None
     store: Ident | None = None
     terminal: Ident | None = None
@@ -104,6 +106,7 @@ class ShownTicket(Shape):
     terminal: str | None
     transaction: str | None
     subject: str
+    category: Category
     severity: Severity
     state: State
     version: int
@@ -146,15 +149,17 @@ class ShownRating(Shape):
 
 
 class WholeTicket(ShownTicket):
-    """With everything that was done and said, the oldest first."""
+    """With everything that was done and said, the oldest first. `articles`: help about its category."""
 
     events: list[TicketEvent]
     rating: ShownRating | None
+    articles: list[str]
 
 
 class ShownCause(Shape):
     kind: str
     says: str
+    help: str
     evidence: dict[str, Any]
 
 
@@ -192,7 +197,7 @@ def _ids(row: asyncpg.Record, *kinds: str) -> dict[str, str | None]:
 def shown(row: asyncpg.Record, support: bool) -> dict[str, Any]:
     """Who of support has it is not the merchant's concern."""
     return {"id": show("ticket", row["ticket_id"]), **_ids(row, "merchant", "store", "terminal", "transaction"),
-            **{name: row[name] for name in ("subject", "severity", "state", "version", "reopened")},
+            **{name: row[name] for name in ("subject", "category", "severity", "state", "version", "reopened")},
             "assignee": row["assignee"] if support or row["assignee"] is None else "support",
             "overdue": overdue(row["answer_by"], row["resolve_by"], clock.now()),
             "opened_by": row["opened_by"] if support or row["opened_by"].startswith(("mer_", "trm_")) else "support",
@@ -208,7 +213,8 @@ def _event(row: asyncpg.Record, support: bool) -> dict[str, Any]:
 
 def _whole(whole: Whole, support: bool) -> dict[str, Any]:
     rating = whole.rating and {"stars": whole.rating["stars"], "text": whole.rating["text"], "at": stamp(whole.rating["at"])}
-    return {**shown(whole.row, support), "events": [_event(event, support) for event in whole.events], "rating": rating}
+    return {**shown(whole.row, support), "events": [_event(event, support) for event in whole.events], "rating": rating,
+            "articles": whole.articles}
 
 
 def _term(row: asyncpg.Record) -> dict[str, Any]:
@@ -290,7 +296,8 @@ def _reads(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller
     async def causes(request: Request, ticket: str) -> Response:
         caller = who(require(identify(request), "support", "operator"))
         found = await parts.support_desk.causes(identified("ticket", ticket), caller)
-        return said({"items": [{"kind": each.kind, "says": each.says, "evidence": _evidence(each.evidence)} for each in found], "next": None})
+        return said({"items": [{"kind": each.kind, "says": each.says, "help": f"/v1/help-articles?topic={each.kind}",
+                                "evidence": _evidence(each.evidence)} for each in found], "next": None})
 
 
 def _writes(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller]) -> None:
@@ -305,7 +312,7 @@ def _writes(routes: APIRouter, parts: Parts, identify: Callable[[Request], Calle
         by = writing(identify, request)
         wanted = await body_of(request, TicketRequest)
         about = About(*(optional(kind, getattr(wanted, kind)) for kind in ("merchant", "store", "terminal", "transaction")))
-        ticket_id = await parts.tickets.open(about, wanted.subject, wanted.text, wanted.severity, by)
+        ticket_id = await parts.tickets.open(about, wanted.subject, wanted.text, wanted.severity, by, wanted.category)
         return await now(show("ticket", ticket_id), by, 201)
 
     @routes.post("/v1/tickets/{ticket}/steps", summary="The next step of a ticket; repair, give_back and swap move its device",

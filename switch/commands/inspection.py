@@ -77,6 +77,9 @@ def _literal(path: Path) -> Any:
         node = body[0]
         if isinstance(node, ast.Assign) and [each.id for each in node.targets if isinstance(each, ast.Name)] != ["DIALECT"]:
             raise StartError(f"{path}: line {node.lineno}: the literal must be called DIALECT")
+        twice = next((key for each in ast.walk(node.value) if isinstance(each, ast.Dict) for key in _repeated(each)), None)
+        if twice is not None:
+            raise StartError(f"{path}: line {twice.lineno}: {ast.unparse(twice)[:40]} is there twice in one dict: the second hides the first")
         return ast.literal_eval(node.value)
     except SyntaxError as error:
         raise StartError(f"{path}: line {error.lineno}: {error.msg}") from None
@@ -84,6 +87,11 @@ def _literal(path: Path) -> Any:
         place = str(error).partition(" on line ")[2].partition(":")[0]
         where = f"line {place}: " if place else ""
         raise StartError(f"{path}: {where}not a literal: only texts, numbers, True, False, None, tuples, lists and dicts may be there") from None
+
+
+def _repeated(node: ast.Dict) -> list[ast.Constant]:
+    keys = [key for key in node.keys if isinstance(key, ast.Constant)]
+    return [key for at, key in enumerate(keys) if any(key.value == before.value for before in keys[:at])]
 
 
 def _check(path: Path, say: Callable[[str], None]) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from switch.commands.inquiries import Question, asking, put, quoted
+from switch.merchants.support.articles import CATEGORIES
 from switch.merchants.support.life import LIFE, SEVERITIES
 from switch.settings import Settings
 
@@ -22,6 +23,7 @@ def parsers(verbs: Any) -> None:
     opened.add_argument("subject")
     for name in ("merchant", "store", "terminal", "transaction"):
         opened.add_argument(f"--{name}", help="what it is about")
+    opened.add_argument("--category", choices=CATEGORIES, default="other")
     opened.add_argument("--severity", choices=SEVERITIES, default="normal")
     step = asking(kinds.add_parser("step", help="the next step of its life"))
     step.add_argument("ticket", help="tkt_...")
@@ -52,7 +54,8 @@ def _question(options: argparse.Namespace) -> Question:
             return Question("GET", f"/v1/ticket-queue?limit=200{f'&assignee={quoted(options.assignee)}' if options.assignee else ''}", None, _listed)
         case "open":
             about = _given(options, "merchant", "store", "terminal", "transaction")
-            return Question("POST", "/v1/tickets", {"subject": options.subject, "text": options.text, "severity": options.severity} | about, _whole)
+            return Question("POST", "/v1/tickets", {"subject": options.subject, "text": options.text, "severity": options.severity,
+                                                     "category": options.category} | about, _whole)
     path = f"/v1/tickets/{quoted(options.ticket)}"
     match options.kind:
         case "causes":

@@ -22,7 +22,7 @@ INSERT INTO number_block (acquirer_id, name, next) VALUES ($1, $2, 1 + $3::bigin
 ON CONFLICT (acquirer_id, name) DO UPDATE SET next = number_block.next + $3::bigint RETURNING next - $3::bigint
 """
 OPEN_STANS = """
-SELECT stan FROM transaction WHERE acquirer_id = $1 AND state IN ('SENT', 'REVERSING') AND stan = ANY($2::text[])
+SELECT stan FROM open_transaction WHERE acquirer_id = $1 AND stan = ANY($2::text[])
 UNION SELECT stan FROM duty WHERE acquirer_id = $1 AND state = 'open' AND stan = ANY($2::text[])
 """
 

@@ -1,4 +1,5 @@
-"""Cryptographic keys: the one place that writes them. People load a key by two; a sign-on brings working keys by itself. Nobody ever reads one."""
+"""Cryptographic keys: the one place that writes them, beside device_keys. People load a key by two; a sign-on brings working keys by
+itself. Nobody ever reads one."""
 
 import os
 import time
@@ -15,7 +16,6 @@ from switch.ids import read, uuid7
 from switch.merchants.reversal_terms import set_terms
 from switch.security.ciphers import Algorithm, CryptoError
 from switch.security.hsm import Handle, Hsm, Purpose
-from switch.security.keystore import KeyStore
 from switch.security.pan import Secret
 
 # Whose key may be what: a terminal master key is between an acquirer and us; a base key belongs to a merchant's terminals.
@@ -51,8 +51,10 @@ AND ($2::uuid IS NULL OR key_id < $2) ORDER BY key_id DESC LIMIT $3"""
 REPLACE = """UPDATE crypto_key SET state = 'replaced', ended_at = now() WHERE coalesce(acquirer_id, terminal_id, merchant_id) = $1 AND purpose = $2
 AND name = $3 AND state = 'active' AND ($4::uuid IS NULL OR key_id < $4)"""
 ACTIVATE = "UPDATE crypto_key SET state = 'active', active_at = now(), approved_by = $2 WHERE key_id = $1"
-RETIRE = "UPDATE crypto_key SET state = 'replaced', ended_at = now() WHERE key_id = $1 AND state = 'active' RETURNING acquirer_id, purpose"
-END_WORKING = "UPDATE crypto_key SET state = 'replaced', ended_at = now() WHERE acquirer_id = $1 AND source = 'sign_in' AND state = 'active'"
+RETIRE = """UPDATE crypto_key SET state = 'replaced', ended_at = now() WHERE key_id = $1 AND state = 'active'
+RETURNING acquirer_id, terminal_id, purpose"""
+END_WORKING = """UPDATE crypto_key SET state = 'replaced', ended_at = now() WHERE coalesce(acquirer_id, terminal_id) = $1
+AND source = 'sign_in' AND state = 'active'"""
 NEWER = """SELECT EXISTS (SELECT FROM crypto_key WHERE acquirer_id = $1 AND purpose = $2 AND name = '' AND state = 'active')"""
 UNDER = """SELECT key_id, purpose, algorithm, kcv, storage_key, wrapped FROM crypto_key WHERE key_id = $1 AND state = 'active' AND purpose = 'kek'
 AND coalesce(acquirer_id, terminal_id, merchant_id) = $2"""
@@ -171,9 +173,9 @@ class CryptoKeys:
                 await connection.execute(INSERT, key.key_id, acquirer_id, None, None, key.purpose, "", key.algorithm, key.kcv, key.storage_key,
                                          key.wrapped, "sign_in", 0, state, None)
 
-    async def rewrap(self, store: KeyStore) -> None:
+    async def rewrap(self) -> None:
         """Keys under a storage key of yesterday get today's, so that the old one can be retired."""
-        if self._hsm is None or not store.current:
+        if self._hsm is None:
             return
         async with self._work() as connection:
             for row in await connection.fetch(OLD_WRAPS):
@@ -224,6 +226,6 @@ async def retire(connection: Connection, _object: str, payload: Mapping[str, Any
     if row is None:
         raise Problem("conflict", "This key is not in force any more.")
     if row["purpose"] == "tmk":
-        await connection.execute(END_WORKING, row["acquirer_id"])
+        await connection.execute(END_WORKING, row["acquirer_id"] or row["terminal_id"])
     if row["acquirer_id"] is not None:
         await set_terms(connection, row["acquirer_id"], {"sign_on": True})

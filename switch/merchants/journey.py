@@ -5,6 +5,9 @@ from switch.merchants.choosing.offers import Offers
 from switch.merchants.leaving.departures import Departures
 from switch.merchants.licences.renewals import Licences
 from switch.merchants.moving.moves import Moves
+from switch.merchants.support.announcements import Announcements
+from switch.merchants.support.articles import Articles
+from switch.merchants.support.feedback import Feedback
 from switch.security.vault import Vault
 from switch.settlement.jobs.table import Kind
 
@@ -13,6 +16,7 @@ class Journey:
     def __init__(self, writers: Pool, readers: Pool, vault: Vault) -> None:
         self.licences = Licences(writers, readers, vault)
         self.moves, self.offers, self.departures = Moves(writers, readers), Offers(writers, readers), Departures(writers, readers)
+        self.articles, self.announcements, self.feedback = Articles(writers, readers), Announcements(writers, readers), Feedback(writers, readers)
 
     def kinds(self) -> tuple[Kind, ...]:
         """Background jobs of it."""

@@ -2,11 +2,10 @@
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import fields
 from datetime import UTC, date, datetime
-from typing import Any, NamedTuple, TypeVar, Unpack
+from typing import Unpack
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -29,21 +28,20 @@ from switch.merchants import (
     Store,
     Tariff,
     Terminal,
+    catalogue,
     default_bins,
 )
-from switch.merchants.reversal_terms import ReversalTerms, check_terms, read_terms, set_terms
+from switch.merchants.catalogue import PAGE_MAX, R, found, page_of
+from switch.merchants.reversal_terms import ReversalTerms, check_terms, set_terms
 from switch.merchants.routes import Conditions, activate_route, add_route, check_route, retire_route
 from switch.merchants.rules import ACQUIRER_RULES, check, refuse
 from switch.payments.timers import Limits, acquirer_faults
 from switch.security import credentials
 
-PAGE_MAX = 200
 NUMBERING_LOCK = 3583004  # who gives numbers or routes waits here: two writers never choose the same one
 MERCHANT_STATUSES = ("active", "suspended", "closed")  # the last is the end
 TERMINAL_STATUSES = ("active", "suspended", "retired")
 ACQUIRER_STATUSES = ("active", "down", "draining")
-
-R = TypeVar("R")
 
 
 def _new_id() -> UUID:
@@ -54,62 +52,6 @@ def _padded(numbers: Numbers) -> Numbers:
     """Left-justified and space-filled, as they go on the wire. Raises Problem invalid."""
     check(card_acceptor_terminal=numbers.card_acceptor_terminal, card_acceptor=numbers.card_acceptor)
     return Numbers(numbers.acquirer_id, numbers.card_acceptor_terminal.ljust(8), numbers.card_acceptor.ljust(15))
-
-
-def _terminal(row: asyncpg.Record) -> Terminal:
-    numbers = tuple(Numbers(UUID(acquirer), terminal, acceptor) for acquirer, terminal, acceptor in row["numbers"])
-    return Terminal(**{**dict(row), "numbers": numbers})
-
-
-class Kind(NamedTuple):
-    """Where the rows of one record come from; `ident` is the column of its id."""
-
-    source: str
-    ident: str
-    computed: Mapping[str, str] = {}  # attribute -> expression
-    build: Callable[[asyncpg.Record], Any] | None = None
-
-
-KINDS: Mapping[type, Kind] = {
-    Organisation: Kind("organisation t", "organisation_id"),
-    Merchant: Kind("merchant t", "merchant_id"),
-    Store: Kind("store t", "store_id"),
-    Terminal: Kind("terminal t", "terminal_id", {"numbers": """ARRAY(
-        SELECT ARRAY[n.acquirer_id::text, n.card_acceptor_terminal, n.card_acceptor] FROM acquirer_terminal n
-        WHERE n.merchant_id = t.merchant_id AND n.terminal_id = t.terminal_id ORDER BY n.acquirer_id)"""}, _terminal),
-    Acquirer: Kind("acquirer t JOIN acquirer_line l USING (acquirer_id)", "acquirer_id", {"host": "l.host", "port": "l.port",
-        "business_date": "(SELECT max(d.business_date) FROM business_day d WHERE d.acquirer_id = t.acquirer_id AND d.state = 'open')"},
-        lambda row: Acquirer(**read_terms(dict(row)))),
-    Route: Kind("route t", "route_id"),
-    Key: Kind("api_key t", "key_id"),
-}
-
-
-def _select(record: type[Any]) -> str:
-    kind = KINDS[record]
-    columns = [f"{kind.computed[f.name]} AS {f.name}" if f.name in kind.computed else f"t.{f.name}" for f in fields(record)]
-    return f"SELECT {', '.join(columns)} FROM {kind.source}"
-
-
-GET = {record: f"{_select(record)} WHERE t.{kind.ident} = $1" for record, kind in KINDS.items()}
-# Newest first: the ids are UUIDv7. A key's id is random, so keys go by their time.
-PAGE = {record: f"{_select(record)} WHERE $1::uuid IS NULL OR t.{kind.ident} < $1 ORDER BY t.{kind.ident} DESC LIMIT $2"
-        for record, kind in KINDS.items() if record is not Key} | {Key: f"""{_select(Key)}
-   WHERE $1::text IS NULL OR (t.created_at, t.key_id) < (SELECT created_at, key_id FROM api_key WHERE key_id = $1)
-   ORDER BY t.created_at DESC, t.key_id DESC LIMIT $2"""}
-
-
-async def _get(connection: Connection, record: type[R], ident: UUID | str) -> R:
-    row = await connection.fetchrow(GET[record], ident)
-    if row is None:
-        raise Problem("not_found")
-    found: R = (KINDS[record].build or (lambda values: record(**dict(values))))(row)
-    return found
-
-
-def _page(rows: Sequence[Any], limit: int, ident: str) -> Page[Any]:
-    """One row more than `limit` was read: it tells whether there is a next page."""
-    return Page(tuple(rows[:limit]), getattr(rows[limit - 1], ident) if len(rows) > limit else None)
 
 
 ORGANISATION = "INSERT INTO organisation (organisation_id, name) VALUES ($1, $2)"
@@ -163,7 +105,7 @@ SELECT merchant_id, $1, terminal_id, 'T' || lpad(row_number() OVER (ORDER BY ter
 
 
 async def _number_terminal(connection: Connection, merchant_id: UUID, terminal_id: UUID, numbers: Numbers) -> None:
-    await _get(connection, Acquirer, numbers.acquirer_id)
+    await found(connection, Acquirer, numbers.acquirer_id)
     await connection.execute(NUMBER, merchant_id, numbers.acquirer_id, terminal_id, numbers.card_acceptor_terminal, numbers.card_acceptor)
 
 
@@ -191,59 +133,58 @@ class Onboarding:
     async def get(self, record: type[R], ident: UUID | str) -> R:
         """One record of KINDS by its id: `get(Merchant, merchant_id)`. Raises Problem not_found."""
         async with self._work() as connection:
-            return await _get(connection, record, ident)
+            return await found(connection, record, ident)
 
-    async def page(self, record: type[R], limit: int = 50, after: UUID | str | None = None) -> Page[R]:
-        """Newest first, at most `limit` (1-200), those before `after`."""
+    async def page(self, record: type[R], limit: int = 50, after: UUID | str | None = None, **within: UUID | None) -> Page[R]:
+        """Newest first, at most `limit` (1-200), those before `after`; `within`: of one owner, by a column of WITHIN. Raises Problem not_found
+        for an owner that is not there, or is another's."""
         limit = max(1, min(limit, PAGE_MAX))
-        build = KINDS[record].build or (lambda values: record(**dict(values)))
         async with self._work() as connection:
-            rows = await connection.fetch(PAGE[record], after, limit + 1)
-        return _page([build(row) for row in rows], limit, KINDS[record].ident)
+            return await catalogue.page(connection, record, limit, after, **within)
 
     async def organisation(self, name: str) -> Organisation:
         check(name=name)
         async with self._work() as connection:
             await connection.execute(ORGANISATION, ident := _new_id(), name)
-            return await _get(connection, Organisation, ident)
+            return await found(connection, Organisation, ident)
 
     async def merchant(self, organisation_id: UUID, name: str, mcc: str, time_zone: str = "Asia/Shanghai",
                        duplicate_policy: str = "warn", undelivered: str = "alert") -> Merchant:
         """`undelivered`: whether an approval that its terminal never heard of raises an alert only, or is reversed too."""
         check(name=name, mcc=mcc, time_zone=time_zone, duplicate_policy=duplicate_policy, undelivered=undelivered)
         async with self._work() as connection:
-            await _get(connection, Organisation, organisation_id)
+            await found(connection, Organisation, organisation_id)
             await connection.execute(MERCHANT, ident := _new_id(), organisation_id, name, mcc, time_zone, duplicate_policy, undelivered)
-            return await _get(connection, Merchant, ident)
+            return await found(connection, Merchant, ident)
 
     async def store(self, merchant_id: UUID, name: str, city: str = "", country: str = "CN", time_zone: str | None = None) -> Store:
         """`time_zone`: the merchant's when not given."""
         check(name=name, city=city, country=country, time_zone=time_zone)
         async with self._work() as connection:
-            merchant = await _get(connection, Merchant, merchant_id)
+            merchant = await found(connection, Merchant, merchant_id)
             await connection.execute(STORE, ident := _new_id(), merchant_id, name, city, country, time_zone or merchant.time_zone)
-            return await _get(connection, Store, ident)
+            return await found(connection, Store, ident)
 
     async def terminal(self, store_id: UUID, name: str, numbers: Iterable[Numbers] | None = None) -> Terminal:
         """With `numbers` None it gets generated ones at every acquirer; else exactly those, and more by `number` later."""
         check(name=name)
         given = None if numbers is None else [_padded(each) for each in numbers]
         async with self._work(numbering=True) as connection:
-            store = await _get(connection, Store, store_id)
+            store = await found(connection, Store, store_id)
             await connection.execute(TERMINAL, ident := _new_id(), store.merchant_id, store_id, name)
             if given is None:
                 await connection.execute(NUMBER_TERMINAL, store.merchant_id, ident, store_id)
             for each in given or ():
                 await _number_terminal(connection, store.merchant_id, ident, each)
-            return await _get(connection, Terminal, ident)
+            return await found(connection, Terminal, ident)
 
     async def number(self, terminal_id: UUID, acquirer_id: UUID, card_acceptor_terminal: str, card_acceptor: str) -> Terminal:
         """The acquirer's own numbers for a terminal that has none there. Raises Problem already_exists: numbers are never changed."""
         numbers = _padded(Numbers(acquirer_id, card_acceptor_terminal, card_acceptor))
         async with self._work(numbering=True) as connection:
-            terminal = await _get(connection, Terminal, terminal_id)
+            terminal = await found(connection, Terminal, terminal_id)
             await _number_terminal(connection, terminal.merchant_id, terminal_id, numbers)
-            return await _get(connection, Terminal, terminal_id)
+            return await found(connection, Terminal, terminal_id)
 
     async def merchant_status(self, merchant_id: UUID, status: str) -> Merchant:
         """active, suspended, closed. Raises Problem conflict: a closed merchant stays closed."""
@@ -254,7 +195,7 @@ class Onboarding:
         check(undelivered=undelivered)
         async with self._work() as connection:
             await connection.execute(MERCHANT_UNDELIVERED, merchant_id, undelivered)
-            return await _get(connection, Merchant, merchant_id)
+            return await found(connection, Merchant, merchant_id)
 
     async def terminal_status(self, terminal_id: UUID, status: str) -> Terminal:
         """active, suspended, retired. Raises Problem conflict: a retired terminal stays retired."""
@@ -263,10 +204,10 @@ class Onboarding:
     async def _status(self, record: type[R], statement: str, statuses: tuple[str, ...], ident: UUID, status: str) -> R:
         refuse([] if status in statuses else [("status", f"one of: {', '.join(statuses)}")])
         async with self._work() as connection:
-            await _get(connection, record, ident)
+            await found(connection, record, ident)
             if await connection.fetchval(statement, ident, status, statuses[-1]) is None:
                 raise Problem("conflict", f"What is {statuses[-1]} stays so.")
-            return await _get(connection, record, ident)
+            return await found(connection, record, ident)
 
     async def acquirer(self, name: str, dialect: str, host: str, port: int, message_mode: str = "single",
                        institution_code: str | None = None, answer_timeout_ms: int = 30_000, reversal_grace_ms: int = 5_000,
@@ -291,7 +232,7 @@ class Onboarding:
             await connection.execute(OPEN_DAY, ident, datetime.now(ZoneInfo(time_zone)).date())
             if number_terminals:
                 await connection.execute(NUMBER_ACQUIRER, ident)
-            return await _get(connection, Acquirer, ident)
+            return await found(connection, Acquirer, ident)
 
     async def change_acquirer(self, acquirer_id: UUID, *, status: str | None = None, host: str | None = None, port: int | None = None,
                               answer_timeout_ms: int | None = None, reversal_grace_ms: int | None = None,
@@ -308,7 +249,7 @@ class Onboarding:
             await set_terms(connection, acquirer_id, terms)
             if host is not None or port is not None:
                 await connection.execute(CHANGE_LINE, acquirer_id, host, port)
-            changed = await _get(connection, Acquirer, acquirer_id)
+            changed = await found(connection, Acquirer, acquirer_id)
             if changed.status == "active" or answer_timeout_ms is not None or reversal_grace_ms is not None:
                 refuse(acquirer_faults(changed.answer_timeout_ms / 1000, changed.reversal_grace_ms / 1000, self.limits))
             return changed
@@ -316,12 +257,12 @@ class Onboarding:
     async def acquirer_named(self, name: str) -> Acquirer:
         """Raises Problem not_found."""
         async with self._work() as connection:
-            return await _get(connection, Acquirer, await connection.fetchval("SELECT acquirer_id FROM acquirer WHERE name = $1", name))
+            return await found(connection, Acquirer, await connection.fetchval("SELECT acquirer_id FROM acquirer WHERE name = $1", name))
 
     async def open_business_day(self, acquirer_id: UUID, business_date: date) -> None:
         """Opens a later day and sets those before it to closing; the same day again changes nothing. Raises Problem conflict: earlier."""
         async with self._work() as connection:
-            if business_date < (await _get(connection, Acquirer, acquirer_id)).business_date:
+            if business_date < (await found(connection, Acquirer, acquirer_id)).business_date:
                 raise Problem("conflict", "A later business day is open.")
             await connection.execute(OPEN_DAY, acquirer_id, business_date)
             await connection.execute(CLOSE_DAYS, acquirer_id, business_date)
@@ -332,17 +273,17 @@ class Onboarding:
         check_route(priority, state, by, conditions)
         acquirer_id = acquirer if isinstance(acquirer, UUID) else (await self.acquirer_named(acquirer)).acquirer_id
         async with self._work(numbering=True) as connection:
-            await _get(connection, Acquirer, acquirer_id)
+            await found(connection, Acquirer, acquirer_id)
             if merchant_id is not None:
-                await _get(connection, Merchant, merchant_id)
-            return await _get(connection, Route, await add_route(connection, acquirer_id, merchant_id, brand, priority, state, by, conditions))
+                await found(connection, Merchant, merchant_id)
+            return await found(connection, Route, await add_route(connection, acquirer_id, merchant_id, brand, priority, state, by, conditions))
 
     async def switch_route(self, route_id: UUID, by: str, *, on: bool, retires: Iterable[UUID] = ()) -> Route:
         """On: a draft is a rule from now on, and `retires` are none, in one commit. Off: it is retired. Raises Problem conflict."""
         async with self._work(numbering=True) as connection:
-            await _get(connection, Route, route_id)
+            await found(connection, Route, route_id)
             await (activate_route(connection, route_id, by, list(retires)) if on else retire_route(connection, route_id, by))
-            return await _get(connection, Route, route_id)
+            return await found(connection, Route, route_id)
 
     async def key(self, role: credentials.Role, *, terminal_id: UUID | None = None, merchant_id: UUID | None = None,
                   person: str | None = None, expires_at: datetime | None = None) -> IssuedKey:
@@ -360,18 +301,18 @@ class Onboarding:
             refuse([("expires_at", "a time in the future, with its offset")])
         async with self._work() as connection:
             if terminal_id is not None:
-                merchant_id = (await _get(connection, Terminal, terminal_id)).merchant_id
+                merchant_id = (await found(connection, Terminal, terminal_id)).merchant_id
             elif merchant_id is not None:
-                await _get(connection, Merchant, merchant_id)
+                await found(connection, Merchant, merchant_id)
             issued = credentials.issue(role)
             await connection.execute(KEY, issued.key_id, role, merchant_id, terminal_id, person, issued.digest, expires_at)
-            return IssuedKey(await _get(connection, Key, issued.key_id), issued.text)
+            return IssuedKey(await found(connection, Key, issued.key_id), issued.text)
 
     async def revoke_key(self, key_id: str) -> Key:
         """From now on the key is unknown. Again changes nothing. Raises Problem not_found."""
         async with self._work() as connection:
             await connection.execute(REVOKE, key_id)
-            return await _get(connection, Key, key_id)
+            return await found(connection, Key, key_id)
 
     async def install_bins(self, ranges: Iterable[BinRange] = default_bins()) -> int:
         """Adds the ranges that are not there yet; returns how many."""
@@ -387,7 +328,7 @@ class Onboarding:
         """One flat rate from a date on, in hundredths of a percent. Raises Problem already_exists: a tariff is never changed."""
         check(basis_points=basis_points)
         async with self._work() as connection:
-            await _get(connection, Merchant, merchant_id)
+            await found(connection, Merchant, merchant_id)
             await connection.execute(TARIFF, merchant_id, effective_from, basis_points)
         return Tariff(merchant_id, effective_from, basis_points)
 
@@ -395,6 +336,6 @@ class Onboarding:
         """The latest first. Raises Problem not_found: no such merchant."""
         limit = max(1, min(limit, PAGE_MAX))
         async with self._work() as connection:
-            await _get(connection, Merchant, merchant_id)
+            await found(connection, Merchant, merchant_id)
             rows = await connection.fetch(TARIFFS, merchant_id, after, limit + 1)
-        return _page([Tariff(*row) for row in rows], limit, "effective_from")
+        return page_of([Tariff(*row) for row in rows], limit, "effective_from")

@@ -13,13 +13,20 @@ PLACE = re.compile(r"\{([^{}]*)\}")
 _PAYOUT = frozenset({"id", "money", "reason"})
 _DISPUTE = frozenset({"id", "transaction", "money", "reason_code", "answer_by"})
 _TICKET = frozenset({"id", "subject"})
+_LICENCE = frozenset({"kind", "expires_on"})
+_CONTRACT = frozenset({"id", "from_on", "until_on"})
+_TERMINAL = frozenset({"device", "terminal", "serial_number"})
 # kind -> what its event says; `money` is its amount (a settlement's net) for people.
 PLACES: Mapping[str, frozenset[str]] = MappingProxyType({
     "settlement.stated": frozenset({"settlement", "business_date", "due_on", "money"}),
     "payout.requested": _PAYOUT, "payout.confirmed": _PAYOUT, "payout.returned": _PAYOUT,
     "dispute.retrieval": _DISPUTE, "dispute.chargeback": _DISPUTE, "dispute.pre_arbitration": _DISPUTE, "dispute.due": _DISPUTE,
     "dispute.won": _DISPUTE, "dispute.lost": _DISPUTE,
-    "ticket.answered": _TICKET, "ticket.resolved": _TICKET,
+    "ticket.answered": _TICKET, "ticket.resolved": _TICKET, "feedback.answered": frozenset({"id", "kind", "object"}),
+    "licence.expiring": _LICENCE, "licence.limited": _LICENCE, "licence.suspended": _LICENCE, "licence.lifted": _LICENCE,
+    "application.approved": frozenset({"id", "merchant"}),
+    "contract.offered": _CONTRACT, "contract.in_force": _CONTRACT, "contract.ending": _CONTRACT, "contract.ended": _CONTRACT,
+    "terminal.silent": _TERMINAL, "terminal.tampered": _TERMINAL, "terminal.update": _TERMINAL | {"version"},
 })
 
 
@@ -55,14 +62,59 @@ WORDS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType({
                         "zh": ("客服已回复", "客服已回复工单 {id}：{subject}")},
     "ticket.resolved": {"en": ("Ticket resolved", "Support resolved your ticket {id}: {subject}"),
                         "zh": ("工单已解决", "客服已解决工单 {id}：{subject}")},
+    "feedback.answered": {"en": ("Your feedback was answered", "Support answered what you said: {id}."),
+                          "zh": ("您的反馈已答复", "客服已答复您的反馈：{id}。")},
+    "licence.expiring": {"en": ("A document ends soon", "Your {kind} is good until {expires_on}. Upload the renewed one before."),
+                         "zh": ("证照即将到期", "您的 {kind} 有效期至 {expires_on}。请在此之前上传新证照。")},
+    "licence.limited": {"en": ("A document has ended: small limits", "Your {kind} was good until {expires_on}. You sell within small limits until a "
+                                                                     "renewed one is accepted."),
+                        "zh": ("证照已到期：限额收款", "您的 {kind} 已于 {expires_on} 到期。新证照审核通过前按小额限额收款。")},
+    "licence.suspended": {"en": ("A document has ended: suspended", "Your {kind} was good until {expires_on} and was not renewed. You sell nothing "
+                                                                    "until a renewed one is accepted."),
+                          "zh": ("证照已到期：暂停收款", "您的 {kind} 已于 {expires_on} 到期且未更新。新证照审核通过前暂停收款。")},
+    "licence.lifted": {"en": ("A renewed document was accepted", "Your {kind} is good until {expires_on}. What the old one's end brought is lifted."),
+                       "zh": ("新证照已通过审核", "您的 {kind} 有效期至 {expires_on}。因旧证照到期的限制已解除。")},
+    "application.approved": {"en": ("Your application was approved", "{id} was approved; you are merchant {merchant}."),
+                             "zh": ("申请已通过", "申请 {id} 已通过，您的商户号为 {merchant}。")},
+    "contract.offered": {"en": ("A contract to sign", "The contract {id} waits for your signature."),
+                         "zh": ("合同待签", "合同 {id} 等待您签署。")},
+    "contract.in_force": {"en": ("Contract signed by both", "The contract {id} holds from {from_on} on."),
+                          "zh": ("合同已生效", "合同 {id} 自 {from_on} 起生效。")},
+    "contract.ending": {"en": ("A contract ends soon", "The contract {id} ends with {until_on}. Nothing is sold by it after that day."),
+                        "zh": ("合同即将到期", "合同 {id} 将于 {until_on} 到期，此后不能收款。")},
+    "contract.ended": {"en": ("A contract has ended", "The contract {id} has ended; its last day was {until_on}."),
+                       "zh": ("合同已终止", "合同 {id} 已终止，最后一日为 {until_on}。")},
+    "terminal.silent": {"en": ("A terminal is silent", "Terminal {terminal} ({serial_number}) has not been heard of. Look at its network and power."),
+                        "zh": ("终端失联", "终端 {terminal}（{serial_number}）长时间未上报，请检查网络和电源。")},
+    "terminal.tampered": {"en": ("A terminal was opened", "Terminal {terminal} ({serial_number}) was opened: its keys end and it sells nothing."),
+                          "zh": ("终端被拆机", "终端 {terminal}（{serial_number}）触发防拆，密钥已失效，停止收款。")},
+    "terminal.update": {"en": ("New software", "Terminal {terminal} ({serial_number}) gets software {version}."),
+                        "zh": ("终端软件更新", "终端 {terminal}（{serial_number}）将更新软件至 {version}。")},
 })
 
 
-def loaded(words: Mapping[str, Mapping[str, tuple[str, str]]], places: Mapping[str, Collection[str]]) -> dict[tuple[str, str], Template]:
+# What applicants read of their applications: they are no merchants yet, and have no webhooks. Event of an application -> kind.
+OF_APPLICATION: Mapping[str, str] = MappingProxyType({
+    "submit": "application.submitted", "ask_more": "application.more_wanted", "refuse": "application.refused", "approve": "application.passed",
+    "pass": "application.passed",
+})
+_APPLICATION = frozenset({"id", "reason"})
+APPLICANT_PLACES: Mapping[str, frozenset[str]] = MappingProxyType({kind: _APPLICATION for kind in OF_APPLICATION.values()})
+APPLICANT_WORDS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType({
+    "application.submitted": {"en": ("Application received", "{id} is with the reviewers."), "zh": ("申请已提交", "申请 {id} 正在审核。")},
+    "application.more_wanted": {"en": ("More is wanted", "{id} waits for you: {reason}"), "zh": ("请补充资料", "申请 {id} 等待您补充：{reason}")},
+    "application.refused": {"en": ("Application refused", "{id} was refused: {reason}"), "zh": ("申请未通过", "申请 {id} 未通过：{reason}")},
+    "application.passed": {"en": ("Application approved", "{id} was approved. A contract comes next."),
+                           "zh": ("申请已通过", "申请 {id} 已通过，下一步签订合同。")},
+})
+
+
+def loaded(words: Mapping[str, Mapping[str, tuple[str, str]]], places: Mapping[str, Collection[str]],
+           known: Collection[str] = TYPES) -> dict[tuple[str, str], Template]:
     """By kind and language. Raises TemplateError: a kind that is no event, a language that is missing or unknown, a place that nothing fills."""
     found = {}
     for kind, languages in words.items():
-        if kind not in TYPES or kind not in places:
+        if kind not in known or kind not in places:
             raise TemplateError(f"{kind}: no such kind of event")
         if set(languages) != set(LANGUAGES):
             raise TemplateError(f"{kind}: it must be in {', '.join(LANGUAGES)}")
@@ -74,7 +126,7 @@ def loaded(words: Mapping[str, Mapping[str, tuple[str, str]]], places: Mapping[s
     return found
 
 
-TEMPLATES = MappingProxyType(loaded(WORDS, PLACES))
+TEMPLATES = MappingProxyType(loaded(WORDS, PLACES) | loaded(APPLICANT_WORDS, APPLICANT_PLACES, APPLICANT_PLACES))
 KINDS = frozenset(WORDS)
 
 

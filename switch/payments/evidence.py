@@ -29,7 +29,7 @@ RECORD = """INSERT INTO unmatched_answer (acquirer_id, received_at, reason, fiel
 VALUES ($1, $2, $3, $4, $5, $6::jsonb)"""
 FIND = "SELECT transaction_id FROM transaction WHERE acquirer_id = $1 AND rrn = $2 ORDER BY business_date DESC LIMIT 4"
 # Where the host gives DE37: its answer is found by the key of what is still open.
-FIND_OPEN = "SELECT transaction_id FROM transaction WHERE acquirer_id = $1 AND match_key = $2 AND state IN ('SENT', 'REVERSING')"
+FIND_OPEN = "SELECT transaction_id FROM open_exchange WHERE acquirer_id = $1 AND match_key = $2"
 # Of what is closed, whose key may have been used again since: among those that were made just before the request left.
 FIND_NEAR = """SELECT transaction_id FROM transaction WHERE transaction_id >= $3 AND transaction_id < $4 AND acquirer_id = $1 AND match_key = $2
 ORDER BY transaction_id DESC LIMIT 1"""

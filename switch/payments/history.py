@@ -94,8 +94,10 @@ PAYMENT_STATUS = {
 _CONDITIONS = (
     ("merchant_id", "merchant_id = {}"), ("store_id", "store_id = {}"), ("terminal_id", "terminal_id = {}"),
     ("acquirer_ids", "acquirer_id = ANY({}::uuid[])"), ("states", "state = ANY({}::text[])"), ("type", "type = {}"), ("rrn", "rrn = {}"),
-    ("stan", "stan = {}"), ("approval_code", "approval_code = {}"), ("reference", "reference = {}"), ("last4", "card_last4 = {}"),
-    ("token", "pan_token = {}"), ("amount_min", "amount >= {}"), ("amount_max", "amount <= {}"), ("before", "transaction_id < {}"),
+    ("stan", "stan = {}"),
+    ("approval_code", "(merchant_id, transaction_id) IN (SELECT a.merchant_id, a.transaction_id FROM approval_lookup a WHERE a.approval_code = {})"),
+    ("reference", "reference = {}"), ("last4", "card_last4 = {}"), ("token", "pan_token = {}"),
+    ("amount_min", "amount >= {}"), ("amount_max", "amount <= {}"), ("before", "transaction_id < {}"),
 )
 
 

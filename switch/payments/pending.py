@@ -26,9 +26,9 @@ LATE_S = 10.0  # past respond_by, whoever owns it: no walk lives that long
 LOOK_S = 15.0
 OLD_S = 900.0  # past the payer's time: the host neither closes the order nor says that it is paid
 
-# Its walk has ended without an outcome and nobody asks: the worker is dead, or its commit stayed unknown. The index is that of open match keys.
+# Its walk has ended without an outcome and nobody asks: the worker is dead, or its commit stayed unknown.
 LEFT = """
-SELECT t.transaction_id FROM transaction t
+SELECT t.transaction_id FROM open_transaction t
 WHERE t.acquirer_id = ANY($1::uuid[]) AND t.state = 'SENT' AND t.exchange = 'query'
   AND NOT EXISTS (SELECT FROM duty d WHERE d.transaction_id = t.transaction_id AND d.state = 'open')
   AND (t.respond_by + $3 < now()
@@ -37,7 +37,8 @@ ORDER BY t.transaction_id LIMIT $4
 """
 OLD = """
 SELECT a.acquirer_id FROM unnest($1::uuid[], $2::interval[]) AS a(acquirer_id, age) WHERE EXISTS (
-    SELECT FROM transaction t WHERE t.acquirer_id = a.acquirer_id AND t.state = 'SENT' AND t.exchange = 'query' AND t.received_at < now() - a.age)
+    SELECT FROM open_transaction t
+    WHERE t.acquirer_id = a.acquirer_id AND t.state = 'SENT' AND t.exchange = 'query' AND t.received_at < now() - a.age)
 """
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
@@ -21,11 +22,15 @@ LOOK_S = 5.0
 # Asked per acquirer, so that each answer ends at the first row.
 OLD_REVERSALS = """SELECT a.acquirer_id FROM unnest($1::uuid[]) a (acquirer_id) WHERE EXISTS (SELECT FROM duty d
 WHERE d.acquirer_id = a.acquirer_id AND d.state = 'open' AND d.kind = 'reversal' AND d.created_at < now() - $2::interval)"""
-OLD_DOUBTS = """SELECT a.acquirer_id FROM unnest($1::uuid[]) a (acquirer_id) WHERE EXISTS (SELECT FROM transaction t
+OLD_DOUBTS = """SELECT a.acquirer_id FROM unnest($1::uuid[]) a (acquirer_id) WHERE EXISTS (SELECT FROM open_transaction t
 WHERE t.acquirer_id = a.acquirer_id AND t.state = 'SENT' AND t.exchange = 'request' AND t.respond_by < now() - $2::interval)"""
+OLD_CORRECTIONS = """SELECT a.acquirer_id FROM unnest($1::uuid[]) a (acquirer_id) WHERE EXISTS (SELECT FROM tier_correction c
+WHERE c.acquirer_id = a.acquirer_id AND c.settled_on IS NULL AND c.noticed_at < now() - $2::interval)"""
 # Whoever gave its lease back ended it at that moment: no other end is of the same instant.
 LOST_WORKERS = """SELECT epoch FROM worker WHERE (ended_at IS NULL AND lease_until < now() - $1::interval OR ended_at <> lease_until)
 AND lease_until > now() - interval '1 day'"""
+# What waits too long in the books: the kind of its alert, and of After.
+OLD: Mapping[str, str] = MappingProxyType({"reversal_old": OLD_REVERSALS, "in_doubt_old": OLD_DOUBTS, "tier_correction_old": OLD_CORRECTIONS})
 
 Standing = tuple[str, str]  # kind, object
 
@@ -39,6 +44,7 @@ class After(NamedTuple):
     reversal_old: float = 900.0
     in_doubt_old: float = 60.0
     worker_lost: float = 5.0
+    tier_correction_old: float = 4 * 86_400.0  # longer than a weekend with a day off
 
 
 class Watch:
@@ -71,7 +77,7 @@ class Watch:
             await self.alarm.write_what_is_left()
         except (*UNKNOWN, asyncpg.PostgresError) as error:
             logs.warning("watch_interrupted", error=type(error).__name__)
-            known = {each for each in self.standing if each[0] in ("reversal_old", "in_doubt_old")}  # nobody knows that they are over
+            known = {each for each in self.standing if each[0] in OLD}  # nobody knows that they are over
             found |= {("database_unreachable", f"worker {self.epoch}"), *known}
         for kind, object_ in sorted(found - self.standing):
             await self.alarm.raise_(kind, object_)
@@ -131,8 +137,9 @@ class Watch:
 
     async def _books(self) -> set[Standing]:
         acquirers, after, found = list(self.directory.acquirers), self.after, set()
-        for kind, statement, seconds in (("reversal_old", OLD_REVERSALS, after.reversal_old), ("in_doubt_old", OLD_DOUBTS, after.in_doubt_old)):
-            found |= {(kind, show("acquirer", row[0])) for row in await self.pool.fetch(statement, acquirers, timedelta(seconds=seconds))}
+        for kind, statement in OLD.items():
+            late = await self.pool.fetch(statement, acquirers, timedelta(seconds=getattr(after, kind)))
+            found |= {(kind, show("acquirer", row[0])) for row in late}
         for row in await self.pool.fetch(LOST_WORKERS, timedelta(seconds=after.worker_lost)):
             await self.alarm.raise_once("worker_lost", f"worker {row[0]}")
         return found

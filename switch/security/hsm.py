@@ -6,7 +6,7 @@ A module takes and gives wrapped keys; clear ones exist inside it alone. Calls a
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 from uuid import UUID
 
 from switch.security.ciphers import Algorithm
@@ -34,6 +34,14 @@ class Handle:
     wrapped: bytes = field(repr=False)
 
 
+class Provided(NamedTuple):
+    """A terminal's new master key: in a TR-31 block under the key that was agreed, with our public point, hex free of spaces."""
+
+    key: Handle
+    block: str = ""
+    public: str = ""
+
+
 class Hsm(Protocol):
     """Each raises CryptoError; its code is all that is said of what was wrong. A key is used for its purpose and for nothing else."""
 
@@ -49,6 +57,12 @@ class Hsm(Protocol):
     def downloaded(self, key_id: UUID, purpose: Purpose, algorithm: Algorithm, content: bytes, under: Handle, kcv: str) -> Handle:
         """A working key as a sign-in brings it: in ECB under the terminal master key; `kcv` "" for a track key that comes without one.
         Raises: key_length, key_purpose, kcv."""
+
+    def provisioned(self, key_id: UUID, peer: bytes, bound: bytes) -> Provided:
+        """A new terminal master key, for the terminal whose public point `peer` is (provisioning.agreed). Raises: key_malformed."""
+
+    def worked(self, key_id: UUID, purpose: Purpose, under: Handle) -> tuple[Handle, str]:
+        """A new working key and its TR-31 block under a terminal's master key. Raises: key_purpose, wrapped_broken."""
 
     def rewrapped(self, key: Handle) -> Handle:
         """The same key under the storage key of today. Raises: wrapped_broken."""

@@ -60,6 +60,8 @@ class KeyStore:
         self.current[held.place] = held
 
     def _put_aside(self, held: Held) -> None:
+        if held.place[2]:  # of terminals and merchants nobody asks for those of before
+            return
         others = [each for each in self.former.get(held.place, ()) if each.key.key_id != held.key.key_id]
         self.former[held.place] = [*others, held][-FORMER_MAX:]
 

@@ -46,12 +46,14 @@ class AcquirerKeys:
             return None
         data = bytes.fromhex(content)
         parts = exchange.layouts.get(len(data))
-        fault = "none came" if not data else "their layout is not known" if parts is None else "no security module" if self.hsm is None else None
+        fault = "none came" if not data else "no security module" if self.hsm is None else None
+        if parts is None and fault is None:
+            fault = f"{len(data)} bytes are no layout that is known"
         if fault is None and parts is not None:
             try:
                 keys = self._downloaded(data, parts, master)
             except CryptoError as error:
-                fault = {"kcv": "a check value differs"}.get(error.code, error.code)
+                fault = {"kcv": "a check value differs", "mark": "a key is marked as another one"}.get(error.code, error.code)
             else:
                 for key in keys:
                     self.store.adopt(Held((self.acquirer_id, key.purpose, ""), key))
@@ -69,13 +71,16 @@ class AcquirerKeys:
         return self.store.find(self.acquirer_id, "tmk")
 
     def _downloaded(self, data: bytes, parts: tuple[KeyPart, ...], master: Handle) -> list[Handle]:
-        """All of them, or none. Raises CryptoError: kcv, key_length."""
+        """All of them, or none. Raises CryptoError: kcv, key_length, mark."""
         assert self.hsm is not None
         before = self.store.find(self.acquirer_id, "mac")
         # later than the one before, whatever the clock says: the newest id is in force
         keys, at, now = [], 0, max(int(clock.now().timestamp() * 1000), (before.key_id.int >> 80) + 1 if before is not None else 0)
         for part in parts:
-            middle, end = at + part.length, at + part.length + part.kcv
+            begin = at + len(part.mark) // 2
+            if data[at:begin].hex().upper() != part.mark.upper():
+                raise CryptoError("mark")
+            at, middle, end = begin, begin + part.length, begin + part.length + part.kcv
             keys.append(self.hsm.downloaded(uuid7(now, os.urandom(10)), part.purpose, part.algorithm,  # type: ignore[arg-type]
                                             data[at:middle], master, data[middle:end].hex().upper()))
             at = end

@@ -46,7 +46,13 @@ def unionpay_ecb(key: ClearKey, data: bytes) -> bytes:
     return encrypt(key, xor(encrypt(key, text[:size]), text[size:])).hex().upper()[:MAC_BYTES].encode()
 
 
+def xor_fold(key: ClearKey, data: bytes) -> bytes:
+    """The fold, enciphered once: the left 8 bytes."""
+    return encrypt(key, folded(data, BLOCK[key.algorithm]))[:MAC_BYTES]
+
+
 # The names that a dialect's rule may have (messages/grammar.py lists the same).
 MACS: Mapping[str, Callable[[ClearKey, bytes], bytes]] = MappingProxyType({
     "iso9797_1": iso9797_1, "iso9797_3": iso9797_3, "cmac": lambda key, data: cmac(key, data)[:MAC_BYTES], "unionpay_ecb": unionpay_ecb,
+    "xor_fold": xor_fold,
 })

@@ -12,9 +12,9 @@ from uuid import UUID
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from switch.security import dukpt, keyblocks
+from switch.security import dukpt, keyblocks, provisioning
 from switch.security.ciphers import BLOCK, Algorithm, ClearKey, CryptoError, check_kcv, decrypt, kcv, xor
-from switch.security.hsm import COMPONENTS, USAGES, Handle, Purpose
+from switch.security.hsm import COMPONENTS, USAGES, Handle, Provided, Purpose
 from switch.security.macs import MACS
 from switch.security.pan import Pan, Secret
 from switch.security.pinblocks import translate
@@ -66,6 +66,18 @@ class SoftwareHsm:
             raise CryptoError("key_length")
         key = ClearKey(algorithm, decrypt(master, content))
         return self._sealed(key_id, purpose, key) if (purpose, kcv) == ("track", "") else self._taken(key_id, purpose, key, kcv)
+
+    def provisioned(self, key_id: UUID, peer: bytes, bound: bytes) -> Provided:
+        under, ours = provisioning.agreed(peer, bound)
+        key = provisioning.made(self._draw)
+        return Provided(self._sealed(key_id, "tmk", key), provisioning.block(key, provisioning.MASTER, under, self._draw), ours.hex().upper())
+
+    def worked(self, key_id: UUID, purpose: Purpose, under: Handle) -> tuple[Handle, str]:
+        master = self._of(under, "tmk")
+        if purpose not in provisioning.WORKING:
+            raise CryptoError("key_purpose")
+        key = provisioning.made(self._draw)
+        return self._sealed(key_id, purpose, key), provisioning.block(key, provisioning.WORKING[purpose], master, self._draw)
 
     def rewrapped(self, key: Handle) -> Handle:
         return key if key.storage_key == self._keyring.current else self._sealed(key.key_id, key.purpose, self._opened(key))

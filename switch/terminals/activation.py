@@ -14,6 +14,7 @@ import asyncpg
 from switch.database import Connection, Pool
 from switch.errors import Problem
 from switch.ids import show
+from switch.security.hsm import Provided
 from switch.security.vault import Vault
 from switch.terminals import guesses
 from switch.terminals.devices import COLUMNS, ERASED, By, Keys, locked, moved, work
@@ -59,6 +60,7 @@ class Activated(NamedTuple):
     merchant_id: UUID
     store_id: UUID
     key: str  # shown once, stored nowhere
+    given: Provided | None  # its master key, when it sent a point
 
 
 class Locked(NamedTuple):
@@ -85,8 +87,9 @@ class Activation:
             expires_at = await connection.fetchval(ISSUE, device_id, self._digest(device_id, code), by.person, lives)
         return Issued(guesses.written(code), expires_at)
 
-    async def activate(self, serial_number: str, typed: str, host: str | None) -> Activated:
-        """The key of the till for the device with this serial number. The same refusal for a wrong, used, expired and unknown code."""
+    async def activate(self, serial_number: str, typed: str, host: str | None, point: bytes | None = None) -> Activated:
+        """The key of the till for the device with this serial number,
+        and with its `point` (provisioning.agreed) a new master key. The same refusal for a wrong, used, expired and unknown code."""
         subject = guesses.subject_of(host)
         if (left := self.locked_until.get(subject, 0.0) - self.now()) > 0:
             raise _too_many(left)
@@ -95,7 +98,7 @@ class Activation:
         self.in_hand += 1
         try:
             async with work(self.pool) as connection:
-                outcome = await self._judge(connection, subject, serial_number, guesses.read(typed))
+                outcome = await self._judge(connection, subject, serial_number, guesses.read(typed), point)
         finally:
             self.in_hand -= 1
         if isinstance(outcome, Activated):
@@ -108,7 +111,8 @@ class Activation:
     def _digest(self, device_id: UUID, code: str) -> bytes:
         return self.vault.fingerprint(guesses.hashed(device_id, code))
 
-    async def _judge(self, connection: Connection, subject: str, serial_number: str, code: str | None) -> Activated | Locked | None:
+    async def _judge(self, connection: Connection, subject: str, serial_number: str, code: str | None,
+                     point: bytes | None) -> Activated | Locked | None:
         """None: refused. What it counts is committed, whatever it says: it raises nothing of its own."""
         if (seconds := await connection.fetchval(COUNTER, "address", subject)) is not None and seconds > 0:
             return Locked(seconds)
@@ -131,9 +135,9 @@ class Activation:
             await self._failed(connection, ("address", subject))
             return None
         await connection.execute(FORGIVEN, "terminal", till)
-        return await self._activated(connection, row, open_one["number"])
+        return await self._activated(connection, row, open_one["number"], point)
 
-    async def _activated(self, connection: Connection, row: asyncpg.Record, number: int) -> Activated:
+    async def _activated(self, connection: Connection, row: asyncpg.Record, number: int, point: bytes | None) -> Activated:
         device_id, merchant_id, terminal_id = row["device_id"], row["merchant_id"], row["terminal_id"]
         await connection.execute(USED, device_id, number)
         await self.keys.revoke(connection, terminal_id)
@@ -142,7 +146,10 @@ class Activation:
         await connection.execute(KEY, issued.key_id, device_id)
         await connection.execute(FIRST_SIGN, device_id)
         await moved(connection, self.keys, row, "activate", By(f"device {row['serial_number']}", issued.key_id), "by its code")
-        return Activated(device_id, terminal_id, merchant_id, row["store_id"], issued.text)
+        given = None
+        if point is not None and self.keys.provide is not None:
+            given = await self.keys.provide(connection, merchant_id, terminal_id, point, row["serial_number"].encode())
+        return Activated(device_id, terminal_id, merchant_id, row["store_id"], issued.text, given)
 
     async def _failed(self, connection: Connection, *counters: tuple[str, str]) -> None:
         for scope, subject in counters:

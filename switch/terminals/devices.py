@@ -14,7 +14,9 @@ from switch import alerts
 from switch.database import UNKNOWN, Connection, Pool
 from switch.errors import Problem
 from switch.ids import show, uuid7
+from switch.notices import tell
 from switch.security.credentials import Credential
+from switch.security.hsm import Provided
 from switch.terminals import readiness
 from switch.terminals.lifecycle import ASSIGNED, BOUND, FREES, IN_HAND, INVENTORY, LIFE, MAINTENANCE, refusal
 
@@ -66,6 +68,8 @@ class Keys(NamedTuple):
 
     issue: Callable[[Connection, UUID, UUID], Awaitable[Credential]]
     revoke: Callable[[Connection, UUID], Awaitable[None]]
+    erase: Callable[[Connection, UUID], Awaitable[None]]  # all its cryptographic keys
+    provide: Callable[[Connection, UUID, UUID, bytes, bytes], Awaitable[Provided]] | None = None  # a new master key: merchant, terminal, point, bound
 
 
 class Wanted(NamedTuple):
@@ -89,6 +93,7 @@ class Place(NamedTuple):
 
 
 NOWHERE = Place()
+NO_MORE: Mapping[str, str] = {}
 
 
 @asynccontextmanager
@@ -148,16 +153,27 @@ async def moved(connection: Connection, keys: Keys, row: asyncpg.Record, event: 
         tampered_at = None
     if row["terminal_id"] is not None and (event in FREES or event == "tamper"):
         await keys.revoke(connection, row["terminal_id"])
+        await keys.erase(connection, row["terminal_id"])
         await connection.execute(ERASE, row["device_id"])
     if event in IN_HAND:
         await connection.execute(ERASED, row["device_id"])
     if event == "tamper" and row["tampered_at"] is None:
         await connection.execute(alerts.RAISE, new_id(), TAMPERED, show("device", row["device_id"]))
+        await told(connection, row, "terminal.tampered", f"v{row['version']}")
     may_sell = sells_in_maintenance and state == MAINTENANCE
     after = await connection.fetchrow(MOVE, row["device_id"], state, *place, may_sell, tampered_at, row["version"], event == "begin_test")
     assert after is not None  # it is locked
     await connection.execute(NOTE, row["device_id"], after["version"], event, row["state"], state, *_told(row, place), by.person, by.key_id, reason)
     return after
+
+
+async def told(connection: Connection, row: asyncpg.Record, type_: str, why: str, more: Mapping[str, str] = NO_MORE) -> None:
+    """The merchant that has it gets a notice, in the caller's transaction; once for each `why`."""
+    if row["merchant_id"] is not None:
+        shown = show("device", row["device_id"])
+        await tell(connection, row["merchant_id"], type_, f"{shown}:{why}", {
+            "device": shown, "serial_number": row["serial_number"],
+            "terminal": None if row["terminal_id"] is None else show("terminal", row["terminal_id"]), **more})
 
 
 async def swapped(connection: Connection, keys: Keys, device_id: UUID, replacement_id: UUID, by: By, reason: str) -> None:

@@ -10,7 +10,7 @@ from switch import alerts
 from switch.database import UNKNOWN, Connection, Pool
 from switch.errors import Problem
 from switch.ids import show
-from switch.terminals.devices import COLUMNS, TAMPERED, By, Keys, away, moved, work
+from switch.terminals.devices import COLUMNS, TAMPERED, By, Keys, away, moved, told, work
 from switch.terminals.parameter_sets import resolved
 from switch.terminals.parameters import SILENT_AFTER_S
 from switch.terminals.releases import Software, software_for
@@ -106,6 +106,8 @@ class Health:
             row = await moved(connection, self.keys, row, "tamper", By(f"device {serial_number}"), "its tamper switch")
         software = Software("none") if row["tampered_at"] is not None else \
             await software_for(connection, row, said.software_version, said.batch_open)
+        if software.install != "none" and software.version is not None:
+            await told(connection, row, "terminal.update", software.version, {"version": software.version})
         return Told(row, row["tampered_at"] is not None, parameters.version, parameters.values.get("heartbeat_interval_s", 300), software), opened
 
     async def of(self, device_id: UUID, merchant_id: UUID | None, hours: int) -> tuple[asyncpg.Record, list[asyncpg.Record]]:

@@ -7,7 +7,7 @@ import asyncpg
 from switch import alerts, logs
 from switch.database import UNKNOWN, Pool
 from switch.ids import show
-from switch.terminals.devices import new_id
+from switch.terminals.devices import new_id, told
 
 LOOK_S = 60.0
 AT_ONCE = 200
@@ -17,7 +17,8 @@ SILENT = "terminal_silent"
 FALLEN = """WITH fallen AS (SELECT h.device_id FROM device_health h JOIN device d USING (device_id)
   WHERE d.state = 'live' AND h.silent_since IS NULL AND greatest(h.last_at, d.state_since) < now() - make_interval(secs => h.silent_after_s)
   LIMIT $1 FOR UPDATE OF h SKIP LOCKED)
-UPDATE device_health h SET silent_since = now() FROM fallen f WHERE h.device_id = f.device_id RETURNING h.device_id"""
+UPDATE device_health h SET silent_since = now() FROM fallen f JOIN device d USING (device_id) WHERE h.device_id = f.device_id
+RETURNING h.device_id, h.silent_since, d.serial_number, d.merchant_id, d.terminal_id"""
 
 
 class Silence:
@@ -37,9 +38,11 @@ class Silence:
     async def look(self) -> int:
         """About how many somebody was called. Raises what UNKNOWN lists."""
         async with self.pool.acquire() as connection, connection.transaction():
-            fallen = [show("device", row[0]) for row in await connection.fetch(FALLEN, AT_ONCE)]
-            for each in fallen:
+            rows = await connection.fetch(FALLEN, AT_ONCE)
+            fallen = [show("device", row["device_id"]) for row in rows]
+            for each, row in zip(fallen, rows, strict=True):
                 await connection.execute(alerts.RAISE, new_id(), SILENT, each)
+                await told(connection, row, "terminal.silent", f"{row['silent_since']:%Y-%m-%dT%H:%M:%S}")
         for each in fallen:
             alerts.announce(SILENT, each)
         return len(fallen)

@@ -62,7 +62,9 @@ async def certify(cluster_url: str, folder: Path, dialect: str, only: set[int]) 
             if each.beside:
                 bench.begun.clear()
                 beside.append(asyncio.create_task(judged(bench, each)))
-                await asyncio.wait([beside[-1], asyncio.create_task(bench.begun.wait())], return_when=asyncio.FIRST_COMPLETED)
+                begun = asyncio.create_task(bench.begun.wait())
+                await asyncio.wait([beside[-1], begun], return_when=asyncio.FIRST_COMPLETED)
+                begun.cancel()
         for each in wanted:
             if not each.beside:
                 verdicts.append(await judged(bench, each))

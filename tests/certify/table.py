@@ -51,6 +51,10 @@ def codes(*names: str) -> Needs:
     return missing
 
 
+def verdicts(name: str) -> Needs:
+    return lambda dialect: "" if any(code.verdict == name for code in dialect.codes.values()) else f"the host has no response code that means {name}"
+
+
 def purpose(name: str) -> Needs:
     return lambda dialect: "" if name in dialect.network else f"the host has no {name.replace('_', '-')}"
 

@@ -11,6 +11,7 @@ import asyncpg
 from switch.clock import clock
 from switch.database import Connection, Pool, work
 from switch.errors import Problem
+from switch.ids import show
 from switch.merchants.applications import scoring
 from switch.merchants.applications.cases import begun, changed, held, key_again, locked, moved, profile_of
 from switch.merchants.applications.life import LIFE
@@ -20,6 +21,7 @@ from switch.merchants.applications.papers import Document, gaps, newest
 from switch.merchants.applications.requirements import ACCOUNT, IDENTITY, INDIVIDUAL, Gap, account_of, needed
 from switch.merchants.applications.scoring import Facts, Reason
 from switch.merchants.approvals import same_person
+from switch.notices import tell
 from switch.payments.resolution import Person
 from switch.security.vault import Vault
 
@@ -185,6 +187,8 @@ class Review:
         merchant_id = await opened(connection, self.vault, row["country"], known.profile, account, asked_by, agreed_by)
         if self.drafted is not None:
             await self.drafted(connection, merchant_id, row["country"], known.facts.currency, by)
+        shown = show("application", row["application_id"])
+        await tell(connection, merchant_id, "application.approved", shown, {"id": shown, "merchant": show("merchant", merchant_id)})
         return merchant_id
 
 

@@ -24,6 +24,7 @@ from switch.settlement.reconciliation.unpacking import PIECE_BYTES, Unpacker
 
 KIND = "import"
 PIECE = 250  # rows of one commit
+STEP_BYTES = 4096  # read at once: some fifty rows, a millisecond
 FAULTS_MAX = 1000  # that are kept; all are counted
 PAGE_MAX = 200
 
@@ -48,22 +49,16 @@ class Imports:
 
     async def take(self, chunks: AsyncIterable[bytes], name: str, by: str, *, dry_run: bool, skip_bad: bool) -> asyncpg.Record:
         """The import, asked for with its job in one commit. Raises Problem: file_refused with line and reason, not_ready."""
-        reader, unpacker, digest, packer, packed = Reader(), Unpacker(), hashlib.sha256(), zlib.compressobj(6), bytearray()
+        reader, digest, packer, packed = Reader(), hashlib.sha256(), zlib.compressobj(6), bytearray()
 
-        def pass_on(pieces: Iterable[bytes]) -> None:
-            for piece in pieces:
+        async def kept() -> AsyncIterator[bytes]:
+            async for piece in _unpacked(chunks):
                 digest.update(piece)
                 packed.extend(packer.compress(piece))
-                for _ in reader.feed(piece):
-                    pass
+                yield piece
 
         try:
-            async for chunk in chunks:
-                for at in range(0, len(chunk), PIECE_BYTES):
-                    pass_on(unpacker.feed(chunk[at:at + PIECE_BYTES]))
-                    await asyncio.sleep(0)  # payments go first
-            pass_on(unpacker.end())
-            for _ in reader.end():
+            async for _ in _read(reader, kept()):
                 pass
         except Refused as refused:
             raise file_refused(max(1, refused.line), refused.reason) from None
@@ -104,19 +99,22 @@ class Imports:
                     await run.hold(connection)
                     await _write(connection, import_id, piece)
                 await run.progress(piece.last, asked["lines"] + 1)
-            await _end(self.pool, run, import_id, "done", None)
+            await _end(self.pool, run, import_id, "done")
         found = await self.pool.fetchrow("SELECT state, faults, made FROM bulk_import WHERE import_id = $1", import_id)
         assert found is not None
         return {"state": found["state"], "faults": found["faults"], "made": json.loads(found["made"])}
 
     async def _checked(self, run: Run, import_id: UUID, asked: asyncpg.Record) -> str:
-        faults: list[Fault] = []
+        first: list[Fault] = []
+        count = 0
         async for piece in _pieces(asked["content"], 0):
             async with self.pool.acquire() as connection:
-                faults += piece.faults + (await Known.of(connection, piece.rows)).faults(piece.rows)
+                faults = piece.faults + (await Known.of(connection, piece.rows)).faults(piece.rows)
+            count += len(faults)
+            first += sorted(faults)[:FAULTS_MAX - len(first)]
             await run.progress(piece.last, 2 * asked["lines"] + 2)
-        state = "checked" if asked["dry_run"] else "refused" if faults and not asked["skip_bad"] else "writing"
-        await _end(self.pool, run, import_id, state, faults)
+        state = "checked" if asked["dry_run"] else "refused" if count and not asked["skip_bad"] else "writing"
+        await _end(self.pool, run, import_id, state, first, count)
         return state
 
 
@@ -126,17 +124,49 @@ STEP = """UPDATE bulk_import SET state = $2, faults = coalesce($3, faults),
   ended_at = CASE WHEN $2 <> 'writing' THEN now() END WHERE import_id = $1"""
 
 
-async def _end(pool: Pool, run: Run, import_id: UUID, state: str, faults: list[Fault] | None) -> None:
+async def _end(pool: Pool, run: Run, import_id: UUID, state: str, faults: list[Fault] | None = None, count: int | None = None) -> None:
     async with pool.acquire() as connection, connection.transaction():
         await run.hold(connection)
         if faults:
-            await connection.execute(FAULT, import_id, *_columns(sorted(faults)[:FAULTS_MAX], 3))
-        await connection.execute(STEP, import_id, state, None if faults is None else len(faults))
+            await connection.execute(FAULT, import_id, *_columns(faults, 3))
+        await connection.execute(STEP, import_id, state, count)
 
 
 def _columns(rows: Iterable[Any], count: int) -> list[list[Any]]:
     """Rows as the arrays that unnest takes."""
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(count)]
+
+
+async def _unpacked(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Of a file as it comes. Raises Refused."""
+    unpacker = Unpacker()
+    async for chunk in chunks:
+        for piece in unpacker.feed(chunk):
+            yield piece
+    for piece in unpacker.end():
+        yield piece
+
+
+async def _stored(content: bytes) -> AsyncIterator[bytes]:
+    unpacker = zlib.decompressobj()
+    for at in range(0, len(content), PIECE_BYTES):
+        data = content[at:at + PIECE_BYTES]
+        while data:
+            yield unpacker.decompress(data, PIECE_BYTES)
+            data = unpacker.unconsumed_tail
+    yield unpacker.flush()
+
+
+async def _read(reader: Reader, pieces: AsyncIterable[bytes]) -> AsyncIterator[Row | Fault]:
+    """What the reader finds. It rests as long as it works, since payments go first. Raises Refused."""
+    async for piece in pieces:
+        for at in range(0, len(piece), STEP_BYTES):
+            began = time.perf_counter()
+            found = [*reader.feed(piece[at:at + STEP_BYTES])]
+            await asyncio.sleep(time.perf_counter() - began)
+            for each in found:
+                yield each
+    reader.end()
 
 
 class Piece(NamedTuple):
@@ -149,20 +179,18 @@ class Piece(NamedTuple):
 
 async def _pieces(content: bytes, after: int) -> AsyncIterator[Piece]:
     """Of what stands behind line `after`; all is read, since what is wrong in a row may be told by those before."""
-    reader, unpacked = Reader(), zlib.decompressobj()
+    reader = Reader()
     rows: list[Row] = []
     faults: list[Fault] = []
-    data, over = content, False
-    while not over:
-        given = unpacked.decompress(data, PIECE_BYTES)
-        data, over = unpacked.unconsumed_tail, not given
-        for found in reader.end() if over else reader.feed(given):
-            if found.line > after:
-                (rows if isinstance(found, Row) else faults).append(found)  # type: ignore[arg-type]
-                if len(rows) + len(faults) >= PIECE and not isinstance(found, Fault):
-                    yield Piece(rows, faults, found.line)
-                    rows, faults = [], []
-        await asyncio.sleep(0)
+    last = after
+    async for found in _read(reader, _stored(content)):
+        if found.line <= after:
+            continue
+        if found.line > last and len(rows) + len(faults) >= PIECE:  # the faults of a row stay together
+            yield Piece(rows, faults, last)
+            rows, faults = [], []
+        last = found.line
+        (rows if isinstance(found, Row) else faults).append(found)  # type: ignore[arg-type]
     if rows or faults:
         yield Piece(rows, faults, reader.line)
 

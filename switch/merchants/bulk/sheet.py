@@ -59,8 +59,8 @@ class Reader:
         self.line = self.bytes = 0
         self._rest = b""
         self._columns: list[str] = []
-        self._digests: dict[tuple[str, str], bytes] = {}
-        self._numbers: dict[tuple[str, ...], str] = {}
+        self._digests: dict[str, bytes] = {}  # texts, not tuples: what the collector walks is felt by payments
+        self._numbers: set[str] = set()
 
     def feed(self, piece: bytes) -> Iterator[Row | Fault]:
         self.bytes += len(piece)
@@ -72,10 +72,9 @@ class Reader:
         if len(self._rest) > LINE_BYTES:
             raise Refused(self.line + 1, f"a line has at most {LINE_BYTES} bytes")
 
-    def end(self) -> Iterator[Row | Fault]:
-        if self._rest:
-            yield from self._take(self._rest)
-            self._rest = b""
+    def end(self) -> None:
+        if self._rest:  # a number that is cut short would look like a number, and is never changed
+            raise Refused(self.line + 1, "the last line has no line break: the file may be cut; end every line with one")
         if self.line < 2:
             raise Refused(max(1, self.line), "the file has no rows")
 
@@ -121,14 +120,14 @@ class Reader:
     def _against(self, row: Row) -> Iterator[Fault]:
         """The rows before it must say the same of the same merchant, store and terminal, and give a number once. Nothing of a row that is wrong
         is remembered."""
-        keys = {(kind, row.key(kind)): row.digest(kind) for kind in OF}
-        differing = [kind for (kind, key), digest in keys.items() if self._digests.get((kind, key), digest) != digest]
+        keys = {f"{kind} {row.key(kind)}": row.digest(kind) for kind in OF}
+        differing = [kind for kind, (key, digest) in zip(OF, keys.items(), strict=True) if self._digests.get(key, digest) != digest]
         for kind in differing:
             yield Fault(row.line, kind, "the same reference with the same values as in the rows before")
         values, terminal = row.values, row.key("terminal")
-        numbers: dict[tuple[str, ...], str] = {("at", terminal, values["acquirer"]): terminal,
-                   ("number", *(values[name] for name in NUMBERS)): terminal} if values["acquirer"] else {("alone", terminal): terminal}
-        if any(number in self._numbers for number in numbers):
+        numbers = {"\0".join(("at", terminal, values["acquirer"])), "\0".join(("number", *(values[name] for name in NUMBERS)))
+                   } if values["acquirer"] else {f"alone\0{terminal}"}
+        if not numbers.isdisjoint(self._numbers):
             yield Fault(row.line, "acquirer" if values["acquirer"] else "terminal", "a terminal once at an acquirer, with numbers no row before has")
         elif not differing:
             self._digests |= keys

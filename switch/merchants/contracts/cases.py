@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -20,11 +21,15 @@ from switch.ids import read, show, uuid7
 from switch.merchants.contracts import standard, terms
 from switch.merchants.contracts.document import Parties, printed
 from switch.merchants.contracts.life import IN_FORCE, LIFE
+from switch.notices import tell
 from switch.payments.resolution import Person
 from switch.settlement.fees.tariffs import known_brands
 from switch.settlement.payouts.banking import masked
 
 DOCUMENTS_MAX = 100
+# Event -> what the merchant is told.
+NOTICES: Mapping[str, str] = MappingProxyType({"offer": "contract.offered", "countersign": "contract.in_force", "notice": "contract.ending",
+                                               "expire": "contract.ended", "terminate": "contract.ended"})
 
 LOCK = "SELECT * FROM contract WHERE contract_id = $1 FOR NO KEY UPDATE"
 # Contracts of one merchant are made and moved one after the other.
@@ -178,7 +183,16 @@ async def moved(connection: Connection, row: asyncpg.Record, event: str, by: Per
     assert after is not None  # it is locked
     await connection.execute(NOTE, row["contract_id"], after["version"], event, row["state"], state, by.name, by.key_id, reason,
                              json.dumps(dict(detail or {})))
+    if event in NOTICES:
+        await told(connection, after, NOTICES[event], str(after["version"]))
     return after
+
+
+async def told(connection: Connection, row: asyncpg.Record, type_: str, why: str) -> None:
+    """The merchant gets a notice, in the caller's transaction; once for each `why`."""
+    shown = show("contract", row["contract_id"])
+    await tell(connection, row["merchant_id"], type_, f"{shown}:{why}",
+               {"id": shown, "state": row["state"], **{name: row[name] and row[name].isoformat() for name in ("from_on", "until_on")}})
 
 
 async def in_force(connection: Connection, merchant_id: UUID) -> asyncpg.Record | None:

@@ -27,6 +27,8 @@ FROM ticket t JOIN ticket_term r USING (severity) WHERE t.resolve_by IS NOT NULL
 ORDER BY late DESC, r.rank, least(t.answer_by, t.resolve_by), t.ticket_id LIMIT $3"""
 EVENTS = """SELECT number, event, was, state, person, support, internal, text, device_id, replacement_id, at FROM ticket_event
 WHERE ticket_id = $1 AND ($2 OR NOT internal) ORDER BY event_id"""
+HELP = """SELECT ARRAY(SELECT slug FROM help_article a WHERE $1 = ANY(topics) AND NOT withdrawn
+  AND NOT EXISTS (SELECT FROM help_article n WHERE n.slug = a.slug AND n.number > a.number) ORDER BY slug LIMIT 20)"""
 RATING = "SELECT stars, text, at FROM ticket_rating WHERE ticket_id = $1"
 TERMS = "SELECT severity, answer_minutes, resolve_minutes, set_by, set_at FROM ticket_term ORDER BY rank"
 STATUS = "SELECT status FROM directory_merchant WHERE merchant_id = $1"
@@ -54,6 +56,7 @@ class Whole(NamedTuple):
     row: asyncpg.Record
     events: list[asyncpg.Record]
     rating: asyncpg.Record | None
+    articles: list[str]
 
 
 class Wanted(NamedTuple):
@@ -85,7 +88,8 @@ class SupportDesk:
         async with work(self.readers) as connection:
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             row = await _one(connection, ticket_id, who)
-            return Whole(row, await connection.fetch(EVENTS, ticket_id, who.support), await connection.fetchrow(RATING, ticket_id))
+            return Whole(row, await connection.fetch(EVENTS, ticket_id, who.support), await connection.fetchrow(RATING, ticket_id),
+                         await connection.fetchval(HELP, row["category"]))
 
     async def terms(self) -> list[asyncpg.Record]:
         async with work(self.readers) as connection:

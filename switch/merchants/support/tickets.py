@@ -15,7 +15,7 @@ from switch.terminals import devices
 from switch.terminals.devices import By, Keys, new_id
 
 COLUMNS = """ticket_id, merchant_id, store_id, terminal_id, transaction_id, subject, severity, state, version, assignee, reopened, answer_by,
-resolve_by, answer_missed_at, resolve_missed_at, opened_by, opened_at, state_since"""
+resolve_by, answer_missed_at, resolve_missed_at, opened_by, opened_at, state_since, category"""
 TERM = "SELECT answer_minutes, resolve_minutes FROM ticket_term WHERE severity = $1"
 SET_TERM = """UPDATE ticket_term SET answer_minutes = $2, resolve_minutes = $3, set_by = $4, set_at = now() WHERE severity = $1
 RETURNING severity, answer_minutes, resolve_minutes, set_by, set_at"""
@@ -24,7 +24,7 @@ STORE = "SELECT merchant_id, store_id FROM directory_store WHERE store_id = $1"
 TILL = "SELECT merchant_id, store_id FROM directory_terminal WHERE terminal_id = $1"
 SALE = "SELECT merchant_id, store_id, terminal_id FROM history_transaction WHERE transaction_id = $1"
 ADD = f"""INSERT INTO ticket (merchant_id, ticket_id, store_id, terminal_id, transaction_id, subject, severity, state, answer_by, resolve_by,
-opened_by, opened_at) VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', $8, $9, $10, $11) RETURNING {COLUMNS}"""
+opened_by, opened_at, category) VALUES ($1, $2, $3, $4, $5, $6, $7, 'open', $8, $9, $10, $11, $12) RETURNING {COLUMNS}"""
 LOCK = f"""SELECT {COLUMNS} FROM ticket WHERE ticket_id = $1 AND ($2::uuid IS NULL OR merchant_id = $2) AND ($3::uuid IS NULL OR store_id = $3)
 FOR NO KEY UPDATE"""
 MOVE = f"""UPDATE ticket SET state = $2, version = version + 1, assignee = $3, reopened = $4, answer_by = $5, resolve_by = $6,
@@ -71,14 +71,14 @@ class Tickets:
     def __init__(self, pool: Pool, keys: Keys) -> None:
         self.pool, self.keys = pool, keys
 
-    async def open(self, about: About, subject: str, text: str, severity: str, who: Who) -> UUID:
+    async def open(self, about: About, subject: str, text: str, severity: str, who: Who, category: str = "other") -> UUID:
         """Its deadlines are those of the severity now; later terms change them for later tickets."""
         async with work(self.pool) as connection:
             merchant_id, store_id, terminal_id = await _place(connection, about, who)
             now, ticket_id = clock.now(), new_id()
             times = deadlines(await _term(connection, severity), now)
             await connection.fetchrow(ADD, merchant_id, ticket_id, store_id, terminal_id, about.transaction_id, subject, severity, *times, who.name,
-                                      now)
+                                      now, category)
             await connection.fetchval(NOTE, merchant_id, ticket_id, 1, "open", None, OPEN, who.name, who.key_id, who.support, False, text, None, None)
         return ticket_id
 

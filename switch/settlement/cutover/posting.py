@@ -13,8 +13,9 @@ from switch.settlement.ledger import Account, Transfer, moved
 
 AT_ONCE = 500
 
-WAITING = """SELECT settlement_id, merchant_id, acquirer_id, business_date, currency, sales, refunds, adjustments, fees, tax, costs, net,
-reserve_held, due_on FROM settlement WHERE acquirer_id = $1 AND business_date = $2 AND state = $3 ORDER BY settlement_id LIMIT $4 FOR NO KEY UPDATE"""
+WAITING = """SELECT settlement_id, merchant_id, acquirer_id, business_date, currency, sales, refunds, adjustments, adjustments_count, fees, tax,
+costs, net, reserve_held, due_on FROM settlement WHERE acquirer_id = $1 AND business_date = $2 AND state = $3 ORDER BY settlement_id LIMIT $4
+FOR NO KEY UPDATE"""
 POSTED = "UPDATE settlement SET state = 'posted', posted_at = now() WHERE settlement_id = ANY($1::uuid[])"
 STATED = "UPDATE settlement SET state = 'stated', stated_at = now() WHERE settlement_id = ANY($1::uuid[])"
 

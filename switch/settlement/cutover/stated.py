@@ -1,4 +1,5 @@
-"""What follows when settlements are stated, in the commit that states them: their merchants are told, and the day is reconciled (again)."""
+"""What follows when settlements are stated, in the commit that states them: their merchants are told, and the day is reconciled (again),
+with those that it adjusts: an outcome that came late explains, or contradicts, what their files say."""
 
 from collections.abc import Sequence
 
@@ -12,6 +13,8 @@ from switch.settlement.reconciliation.runs import request
 
 TOLD = ("currency", "sales", "refunds", "adjustments", "fees", "tax", "net", "reserve_held")  # minor units, as in GET /v1/settlements/{id}
 
+ADJUSTED = "SELECT DISTINCT acquirer_id, for_date FROM settlement_line WHERE settlement_id = ANY($1::uuid[]) AND kind = 'adjustment' AND gross <> 0"
+
 
 async def announce(connection: Connection, rows: Sequence[asyncpg.Record]) -> None:
     """Of settlements that are stated in the caller's transaction. May be repeated: an event is one, and a run that waits is enough."""
@@ -21,5 +24,8 @@ async def announce(connection: Connection, rows: Sequence[asyncpg.Record]) -> No
             "settlement": show("settlement", row["settlement_id"]), "acquirer": show("acquirer", row["acquirer_id"]),
             "business_date": row["business_date"].isoformat(), "due_on": row["due_on"].isoformat(), **{name: row[name] for name in TOLD}})
         for row in rows])
-    for acquirer_id, day in sorted({(row["acquirer_id"], row["business_date"]) for row in rows}):
+    days = {(row["acquirer_id"], row["business_date"]) for row in rows}
+    if adjusting := [row["settlement_id"] for row in rows if row["adjustments_count"]]:
+        days |= {(row["acquirer_id"], row["for_date"]) for row in await connection.fetch(ADJUSTED, adjusting)}
+    for acquirer_id, day in sorted(days):
         await request(connection, acquirer_id, [day], "cutover")

@@ -41,6 +41,8 @@ WORDS: dict[str, dict[Language, str]] = {
     "by_day": {"en": "Adjustments by the day they belong to", "zh": "调整所属日期"},
     "charge": {"en": "Charge", "zh": "服务费"}, "sale": {"en": "sale", "zh": "销售"}, "refund": {"en": "refund", "zh": "退款"},
     "adjustment": {"en": "adjustment", "zh": "调整"}, "chargeback": {"en": "chargeback", "zh": "拒付"},
+    "disputes": {"en": "Chargebacks of that day, taken or given back beside the net", "zh": "当日拒付及退回（不含于净额）"},
+    "reference": {"en": "Reference", "zh": "参考号"},
     "note": {"en": "Amounts are signed from the merchant's point of view. Gross = sales - refunds + adjustments; net = gross - fees - tax.",
              "zh": "金额以商户角度计正负。总额 = 销售 - 退款 + 调整；净额 = 总额 - 手续费 - 税金。"},
 }
@@ -97,6 +99,9 @@ def document(statement: Statement, language: Language) -> Document:
     if statement.adjustments:
         tables.append(Table(word("by_day"), tuple(map(word, ("for", "count", "gross", "fee"))), tuple(
             (row["for_date"].isoformat(), str(row["count"]), amount(row["gross"]), amount(row["fee"])) for row in statement.adjustments), 1))
+    if whole.disputed:
+        tables.append(Table(word("disputes"), tuple(map(word, ("reference", "amount", "fee"))), tuple(
+            (row["reference"], amount(row["gross"]), amount(row["fee"])) for row in whole.disputed), 1))
     return Document(language, word("title"), word("provisional") if whole.state == "priced" else None,
                     tuple((word(name), value) for name, value in facts), tuple(tables), word("note"))
 

@@ -1,7 +1,7 @@
 """Statements: what a settlement is made of, line by line and summed, as merchants and their accountants read it.
 
 Amounts are minor units, signed from the merchant's point of view: sales are positive, refunds negative, fees and tax positive when the merchant pays
-them, and of every row net = gross - fee - tax. The nets of all rows of a settlement are its net.
+them, and of every row net = gross - fee - tax. The nets of all rows of a settlement but those of disputes are its net.
 """
 
 import json
@@ -66,6 +66,7 @@ class Head:
     reserve_held: int
     reserve_release_on: date | None
     charges: tuple[tuple[str, int], ...]  # fees of no transaction: what for, how much
+    disputed: tuple[Row, ...] = ()  # what disputes moved while the day was open: beside the settlement, at once
 
     @property
     def gross(self) -> int:
@@ -74,9 +75,18 @@ class Head:
 
 HEAD = """SELECT s.settlement_id, s.merchant_id, m.name AS merchant_name, a.name AS acquirer_name, m.time_zone, s.business_date, s.due_on,
     s.currency, s.state, s.sales_count, s.sales, s.refunds_count, s.refunds, s.adjustments_count, s.adjustments, s.fees, s.tax, s.net,
-    s.reserve_held, s.reserve_release_on, s.extras
+    s.reserve_held, s.reserve_release_on, s.extras, s.acquirer_id
 FROM settlement s JOIN directory_merchant m ON m.merchant_id = s.merchant_id JOIN directory_acquirer a ON a.acquirer_id = s.acquirer_id
 WHERE s.settlement_id = $1 AND ($2::uuid IS NULL OR s.merchant_id = $2)"""
+# By dispute and step: its money, signed from the merchant's point of view, and the fee for it.
+DISPUTED = """SELECT d.reference, d.transaction_id, t.original_id, d.brand, t.store_id, t.terminal_id, t.card_last4, t.rrn, e.posted_at,
+  coalesce(sum(e.amount) FILTER (WHERE e.cause <> 'dispute_fee'), 0)::bigint AS gross,
+  coalesce(-sum(e.amount) FILTER (WHERE e.cause = 'dispute_fee'), 0)::bigint AS fee
+FROM dispute d JOIN ledger_entry e ON e.object = 'dsp_' || d.dispute_id JOIN account a USING (account_id)
+  LEFT JOIN history_transaction t ON t.merchant_id = d.merchant_id AND t.transaction_id = d.transaction_id
+WHERE d.merchant_id = $1 AND d.acquirer_id = $2 AND d.currency = $3 AND e.business_date = $4 AND a.kind = 'merchant'
+GROUP BY d.dispute_id, d.reference, d.transaction_id, t.original_id, d.brand, t.store_id, t.terminal_id, t.card_last4, t.rrn, e.posted_at
+ORDER BY e.posted_at, d.dispute_id"""
 
 
 async def head(connection: Connection, settlement_id: UUID, merchant_id: UUID | None) -> Head | None:
@@ -86,13 +96,17 @@ async def head(connection: Connection, settlement_id: UUID, merchant_id: UUID | 
         return None
     values = dict(row)
     charges = tuple((str(each["name"]), int(each["amount"])) for each in json.loads(values.pop("extras")))
-    return Head(zone=ZoneInfo(values.pop("time_zone")), charges=charges, **values)
+    moved = await connection.fetch(DISPUTED, row["merchant_id"], values.pop("acquirer_id"), row["currency"], row["business_date"])
+    return Head(zone=ZoneInfo(values.pop("time_zone")), charges=charges, disputed=tuple(map(dict, moved)), **values)
 
 
 LINES = """SELECT l.kind, l.transaction_id, l.type, l.original_id, l.captured_at, l.business_date, l.for_date, l.currency, l.gross, l.fee, l.rule,
     l.store_id, s.name AS store_name, l.terminal_id, t.name AS terminal_name, l.brand, l.card_type, l.entry_mode, l.card_last4, l.rrn, l.stan,
-    l.approval_code, l.reference
+    l.approval_code, l.reference, b.batch
 FROM settlement_line l
+    LEFT JOIN LATERAL (SELECT CASE l.kind WHEN 'adjustment' THEN max(b.number) ELSE min(b.number) END::text AS batch
+        FROM batch_entry e JOIN terminal_batch b USING (merchant_id, batch_id) WHERE e.merchant_id = l.merchant_id
+          AND e.transaction_id IN (l.transaction_id, CASE l.type WHEN 'capture' THEN l.original_id END)) b ON true
     LEFT JOIN directory_store s ON s.merchant_id = l.merchant_id AND s.store_id = l.store_id
     LEFT JOIN directory_terminal t ON t.merchant_id = l.merchant_id AND t.terminal_id = l.terminal_id
 WHERE l.settlement_id = $1 ORDER BY l.transaction_id"""
@@ -102,16 +116,21 @@ def _line(row: Any) -> Row:
     parts = dict.fromkeys(PARTS, 0) | {PART_OF[row["kind"]]: row["gross"]}
     return {**dict(row), **parts, "transaction": show("transaction", row["transaction_id"]), "tax": 0, "net": row["gross"] - row["fee"],
             "original": None if row["original_id"] is None else show("transaction", row["original_id"]), "fee_rule": row["rule"],
-            "store": show("store", row["store_id"]), "terminal": show("terminal", row["terminal_id"]), "batch": None}
+            "store": show("store", row["store_id"]), "terminal": show("terminal", row["terminal_id"])}
 
 
 def charges(whole: Head) -> list[Row]:
-    """The rows of a settlement that belong to no transaction: its charges and its tax. With them the nets sum to the settlement's."""
+    """The rows that are no lines of it: its charges and its tax, with which the nets sum to its own; and what disputes moved beside it."""
     nothing: dict[str, Any] = dict.fromkeys(column.name for column in LINE_COLUMNS) | dict.fromkeys((*PARTS, "gross", "fee", "tax"), 0)
     same = {"business_date": whole.business_date, "for_date": whole.business_date, "currency": whole.currency}
     rows: list[Row] = [{**nothing, **same, "kind": "charge", "fee": amount, "net": -amount, "fee_rule": name} for name, amount in whole.charges]
     if whole.tax:
         rows.append({**nothing, **same, "kind": "tax", "tax": whole.tax, "net": -whole.tax, "fee_rule": "tax on fees"})
+    for each in whole.disputed:
+        sold = {name: None if each[f"{name}_id"] is None else show(name, each[f"{name}_id"]) for name in ("transaction", "store", "terminal")}
+        rows.append({**nothing, **same, **sold, **{name: each[name] for name in ("brand", "card_last4", "rrn", "reference", "gross", "fee")},
+                     "kind": "chargeback", "captured_at": each["posted_at"], "chargebacks": each["gross"], "net": each["gross"] - each["fee"],
+                     "fee_rule": "dispute fee" if each["fee"] else None})
     return rows
 
 
