@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from migrations.versions import r0027_acceptance
 from switch.errors import PROBLEMS
-from switch.terminals.acceptance_life import EVENTS, LIFE, STATES, refusal
+from switch.terminals.acceptance_life import LIFE
 from switch.terminals.acceptance_steps import RULES, USUAL, Printed, Seen, Within, asked, compared, findings, missing, standing
 
 FOLLOWS = """
@@ -37,7 +37,7 @@ def seen(**changed: Any) -> Seen:
 
 @pytest.mark.parametrize(("state", "event"), TABLE)
 def test_only_the_steps_of_the_life_are_taken(state: str, event: str) -> None:
-    refused = refusal(state, event)
+    refused = LIFE.refusal(state, event)
     if TABLE[state, event] == ".":
         assert refused is not None and refused.code == "acceptance_move" and state in refused.detail and event in refused.detail
     else:
@@ -45,9 +45,9 @@ def test_only_the_steps_of_the_life_are_taken(state: str, event: str) -> None:
 
 
 def test_the_table_of_this_test_is_whole_and_the_databases() -> None:
-    assert {line[0] for line in LINES} == set(STATES) and set(HEAD[1:]) == EVENTS
+    assert {line[0] for line in LINES} == set(LIFE.states) and set(HEAD[1:]) == LIFE.events
     assert set(r0027_acceptance.STEPS) == {f"{was}>{state}" for (was, _), state in LIFE.items()}
-    assert {each.strip(" '") for each in r0027_acceptance.STATES.split(",")} == set(STATES)
+    assert {each.strip(" '") for each in r0027_acceptance.STATES.split(",")} == set(LIFE.states)
     assert {"acceptance_move", "acceptance_incomplete", "device_not_ready"} <= PROBLEMS.keys() and set(USUAL) <= RULES.keys()
 
 

@@ -11,7 +11,7 @@ from hypothesis.stateful import invariant, rule
 from switch import database
 from switch.database import work
 from switch.merchants.applications.cases import moved
-from switch.merchants.applications.life import LIFE, STATES, WAITS_FOR
+from switch.merchants.applications.life import LIFE, WAITS_FOR
 from switch.merchants.applications.review import Review
 from switch.payments.resolution import Person
 from switch.security.vault import Keyring, Vault
@@ -38,7 +38,7 @@ class Application(Drawn):
             assert row is not None
             await moved(connection, row, event, by, reason, merchant_id=merchant)
 
-    @rule(state=st.sampled_from(STATES))
+    @rule(state=st.sampled_from(LIFE.states))
     def a_move_past_the_code_is_refused_by_the_database(self, state: str) -> None:
         """Whatever it writes, there is no row that says who and why."""
         async def write() -> None:

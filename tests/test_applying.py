@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from migrations.versions import r0022_applications
 from switch.api import applications as api
 from switch.merchants.applications import life, requirements, scoring
-from switch.merchants.applications.life import BY_APPLICANT, CLOSED, DECISIONS, EVENTS, LIFE, STATES, TIME, WAITS_FOR, refusal, step
+from switch.merchants.applications.life import BY_APPLICANT, CLOSED, DECISIONS, LIFE, TIME, WAITS_FOR
 from switch.merchants.applications.numbers import CREDIT_CODE_SIGNS, age, born, credit_code_valid, resident_id_valid
 from switch.merchants.applications.requirements import ACCOUNT, FIELDS, IDENTITY, KINDS, LICENCE, TAX, Paper, faults, gaps, needed
 from switch.merchants.applications.scoring import LIGHT, RULES, Facts, by_two, light, reasons, score
@@ -24,25 +24,25 @@ IDS = ("11010519491231002X", "34052419800101001X")
 def test_the_database_holds_the_same_steps() -> None:
     assert set(r0022_applications.STEPS) == {f"{was}>{state}" for (was, _), state in LIFE.items()}
     assert len(set(r0022_applications.STEPS)) == len(r0022_applications.STEPS)
-    assert set(r0022_applications.STATES.replace("'", "").split(", ")) == set(STATES) == set(api.State.__args__)  # type: ignore[attr-defined]
+    assert set(r0022_applications.STATES.replace("'", "").split(", ")) == set(LIFE.states) == set(api.State.__args__)  # type: ignore[attr-defined]
     assert set(r0022_applications.KINDS.replace("'", "").split(", ")) == set(KINDS) == set(api.Kind.__args__)  # type: ignore[attr-defined]
 
 
 def test_every_other_move_is_refused_with_what_is_possible() -> None:
-    for state in STATES:
-        for event in EVENTS:
-            refused = refusal(state, event)
+    for state in LIFE.states:
+        for event in LIFE.events:
+            refused = LIFE.refusal(state, event)
             assert (refused is None) == ((state, event) in LIFE)
             if refused is not None:
                 assert refused.code == "application_move" and all(able in refused.detail for at, able in LIFE if at == state)
                 with pytest.raises(LookupError):
-                    step(state, event)
+                    LIFE[state, event]
 
 
 def test_what_is_closed_stays_closed_and_anything_else_waits_for_somebody_with_an_end() -> None:
-    assert {state for state in STATES if not any(at == state for at, _ in LIFE)} == CLOSED
-    assert set(WAITS_FOR) == set(TIME) == set(STATES) - CLOSED
-    assert BY_APPLICANT | DECISIONS | {"pass", "take"} == EVENTS and {at for at, event in LIFE if event == "submit"} == life.OPEN_TO_APPLICANT
+    assert {state for state in LIFE.states if not any(at == state for at, _ in LIFE)} == CLOSED
+    assert set(WAITS_FOR) == set(TIME) == set(LIFE.states) - CLOSED
+    assert BY_APPLICANT | DECISIONS | {"pass", "take"} == LIFE.events and {at for at, event in LIFE if event == "submit"} == life.OPEN_TO_APPLICANT
 
 
 @pytest.mark.parametrize("code", CODES)

@@ -15,7 +15,7 @@ from switch.api import contract_shapes as api
 from switch.merchants import ROUTED
 from switch.merchants.contracts import signature, standard, terms
 from switch.merchants.contracts.document import WORDS, Parties, printed
-from switch.merchants.contracts.life import BY_MERCHANT, CLOSED, EVENTS, HELD, IN_FORCE, LIFE, OPEN, STATES, WAITS_FOR, refusal, step
+from switch.merchants.contracts.life import BY_MERCHANT, CLOSED, HELD, IN_FORCE, LIFE, OPEN, WAITS_FOR
 from switch.merchants.contracts.standard import FLOORS, PROBES, STANDARD, below
 from tests.hands import END, MAGIC, chunk, head
 from tests.hands import signature as drawn
@@ -26,24 +26,24 @@ PARTIES = Parties("con_x", 1, 1, "港湾 & <b>Bakery</b>", "Payment Service", ""
 
 def test_the_database_holds_the_same_steps() -> None:
     assert set(r0026_contracts.STEPS) == {f"{was}>{state}" for (was, _), state in LIFE.items()} and len(set(r0026_contracts.STEPS)) == len(r0026_contracts.STEPS)
-    assert set(r0026_contracts.STATES.replace("'", "").split(", ")) == set(STATES) == set(api.State.__args__)  # type: ignore[attr-defined]
+    assert set(r0026_contracts.STATES.replace("'", "").split(", ")) == set(LIFE.states) == set(api.State.__args__)  # type: ignore[attr-defined]
     assert set(api.Service.__args__) == set(terms.SERVICES)  # type: ignore[attr-defined]
 
 
 def test_every_other_move_is_refused_with_what_is_possible() -> None:
-    for state in STATES:
-        for event in EVENTS:
-            refused = refusal(state, event)
+    for state in LIFE.states:
+        for event in LIFE.events:
+            refused = LIFE.refusal(state, event)
             assert (refused is None) == ((state, event) in LIFE)
             if refused is not None:
                 assert refused.code == "contract_move" and all(able in refused.detail for at, able in LIFE if at == state)
                 with pytest.raises(LookupError):
-                    step(state, event)
+                    LIFE[state, event]
 
 
 def test_what_is_closed_stays_closed_and_nothing_is_in_force_that_both_have_not_signed() -> None:
-    assert {state for state in STATES if not any(at == state for at, _ in LIFE)} == CLOSED and OPEN | CLOSED | {IN_FORCE} == set(STATES)
-    assert set(WAITS_FOR) == OPEN and BY_MERCHANT < EVENTS
+    assert {state for state in LIFE.states if not any(at == state for at, _ in LIFE)} == CLOSED and OPEN | CLOSED | {IN_FORCE} == set(LIFE.states)
+    assert set(WAITS_FOR) == OPEN and LIFE.events > BY_MERCHANT
     assert {(state, event) for (state, event), to in LIFE.items() if to == IN_FORCE and state != IN_FORCE} == {("signed_by_merchant", "countersign")}
     assert {(state, event) for (state, event), to in LIFE.items() if to == "signed_by_merchant"} == {("offered", "sign")}
     assert {to for (state, _), to in LIFE.items() if state == IN_FORCE} | {IN_FORCE} == HELD

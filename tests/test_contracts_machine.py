@@ -16,7 +16,7 @@ from switch.clock import clock
 from switch.database import Connection, work
 from switch.merchants.contracts import standard
 from switch.merchants.contracts.cases import ADD, BEGIN, NOTE, moved, new_id
-from switch.merchants.contracts.life import LIFE, STATES
+from switch.merchants.contracts.life import LIFE
 from switch.merchants.contracts.signing import SIGN
 from switch.merchants.onboarding import Onboarding
 from switch.payments.resolution import Person
@@ -72,7 +72,7 @@ class Contract(Drawn):
                     more |= {"ends_at": clock.now() + timedelta(days=1), "ends_as": "terminate" if event == "terminate" else "expire"}
             await moved(connection, row, event, by, reason, **more)
 
-    @rule(state=st.sampled_from(STATES))
+    @rule(state=st.sampled_from(LIFE.states))
     def a_move_past_the_code_is_refused_by_the_database(self, state: str) -> None:
         """Whatever it writes, there is no row that says who and why."""
         async def write() -> None:

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from migrations.versions.r0029_moving import LEAVING_STEPS
-from switch.merchants.leaving.life import EVENTS, LIFE, RETENTION, STATES, kept, refusal
+from switch.merchants.leaving.life import LIFE, RETENTION, kept
 from tests.flows import Shop, eventually, new_key, open_shop
 from tests.test_moving_flow import approved
 
@@ -19,10 +19,10 @@ def test_the_database_holds_the_same_steps() -> None:
     assert sorted(LEAVING_STEPS) == sorted(f"{was}>{state}" for (was, _), state in LIFE.items())
 
 
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("state", LIFE.states)
+@pytest.mark.parametrize("event", LIFE.events)
 def test_an_event_follows_or_is_refused_by_name(state: str, event: str) -> None:
-    found = refusal(state, event)
+    found = LIFE.refusal(state, event)
     assert (found is None) == ((state, event) in LIFE)
     assert found is None or (found.code == "leaving_step" and state in found.detail and event in found.detail)
 

@@ -8,7 +8,7 @@ import pytest
 from migrations.versions import r0028_support
 from switch.errors import PROBLEMS
 from switch.merchants.support.causes import KINDS, Declines, Facts, Health, Line, causes
-from switch.merchants.support.life import EVENTS, LIFE, OF_MERCHANT, OF_SUPPORT, STATES, Term, deadlines, overdue, refusal, step
+from switch.merchants.support.life import LIFE, OF_MERCHANT, OF_SUPPORT, Term, deadlines, overdue, refusal
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 # "." is refused.
@@ -32,11 +32,11 @@ def test_only_the_steps_of_the_life_are_taken_and_only_by_whom_they_are_for(stat
     if TABLE[state, event] == "." or event not in (OF_SUPPORT if support else OF_MERCHANT):
         assert refused is not None and refused.code == "ticket_move" and event in refused.detail
     else:
-        assert refused is None and step(state, event) == TABLE[state, event]
+        assert refused is None and LIFE[state, event] == TABLE[state, event]
 
 
 def test_the_table_of_this_test_is_whole_and_the_database_holds_the_same_steps() -> None:
-    assert {line[0] for line in LINES} == set(STATES) and set(HEAD[1:]) == EVENTS == OF_MERCHANT | OF_SUPPORT
+    assert {line[0] for line in LINES} == set(LIFE.states) and set(HEAD[1:]) == LIFE.events == OF_MERCHANT | OF_SUPPORT
     assert {f"{was}>{state}" for (was, _), state in LIFE.items()} == set(r0028_support.STEPS)
     assert {"ticket_move", "ticket_rated"} <= PROBLEMS.keys()
 

@@ -26,7 +26,7 @@ from switch.directory import Directory
 from switch.errors import Problem
 from switch.ids import show
 from switch.terminals.acceptance import PAGE_MAX, Acceptance, Whole
-from switch.terminals.acceptance_life import EVENTS
+from switch.terminals.acceptance_life import LIFE
 from switch.terminals.acceptance_steps import RULES, USUAL, Printed
 from switch.terminals.devices import By, Devices
 
@@ -35,7 +35,7 @@ StepName = Literal["chip", "swipe", "contactless", "manual", "qr", "decline", "t
 assert set(StepName.__args__) == set(RULES)  # type: ignore[attr-defined]
 State = Literal["open", "running", "passed", "failed", "repeated", "cancelled"]
 Event = Literal["begin", "pass", "fail", "cancel", "repeat"]
-assert set(Event.__args__) == EVENTS  # type: ignore[attr-defined]
+assert set(Event.__args__) == set(LIFE.events)  # type: ignore[attr-defined]
 Dialect = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Code = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,39}$")]
 Words = Annotated[str, Field(min_length=1, max_length=140), AfterValidator(plain_text)]

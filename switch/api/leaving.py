@@ -20,12 +20,12 @@ from switch.callers import Caller
 from switch.ids import show
 from switch.merchants.journey import Journey
 from switch.merchants.leaving.departures import PAGE_MAX, Leaving
-from switch.merchants.leaving.life import EVENTS, LIFE, STATES
+from switch.merchants.leaving.life import LIFE
 from switch.merchants.moving.owed import KINDS
 
 State = Literal["noticed", "stopped", "returned", "settled", "closed", "withdrawn"]
 Event = Literal["stop", "return", "settle", "close", "withdraw"]
-assert set(State.__args__) == set(STATES) and set(Event.__args__) == set(EVENTS)  # type: ignore[attr-defined]
+assert set(State.__args__) == set(LIFE.states) and set(Event.__args__) == set(LIFE.events)  # type: ignore[attr-defined]
 Reason = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(plain_text)]
 _ID = "01980b53-7a10-7c3e-9f52-3b7a1c0de4f1"
 
@@ -134,7 +134,7 @@ def listed(row: Any) -> dict[str, Any]:
 
 def shown(found: Leaving) -> dict[str, Any]:
     ends = [json.loads(row["detail"])["kept"] for row in found.events if row["event"] == "close"]
-    return {**listed(found.row), "can": [event for state, event in LIFE if state == found.row["state"]],
+    return {**listed(found.row), "can": LIFE.following(found.row["state"]),
             "open": [{"kind": each.kind, "what": KINDS[each.kind], "currency": each.currency, "count": each.items, "amount": each.amount}
                      for each in found.open],
             "kept": ends[0] if ends else [],

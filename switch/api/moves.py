@@ -19,14 +19,14 @@ from switch.api.terminal import Model
 from switch.callers import Caller, require
 from switch.ids import show
 from switch.merchants.journey import Journey
-from switch.merchants.moving.life import EVENTS, LIFE, STATES, Share
+from switch.merchants.moving.life import LIFE, Share
 from switch.merchants.moving.moves import PAGE_MAX, Moved
 from switch.merchants.moving.owed import KINDS
 from switch.payments.resolution import Person
 
 State = Literal["planned", "registering", "moving", "moved", "done", "rolled_back", "cancelled"]
 Event = Literal["register", "share", "complete", "finish", "roll_back", "cancel"]
-assert set(State.__args__) == set(STATES) and set(Event.__args__) == set(EVENTS)  # type: ignore[attr-defined]
+assert set(State.__args__) == set(LIFE.states) and set(Event.__args__) == set(LIFE.events)  # type: ignore[attr-defined]
 Reason = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(plain_text)]
 _ID = "01980b53-7a10-7c3e-9f52-3b7a1c0de4f1"
 
@@ -202,7 +202,7 @@ def shown(moved: Moved) -> dict[str, Any]:
     state = moved.row["state"]
     return {**listed(moved.row), "share": shares[-1] if shares and state in ("moving", "moved", "done") else None,
             "missing_numbers": [show("terminal", each["terminal_id"]) for each in moved.missing],
-            "can": [event for at, event in LIFE if at == state], "events": events}
+            "can": LIFE.following(state), "events": events}
 
 
 def _event(row: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from switch.commands.inquiries import Question, asking, put, quoted
 from switch.errors import StartError
 from switch.settings import Settings
-from switch.terminals.acceptance_life import EVENTS
+from switch.terminals.acceptance_life import LIFE
 from switch.terminals.acceptance_steps import RULES
 
 FILE_MAX = 64 << 10
@@ -27,7 +27,7 @@ def parsers(verbs: Any) -> None:
     opened.add_argument("--reason", required=True)
     move = asking(kinds.add_parser("move", help="the next step of a test; while it runs its till sells"))
     move.add_argument("test", help="act_...")
-    move.add_argument("event", choices=sorted(EVENTS))
+    move.add_argument("event", choices=sorted(LIFE.events))
     move.add_argument("--reason", required=True)
     asking(kinds.add_parser("show", help="a test: what was shown, what is missing")).add_argument("test", help="act_...")
     show = asking(kinds.add_parser("name", help="name the transaction that shows a step; the books decide"))

@@ -10,14 +10,14 @@ from typing import Any
 from switch.commands.inquiries import Question, asking, put, quoted
 from switch.errors import StartError
 from switch.settings import Settings
-from switch.terminals.lifecycle import BY_PEOPLE, STATES
+from switch.terminals.lifecycle import BY_PEOPLE, LIFE
 
 
 def parsers(verbs: Any) -> None:
     """Adds the command to the command line."""
     kinds = verbs.add_parser("terminal", help="devices in shops: their life, codes, parameters, software").add_subparsers(dest="kind", required=True)
     listed = asking(kinds.add_parser("list", help="devices, newest first"))
-    listed.add_argument("--state", choices=STATES)
+    listed.add_argument("--state", choices=LIFE.states)
     listed.add_argument("--merchant", help="mer_...")
     listed.add_argument("--serial", help="its serial number")
     listed.add_argument("--silent", action="store_true", help="only those that are not heard of")

@@ -7,7 +7,7 @@ from typing import Any
 
 from switch.commands.inquiries import Question, asking, put, quoted
 from switch.merchants.support.articles import CATEGORIES
-from switch.merchants.support.life import EVENTS, SEVERITIES, STATES
+from switch.merchants.support.life import LIFE, SEVERITIES
 from switch.settings import Settings
 
 
@@ -15,7 +15,7 @@ def parsers(verbs: Any) -> None:
     """Adds the command to the command line."""
     kinds = verbs.add_parser("ticket", help="what does not work in shops: tickets, their causes and steps").add_subparsers(dest="kind", required=True)
     listed = asking(kinds.add_parser("list", help="tickets, newest first"))
-    listed.add_argument("--state", choices=STATES)
+    listed.add_argument("--state", choices=LIFE.states)
     asking(kinds.add_parser("queue", help="what is to be done, the most urgent first")).add_argument("--assignee", help="only this person's")
     asking(kinds.add_parser("show", help="one with what was done and said")).add_argument("ticket", help="tkt_...")
     asking(kinds.add_parser("causes", help="what may be wrong, from the switch's records")).add_argument("ticket", help="tkt_...")
@@ -27,7 +27,7 @@ def parsers(verbs: Any) -> None:
     opened.add_argument("--severity", choices=SEVERITIES, default="normal")
     step = asking(kinds.add_parser("step", help="the next step of its life"))
     step.add_argument("ticket", help="tkt_...")
-    step.add_argument("event", choices=sorted(EVENTS))
+    step.add_argument("event", choices=sorted(LIFE.events))
     step.add_argument("--assignee", help="to assign; yourself when not given")
     step.add_argument("--replacement", help="dev_..., to swap")
     said = asking(kinds.add_parser("say", help="a word without a step"))

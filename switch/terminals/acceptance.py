@@ -12,7 +12,7 @@ from switch.errors import Problem
 from switch.ids import lowest, show
 from switch.terminals import acceptance_steps as steps
 from switch.terminals import readiness
-from switch.terminals.acceptance_life import LIFE, OPEN, RUNNING, refusal
+from switch.terminals.acceptance_life import LIFE, OPEN, RUNNING
 from switch.terminals.acceptance_steps import Printed, Seen, Within
 from switch.terminals.devices import By, Keys, away, locked, moved, new_id, work
 
@@ -91,7 +91,7 @@ class Acceptance:
         """One step of its life; the id of the test that is in hand afterwards, another one after `repeat`."""
         async with work(self.writers) as connection:
             device, row = await self._locked(connection, test_id)
-            refused = refusal(row["state"], event)
+            refused = LIFE.refusal(row["state"], event)
             if refused is not None:
                 raise Problem(*refused)
             if event == "pass":

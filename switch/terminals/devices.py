@@ -18,7 +18,7 @@ from switch.notices import tell
 from switch.security.credentials import Credential
 from switch.security.hsm import Provided
 from switch.terminals import readiness
-from switch.terminals.lifecycle import ASSIGNED, BOUND, FREES, IN_HAND, INVENTORY, MAINTENANCE, refusal, step
+from switch.terminals.lifecycle import ASSIGNED, BOUND, FREES, IN_HAND, INVENTORY, LIFE, MAINTENANCE, refusal
 
 PAGE_MAX = 200
 TAMPERED = "terminal_tampered"
@@ -143,7 +143,7 @@ async def moved(connection: Connection, keys: Keys, row: asyncpg.Record, event: 
         await readiness.required(connection, row)
     if event not in WITHIN_TESTS:
         await readiness.interrupt(connection, row["device_id"], f"the device moved: {event}", by.person, by.key_id)
-    state = step(row["state"], event)
+    state = LIFE[row["state"], event]
     if place is None:
         place = _place_after(row, state)
     tampered_at: datetime | None = row["tampered_at"]

@@ -4,9 +4,7 @@ A device is the thing with a serial number; a terminal is the till in a store th
 bound to one till, and the till sells only while the device may.
 """
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import NamedTuple
+from switch.life import Life, Refusal
 
 INVENTORY, ORDERED, SHIPPED, INSTALLED, ACTIVATED = "inventory", "ordered", "shipped", "installed", "activated"
 LIVE, MAINTENANCE, RETURNED, RETIRED = "live", "maintenance", "returned", "retired"
@@ -16,7 +14,7 @@ ASSIGNED = BOUND | {ORDERED, SHIPPED}  # to a merchant and store
 ON_ITS_WAY = frozenset({INVENTORY, ORDERED, SHIPPED})
 
 # (state, event) -> state
-LIFE: Mapping[tuple[str, str], str] = MappingProxyType({
+LIFE = Life("A device", "device_move", {
     (INVENTORY, "order"): ORDERED, (ORDERED, "cancel"): INVENTORY,
     (ORDERED, "ship"): SHIPPED,
     (SHIPPED, "install"): INSTALLED,
@@ -32,35 +30,18 @@ LIFE: Mapping[tuple[str, str], str] = MappingProxyType({
     (RETURNED, "restock"): INVENTORY, (RETURNED, "repair"): INVENTORY,  # a repair ends what a tamper signal began
     **{(state, "retire"): RETIRED for state in sorted(BOUND | {INVENTORY, SHIPPED, RETURNED})},
 })
-STATES = tuple(dict.fromkeys([INVENTORY, *LIFE.values()]))
-EVENTS = frozenset(event for _, event in LIFE)
-BY_PEOPLE = EVENTS - {"activate", "swap_in", "swap_out", "begin_test", "end_test"}  # of one device alone; the others have doors of their own
+BY_PEOPLE = LIFE.events - {"activate", "swap_in", "swap_out", "begin_test", "end_test"}  # of one device alone; the others have doors of their own
 AFTER_TAMPER = frozenset({"tamper", "swap_out", "return", "retire", "repair"})  # nothing else moves what was opened
 FREES = frozenset({"swap_out", "return", "retire"})  # the till: its keys end
 IN_HAND = frozenset({"repair", "restock", "retire"})  # a person has the device and erases it
 
 
-class Refusal(NamedTuple):
-    """Why a device may not move so: a code of errors.PROBLEMS."""
-
-    code: str
-    detail: str
-
-
 def refusal(state: str, event: str, tampered: bool) -> Refusal | None:
     """Why `event` may not come in `state`, or None."""
-    if (state, event) not in LIFE:
-        allowed = sorted(event for at, event in LIFE if at == state)
-        can = f"it can: {', '.join(allowed)}" if allowed else "nothing follows"
-        return Refusal("device_move", f"A device that is {state} cannot {event}; {can}.")
-    if tampered and event not in AFTER_TAMPER:
+    refused = LIFE.refusal(state, event)
+    if refused is None and tampered and event not in AFTER_TAMPER:
         return Refusal("device_tampered", f"It was opened: it cannot {event} before it came back and was repaired.")
-    return None
-
-
-def step(state: str, event: str) -> str:
-    """The state that follows. Raises LookupError: refusal() says why not."""
-    return LIFE[state, event]
+    return refused
 
 
 def sells(state: str, in_maintenance: bool, tampered: bool) -> bool:

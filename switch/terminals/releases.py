@@ -123,9 +123,10 @@ class Releases:
             row = await connection.fetchrow(LOCK, rollout_id)
             if row is None:
                 raise Problem("not_found")
-            state = rollout.LIFE.get((row["state"], event))
-            if state is None:
-                raise Problem("conflict", f"A roll-out that is {row['state']} cannot {event.replace('_', ' ')}.")
+            refused = rollout.LIFE.refusal(row["state"], event)
+            if refused is not None:
+                raise Problem(*refused)
+            state = rollout.LIFE[row["state"], event]
             if (percent is not None) != (event == "advance"):
                 raise _wrong("percent", "given to advance, and only then")
             if percent is not None and percent <= row["percent"]:

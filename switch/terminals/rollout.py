@@ -3,15 +3,16 @@
 A device is in a percentage by a hash of roll-out and device, so who was chosen stays chosen when the percentage grows, and no list is kept.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from hashlib import sha256
-from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
+from switch.life import Life
+
 RUNNING, PAUSED, ROLLED_BACK = "running", "paused", "rolled_back"
 # (state, event) -> state
-LIFE: Mapping[tuple[str, str], str] = MappingProxyType({
+LIFE = Life("A roll-out", "conflict", {
     (RUNNING, "advance"): RUNNING,
     (RUNNING, "pause"): PAUSED, (PAUSED, "resume"): RUNNING,
     (RUNNING, "roll_back"): ROLLED_BACK, (PAUSED, "roll_back"): ROLLED_BACK,

@@ -9,7 +9,7 @@ import asyncpg
 
 from switch.database import Connection
 from switch.errors import Problem
-from switch.merchants.applications.life import IN_REVIEW, OPEN_TO_APPLICANT, TIME, refusal, step
+from switch.merchants.applications.life import IN_REVIEW, LIFE, OPEN_TO_APPLICANT, TIME
 from switch.merchants.applications.opening import new_id
 from switch.merchants.approvals import same_person
 from switch.payments.resolution import Person
@@ -80,10 +80,10 @@ async def changed(connection: Connection, application_id: UUID, profile: Mapping
 async def moved(connection: Connection, row: asyncpg.Record, event: str, by: Person, reason: str, detail: Mapping[str, Any] | None = None, *,
                 merchant_id: UUID | None = None, limits: Mapping[str, Any] | None = None) -> asyncpg.Record:
     """One step of a locked application. Raises Problem application_move."""
-    refused = refusal(row["state"], event)
+    refused = LIFE.refusal(row["state"], event)
     if refused is not None:
         raise Problem(*refused)
-    state = step(row["state"], event)
+    state = LIFE[row["state"], event]
     reviewer = by.name if event == "take" else row["reviewer"]
     after = await connection.fetchrow(MOVE, row["application_id"], state, reviewer, TIME.get(state), merchant_id,
                                       None if limits is None else json.dumps(dict(limits)))

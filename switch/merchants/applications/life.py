@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from types import MappingProxyType
-from typing import NamedTuple
+
+from switch.life import Life
 
 DRAFT, SUBMITTED, IN_REVIEW, MORE_WANTED = "draft", "submitted", "in_review", "more_wanted"
 APPROVED, REFUSED, WITHDRAWN = "approved", "refused", "withdrawn"
 
 # (state, event) -> state. `pass` is the rules' own word about an individual; the applicant's are submit and withdraw; the others are reviewers'.
-LIFE: Mapping[tuple[str, str], str] = MappingProxyType({
+LIFE = Life("An application", "application_move", {
     (DRAFT, "submit"): SUBMITTED, (MORE_WANTED, "submit"): SUBMITTED,
     (SUBMITTED, "pass"): APPROVED,
     (SUBMITTED, "take"): IN_REVIEW, (IN_REVIEW, "take"): IN_REVIEW,  # from a colleague who is away
@@ -18,8 +19,6 @@ LIFE: Mapping[tuple[str, str], str] = MappingProxyType({
     (IN_REVIEW, "refuse"): REFUSED, (MORE_WANTED, "refuse"): REFUSED,
     **{(state, "withdraw"): WITHDRAWN for state in (DRAFT, SUBMITTED, IN_REVIEW, MORE_WANTED)},
 })
-STATES = tuple(dict.fromkeys([DRAFT, *LIFE.values()]))
-EVENTS = frozenset(event for _, event in LIFE)
 BY_APPLICANT = frozenset({"submit", "withdraw"})
 DECISIONS = frozenset({"approve", "refuse", "ask_more"})
 OPEN_TO_APPLICANT = frozenset({DRAFT, MORE_WANTED})  # may change its profile and documents
@@ -29,24 +28,3 @@ CLOSED = frozenset({APPROVED, REFUSED, WITHDRAWN})
 WAITS_FOR: Mapping[str, str] = MappingProxyType({DRAFT: "applicant", MORE_WANTED: "applicant", SUBMITTED: "reviewer", IN_REVIEW: "reviewer"})
 TIME: Mapping[str, timedelta] = MappingProxyType({DRAFT: timedelta(days=90), MORE_WANTED: timedelta(days=30), SUBMITTED: timedelta(days=2),
                                                   IN_REVIEW: timedelta(days=5)})
-
-
-class Refusal(NamedTuple):
-    """Why an application may not move so: a code of errors.PROBLEMS."""
-
-    code: str
-    detail: str
-
-
-def refusal(state: str, event: str) -> Refusal | None:
-    """Why `event` may not come in `state`, or None."""
-    if (state, event) in LIFE:
-        return None
-    allowed = sorted(event for at, event in LIFE if at == state)
-    can = f"it can: {', '.join(allowed)}" if allowed else "nothing follows"
-    return Refusal("application_move", f"An application that is {state} cannot {event}; {can}.")
-
-
-def step(state: str, event: str) -> str:
-    """The state that follows. Raises LookupError: refusal() says why not."""
-    return LIFE[state, event]

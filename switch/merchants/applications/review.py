@@ -14,7 +14,7 @@ from switch.errors import Problem
 from switch.ids import show
 from switch.merchants.applications import scoring
 from switch.merchants.applications.cases import begun, changed, held, key_again, locked, moved, profile_of
-from switch.merchants.applications.life import refusal
+from switch.merchants.applications.life import LIFE
 from switch.merchants.applications.numbers import age, born
 from switch.merchants.applications.opening import opened
 from switch.merchants.applications.papers import Document, gaps, newest
@@ -194,7 +194,7 @@ class Review:
 
 def possible(row: asyncpg.Record, event: str) -> None:
     """Raises Problem application_move."""
-    refused = refusal(row["state"], event)
+    refused = LIFE.refusal(row["state"], event)
     if refused is not None:
         raise Problem(*refused)
 

@@ -20,7 +20,7 @@ from switch.errors import Problem
 from switch.ids import read, show, uuid7
 from switch.merchants.contracts import standard, terms
 from switch.merchants.contracts.document import Parties, printed
-from switch.merchants.contracts.life import IN_FORCE, refusal, step
+from switch.merchants.contracts.life import IN_FORCE, LIFE
 from switch.notices import tell
 from switch.payments.resolution import Person
 from switch.settlement.fees.tariffs import known_brands
@@ -169,7 +169,7 @@ async def revised(connection: Connection, contract_id: UUID, document: Mapping[s
 
 def possible(row: asyncpg.Record, event: str) -> None:
     """Raises Problem contract_move."""
-    refused = refusal(row["state"], event)
+    refused = LIFE.refusal(row["state"], event)
     if refused is not None:
         raise Problem(*refused)
 
@@ -178,7 +178,7 @@ async def moved(connection: Connection, row: asyncpg.Record, event: str, by: Per
                 **changed: Any) -> asyncpg.Record:
     """One step of a locked contract. `changed`: columns of MOVED. Raises Problem contract_move."""
     possible(row, event)
-    state = step(row["state"], event)
+    state = LIFE[row["state"], event]
     after = await connection.fetchrow(MOVE, row["contract_id"], state, *(changed.get(name, row[name]) for name in MOVED))
     assert after is not None  # it is locked
     await connection.execute(NOTE, row["contract_id"], after["version"], event, row["state"], state, by.name, by.key_id, reason,

@@ -13,7 +13,7 @@ from switch.database import Connection, Pool, work
 from switch.errors import Problem
 from switch.ids import show
 from switch.merchants.applications.opening import new_id
-from switch.merchants.leaving.life import BEFORE_SETTLED, BEFORE_STOP, kept, refusal, step
+from switch.merchants.leaving.life import BEFORE_SETTLED, BEFORE_STOP, LIFE, kept
 from switch.merchants.moving import owed
 from switch.payments.resolution import Person
 from switch.terminals.lifecycle import ASSIGNED
@@ -90,11 +90,11 @@ class Departures:
         """One step with all that it does, or nothing of it."""
         async with work(self.writers) as connection:
             row = _found(await connection.fetchrow(f"{GET} FOR NO KEY UPDATE", leaving_id, None))
-            refused = refusal(row["state"], event)
+            refused = LIFE.refusal(row["state"], event)
             if refused is not None:
                 raise Problem(*refused)
             detail = await _do(connection, row["merchant_id"], leaving_id, event)
-            after = await connection.fetchrow(MOVE, leaving_id, step(row["state"], event))
+            after = await connection.fetchrow(MOVE, leaving_id, LIFE[row["state"], event])
             assert after is not None  # it is locked
             await connection.execute(NOTE, leaving_id, after["version"], event, row["state"], after["state"], by.name, by.key_id, reason,
                                      json.dumps(detail))

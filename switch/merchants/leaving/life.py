@@ -1,19 +1,18 @@
 """How a merchant leaves, and for how long what is kept. Pure: all that changes its state is in LIFE; the database holds the same steps (r0029)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
-from types import MappingProxyType
 from typing import NamedTuple
+
+from switch.life import Life
 
 NOTICED, STOPPED, RETURNED, SETTLED, CLOSED, WITHDRAWN = "noticed", "stopped", "returned", "settled", "closed", "withdrawn"
 
 # (state, event) -> state. `stop`: no sales any more; `return`: devices are back, keys ended; `settle`: nothing is open; `close`: for good.
-LIFE: Mapping[tuple[str, str], str] = MappingProxyType({
+LIFE = Life("A leaving", "leaving_step", {
     (NOTICED, "stop"): STOPPED, (STOPPED, "return"): RETURNED, (RETURNED, "settle"): SETTLED, (SETTLED, "close"): CLOSED,
     (NOTICED, "withdraw"): WITHDRAWN, (STOPPED, "withdraw"): WITHDRAWN,
 })
-STATES = tuple(dict.fromkeys([NOTICED, *LIFE.values()]))
-EVENTS = tuple(dict.fromkeys(event for _, event in LIFE))
 # Kinds of open items (moving/owed.py) that must be gone before a step.
 BEFORE_STOP = frozenset({"preauthorizations"})  # nobody could capture or void them after it
 BEFORE_SETTLED = frozenset({"in_flight", "reversals", "preauthorizations", "disputes", "unsettled", "unpaid", "reserves", "payouts"})
@@ -38,31 +37,10 @@ RETENTION: Sequence[Kept] = (
 )
 
 
-class Refusal(NamedTuple):
-    """Why it may not go on so: a code of errors.PROBLEMS."""
-
-    code: str
-    detail: str
-
-
 class Until(NamedTuple):
     what: str
     until: date
     source: str
-
-
-def refusal(state: str, event: str) -> Refusal | None:
-    """Why `event` may not come in `state`, or None."""
-    if (state, event) in LIFE:
-        return None
-    allowed = sorted(event for at, event in LIFE if at == state)
-    can = f"it can: {', '.join(allowed)}" if allowed else "nothing follows"
-    return Refusal("leaving_step", f"A leaving that is {state} cannot {event}; {can}.")
-
-
-def step(state: str, event: str) -> str:
-    """The state that follows. Raises LookupError: refusal() says why not."""
-    return LIFE[state, event]
 
 
 def kept(country: str, ended: date) -> list[Until]:

@@ -1,15 +1,16 @@
 """The life of a change of acquirer. Pure: all that changes its state is in LIFE; the database holds the same steps (migrations r0029, STEPS)."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
+
+from switch.life import Life
 
 PLANNED, REGISTERING, MOVING, MOVED = "planned", "registering", "moving", "moved"
 DONE, ROLLED_BACK, CANCELLED = "done", "rolled_back", "cancelled"
 
 # (state, event) -> state. `share`: so much goes to the new one; `finish`: the old one is left, once nothing of it is open.
-LIFE: Mapping[tuple[str, str], str] = MappingProxyType({
+LIFE = Life("A change", "move_step", {
     (PLANNED, "register"): REGISTERING,
     (REGISTERING, "share"): MOVING, (MOVING, "share"): MOVING,
     (MOVING, "complete"): MOVED,
@@ -17,20 +18,11 @@ LIFE: Mapping[tuple[str, str], str] = MappingProxyType({
     (MOVING, "roll_back"): ROLLED_BACK, (MOVED, "roll_back"): ROLLED_BACK,
     (PLANNED, "cancel"): CANCELLED, (REGISTERING, "cancel"): CANCELLED,
 })
-STATES = tuple(dict.fromkeys([PLANNED, *LIFE.values()]))
-EVENTS = tuple(dict.fromkeys(event for _, event in LIFE))
 CLOSED = frozenset({DONE, ROLLED_BACK, CANCELLED})
 
 # What of a rule is its own and not a condition: a rule that a move makes takes the conditions of the rule that it goes before.
 _OWN = frozenset({"route_id", "acquirer_id", "merchant_id", "name", "priority", "weight", "state", "created_by", "created_at", "activated_by",
                   "activated_at", "retired_by", "retired_at", "cost_basis_points", "cost_fixed", "stores", "date_from"})
-
-
-class Refusal(NamedTuple):
-    """Why a move may not go on so: a code of errors.PROBLEMS."""
-
-    code: str
-    detail: str
 
 
 class Made(NamedTuple):
@@ -48,20 +40,6 @@ class Share(NamedTuple):
     percent: int
     stores: tuple[UUID, ...] | None = None
     date_from: Any = None
-
-
-def refusal(state: str, event: str) -> Refusal | None:
-    """Why `event` may not come in `state`, or None."""
-    if (state, event) in LIFE:
-        return None
-    allowed = sorted(event for at, event in LIFE if at == state)
-    can = f"it can: {', '.join(allowed)}" if allowed else "nothing follows"
-    return Refusal("move_step", f"A change that is {state} cannot {event}; {can}.")
-
-
-def step(state: str, event: str) -> str:
-    """The state that follows. Raises LookupError: refusal() says why not."""
-    return LIFE[state, event]
 
 
 def in_the_way(rules: Sequence[Mapping[str, Any]], old: UUID, merchant_id: UUID) -> list[tuple[UUID, str]]:

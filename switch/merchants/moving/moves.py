@@ -15,7 +15,7 @@ from switch.errors import Problem
 from switch.ids import show
 from switch.merchants.applications.opening import new_id
 from switch.merchants.moving import owed
-from switch.merchants.moving.life import CLOSED, MOVED, Share, in_the_way, made, refusal, step
+from switch.merchants.moving.life import CLOSED, LIFE, MOVED, Share, in_the_way, made
 from switch.merchants.onboarding import NUMBERING_LOCK
 from switch.merchants.routes import RETIRE, Conditions, add_route
 from switch.merchants.rules import refuse
@@ -109,11 +109,11 @@ class Moves:
             row = _found(await connection.fetchrow(f"{GET} FOR NO KEY UPDATE", move_id, None))
             if version is not None and version != row["version"]:
                 raise Problem("conflict", "The change went on meanwhile; read it again and decide anew.")
-            refused = refusal(row["state"], event)
+            refused = LIFE.refusal(row["state"], event)
             if refused is not None:
                 raise Problem(*refused)
             detail = await self._do(connection, row, event, share, by)
-            after = await connection.fetchrow(MOVE, move_id, step(row["state"], event))
+            after = await connection.fetchrow(MOVE, move_id, LIFE[row["state"], event])
             assert after is not None  # it is locked
             await connection.execute(NOTE, move_id, after["version"], event, row["state"], after["state"], by.name, by.key_id, reason,
                                      json.dumps(detail))

@@ -8,9 +8,11 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import NamedTuple
 
+from switch.life import Life, Refusal
+
 OPEN, ASSIGNED, WAITING, IN_REPAIR, RESOLVED, CLOSED = "open", "assigned", "waiting_for_merchant", "in_repair", "resolved", "closed"
 
-LIFE: Mapping[tuple[str, str], str] = MappingProxyType({
+LIFE = Life("A ticket", "ticket_move", {
     (OPEN, "assign"): ASSIGNED, (ASSIGNED, "assign"): ASSIGNED,
     (ASSIGNED, "ask"): WAITING, (WAITING, "answer"): ASSIGNED,
     (ASSIGNED, "repair"): IN_REPAIR, (IN_REPAIR, "give_back"): ASSIGNED,
@@ -19,21 +21,12 @@ LIFE: Mapping[tuple[str, str], str] = MappingProxyType({
     (OPEN, "withdraw"): CLOSED, (WAITING, "withdraw"): CLOSED, (RESOLVED, "close"): CLOSED,
     (RESOLVED, "reopen"): OPEN, (CLOSED, "reopen"): OPEN,
 })
-STATES = tuple(dict.fromkeys([OPEN, *LIFE.values()]))
-EVENTS = frozenset(event for _, event in LIFE)
 OF_MERCHANT = frozenset({"answer", "withdraw", "close", "reopen"})  # support takes every step but `answer` and `withdraw`
-OF_SUPPORT = EVENTS - {"answer", "withdraw"}
+OF_SUPPORT = LIFE.events - {"answer", "withdraw"}
 ON_DEVICE: Mapping[str, str] = MappingProxyType({"repair": "maintain", "give_back": "restore", "swap": "swap"})
 ANSWERS = frozenset({"ask", "resolve"})  # words that the merchant sees end the wait for the first answer, as visible comments do
 ENDED = frozenset({RESOLVED, CLOSED})
 SEVERITIES = ("critical", "high", "normal", "low")
-
-
-class Refusal(NamedTuple):
-    """Why a ticket may not move so: a code of errors.PROBLEMS."""
-
-    code: str
-    detail: str
 
 
 class Term(NamedTuple):
@@ -46,17 +39,9 @@ class Term(NamedTuple):
 def refusal(state: str, event: str, support: bool) -> Refusal | None:
     """Why `event` may not come in `state` from somebody of support, or of the merchant; None when it may."""
     may = OF_SUPPORT if support else OF_MERCHANT
-    if event in EVENTS and event not in may:
+    if event in LIFE.events and event not in may:
         return Refusal("ticket_move", f"{event} is not for {'support' if support else 'the merchant'}.")
-    if (state, event) not in LIFE:
-        allowed = sorted(event for at, event in LIFE if at == state and event in may)
-        return Refusal("ticket_move", f"A ticket that is {state} cannot {event}; it can: {', '.join(allowed) or 'nothing from you'}.")
-    return None
-
-
-def step(state: str, event: str) -> str:
-    """The state that follows. Raises LookupError: refusal() says why not."""
-    return LIFE[state, event]
+    return LIFE.refusal(state, event, may)
 
 
 def deadlines(term: Term, since: datetime) -> tuple[datetime, datetime]:

@@ -9,7 +9,7 @@ from switch.clock import clock
 from switch.database import Connection, Pool, work
 from switch.errors import Problem
 from switch.ids import show
-from switch.merchants.support.life import ANSWERS, ENDED, ON_DEVICE, OPEN, Term, deadlines, refusal, step
+from switch.merchants.support.life import ANSWERS, ENDED, LIFE, ON_DEVICE, OPEN, Term, deadlines, refusal
 from switch.notices import tell
 from switch.terminals import devices
 from switch.terminals.devices import By, Keys, new_id
@@ -90,7 +90,7 @@ class Tickets:
             if refused is not None:
                 raise Problem(*refused)
             device_id = await self._device(connection, row, move, who) if move.event in ON_DEVICE else None
-            state = step(row["state"], move.event)
+            state = LIFE[row["state"], move.event]
             assignee, reopens = move.assignee or row["assignee"], move.event == "reopen"
             answer_by = None if move.event in ANSWERS or state in ENDED else row["answer_by"]
             resolve_by = None if state in ENDED else row["resolve_by"]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from switch.life import Refusal
 from switch.settlement.funding.calendar import DAY_MINUTES, cut_over
 from switch.settlement.ledger import Account, Transfer, moved
 
@@ -40,13 +41,6 @@ OUTCOMES: Mapping[str, str] = MappingProxyType({"won": "win", "lost": "lose", "w
 CHARGED = frozenset({CHARGEBACK, REPRESENTED, PRE_ARBITRATION, ARBITRATION, LOST, ACCEPTED})  # the money is with the issuer
 CLOSED = frozenset({WON, LOST, ACCEPTED, WITHDRAWN})
 TO_ANSWER = frozenset({RETRIEVAL, CHARGEBACK, PRE_ARBITRATION})  # the merchant's turn: each has a deadline and a fee
-
-
-class Refusal(NamedTuple):
-    """Why a dispute may not move so: a code of errors.PROBLEMS."""
-
-    code: str
-    detail: str
 
 
 class Term(NamedTuple):
