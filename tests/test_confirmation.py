@@ -42,7 +42,7 @@ async def test_a_cancellation_in_doubt_is_finished_only_while_nothing_was_built_
     row = await shop.switch.history.transaction(identity)  # as the cancellation judged it
     assert row is not None
     if built_on:  # written down, and with the acquirer when the worker looks
-        await shop.host.order("delay", ANSWER_TIMEOUT_MS * 0.8 / 1000, {"0": "0220"})
+        await shop.host.order("delay", ANSWER_TIMEOUT_MS * 0.6 / 1000, {"0": "0220"})
         capture = asyncio.create_task(shop.ask("POST", f"/v1/authorizations/{sale['id']}/captures", {"amount": 300}, Idempotency_Key=new_key()))
 
         async def reserved() -> bool:
