@@ -268,3 +268,13 @@ def local_now(**shift: float) -> str:
     """The wall clock of the stores, shifted."""
     return f"{datetime.now(UTC) + timedelta(hours=8) + timedelta(**shift):%Y-%m-%dT%H:%M:%S}"
 
+
+
+async def staffed(shop: Shop, url: str) -> None:
+    """Keys of a person of support, of the first merchant's owner and of another merchant's."""
+    pool = await database.pool(url, "switch_writer", 1)
+    office = Onboarding(pool)
+    shop.keys["support"] = (await office.key("support", person="Wu Min")).text
+    shop.keys["owner"] = (await office.key("merchant", merchant_id=shop.ids["merchant.one"])).text
+    shop.keys["stranger"] = (await office.key("merchant", merchant_id=shop.ids["merchant.two"])).text
+    await pool.close()

@@ -14,8 +14,7 @@ import pytest_asyncio
 from switch import database
 from switch.api.applications import PROFILE
 from switch.cli import main
-from switch.merchants.onboarding import Onboarding
-from tests.flows import Shop, open_shop
+from tests.flows import Shop, open_shop, staffed
 from tests.test_openapi import fits
 
 WORDS: dict[str, Any] = {"en": {"title": "Night work", "text": "Statements come late."}, "zh": {"title": "系统维护", "text": "结算单延后。"}}
@@ -29,12 +28,7 @@ def later(hours: float) -> str:
 @pytest_asyncio.fixture(scope="module")
 async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
     async with open_shop(database_url, tmp_path_factory.mktemp("help")) as opened:
-        pool = await database.pool(database_url, "switch_writer", 1)
-        onboarding = Onboarding(pool)
-        opened.keys["support"] = (await onboarding.key("support", person="Wu Min")).text
-        opened.keys["owner"] = (await onboarding.key("merchant", merchant_id=opened.ids["merchant.one"])).text
-        opened.keys["stranger"] = (await onboarding.key("merchant", merchant_id=opened.ids["merchant.two"])).text
-        await pool.close()
+        await staffed(opened, database_url)
         begun = await opened.ask("POST", "/v1/applications", {"entity_type": "company", "country": "CN", "profile": dict(PROFILE)}, "operator")
         opened.keys["applicant"] = begun.body["key"]
         await opened.caught_up()

@@ -8,10 +8,9 @@ import pytest
 import pytest_asyncio
 
 from switch import database
-from switch.merchants.onboarding import Onboarding
 from switch.merchants.support.overdue import Overdue
 from tests.fleet import Device, device, new_till
-from tests.flows import Shop, open_shop
+from tests.flows import Shop, open_shop, staffed
 from tests.processes import Answer
 from tests.test_openapi import fits
 
@@ -21,12 +20,7 @@ NIL = "tkt_0192f0c4-7c1e-7aaa-8bbb-1234567890ab"
 @pytest_asyncio.fixture(scope="module")
 async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
     async with open_shop(database_url, tmp_path_factory.mktemp("tickets")) as opened:
-        pool = await database.pool(database_url, "switch_writer", 1)
-        onboarding = Onboarding(pool)
-        opened.keys["support"] = (await onboarding.key("support", person="Wu Min")).text
-        opened.keys["owner"] = (await onboarding.key("merchant", merchant_id=opened.ids["merchant.one"])).text
-        opened.keys["stranger"] = (await onboarding.key("merchant", merchant_id=opened.ids["merchant.two"])).text
-        await pool.close()
+        await staffed(opened, database_url)
         await opened.caught_up()
         yield opened
 
