@@ -28,8 +28,8 @@ OLD_S = 900.0  # past the payer's time: the host neither closes the order nor sa
 
 # Its walk has ended without an outcome and nobody asks: the worker is dead, or its commit stayed unknown.
 LEFT = """
-SELECT t.transaction_id FROM open_transaction t
-WHERE t.acquirer_id = ANY($1::uuid[]) AND t.state = 'SENT' AND t.exchange = 'query'
+SELECT t.transaction_id FROM sent_transaction t
+WHERE t.acquirer_id = ANY($1::uuid[]) AND t.exchange = 'query'
   AND NOT EXISTS (SELECT FROM duty d WHERE d.transaction_id = t.transaction_id AND d.state = 'open')
   AND (t.respond_by + $3 < now()
        OR t.worker_epoch <> $2 AND NOT EXISTS (SELECT FROM worker w WHERE w.epoch = t.worker_epoch AND w.ended_at IS NULL))
@@ -37,8 +37,8 @@ ORDER BY t.transaction_id LIMIT $4
 """
 OLD = """
 SELECT a.acquirer_id FROM unnest($1::uuid[], $2::interval[]) AS a(acquirer_id, age) WHERE EXISTS (
-    SELECT FROM open_transaction t
-    WHERE t.acquirer_id = a.acquirer_id AND t.state = 'SENT' AND t.exchange = 'query' AND t.received_at < now() - a.age)
+    SELECT FROM sent_transaction t
+    WHERE t.acquirer_id = a.acquirer_id AND t.exchange = 'query' AND t.received_at < now() - a.age)
 """
 
 

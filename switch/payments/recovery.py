@@ -36,13 +36,13 @@ END_ALL = "UPDATE worker SET lease_until = now(), ended_at = now() WHERE ended_a
 # Ended for good before anything is taken from it: a worker that stood still finds its lease gone, and never renews it.
 END_EXPIRED = "UPDATE worker SET ended_at = now() WHERE ended_at IS NULL AND lease_until < now() AND epoch <> $1"
 ABANDONED = """
-SELECT t.transaction_id FROM open_transaction t
-WHERE t.state = 'SENT' AND t.exchange = 'request' AND (
+SELECT t.transaction_id FROM sent_transaction t
+WHERE t.exchange = 'request' AND (
   t.respond_by + $2 < now()
   OR t.worker_epoch <> $1 AND NOT EXISTS (SELECT FROM worker w WHERE w.epoch = t.worker_epoch AND w.ended_at IS NULL))
 ORDER BY t.transaction_id LIMIT $3
 """
-IN_DOUBT = "SELECT count(*) FROM open_transaction WHERE state = 'SENT'"
+IN_DOUBT = "SELECT count(*) FROM sent_transaction"
 
 Connect = Callable[[], Awaitable[Connection]]
 

@@ -22,8 +22,8 @@ LOOK_S = 5.0
 # Asked per acquirer, so that each answer ends at the first row.
 OLD_REVERSALS = """SELECT a.acquirer_id FROM unnest($1::uuid[]) a (acquirer_id) WHERE EXISTS (SELECT FROM duty d
 WHERE d.acquirer_id = a.acquirer_id AND d.state = 'open' AND d.kind = 'reversal' AND d.created_at < now() - $2::interval)"""
-OLD_DOUBTS = """SELECT a.acquirer_id FROM unnest($1::uuid[]) a (acquirer_id) WHERE EXISTS (SELECT FROM open_transaction t
-WHERE t.acquirer_id = a.acquirer_id AND t.state = 'SENT' AND t.exchange = 'request' AND t.respond_by < now() - $2::interval)"""
+OLD_DOUBTS = """SELECT a.acquirer_id FROM unnest($1::uuid[]) a (acquirer_id) WHERE EXISTS (SELECT FROM sent_transaction t
+WHERE t.acquirer_id = a.acquirer_id AND t.exchange = 'request' AND t.respond_by < now() - $2::interval)"""
 OLD_CORRECTIONS = """SELECT a.acquirer_id FROM unnest($1::uuid[]) a (acquirer_id) WHERE EXISTS (SELECT FROM tier_correction c
 WHERE c.acquirer_id = a.acquirer_id AND c.settled_on IS NULL AND c.noticed_at < now() - $2::interval)"""
 # Whoever gave its lease back ended it at that moment: no other end is of the same instant.

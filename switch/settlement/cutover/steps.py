@@ -89,9 +89,9 @@ WHERE c.acquirer_id = $1 AND ($2::date IS NULL OR c.business_date = $2) AND ($3:
 GROUP BY c.acquirer_id, c.business_date ORDER BY c.business_date DESC LIMIT $4"""
 VERSION = "SELECT coalesce(max(version), 0) FROM directory_change WHERE kind = 'business_day' AND key = $1"
 BEHIND = "SELECT epoch FROM worker WHERE ended_at IS NULL AND lease_until > now() AND directory_version < $1 ORDER BY epoch"
-LEFT_OPEN = """SELECT transaction_id FROM open_transaction WHERE acquirer_id = $1 AND business_date = $2 AND state = 'SENT'
+LEFT_OPEN = """SELECT transaction_id FROM sent_transaction WHERE acquirer_id = $1 AND business_date = $2
 ORDER BY transaction_id LIMIT $3"""
-LEFT_COUNT = "SELECT count(*) FROM open_transaction WHERE acquirer_id = $1 AND business_date = $2 AND state = 'SENT'"
+LEFT_COUNT = "SELECT count(*) FROM sent_transaction WHERE acquirer_id = $1 AND business_date = $2"
 TOTALS = """SELECT count(*) AS settlements, coalesce(sum(sales_count), 0)::bigint AS sales, coalesce(sum(refunds_count), 0)::bigint AS refunds,
   coalesce(sum(adjustments_count), 0)::bigint AS adjustments FROM settlement WHERE acquirer_id = $1 AND business_date = $2"""
 # What has no outcome when the day is taken settles when it has one.
