@@ -1,5 +1,6 @@
 """The schema by itself: what hand-written SQL may not do to the books, as the writer's role and as the owner."""
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
@@ -14,8 +15,10 @@ import rows
 from asyncpg import exceptions as refusals
 
 from switch import database
+from switch.payments import recovery, watch
 from switch.payments.journal import INTENT_COLUMNS, intent_values
 from switch.payments.transaction import Transaction
+from switch.settlement.cutover import steps
 
 SQL = asyncpg.Connection
 STATES = ("SENT", "APPROVED", "DECLINED", "NOT_SENT", "REVERSING", "REVERSED", "PARKED", "CONFIRMED")
@@ -237,6 +240,9 @@ async def test_what_is_open_and_what_was_approved_is_found(sql: SQL, state: str)
     row = await put(sql, state)
     found = await sql.fetchval("SELECT count(*) FROM open_transaction WHERE transaction_id = $1", row.transaction_id)
     assert found == (state in ("SENT", "REVERSING"))
+    sent = await sql.fetchval("SELECT count(*) FROM sent_transaction WHERE transaction_id = $1", row.transaction_id)
+    assert sent == (state == "SENT")
+    assert await sql.fetchval("SELECT state FROM open_exchange WHERE transaction_id = $1", row.transaction_id) == (state if found else None)
     code = await sql.fetchval("SELECT approval_code FROM transaction WHERE transaction_id = $1", row.transaction_id)
     for told in (code, "Z9Z9Z9") if state != "NOT_SENT" else (code,):  # nothing follows on it but its reversal
         if told != code:
@@ -249,6 +255,40 @@ async def test_what_is_open_and_what_was_approved_is_found(sql: SQL, state: str)
 async def test_a_match_key_is_free_again_after_the_outcome(sql: SQL, state: str) -> None:
     row = await put(sql, state)
     await insert(sql, rows.transaction(match_key=row.match_key))
+
+
+async def test_each_row_of_a_statement_is_judged_and_found_by_itself(sql: SQL) -> None:
+    kept, *left = [await insert(sql, rows.transaction()) for _ in range(6)]
+    ids = [row.transaction_id for row in left]
+    approve = """UPDATE transaction SET version = version + 1, state = 'APPROVED', outcome = 'APPROVED', outcome_at = now(), response_code = '00',
+        approval_code = lpad((approved.place * 7)::text, 6, '0'), approved_amount = CASE WHEN transaction_id = $2 THEN amount + 1 ELSE amount END
+        FROM unnest($1::uuid[]) WITH ORDINALITY AS approved (id, place) WHERE transaction_id = approved.id"""
+    with pytest.raises(refusals.CheckViolationError) as refused:
+        async with sql.transaction():
+            await sql.execute(approve, ids, ids[3])
+    assert refused.value.constraint_name == "approved_within_amount"
+    await sql.execute(approve, ids, None)
+    codes = await sql.fetch("SELECT transaction_id, approval_code FROM approval_lookup WHERE transaction_id = ANY($1) ORDER BY approval_code", ids)
+    assert [tuple(code) for code in codes] == [(each, f"{place * 7:06d}") for place, each in enumerate(ids, 1)]
+    still = await sql.fetch("SELECT transaction_id FROM sent_transaction WHERE transaction_id = ANY($1)", [kept.transaction_id, *ids])
+    assert [each[0] for each in still] == [kept.transaction_id]
+
+
+@pytest.mark.parametrize("statement", [recovery.ABANDONED, recovery.IN_DOUBT, watch.OLD_DOUBTS, steps.LEFT_COUNT])
+async def test_what_waits_is_looked_up_by_its_id_whatever_the_planner_believes(connections: dict[str, SQL], statement: str) -> None:
+    """The plan of an empty database is kept while the tables grow: it must not read every transaction, each second."""
+    reader = connections["switch_reader"]
+    async with reader.transaction():
+        await reader.execute("SET LOCAL enable_seqscan = off")
+        await reader.execute("SET LOCAL enable_bitmapscan = off")
+        values = {recovery.ABANDONED: "1, interval '1s', 9", recovery.IN_DOUBT: "", watch.OLD_DOUBTS: "ARRAY[gen_random_uuid()], interval '1s'",
+                  steps.LEFT_COUNT: "gen_random_uuid(), '2026-11-23'"}[statement]
+        await reader.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        await reader.execute(f"PREPARE waits AS {statement}")
+        plan = "\n".join(row[0] for row in await reader.fetch(f"EXPLAIN (COSTS OFF) EXECUTE waits {f'({values})' if values else ''}"))
+        await reader.execute("DEALLOCATE waits")
+    assert re.search(r"Index (Only )?Scan using transaction_by_id on transaction x\n\s+Index Cond: \(transaction_id = o.transaction_id\)", plan), plan
+    assert plan.count(" on transaction ") == 1
 
 
 @pytest.mark.parametrize("born", [{"state": "APPROVED"}, {"state": "REVERSING"}, {"state": "DECLINED"}, {"version": 2}, {"outcome": "APPROVED"}])

@@ -15,7 +15,7 @@ ONE = """SELECT t.* FROM open_exchange o CROSS JOIN LATERAL (SELECT * FROM trans
 WHERE t.acquirer_id = o.acquirer_id AND t.match_key = o.match_key"""
 
 STATEMENTS = (
-    "ALTER TABLE open_exchange ADD COLUMN state text NOT NULL DEFAULT 'SENT'",
+    "ALTER TABLE open_exchange ADD COLUMN state transaction_state NOT NULL DEFAULT 'SENT'",
     "UPDATE open_exchange o SET state = t.state FROM transaction t WHERE t.transaction_id = o.transaction_id AND t.state <> o.state",
     """
     CREATE OR REPLACE FUNCTION keep_found() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
