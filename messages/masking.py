@@ -17,11 +17,15 @@ def mask_pan(digits: str) -> str:
     return f"{digits[:bin_length]}{'*' * (length - bin_length - 4)}{digits[-4:]}"
 
 
-def mask(dialect: Dialect, message: Mapping[str, str]) -> dict[str, str]:
-    """The message as it may be printed and stored, in its own order. Never raises for text values, however wrong they are."""
-    masked, shown = dict(message), dialect.shown
-    for number in message:
-        if number not in shown and number != "0":
+def mask(dialect: Dialect, message: Mapping[str, str], stored_emv: str | None = None) -> dict[str, str]:
+    """The message as it may be printed and stored, in its own order. `stored_emv`: what may be kept of its DE55, where that is known already.
+    Never raises for text values, however wrong they are.
+    """
+    masked = dict(message)
+    for number in message.keys() - dialect.shown:
+        if number == "55" and stored_emv is not None:
+            masked[number] = stored_emv
+        elif number != "0":
             masked[number] = _hidden(dialect, number, masked[number])
     return masked
 

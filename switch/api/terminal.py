@@ -16,7 +16,7 @@ from switch.api import answers, problems
 from switch.api.edge import WHOLE_ANSWER, WholeAnswer
 from switch.api.strict import StrictError
 from switch.api.strict import parse as parse_json
-from switch.callers import TerminalCaller, identify, selling
+from switch.callers import Recognised, TerminalCaller, selling
 from switch.clock import clock
 from switch.directory import Directory
 from switch.errors import Problem
@@ -307,6 +307,7 @@ class AuthorizationEndpoint:
     def __init__(self, directory: Directory, authorizations: Authorizations, vault: Vault, undelivered: Undelivered,
                  admit: Callable[[], None]) -> None:
         self.directory, self.authorizations, self.vault, self.undelivered, self.admit = directory, authorizations, vault, undelivered, admit
+        self.recognised = Recognised(directory)
         self.now = asyncio.get_running_loop().time
 
     def start(self, headers: list[tuple[bytes, bytes]], body: bytes, whole: WholeAnswer) -> None:
@@ -352,7 +353,7 @@ class AuthorizationEndpoint:
         """`body_from`: the whole body, of a request in a task of our own, or where it comes from."""
         received_at = clock.now()
         headers, whole = one_of_each(sent), isinstance(body_from, bytes)
-        caller = identify(self.directory, headers.get(b"authorization"))
+        caller = self.recognised.identify(headers.get(b"authorization"))
         seller = selling(self.directory, caller)
         key = idempotency_key(headers.get(b"idempotency-key"))
         self.authorizations.ways.look(seller, key)

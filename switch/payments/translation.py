@@ -287,11 +287,7 @@ def follow_up(transaction: Transaction, original: Transaction | None, dialect: D
 
 def masked(dialect: Dialect, message: Mapping[str, str], stored_emv: str | None = None) -> str:
     """The message as it may be stored, as JSON; `stored_emv` is what may be kept of its DE55, where that is known already."""
-    if stored_emv is None:
-        return orjson.dumps(mask(dialect, message)).decode()
-    shown = mask(dialect, {**message, "55": ""})
-    shown["55"] = stored_emv
-    return orjson.dumps(shown).decode()
+    return orjson.dumps(mask(dialect, message, stored_emv)).decode()
 
 
 TWO = tuple(f"{number:02d}" for number in range(60))  # a look-up is a fifth of a format
