@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
-from migrations.versions.r0003_follow_ups import STEPS
+from migrations.versions.r0036_judged_by_statement import MOVES
 from switch import database, metrics
 from switch.alerts import KINDS
 from switch.payments.transaction import LIFE, STATUS, Event, IllegalEvent, step
@@ -306,9 +306,19 @@ def test_the_database_allows_exactly_the_steps_of_the_life() -> None:
                         reachable.add((state, step(state, event, exchange, closed_by).state))
                     except IllegalEvent:
                         continue
-    allowed = {tuple(transition.split(">")) for transition in STEPS}
+    allowed = {tuple(transition.split(">")) for transition in MOVES}
     assert {pair for pair in allowed if pair[0] != pair[1]} == {pair for pair in reachable if pair[0] != pair[1]}
     assert {pair for pair in allowed if pair[0] == pair[1]} <= reachable, "a version may move within a state only where the life says so"
+
+
+def test_no_two_files_share_a_class_of_advisory_lock() -> None:
+    held: dict[str, set[str]] = {}
+    for path in (ROOT / "switch").rglob("*.py"):
+        for number in re.findall(r"\b35830[0-9]{2}\b", path.read_text()):
+            held.setdefault(number, set()).add(path.relative_to(ROOT).as_posix())
+    assert len(held) > 10
+    shared = {number: sorted(files) for number, files in held.items() if len(files) > 1}
+    assert not shared, "give the newer one a number of its own, or import the name: two rooms would wait for each other for nothing"
 
 
 # What the documents say, held against the code.

@@ -30,9 +30,12 @@ RULES = {
     "follow_up_has_key": "n.original_id IS NULL OR n.idempotency_key IS NOT NULL OR n.type = 'capture'",
 }
 HELD = " ".join(f"WHEN NOT ({rule}) THEN '{name}'" for name, rule in RULES.items())
-MOVES = """'SENT>APPROVED', 'SENT>DECLINED', 'SENT>NOT_SENT', 'SENT>REVERSING', 'SENT>SENT', 'APPROVED>REVERSING', 'APPROVED>APPROVED',
-    'DECLINED>REVERSING', 'DECLINED>DECLINED', 'NOT_SENT>REVERSING', 'REVERSING>REVERSED', 'REVERSING>PARKED', 'REVERSING>REVERSING',
-    'REVERSED>REVERSING', 'REVERSED>REVERSED', 'PARKED>REVERSING', 'PARKED>REVERSED', 'PARKED>CONFIRMED', 'PARKED>PARKED', 'CONFIRMED>CONFIRMED'"""
+MOVES = (
+    "SENT>APPROVED", "SENT>DECLINED", "SENT>NOT_SENT", "SENT>REVERSING", "SENT>SENT",
+    "APPROVED>REVERSING", "APPROVED>APPROVED", "DECLINED>REVERSING", "DECLINED>DECLINED", "NOT_SENT>REVERSING",
+    "REVERSING>REVERSED", "REVERSING>PARKED", "REVERSING>REVERSING", "REVERSED>REVERSING", "REVERSED>REVERSED",
+    "PARKED>REVERSING", "PARKED>REVERSED", "PARKED>CONFIRMED", "PARKED>PARKED", "CONFIRMED>CONFIRMED",
+)
 OPEN = "('SENT', 'REVERSING')"
 
 STATEMENTS = (
@@ -90,7 +93,7 @@ STATEMENTS = (
     BEGIN
         SELECT min(CASE
                 WHEN n.version <> o.version + 1 THEN format('transaction_life: version %s may not become %s', o.version, n.version)
-                WHEN o.state || '>' || n.state NOT IN ({MOVES}) OR o.outcome IS NOT NULL AND o.outcome IS DISTINCT FROM n.outcome
+                WHEN o.state || '>' || n.state NOT IN {MOVES} OR o.outcome IS NOT NULL AND o.outcome IS DISTINCT FROM n.outcome
                     THEN format('transaction_life: %s may not become %s', o.state, n.state)
                 {HELD} END) AS broken,
             array_agg(o.acquirer_id) FILTER (WHERE o.state IN {OPEN} AND n.state NOT IN {OPEN}) AS free_acquirers,

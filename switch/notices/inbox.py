@@ -14,7 +14,7 @@ AND ($3::uuid IS NULL OR notice_id < $3) ORDER BY notice_id DESC LIMIT $4"""
 ONE = f"SELECT {COLUMNS} FROM notice WHERE notice_id = $1 AND merchant_id = $2"
 READ = "UPDATE notice SET read_by = $3, read_at = now() WHERE notice_id = $1 AND merchant_id = $2 AND read_at IS NULL"
 LANGUAGE = "SELECT language FROM notice_language WHERE merchant_id = $1 ORDER BY number DESC LIMIT 1"
-LOCK = "SELECT pg_advisory_xact_lock(3583029, hashtext($1))"
+LOCK = "SELECT pg_advisory_xact_lock(3583039, hashtext($1))"
 SET_LANGUAGE = """INSERT INTO notice_language (merchant_id, number, language, set_by)
 SELECT $1, 1 + coalesce(max(number), 0), $2, $3 FROM notice_language WHERE merchant_id = $1"""
 DELIVERIES = """SELECT d.endpoint_id, d.event_id, d.state, d.attempts, d.last_status, d.last_fault, d.created_at, d.ended_at

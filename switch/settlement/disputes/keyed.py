@@ -10,7 +10,7 @@ from switch.database import UNKNOWN, Connection, Pool
 from switch.errors import Problem
 from switch.failpoints import failpoint
 
-LOCK = "SELECT pg_advisory_xact_lock(3583013, hashtext($1 || ' ' || $2))"
+LOCK = "SELECT pg_advisory_xact_lock(3583033, hashtext($1 || ' ' || $2))"
 KNOWN = "SELECT route, fingerprint, status, body FROM keyed_answer WHERE caller = $1 AND idempotency_key = $2"
 KEEP = "INSERT INTO keyed_answer (caller, idempotency_key, route, fingerprint, status, body) VALUES ($1, $2, $3, $4, $5, $6)"
 

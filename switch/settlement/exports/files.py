@@ -239,7 +239,7 @@ def _measured(path: Path) -> tuple[int, str]:
 
 
 OPEN = "SELECT count(*) FROM job WHERE merchant_id = $1 AND kind = 'export' AND state IN ('queued', 'running', 'waiting')"
-LOCK_MERCHANT = "SELECT pg_advisory_xact_lock(3583011, hashtext($1))"
+LOCK_MERCHANT = "SELECT pg_advisory_xact_lock(3583035, hashtext($1))"
 
 
 async def ask(connection: Connection, merchant_id: UUID, key: str, arguments: Mapping[str, Any], asked_by: str) -> Job | None:

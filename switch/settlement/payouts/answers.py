@@ -31,7 +31,7 @@ from switch.settlement.reconciliation.unpacking import Unpacker
 CSV_BYTES_MAX = 32 << 20
 NUMBER_MAX = 9999
 TURN = 200  # entries that are judged before others have their turn
-ANSWER_LOCK = 3583014
+ANSWER_LOCK = 3583038
 
 SHOWN = """file_id, bank_account_id, format, statement, name, encode(sha256, 'hex') AS sha256, size, entries, applied, unexplained, received_by,
 received_at"""

@@ -26,7 +26,7 @@ PURPOSE: Sealed = "payout_file"
 IN_A_FILE, PAGE_MAX = 2000, 200
 FORMATS = {"pain001": pain001.written, "csv": bank_csv.written}
 EXTENSION = {"pain001": "xml", "csv": "csv"}
-FILE_LOCK = 3583013
+FILE_LOCK = 3583034
 AGAIN = "It is not known whether it was written; ask again, twice is once."
 
 SHOWN = """file_id, bank_account_id, currency, format, execution_date, payouts, total, encode(sha256, 'hex') AS sha256, size, state, made_by, made_at,

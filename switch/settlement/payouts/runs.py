@@ -23,7 +23,7 @@ from switch.settlement.payouts.bank_accounts import new_id
 from switch.settlement.payouts.life import Payout
 
 AT_ONCE, PAGE_MAX = 500, 200
-RUN_LOCK = 3583012
+RUN_LOCK = 3583037
 
 CANDIDATES = """
 SELECT a.merchant_id, a.currency FROM account a

@@ -23,7 +23,7 @@ from switch.settlement.reconciliation.matching import ACROSS_DAYS, WITHIN_DAY, p
 
 KIND = "reconciliation"  # of its jobs
 STATEMENT_S, AT_ONCE, AGAIN_S = 900.0, 200, 0.5
-LOCK = "SELECT pg_advisory_xact_lock(3583012, hashtext($1::text))"
+LOCK = "SELECT pg_advisory_xact_lock(3583036, hashtext($1::text))"
 
 REQUEST = """INSERT INTO reconciliation_run (run_id, acquirer_id, business_date, cause) VALUES ($1, $2, $3, $4)
 ON CONFLICT (acquirer_id, business_date) WHERE state = 'due' DO UPDATE SET state = 'due' RETURNING run_id"""
