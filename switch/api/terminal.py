@@ -34,6 +34,8 @@ from switch.security.vault import Vault
 BODY_MAX = 64 * 1024
 KEY = re.compile(rb"[A-Za-z0-9_-]{16,64}")
 NOT_DIGIT = re.compile("[^0-9]")
+EXPIRY = re.compile("[0-9]{2}(0[1-9]|1[0-2])")
+LOCAL_TIME = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}")
 DEADLINE_MAX_S = 300
 CLOCK_OFF_MAX = timedelta(hours=24)
 ANSWER_HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
@@ -80,7 +82,7 @@ def _emv(value: Any) -> Emv:
 
 
 def _expiry(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch("[0-9]{2}(0[1-9]|1[0-2])", value):
+    if not isinstance(value, str) or not EXPIRY.fullmatch(value):
         raise PydanticCustomError("expiry", "The expiry must be YYMM")
     return value
 
@@ -92,7 +94,7 @@ def _currency(value: Any) -> str:
 
 
 def _local_time(value: Any) -> datetime:
-    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}", value, re.ASCII):
+    if not isinstance(value, str) or not LOCAL_TIME.fullmatch(value):
         raise PydanticCustomError("local_time", "The local time must be YYYY-MM-DDThh:mm:ss, the terminal's wall clock")
     try:
         return datetime.fromisoformat(value)
