@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
-from switch import acquirers, database, logs, metrics, schedule
+from switch import acquirers, background, database, logs, metrics, schedule
 from switch.alerts import Alerts
 from switch.api.application import application
 from switch.api.bank_accounts import AGREE
@@ -322,13 +322,12 @@ class Switch:
                 await self.reservations.stop()
                 await self.journal.stop()
         with suppress(*database.UNKNOWN, asyncpg.PostgresError):
-            await asyncio.wait_for(self.undelivered.write(), 2)
+            async with asyncio.timeout(2):
+                await self.undelivered.write()
         await self.protection.stop()
         await self.closing.stop()
         await self.forwarding.stop()
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await background.end(self.tasks)
         with suppress(*database.UNKNOWN, asyncpg.PostgresError):
             async with self.writers.acquire() as connection:
                 await end(connection, self.lease.epoch)
@@ -338,7 +337,8 @@ class Switch:
     async def _close_pools(self) -> None:
         for pool in (self.writers, self.readers, self.owed, self.notices, self.of_devices):
             with suppress(*database.UNKNOWN):
-                await asyncio.wait_for(pool.close(), 2)
+                async with asyncio.timeout(2):
+                    await pool.close()
 
     async def _keep_lease(self) -> None:
         """Without its lease a worker is none: it admits nothing, hangs up, and its process ends (serve)."""

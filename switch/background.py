@@ -1,11 +1,12 @@
 """Background jobs: none dies silently, and none is forgotten while it runs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from switch import logs, metrics
 
 PULSE_S = 0.05
+AGAIN_S = 1.0
 
 
 async def supervised(job: Awaitable[None]) -> None:
@@ -14,6 +15,16 @@ async def supervised(job: Awaitable[None]) -> None:
         await job
     except Exception as error:
         logs.error("job_failed", error=type(error).__name__, where=logs.place(error))
+
+
+async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancels tasks until they have ended. Once may not be enough: who waits with a limit inside one may take a cancellation that comes together
+    with what it waits for as a success (asyncio.wait_for of Python 3.11, in libraries too)."""
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=AGAIN_S)
 
 
 class Background:
@@ -29,10 +40,7 @@ class Background:
 
     async def end(self) -> None:
         """Cancels what still runs, and waits for it."""
-        for task in list(self.tasks):
-            task.cancel()
-        if self.tasks:
-            await asyncio.gather(*self.tasks, return_exceptions=True)
+        await end(self.tasks)
 
 
 async def pulse(late: Callable[[float], None]) -> None:

@@ -54,7 +54,8 @@ async def stub(settings: Settings) -> AsyncIterator[tuple[str, int, str]]:
     try:
         assert process.stdout is not None
         try:
-            line = await asyncio.wait_for(process.stdout.readline(), STUB_START_S)
+            async with asyncio.timeout(STUB_START_S):
+                line = await process.stdout.readline()
             ready = json.loads(line)
         except (TimeoutError, ValueError):
             raise StartError(f"the acquirer stub did not start; try: {sys.executable} -m acquirer_stubs --book {book}") from None

@@ -182,7 +182,8 @@ class Directory:
                         connection.terminate()
                     connection = None
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self.changed.wait(), POLL_S)
+                    async with asyncio.timeout(POLL_S):
+                        await self.changed.wait()
                 self.changed.clear()
         finally:
             if connection is not None:

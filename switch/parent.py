@@ -137,7 +137,8 @@ class Worker:
         waiter = self._waiting[number] = asyncio.get_running_loop().create_future()
         process.stdin.write(b"%d\n" % number)
         try:
-            said = await asyncio.wait_for(waiter, ANSWER_S)
+            async with asyncio.timeout(ANSWER_S):
+                said = await waiter
         except TimeoutError:
             self.told = {**self.told, "pid": process.pid, "ready": False}
         else:
@@ -198,7 +199,8 @@ class Parent:
             pause = PAUSES_S[min(quick, len(PAUSES_S) - 1)]
             logs.error("worker_ended", worker=worker.number, code=code, seconds=pause)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.stop.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self.stop.wait()
 
     async def _end_lease(self, worker: Worker) -> None:
         """Its process is dead, so nobody need wait until its lease runs out: recovery and its lines' slots are free at once."""

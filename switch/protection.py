@@ -45,7 +45,8 @@ class Protection:
     async def stop(self) -> None:
         """Writes what is kept; bounded."""
         with suppress(*UNKNOWN, asyncpg.PostgresError):
-            await asyncio.wait_for(self.hits.write(), STOP_S)
+            async with asyncio.timeout(STOP_S):
+                await self.hits.write()
 
     async def sell(self, asked: Asked, way: W, alternatives: list[Acquirer], walk: Callable[[Asked, W, list[Acquirer]], Awaitable[Told]]) -> Told:
         return await self.gatekeeper.sell(asked, way, alternatives, walk)

@@ -256,7 +256,8 @@ async def http(application: ASGI, listening: socket.socket, connections: int, sh
     finally:
         server.should_exit = True
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(task, 3)
+            async with asyncio.timeout(3):
+                await task
 
 
 @asynccontextmanager

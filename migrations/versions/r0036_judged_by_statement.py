@@ -13,7 +13,8 @@ depends_on = None
 
 # Of every row, whenever it is written: the name that a refusal carries, and what must not be false.
 RULES = {
-    "amount_by_type": "CASE WHEN n.type IN ('balance_inquiry', 'account_verification') THEN n.amount = 0 ELSE n.amount BETWEEN 1 AND 999999999999 END",
+    "amount_by_type": """CASE WHEN n.type IN ('balance_inquiry', 'account_verification') THEN n.amount = 0
+                              ELSE n.amount BETWEEN 1 AND 999999999999 END""",
     "parts_within_amount": "n.tip_amount + n.cashback_amount <= n.amount",
     "approved_within_amount": "n.approved_amount BETWEEN 0 AND n.amount",
     "approved_has_outcome": """n.state <> 'APPROVED' OR n.outcome = 'APPROVED' AND n.outcome_at IS NOT NULL AND n.response_code IS NOT NULL

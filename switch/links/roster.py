@@ -84,7 +84,8 @@ class Roster:
             except (*UNKNOWN, asyncpg.PostgresError) as error:
                 logs.warning("roster_not_read", error=type(error).__name__)
             try:
-                await asyncio.wait_for(self.wake.wait(), LOOK_S)
+                async with asyncio.timeout(LOOK_S):
+                    await self.wake.wait()
             except TimeoutError:
                 continue
 

@@ -113,7 +113,8 @@ class Slots:
                         connection.terminate()
                     connection = None
                 try:
-                    await asyncio.wait_for(self.wake.wait(), LOOK_S)
+                    async with asyncio.timeout(LOOK_S):
+                        await self.wake.wait()
                 except TimeoutError:
                     continue
         finally:

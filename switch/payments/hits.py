@@ -81,7 +81,8 @@ class Hits:
         """Keeps the hits of a refused sale, and waits until they are written, but not long."""
         written = self.keep(made)
         try:
-            await asyncio.wait_for(written.wait(), REFUSAL_S)
+            async with asyncio.timeout(REFUSAL_S):
+                await written.wait()
         except TimeoutError:
             logs.warning("risk_hit_waits", count=len(self.left))
 
@@ -98,7 +99,8 @@ class Hits:
                 logs.warning("risk_hits_not_written", error=type(error).__name__, count=len(self.left))
                 await asyncio.sleep(LOOK_S)
             try:
-                await asyncio.wait_for(self.wake.wait(), LOOK_S)
+                async with asyncio.timeout(LOOK_S):
+                    await self.wake.wait()
             except TimeoutError:
                 continue
 

@@ -148,7 +148,8 @@ class PlugInLink:
         self.wanted = False
         self._show("draining")
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.idle.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self.idle.wait()
         if not self.wanted:
             self._show("down")
 

@@ -84,7 +84,8 @@ class Foreman:
         for manager in self.managers or ():
             manager.shutdown.set()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.ended.wait(), STOP_S)
+            async with asyncio.timeout(STOP_S):
+                await self.ended.wait()
 
     async def _serve(self) -> None:
         """One connection's life."""
