@@ -203,6 +203,13 @@ async def keys_answer_as_before(load: Load, books: Books, control_url: str, demo
     for mine in asked:
         assert mine.told is not None
         again = await caller.ask(demo.base, request("POST", "/v1/authorizations", demo.key, sale(mine.amount), Idempotency_Key=mine.key))
+        for _ in range(5):  # not taken in right after the fault: the guide says to ask again
+            if again.status != 503:
+                break
+            print(f"refused meanwhile: {again.body}")
+            assert again.body["processed"] is False
+            await asyncio.sleep(1.0)
+            again = await caller.ask(demo.base, request("POST", "/v1/authorizations", demo.key, sale(mine.amount), Idempotency_Key=mine.key))
         assert (again.status, again.raw, again.headers.get("idempotent-replayed")) == (201, mine.told.raw, "true")
     caller.close()
     after = await books_of(demo, control_url)
@@ -242,8 +249,10 @@ async def test_kills_of_postgresql_under_load_leave_the_switch_up_and_nothing_ha
     with Demo(home) as demo:
         control, load = demo.handover["stub_control_url"], Load(demo)
         async with load.running():
-            for delay in (0.0, 0.1):
-                await ask(control, "POST", "/host", "", {"delay": delay})
+            for kill in range(10):  # as often as it takes until kills have met commits of both kinds on their way
+                if kill > 1 and all(f'"type": "{lane}"' in demo.err for lane in ("intent", "outcome")):
+                    break
+                await ask(control, "POST", "/host", "", {"delay": kill % 2 * 0.1})
                 await load.answered(150)
                 dead = processes.postmaster(home)
                 os.kill(dead, signal.SIGKILL)
