@@ -138,10 +138,14 @@ async def taken(shop: Shop) -> bool:
 
 async def test_a_worker_that_lost_its_lease_obeys_the_one_that_took_over(shop: Shop, second: Shop) -> None:
     """The first worker stood still past its lease: its answer comes, but the sale is being reversed already."""
-    key = new_key()
-    await second.host.order("delay", ANSWER_TIMEOUT_MS * 0.85 / 1000)
-    sale = asyncio.create_task(second.pay(5100, key))
-    await eventually(lambda: taken(second), "the sale has not left")
+    for _ in range(5):
+        begun = asyncio.get_running_loop().time()
+        await second.host.order("delay", ANSWER_TIMEOUT_MS * 0.85 / 1000)
+        sale = asyncio.create_task(second.pay(5100, new_key()))
+        await eventually(lambda: taken(second), "the sale has not left")
+        if asyncio.get_running_loop().time() - begun < ANSWER_TIMEOUT_MS / 4000:
+            break
+        await sale  # a busy machine: too little of the host's delay is left
     await shop.sql("UPDATE worker SET lease_until = now() - interval '1 second', ended_at = now() WHERE epoch = $1", second.switch.recovery.epoch)
     await shop.switch.recovery.sweep()  # or the one that runs each second was faster
     answer = await sale
