@@ -184,7 +184,7 @@ async def test_a_wrong_clock_of_the_worker_moves_no_lease(shop: Shop, monkeypatc
         return now if now["lease_until"] != before["lease_until"] else None
 
     now = await eventually(renewed, "the lease was not renewed")
-    assert recovery.LEASE_S - 5 < now["left"] <= recovery.LEASE_S
+    assert recovery.LEASE_S - 5 < now["left"] < recovery.LEASE_S + 1  # the renewal may have begun just after the look at it
 
 
 async def test_a_wrong_clock_of_the_worker_moves_no_deadline_no_reversal_and_no_key(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
