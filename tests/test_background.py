@@ -1,13 +1,45 @@
-"""Jobs in the background: a job that took its cancellation for something else is ended all the same."""
+"""Background jobs: none dies silently, and one that took its cancellation for something else is ended all the same."""
 
 import asyncio
+import io
+import json
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from switch import background
-from switch.background import Background
+from switch import background, logs
+from switch.background import Background, supervised
+
+
+async def fails() -> None:
+    raise KeyError("4111111111111111")
+
+
+async def test_a_job_that_fails_is_logged_with_its_place_and_without_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()
+    monkeypatch.setattr(logs.log, "stream", said)
+    await supervised(fails())
+    line = json.loads(said.getvalue())
+    assert (line["event"], line["error"]) == ("job_failed", "KeyError")
+    assert line["where"].startswith("test_background.py:") and "4111" not in said.getvalue()
+
+
+async def test_a_job_is_held_while_it_runs_and_forgotten_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs.log, "stream", io.StringIO())
+    jobs, go = Background(), asyncio.Event()
+
+    async def waits() -> None:
+        await go.wait()
+        raise RuntimeError
+
+    jobs.later(waits())
+    await asyncio.sleep(0)
+    assert len(jobs.tasks) == 1
+    go.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not jobs.tasks
 
 
 async def deaf(times: int, heard: list[int]) -> None:
