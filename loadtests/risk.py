@@ -25,13 +25,13 @@ RULES: list[dict[str, Any]] = [
     *({"kind": "velocity", "subject": subject, "window_s": 86_400, "count_max": 1_000_000} for subject in SUBJECTS),
     *({"kind": "velocity", "subject": subject, "window_s": 3600, "amount_max": 999_999_999_999, "currency": "CNY"} for subject in SUBJECTS),
     {"kind": "amount", "amount_max": LARGE, "currency": "CNY"},
-    {"kind": "amount", "amount_max": LARGE, "currency": "USD"},
     {"kind": "night", "time_from": "01:00", "time_until": "04:00", "amount_min": LARGE, "currency": "CNY"},
     {"kind": "split", "window_s": 3600, "count_max": 1000, "amount_max": LARGE, "basis_points": 500, "currency": "CNY"},
     {"kind": "refund_ratio", "subject": "merchant", "window_s": 86_400, "count_max": 10, "basis_points": 3000, "currency": "CNY"},
     {"kind": "card_testing", "subject": "terminal", "window_s": 3600, "count_max": 20, "amount_max": 1, "currency": "CNY"},
     {"kind": "card_testing", "subject": "merchant", "window_s": 3600, "count_max": 50},
     {"kind": "card_spread", "window_s": 3600, "count_max": 10},
+    {"kind": "relocated", "window_s": 86_400, "distance_km": 20_000},
 ]
 
 

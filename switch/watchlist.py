@@ -26,6 +26,7 @@ class RiskRule(NamedTuple):
     basis_points: int | None = None
     minute_from: int | None = None
     minute_until: int | None = None
+    distance_km: int | None = None
     state: str = "active"  # draft active retired
 
 
@@ -52,7 +53,7 @@ class RiskEntry(NamedTuple):
     ended: bool = False
 
 RISK_RULES = """SELECT rule_id, name, kind, action, blocks, merchant_id, mccs, brands, entry_modes, currency, subject, window_s, count_max,
-amount_min, amount_max, basis_points, time_from, time_until, state FROM directory_risk_rule
+amount_min, amount_max, basis_points, time_from, time_until, distance_km, state FROM directory_risk_rule
 WHERE $1::text[] IS NULL OR rule_id = ANY($1::text[]::uuid[])"""
 LIMITS = """SELECT limit_id, merchant_id, currency, per_sale, per_day, per_month, state FROM directory_merchant_limit
 WHERE $1::text[] IS NULL AND state = 'active' OR limit_id = ANY($1::text[]::uuid[])"""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from switch.payments.judging import Plan, code
 from switch.payments.risk import Book, in_scope, specs
-from switch.payments.velocity import Counter, Different, Sale
+from switch.payments.velocity import Away, Counter, Different, Sale
 from switch.watchlist import RiskRule
 from tests.test_velocity import MERCHANT, sale
 
@@ -25,13 +25,14 @@ SAID: list[dict[str, Any]] = [
     {"kind": "refund_ratio", "subject": "merchant", "window_s": W, "count_max": 1, "basis_points": 3000, **CNY},
     {"kind": "card_testing", "subject": "terminal", "window_s": W, "count_max": 1, "amount_max": 20, **CNY},
     {"kind": "card_testing", "subject": "store", "window_s": W, "count_max": 0}, {"kind": "card_spread", "window_s": W, "count_max": 1},
+    {"kind": "relocated", "window_s": W, "distance_km": 2}, {"kind": "relocated", "window_s": 2 * W, "distance_km": 1, "mccs": frozenset({"5812"})},
 ]
 RULES = [RiskRule(UUID(int=number), "A rule", action="flag", **said) for number, said in enumerate(SAID)]
-MADE = st.builds(lambda amount, card, terminal, minute, type_, currency, mode, mcc: (amount, card, terminal, {
-    "minute": minute, "type": type_, "currency": currency, "entry_mode": mode, "mcc": mcc}),
+MADE = st.builds(lambda amount, card, terminal, minute, type_, currency, mode, mcc, away: (amount, card, terminal, {
+    "minute": minute, "type": type_, "currency": currency, "entry_mode": mode, "mcc": mcc, "away": away}),
     st.sampled_from([1, 20, 21, 79, 80, 100, 101]), st.integers(1, 3), st.integers(3, 4), st.sampled_from([0, 59, 60, 119, 120, 1380]),
     st.sampled_from(["purchase", "purchase", "purchase", "refund"]), st.sampled_from(["CNY", "CNY", "CNY", "USD"]), st.sampled_from(["chip", "manual"]),
-    st.sampled_from(["5812", "5411"]))
+    st.sampled_from(["5812", "5411"]), st.none() | st.builds(Away, st.sampled_from([1000, 1001, 2000, 2001]), st.just(0), st.sampled_from([950_000, 1_010_000])))
 
 
 def broken(rule: RiskRule, counts: tuple[Counter | Different, ...], each: Sale) -> bool:
@@ -43,6 +44,8 @@ def broken(rule: RiskRule, counts: tuple[Counter | Different, ...], each: Sale) 
         begin, end = rule.minute_from or 0, rule.minute_until or 0
         minutes = [minute % 1440 for minute in range(begin, end if begin < end else end + 1440)]
         return own and each.minute in minutes and each.amount >= (rule.amount_min or 0)
+    if rule.kind == "relocated":
+        return each.away is not None and each.away.metres > (rule.distance_km or 0) * 1000 and each.at_ms - each.away.told_ms <= (rule.window_s or 0) * 1000
     first = counts[0]
     if isinstance(first, Different):
         members = set(first.seen(each)) | ({each[first.of]} if first.small(each) else set())

@@ -7,7 +7,7 @@ import pytest
 
 from switch.merchants.risk_rules import NEEDS
 from switch.payments.risk import WORDS, Book, Hit, over_limit, strongest
-from switch.payments.velocity import Sale
+from switch.payments.velocity import Away, Sale
 from switch.watchlist import Limit, RiskEntry, RiskRule, Watchlist
 from tests.test_velocity import MERCHANT, sale
 
@@ -30,6 +30,7 @@ def judged(said: RiskRule, sales: list[Sale], entries: dict[tuple[str, str], Ris
     return found
 
 
+AWAY = Away(50_100, 300_000, 400_000)
 CASES = [
     ("velocity", rule("velocity", subject="card", window_s=60, count_max=1), [sale(0), sale(59_000)],
      "2 sales of one card within 1 minute, more than 1"),
@@ -75,6 +76,11 @@ CASES = [
     ("spread", rule("card_spread", window_s=3600, count_max=1), [sale(0), sale(1, terminal=4)],
      "one card at 2 different terminals within 1 hour, more than 1"),
     ("as many terminals as it may", rule("card_spread", window_s=3600, count_max=2), [sale(0), sale(1, terminal=4)], None),
+    ("relocated", rule("relocated", window_s=3600, distance_km=50), [sale(4_000_000, away=AWAY)],
+     "the terminal is at least 50.1 km from its store, more than 50, since 1970-01-01T00:05:00Z; it last said so at 1970-01-01T00:06:40Z"),
+    ("as far as it may be", rule("relocated", window_s=3600, distance_km=50), [sale(4_000_000, away=AWAY._replace(metres=50_000))], None),
+    ("said just long enough ago", rule("relocated", window_s=3600, distance_km=50), [sale(4_000_001, away=AWAY)], None),
+    ("nobody knows where", rule("relocated", window_s=3600, distance_km=50), [sale(4_000_000)], None),
     ("no spread", rule("card_spread", window_s=3600, count_max=1), [sale(0), sale(1)], None),
 ]
 

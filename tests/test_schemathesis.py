@@ -261,6 +261,7 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
 
 
 OF_ROOMS: dict[str, Callable[[Random], dict[str, Any]]] = {
+    "/v1/stores/{ident}": lambda random: random.choice([{"latitude_e6": 31_230_416, "longitude_e6": 121_473_701}, {"latitude_e6": None, "longitude_e6": None}]),
     "/v1/offers": lambda _: {"terms": TERMS},
     "/v1/offers/comparisons": lambda _: {"currency": "CNY", "monthly_volume": 90_000, "average_ticket": 1_000},
     "/v1/recommendations": lambda _: {"currency": "CNY", "monthly_volume": 90_000, "average_ticket": 1_000},
@@ -286,7 +287,7 @@ def ruled(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]:
         case "/v1/routes":
             return {**dict.fromkeys(CONDITIONS), "weight": random.randrange(10_000), "merchant": known["merchant"], "state": "draft"}
         case "/v1/risk-rules":
-            plain = ("blocks", "mccs", "brands", "entry_modes", "subject", "window_s", "count_max", "amount_min", "basis_points", "time_from", "time_until")
+            plain = ("blocks", "mccs", "brands", "entry_modes", "subject", "window_s", "count_max", "amount_min", "basis_points", "time_from", "time_until", "distance_km")
             return {**dict.fromkeys(plain), **RISK, "merchant": known["merchant"]}
         case "/v1/risk-rules/try":
             return {"activate": [], "retire": [], "from": "2026-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z", "limit": 50}

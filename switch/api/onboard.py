@@ -178,6 +178,13 @@ class TerminalChange(Model):
     status: Literal["active", "suspended", "retired"]
 
 
+class StoreChange(Model):
+    """Where it is, in millionths of a degree (31.230416 is 31230416); both null: not known."""
+
+    latitude_e6: int | None
+    longitude_e6: int | None
+
+
 class AcquirerChange(Model):
     """What is given changes. Every worker's line follows the status and the address."""
 
@@ -198,7 +205,7 @@ class AcquirerChange(Model):
 
 
 MODELS = (OrganisationRequest, MerchantRequest, StoreRequest, NumbersRequest, TerminalRequest, AcquirerRequest, RouteRequest, KeyRequest,
-          MerchantChange, TerminalChange, AcquirerChange)
+          MerchantChange, StoreChange, TerminalChange, AcquirerChange)
 
 
 def identified(kind: str, text: str) -> UUID:

@@ -23,6 +23,7 @@ from switch.api.onboard import (
     NumbersRequest,
     OrganisationRequest,
     RouteRequest,
+    StoreChange,
     StoreRequest,
     TerminalChange,
     TerminalRequest,
@@ -55,6 +56,7 @@ Links = Callable[[], Mapping[UUID, Link]]
 _ID = "01980b53-7a10-7c3e-9f52-3b7a1c0de4f1"
 _AT = "2026-03-01T02:03:04.000000Z"
 _NUMBERS = {"acquirer": f"acq_{_ID}", "card_acceptor_terminal": "T0000001", "card_acceptor": "M00000000000001"}
+_PLACE = {"latitude_e6": 31_230_416, "longitude_e6": 121_473_701}
 # What is sent, and what is answered: a test holds both against the models and the real answers.
 SENT: Mapping[str, dict[str, Any]] = {
     "organisation": {"name": "Harbour Group"},
@@ -78,6 +80,7 @@ EXAMPLES: Mapping[str, dict[str, Any]] = {
     kind: {"id": f"{kind[:3]}_{_ID}", **sent, "created_at": _AT} for kind, sent in SENT.items()
 } | {
     "merchant": {"id": f"mer_{_ID}", **SENT["merchant"], "status": "active", "unreferenced_refunds": False, "created_at": _AT},
+    "store": {"id": f"sto_{_ID}", **SENT["store"], "created_at": _AT, "latitude_e6": None, "longitude_e6": None},
     "terminal": {"id": f"trm_{_ID}", "merchant": f"mer_{_ID}", **SENT["terminal"], "status": "active", "created_at": _AT},
     "acquirer": {"id": f"acq_{_ID}", **SENT["acquirer"], "status": "active", "business_date": "2026-03-01", "created_at": _AT},
     "route": {"id": f"rte_{_ID}", **SENT["route"], "created_by": "Li Wei", "created_at": _AT, "activated_by": "Li Wei", "activated_at": _AT,
@@ -196,6 +199,12 @@ def _merchants(routes: APIRouter, onboarding: Onboarding) -> None:
         wanted = await body_of(request, StoreRequest)
         return said(shown(await onboarding.store(identified("merchant", wanted.merchant), wanted.name, wanted.city, wanted.country,
                                                  wanted.time_zone)), 201)
+
+    @routes.patch("/v1/stores/{ident}", tags=["onboarding"], summary="Say where a store is, which tells how far its terminals are from it",
+                  openapi_extra=documented(StoreChange, _PLACE), responses=WRITES | _answered("store", **_PLACE))
+    async def change_store(request: Request, ident: str) -> Response:
+        wanted = await body_of(request, StoreChange)
+        return said(shown(await onboarding.store_place(identified("store", ident), wanted.latitude_e6, wanted.longitude_e6)))
 
 
 def _terminals(routes: APIRouter, onboarding: Onboarding) -> None:

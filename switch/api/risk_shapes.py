@@ -9,7 +9,7 @@ from switch.api.shapes import Shape, Status
 from switch.api.terminal import Currency, Model
 from switch.payments.risk_trial import SALES_MAX
 
-Kind = Literal["velocity", "amount", "night", "split", "refund_ratio", "card_testing", "card_spread"]
+Kind = Literal["velocity", "amount", "night", "split", "refund_ratio", "card_testing", "card_spread", "relocated"]
 Action = Literal["flag", "hold", "decline", "block"]
 Subject = Literal["card", "terminal", "merchant", "store"]
 Life = Literal["draft", "active", "retired"]
@@ -40,6 +40,7 @@ class RiskRuleRequest(Model):
     basis_points: int | None = None
     time_from: str | None = None
     time_until: str | None = None
+    distance_km: int | None = None
     state: Literal["draft", "active"] = "draft"
 
 
@@ -120,6 +121,7 @@ class ShownRiskRule(Lived):
     basis_points: int | None
     time_from: str | None
     time_until: str | None
+    distance_km: int | None
 
 
 class ShownLimit(Lived):

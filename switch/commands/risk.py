@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any
 
 from switch.commands.inquiries import Question, asking, put, quoted
@@ -10,7 +11,7 @@ from switch.settings import Settings
 
 _LISTS = ("mccs", "brands", "entry_modes")
 _RULE = ("name", "kind", "action", "blocks", "merchant", "currency", "subject", "window_s", "count_max", "amount_min", "amount_max", "basis_points",
-         "time_from", "time_until")
+         "time_from", "time_until", "distance_km")
 PATHS = {"rule": "risk-rules", "limit": "merchant-limits", "entry": "risk-lists", "hit": "risk-hits"}
 
 
@@ -34,6 +35,10 @@ def parsers(verbs: Any) -> None:
     shown.add_argument("of", choices=("rules", "limits", "entries", "hits"))
     shown.add_argument("--state", choices=("open", "dismissed", "confirmed"), help="of hits")
     shown.add_argument("--after", metavar="ID")
+    place = asking(kinds.add_parser("place", help="say where a store is; how far its terminals are counts from their next heartbeat"))
+    place.add_argument("store", help="sto_...")
+    place.add_argument("latitude_e6", type=_millionths, metavar="LATITUDE", help="degrees, such as 31.230416")
+    place.add_argument("longitude_e6", type=_millionths, metavar="LONGITUDE")
     on = asking(kinds.add_parser("activate", help="switch a draft on"))
     on.add_argument("draft", help="rrl_... or lim_...")
     on.add_argument("--retires", action="append", default=[], metavar="ID", help="whose place it takes; may be repeated")
@@ -68,7 +73,15 @@ def _adding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--basis-points", type=int, metavar="N")
     parser.add_argument("--time-from", metavar="HH:MM", help="where the merchant is")
     parser.add_argument("--time-until", metavar="HH:MM")
+    parser.add_argument("--distance-km", type=int, metavar="KM", help="of a terminal from its store")
     parser.add_argument("--active", action="store_true", help="in force at once")
+
+
+def _millionths(text: str) -> int:
+    try:
+        return round(Decimal(text) * 1_000_000)
+    except (ArithmeticError, ValueError):
+        raise argparse.ArgumentTypeError(f"degrees, such as 31.230416, and not {text!r}") from None
 
 
 def work(options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
@@ -94,6 +107,9 @@ def _question(options: argparse.Namespace) -> Question:
             path = PATHS["entry" if options.of == "entries" else options.of.removesuffix("s")]
             more = "".join(f"&{name}={quoted(value)}" for name in ("state", "after") if (value := getattr(options, name)))
             return Question("GET", f"/v1/{path}?limit=200{more}", None, _listed)
+        case "place":
+            place = {name: getattr(options, name) for name in ("latitude_e6", "longitude_e6")}
+            return Question("PATCH", f"/v1/stores/{quoted(options.store)}", place, _one)
         case "activate":
             return Question("POST", f"{_living(options.draft)}/activate", {"retires": options.retires}, _one)
         case "retire":

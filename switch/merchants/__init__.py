@@ -38,6 +38,8 @@ class Store:
     country: str
     time_zone: str
     created_at: datetime
+    latitude_e6: int | None = None  # millionths of a degree; None: its place is not known
+    longitude_e6: int | None = None
 
 
 class Numbers(NamedTuple):

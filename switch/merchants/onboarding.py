@@ -37,6 +37,7 @@ from switch.merchants.routes import Conditions, activate_route, add_route, check
 from switch.merchants.rules import ACQUIRER_RULES, check, refuse
 from switch.payments.timers import Limits, acquirer_faults
 from switch.security import credentials
+from switch.terminals.stays import STORE_UNKNOWN
 
 NUMBERING_LOCK = 3583004  # who gives numbers or routes waits here: two writers never choose the same one
 MERCHANT_STATUSES = ("active", "suspended", "closed")  # the last is the end
@@ -59,6 +60,7 @@ MERCHANT = """INSERT INTO merchant (merchant_id, organisation_id, name, mcc, tim
 VALUES ($1, $2, $3, $4, $5, $6, $7)"""
 MERCHANT_UNDELIVERED = "UPDATE merchant SET undelivered = $2 WHERE merchant_id = $1"
 STORE = "INSERT INTO store (store_id, merchant_id, name, city, country, time_zone) VALUES ($1, $2, $3, $4, $5, $6)"
+STORE_PLACE = "UPDATE store SET latitude_e6 = $3, longitude_e6 = $4 WHERE merchant_id = $1 AND store_id = $2"
 TERMINAL = "INSERT INTO terminal (terminal_id, merchant_id, store_id, name) VALUES ($1, $2, $3, $4)"
 MERCHANT_STATUS = "UPDATE merchant SET status = $2 WHERE merchant_id = $1 AND (status <> $3 OR status = $2) RETURNING true"
 TERMINAL_STATUS = "UPDATE terminal SET status = $2 WHERE terminal_id = $1 AND (status <> $3 OR status = $2) RETURNING true"
@@ -164,6 +166,16 @@ class Onboarding:
             merchant = await found(connection, Merchant, merchant_id)
             await connection.execute(STORE, ident := _new_id(), merchant_id, name, city, country, time_zone or merchant.time_zone)
             return await found(connection, Store, ident)
+
+    async def store_place(self, store_id: UUID, latitude_e6: int | None, longitude_e6: int | None) -> Store:
+        """Where it is, in millionths of a degree; None: not known. Where its terminals are is unknown until they say it again."""
+        check(latitude_e6=latitude_e6, longitude_e6=longitude_e6)
+        refuse([("longitude_e6", "given with latitude_e6, and only then")] if (latitude_e6 is None) != (longitude_e6 is None) else [])
+        async with self._work() as connection:
+            store = await found(connection, Store, store_id)
+            await connection.execute(STORE_PLACE, store.merchant_id, store_id, latitude_e6, longitude_e6)
+            await connection.execute(STORE_UNKNOWN, store.merchant_id, store_id)
+            return await found(connection, Store, store_id)
 
     async def terminal(self, store_id: UUID, name: str, numbers: Iterable[Numbers] | None = None) -> Terminal:
         """With `numbers` None it gets generated ones at every acquirer; else exactly those, and more by `number` later."""

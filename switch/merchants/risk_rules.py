@@ -15,6 +15,7 @@ from switch.ids import uuid7
 from switch.merchants.routes import ENTRY_MODES
 from switch.merchants.rules import RULES, Rule, check, number, refuse, text
 from switch.money import CURRENCIES
+from switch.terminals.whereabouts import SILENT
 
 PAGE_MAX, LISTED_MAX = 200, 100
 DIFFERENT = 50  # cards or terminals that a rule may ask for; counters know a few more (payments/velocity.py)
@@ -28,9 +29,11 @@ NEEDS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "refund_ratio": (frozenset({"subject", "window_s", "count_max", "basis_points", "currency"}), frozenset()),
     "card_testing": (frozenset({"subject", "window_s", "count_max"}), frozenset({"amount_max", "currency"})),
     "card_spread": (frozenset({"window_s", "count_max"}), frozenset()),
+    "relocated": (frozenset({"window_s", "distance_km"}), frozenset()),
 }
 SUBJECTS, ACTIONS, BLOCKS = ("card", "terminal", "merchant", "store"), ("flag", "hold", "decline", "block"), ("card", "terminal")
-PARAMETERS = ("currency", "subject", "window_s", "count_max", "amount_min", "amount_max", "basis_points", "time_from", "time_until")
+PARAMETERS = ("currency", "subject", "window_s", "count_max", "amount_min", "amount_max", "basis_points", "time_from", "time_until",
+              "distance_km")
 SCOPE = ("mccs", "brands", "entry_modes")
 
 
@@ -51,6 +54,7 @@ FIELDS: dict[str, Rule] = {
     "mccs": _several(RULES["mcc"]), "brands": _several(text("[a-z0-9_-]{1,40}", "a brand")), "entry_modes": _several(_one_of(*ENTRY_MODES)),
     "currency": _currency, "subject": _one_of(*SUBJECTS), "window_s": number(1, 604_800), "count_max": number(0, 1_000_000),
     "amount_min": _amount, "amount_max": _amount, "basis_points": number(1, 10_000), "time_from": _clock, "time_until": _clock,
+    "distance_km": number(1, 20_000),
     "state": _one_of("draft", "active"), "per_sale": _amount, "per_day": _amount, "per_month": _amount, "reason": _reason,
     "verdict": _one_of("allow", "block"),
 }
@@ -71,6 +75,8 @@ def contradictions(kind: str, given: Mapping[str, Any]) -> list[tuple[str, str]]
         faults.append(("count_max", f"at most {DIFFERENT} for the kind {kind}"))
     if kind == "card_testing" and given.get("subject") == "card":
         faults.append(("subject", "terminal, store or merchant, for the kind card_testing"))
+    if kind == "relocated" and 0 < (given.get("window_s") or 0) < SILENT.total_seconds():
+        faults.append(("window_s", f"at least {SILENT.total_seconds():.0f} for the kind relocated"))
     if given.get("time_from") is not None and given.get("time_from") == given.get("time_until"):
         faults.append(("time_until", "another time than time_from"))
     if (given.get("action") == "block") != (given.get("blocks") is not None):

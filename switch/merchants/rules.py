@@ -61,6 +61,7 @@ RULES: Mapping[str, Rule] = {
     "undelivered": _one_of("alert", "reverse"),
     "card_acceptor_terminal": text("[!-~][ -~]{0,7}", "1 to 8 printable ASCII characters, the first no space"),
     "card_acceptor": text("[!-~][ -~]{0,14}", "1 to 15 printable ASCII characters, the first no space"),
+    "latitude_e6": number(-90_000_000, 90_000_000), "longitude_e6": number(-180_000_000, 180_000_000),
     "priority": number(0, 10_000), "basis_points": number(0, 10_000),
 }
 ACQUIRER_RULES = {**RULES, "name": text("[a-z0-9][a-z0-9_-]{0,39}", "1 to 40 of a-z 0-9 _ -, the first a letter or digit")}

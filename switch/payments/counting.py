@@ -17,8 +17,9 @@ from switch.clock import clock
 from switch.database import UNKNOWN, Pool
 from switch.directory import Directory
 from switch.ids import lowest
+from switch.payments.away import AwayTerminals, nearest_m
 from switch.payments.guard import Guard
-from switch.payments.velocity import PARTS, Counter, Different, Sale
+from switch.payments.velocity import PARTS, Away, Counter, Different, Sale
 
 FOLLOW_S = 1.0
 OVERLAP_MS = 4000  # longer than an intent may wait for its commit
@@ -44,6 +45,7 @@ class Counting:
 
     def __init__(self, guard: Guard, directory: Directory, pool: Pool, epoch: int, now: Callable[[], datetime] = clock.now) -> None:
         self.guard, self.directory, self.pool, self.epoch, self.now = guard, directory, pool, epoch, now
+        self.away = AwayTerminals(pool)
         self.seen: dict[UUID, bool] = {}  # of the newest OVERLAP_MS: whether it was declined
         self.forgotten = 0
 
@@ -57,7 +59,7 @@ class Counting:
             await asyncio.sleep(FOLLOW_S)
 
     async def once(self) -> None:
-        """New counters are filled, and what others wrote since the last time is counted."""
+        """New counters are filled, what others wrote since the last time is counted, and terminals that are away are known."""
         now = self.now()
         self.guard.current(_ms(now))
         if self.guard.fills:
@@ -68,6 +70,8 @@ class Counting:
                 self.guard.fills += fills
                 raise
         await self._follow(now)
+        await self.away.follow(nearest_m(self.guard.book.rules), now)
+        self.guard.away = self.away.known
         forgotten = self.guard.book.counters.forgotten
         metrics.risk_forgotten.inc(max(0, forgotten - self.forgotten))
         self.forgotten = forgotten
@@ -131,10 +135,10 @@ class Counting:
                     counter.declined(sale)
 
 
-def sale_of(row: Any, minute: int = 0) -> Sale:
+def sale_of(row: Any, minute: int = 0, away: Away | None = None) -> Sale:
     """A recorded sale as rules see it."""
     return Sale(row["merchant_id"], row["store_id"], row["terminal_id"], row["pan_token"], row["mcc"], row["brand"], row["entry_mode"], row["type"],
-                row["amount"], row["currency"], _ms(row["received_at"]), minute)
+                row["amount"], row["currency"], _ms(row["received_at"]), minute, away)
 
 
 def _ms(at: datetime) -> int:

@@ -4,6 +4,7 @@ Merchants' totals are what this worker counted and what others wrote a second ag
 when the books say so too, so that what was undone since is not held against a merchant.
 """
 
+from collections.abc import Mapping
 from datetime import date, datetime, time
 from typing import NamedTuple
 from uuid import UUID
@@ -14,7 +15,7 @@ from switch.directory import Directory
 from switch.ids import lowest
 from switch.payments.asked import Asked
 from switch.payments.risk import Book, Hit, Judged, over_limit
-from switch.payments.velocity import Counter, Different, Sale
+from switch.payments.velocity import Away, Counter, Different, Sale
 from switch.security.vault import Vault
 from switch.watchlist import Limit
 
@@ -72,6 +73,7 @@ class Guard:
         self.under_way: dict[UUID, UnderWay] = {}
         self.blocked: dict[tuple[str, str], tuple[Hit, int]] = {}
         self.minute, self.minutes = -1, dict[ZoneInfo, int]()
+        self.away: Mapping[UUID, Away] = {}  # terminals that some rule asks for (counting.py)
 
     def current(self, now_ms: int) -> Book:
         """The rules in force, with their counters."""
@@ -89,8 +91,10 @@ class Guard:
         order, seller, at = asked.order, asked.seller, asked.door.received_at
         merchant = seller.merchant
         at_ms = int(at.timestamp() * 1000)
-        sale = Sale(merchant.merchant_id, seller.store.store_id, seller.terminal.terminal_id, self.vault.token(order.pan), merchant.mcc, asked.brand,
-                    order.entry_mode, order.type, order.amount, order.currency, at_ms, self._minute(merchant.zone, at, at_ms // 60_000))
+        terminal_id = seller.terminal.terminal_id
+        sale = Sale(merchant.merchant_id, seller.store.store_id, terminal_id, self.vault.token(order.pan), merchant.mcc, asked.brand,
+                    order.entry_mode, order.type, order.amount, order.currency, at_ms, self._minute(merchant.zone, at, at_ms // 60_000),
+                    self.away.get(terminal_id) if self.away else None)
         judged = self.current(at_ms).judge(sale)
         counted = not (judged.hits and judged.refused)
         if self.blocked and counted and (hit := self._just_blocked(sale)) is not None:

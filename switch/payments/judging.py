@@ -103,6 +103,10 @@ class Plan:
             minute = f"sale[{PLACE['minute']}]"
             within = f"{begin} <= {minute} < {end}" if begin < end else f"({minute} >= {begin} or {minute} < {end})"
             yield f"if {within} and amount >= {rule.amount_min or 0}: found += ({place},)"
+        if rule.kind == "relocated":
+            away = f"sale[{PLACE['away']}]"
+            yield f"if {away} is not None and {away}[0] > {(rule.distance_km or 0) * 1000} and at_ms - {away}[2] <= {(rule.window_s or 0) * 1000}: "\
+                  f"found += ({place},)"
 
     def _put(self, number: int, different: Different) -> Iterator[str]:
         put = f"put{number}(row{self.tables.index(different.table)}, sale[{different.of}], at_ms)"

@@ -5,6 +5,7 @@ is for, this one included, and is broken by more than its `count_max` or `amount
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -133,6 +134,15 @@ def _card_spread(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
             {"terminals": found, "count_max": rule.count_max, "window_s": rule.window_s})
 
 
+def _relocated(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
+    away = sale.away
+    assert away is not None
+    since, told = (datetime.fromtimestamp(at_ms // 1000, UTC).isoformat().replace("+00:00", "Z") for at_ms in away[1:])
+    return (f"the terminal is at least {away.metres / 1000:.1f} km from its store, more than {rule.distance_km}, since {since}; "
+            f"it last said so at {told}",
+            {"away_m": away.metres, "distance_km": rule.distance_km, "since": since, "told_at": told, "window_s": rule.window_s})
+
+
 def specs(rule: RiskRule) -> tuple[Spec, ...]:
     """What is counted for a rule: of the sales that it is for."""
     if rule.window_s is None:
@@ -157,7 +167,7 @@ def specs(rule: RiskRule) -> tuple[Spec, ...]:
 # Why a sale breaks a rule of a kind, asked when the plan says that it may (judging.py); None: it does not after all.
 WORDS: Mapping[str, Callable[[RiskRule, Counts, Sale], Why]] = MappingProxyType({
     "velocity": _velocity, "amount": _amount, "night": _night, "split": _split, "refund_ratio": _refund_ratio, "card_testing": _card_testing,
-    "card_spread": _card_spread,
+    "card_spread": _card_spread, "relocated": _relocated,
 })
 
 

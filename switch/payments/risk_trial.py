@@ -1,7 +1,7 @@
 """Risk rules tried against sales that were made: what they would have hit, and what became of those sales. Nothing is written.
 
 The sales go by in the order in which they were made, each counted unless the rules would have refused it; those of the longest window before
-the period are counted too and not judged. Limits and lists are not tried.
+the period are counted too and not judged. A terminal is where it was when the sale was made. Limits and lists are not tried.
 """
 
 import asyncio
@@ -16,8 +16,10 @@ from switch.database import UNKNOWN, Pool
 from switch.directory import Directory
 from switch.errors import Problem
 from switch.ids import lowest
+from switch.payments.away import nearest_m, were_away
 from switch.payments.counting import FIRST, sale_of
 from switch.payments.risk import ACTIONS, Book, Hit, strongest
+from switch.payments.velocity import Away
 from switch.watchlist import RiskRule
 
 SALES_MAX, PAGE, EXAMPLES_MAX = 50_000, 500, 20
@@ -81,8 +83,8 @@ def changed(rules: Iterable[RiskRule], on: Collection[UUID], off: Collection[UUI
             for rule in rules]
 
 
-def _judged(book: Book, row: Any, minute: int, counted_only: bool) -> tuple[Hit, ...]:
-    sale = sale_of(row, minute)
+def _judged(book: Book, row: Any, minute: int, away: Away | None, counted_only: bool) -> tuple[Hit, ...]:
+    sale = sale_of(row, minute, away)
     counters = book.plan(sale).counters
     if counted_only:
         for counter in counters:
@@ -104,6 +106,7 @@ async def rehearse(pool: Pool, directory: Directory, after: list[RiskRule], sinc
     now, then, found = Book(directory.risk_rules.values(), {}), Book(after, {}), RiskTrial()
     longest = timedelta(milliseconds=max((spec.window_ms for book in (now, then) for spec in book.counters.of), default=0))
     begin, end = lowest(since), lowest(until)
+    asks_where = nearest_m((*now.rules, *after)) is not None
     try:
         first = await pool.fetchval(FIRST, begin, end, limit - 1)
         if first is not None:
@@ -113,13 +116,14 @@ async def rehearse(pool: Pool, directory: Directory, after: list[RiskRule], sinc
         past = UUID(int=0)
         while True:
             rows = await pool.fetch(SALES, warm, past, end, PAGE)
-            for row in rows:
+            away = await were_away(pool, rows) if asks_where else {}
+            for place, row in enumerate(rows):
                 merchant = directory.merchants.get(row["merchant_id"])
                 if merchant is None:
                     continue
                 local = row["received_at"].astimezone(merchant.zone)
                 minute, before_it = local.hour * 60 + local.minute, row["transaction_id"] < begin
-                hits = [_judged(book, row, minute, before_it) for book in (now, then)]
+                hits = [_judged(book, row, minute, away.get(place), before_it) for book in (now, then)]
                 if not before_it:
                     found.take(row, *hits)
             if len(rows) < PAGE:

@@ -17,8 +17,16 @@ KEYS_MAX = 500_000  # of all counters together
 COUNTERS_MAX = 200
 
 
+class Away(NamedTuple):
+    """A terminal that is so far from its store, at least: since when, and when it last said so."""
+
+    metres: int
+    since_ms: int
+    told_ms: int
+
+
 class Sale(NamedTuple):
-    """What rules look at. `minute`: of the day where the merchant is."""
+    """What rules look at. `minute`: of the day where the merchant is; `away`: if its terminal is further away than some rule asks for."""
 
     merchant_id: UUID
     store_id: UUID
@@ -32,6 +40,7 @@ class Sale(NamedTuple):
     currency: str
     at_ms: int
     minute: int
+    away: Away | None = None
 
 
 SUBJECTS = {"card": 3, "terminal": 2, "merchant": 0, "store": 1}  # places in a Sale

@@ -20,6 +20,7 @@ from switch.terminals import guesses
 from switch.terminals.devices import COLUMNS, ERASED, By, Keys, locked, moved, work
 from switch.terminals.guesses import FAILURES_OF_A_CODE, LIMITS, LIVES
 from switch.terminals.lifecycle import refusal
+from switch.terminals.stays import TERMINAL_UNKNOWN
 
 AT_ONCE = 64  # activations in hand or waiting for a connection; more are told to come back
 RETRY_S = 5
@@ -145,6 +146,7 @@ class Activation:
         issued = await self.keys.issue(connection, merchant_id, terminal_id)
         await connection.execute(KEY, issued.key_id, device_id)
         await connection.execute(FIRST_SIGN, device_id)
+        await connection.execute(TERMINAL_UNKNOWN, terminal_id)
         await moved(connection, self.keys, row, "activate", By(f"device {row['serial_number']}", issued.key_id), "by its code")
         given = None
         if point is not None and self.keys.provide is not None:

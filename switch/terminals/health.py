@@ -10,10 +10,12 @@ from switch import alerts
 from switch.database import UNKNOWN, Connection, Pool
 from switch.errors import Problem
 from switch.ids import show
+from switch.terminals import stays
 from switch.terminals.devices import COLUMNS, TAMPERED, By, Keys, away, moved, told, work
 from switch.terminals.parameter_sets import resolved
 from switch.terminals.parameters import SILENT_AFTER_S
 from switch.terminals.releases import Software, software_for
+from switch.terminals.whereabouts import Point
 
 AT_ONCE = 64  # heartbeats in hand or waiting for a connection; more are told to come back
 RETRY_S = 30
@@ -101,6 +103,8 @@ class Health:
         await connection.execute(LAST, row["device_id"], *astuple(said), silent_after_s)
         await connection.execute(HOUR, row["device_id"], said.software_version, said.battery_percent, said.signal_dbm, said.paper, said.latitude_e6,
                                  said.longitude_e6, said.tamper)
+        if said.latitude_e6 is not None and said.longitude_e6 is not None:
+            await stays.said(connection, row["store_id"], terminal_id, Point(said.latitude_e6, said.longitude_e6), said.accuracy_m)
         opened = said.tamper and row["tampered_at"] is None
         if opened:
             row = await moved(connection, self.keys, row, "tamper", By(f"device {serial_number}"), "its tamper switch")
