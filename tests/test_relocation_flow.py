@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from switch.payments import away
+from switch.payments.away import AwayTerminals
 from tests.fleet import Device, device
 from tests.flows import Shop, eventually, open_shop
 from tests.test_risk_flow import get, hits_of, in_force, post
@@ -161,6 +163,26 @@ async def test_a_place_counts_for_as_long_as_the_rule_says_and_a_stay_is_one_row
         await says(one, BEIJING)  # where it was meanwhile nobody knows: it is there since now
         await until(shop, one, 403)
         assert len(await stays(shop, one)) == 2
+
+
+async def test_a_worker_knows_the_terminals_that_are_away_up_to_its_bound_and_none_that_nobody_asks_for(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    await stands(shop, SHANGHAI)
+    known = AwayTerminals(shop.switch.readers)
+    devices = [await device(shop) for _ in range(3)]
+    for one, at in zip(devices, (BEIJING, BEIJING, SHANGHAI), strict=True):
+        await says(one, at)
+    now = datetime.now(UTC)
+    await known.follow(1_000_000, now)
+    assert {one.till[4:] in map(str, known.known) for one in devices[:2]} == {True} and devices[2].till[4:] not in map(str, known.known)
+    await known.follow(1_100_000, now)  # further than Beijing
+    assert known.known == {}
+    monkeypatch.setattr(away, "AWAY_MAX", 1)
+    await known.follow(1_000_000, now)
+    assert len(known.known) == 1
+    await known.follow(1_000_000, now)  # what is new finds no room
+    assert len(known.known) == 1
+    await known.follow(None, now)
+    assert known.known == {}
 
 
 async def test_the_rule_is_tried_on_where_terminals_were_when_they_sold(shop: Shop) -> None:

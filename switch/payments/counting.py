@@ -59,9 +59,10 @@ class Counting:
             await asyncio.sleep(FOLLOW_S)
 
     async def once(self) -> None:
-        """New counters are filled, what others wrote since the last time is counted, and terminals that are away are known."""
+        """Terminals that are away are known, new counters are filled, and what others wrote since the last time is counted."""
         now = self.now()
-        self.guard.current(_ms(now))
+        await self.away.follow(nearest_m(self.guard.current(_ms(now)).rules), now)
+        self.guard.away = self.away.known
         if self.guard.fills:
             fills, self.guard.fills = self.guard.fills, []
             try:
@@ -70,8 +71,6 @@ class Counting:
                 self.guard.fills += fills
                 raise
         await self._follow(now)
-        await self.away.follow(nearest_m(self.guard.book.rules), now)
-        self.guard.away = self.away.known
         forgotten = self.guard.book.counters.forgotten
         metrics.risk_forgotten.inc(max(0, forgotten - self.forgotten))
         self.forgotten = forgotten
