@@ -25,6 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     beat = verbs.add_parser("heartbeat", help="say how it is, and do what it is told")
     beat.add_argument("--battery", type=int, dest="battery_percent")
     beat.add_argument("--paper", choices=("ok", "low", "out"))
+    beat.add_argument("--position", nargs=2, type=float, metavar=("LATITUDE", "LONGITUDE"), help="degrees")
     beat.add_argument("--tamper", action="store_true", help="its case was opened: it erases its keys")
     sell = verbs.add_parser("sell", help="authorize a payment")
     lost = verbs.add_parser("power-loss", help="begin a payment, lose power before the answer is kept, start again and close it")
@@ -58,6 +59,8 @@ def _act(device: Device, options: argparse.Namespace) -> Any:
             return {"new": device.fetch_parameters(), "version": device.memory["parameters_version"], "values": device.memory["parameters"]}
         case "heartbeat":
             known = {name: value for name in ("battery_percent", "paper") if (value := getattr(options, name)) is not None}
+            if options.position is not None:
+                known["position"] = dict(zip(("latitude_e6", "longitude_e6"), (round(each * 1_000_000) for each in options.position), strict=True))
             return device.heartbeat(tamper=options.tamper, **known)
         case "sell":
             chip = ChipCard(options.imk, CARD["pan"], CARD["expiry"]) if options.imk else None

@@ -110,7 +110,9 @@ async def test_the_verbs_as_a_person_types_them(shop: Shop, tmp_path: Path, caps
     await one.move("go_live")
     await shop.caught_up()
     assert (await typed("parameters"))["version"]
-    assert (await typed("heartbeat", "--battery", "55"))["sells"] is True
+    assert (await typed("heartbeat", "--battery", "55", "--position", "31.230416", "-121.473701"))["sells"] is True
+    health = (await shop.ask("GET", f"/v1/devices/{one.id}/health", key="operator")).body
+    assert (health["battery_percent"], health["latitude_e6"], health["longitude_e6"]) == (55, 31_230_416, -121_473_701)
     assert (await typed("sell", "5000"))["sold"] is True
     refused = await typed("sell", "5300", "--imk", "0123456789ABCDEFFEDCBA9876543210")  # this host has no issuer: the chip takes no such answer
     assert (refused["sold"], refused["status"]) == (False, "reversing")
