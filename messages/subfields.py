@@ -114,6 +114,16 @@ def _parts(literal: tuple[object, ...]) -> tuple[Part, ...]:
     return parts
 
 
+def places(number: str, how: Layout, mti: str) -> dict[str, Part]:
+    """The parts that have a place of their own in such a message, by path."""
+    match how:
+        case Positional(parts):
+            return {f"{number}.{index}": part for index, part in enumerate(parts, 1)}
+        case ByMti(layouts):
+            return next((places(number, inner, mti) for start, inner in layouts.items() if mti.startswith(start)), {})
+    return {}
+
+
 def split(number: str, how: Layout, value: str, mti: str) -> list[Found]:
     """The parts of a field's value, in order. Raises SubfieldError."""
     match how:
