@@ -138,8 +138,9 @@ async def test_what_the_host_does_not_agree_with_is_uploaded_and_told_aloud(benc
 
 
 async def test_the_next_totals_wait_until_the_upload_before_them_has_ended(bench: Bench) -> None:
-    batch = await disagreed(bench)
     await bench.order("silence", match={"0": "0320"})
+    batch = await disagreed(bench)
+    assert await answered(bench, batch) == [("out_of_balance", "00")]
     await bench.approved(600, till=TILL)
     following = await close(bench, [600], [])
     assert await answered(bench, following) == [("in_balance", "00")]
