@@ -54,6 +54,7 @@ ACTION_93 = {"00": "000", "08": "001", "10": "002", "85": "000", "01": "107", "0
              "91": "907", "96": "909", "94": "913", "25": "914", "12": "902", "30": "904", "40": "115", "14": "111",
              "41": "208", "43": "209", "63": "122", "75": "106", "90": "906", "Z9": "899", "A0": "916", "99": "904"}
 ACCEPTED_93 = {"4": "400", "8": "800"}  # by class, instead of 000
+BALANCES_93 = {"1": "500", "2": "501"}  # by DE66 of 1987
 
 
 def read_93(body: bytes) -> Heard:
@@ -82,11 +83,11 @@ def write_93(reply: Message, heard: Heard | None, spoil: Spoil = plainly) -> byt
         return TABLE_93.encode({0: "1804", 7: reply[7], 11: reply[11], 12: f"{now:%y%m%d%H%M%S}", 24: function, **date, **keys})
     wire = heard.wire
     own: Message = {de: reply[de] for de in (4, 37, 38, 54, 55) if de in reply}
-    said: Message = {de: wire[de] for de in (2, 3, 7, 11, 12, 32, 41, 42, 49, 24 if wire[0][1] == "8" else 3) if de in wire} | own
+    said: Message = {de: wire[de] for de in (2, 3, 7, 11, 12, 28, 32, 41, 42, 49, 50, 24 if wire[0][1] == "8" else 3) if de in wire} | own
     if 62 in reply:  # key management data
         said[96] = reply[62]
     code = ACTION_93.get(reply[39], reply[39].rjust(3, "9"))
-    said[39] = ACCEPTED_93.get(wire[0][1], code) if code == "000" else code
+    said[39] = BALANCES_93.get(reply.get(66, "")) or (ACCEPTED_93.get(wire[0][1], code) if code == "000" else code)
     return TABLE_93.encode(spoil({0: f"1{reply[0][1:3]}{int(wire[0][3]) & ~1}", **said}))
 
 

@@ -86,6 +86,17 @@ def test_a_unionpay_terminal_says_its_own_cards_and_the_others_apart_and_a_repea
     assert over_the_wire(CUP_FIRST) == CUP_FIRST
 
 
+def test_a_reconciliation_of_1993_says_it_by_its_action_code() -> None:
+    of_1993 = load("iso93_ascii")
+    told = totals(SAID, FIGURES, of_1993)
+    assert told == {number: value for number, value in FIRST.items() if number != "15"} | {"0": "1520", "12": "261123101112", "24": "500", "28": "261123"}
+    assert decode(of_1993, encode(of_1993, told)) == told and totals(SAID._replace(transmissions=1), FIGURES, of_1993)["0"] == "1521"
+    january = SAID._replace(business_date=date(2026, 12, 31), transmitted_at="0101000001")
+    assert totals(january, FIGURES, of_1993)["12"] == "270101000001"
+    assert [verdict({"0": "1530", "39": code}, of_1993) for code in ("500", "501", "000", "907", "904")] == [
+        "in_balance", "out_of_balance", "refused", None, "refused"]
+
+
 def test_what_is_longer_than_its_place_is_not_said() -> None:
     for figures in ({True: Sums(1000, 1000)}, {False: Sums(0, 0, 1000, 1000)}, {True: Sums(1, 10**12)}):
         with pytest.raises(Unsayable):
