@@ -322,6 +322,7 @@ LAYOUTS: Mapping[str, str] = {
         "Hex of a bitmap of its own, then the parts whose bits are set; codes: bcd, binary and those of text. With digits: at most that many bytes, "
         "behind a length in the part's own code.",
     '("by_mti", {start: layout})': "One of several, by how the MTI starts.",
+    '("by_length", {characters: layout}, layout)': "One of several, by how long the field is; the last one for any other length.",
 }
 
 

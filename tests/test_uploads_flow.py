@@ -132,6 +132,8 @@ async def test_what_the_host_does_not_agree_with_is_uploaded_and_told_aloud(benc
     said = [each for each in await heard(bench, "0320") if each["fields"]["11"] in {row["stan"] for row in rows}]
     assert [(each["fields"]["48" if "48" in each["fields"] else "4"], each["decision"]["code"], each["decision"]["amount"]) for each in said] == [
         ("*322", "96", 0), ("*322", "00", 8), ("000000001000", "00", 1), ("*122", "00", 3), ("*4", "00", 0)]
+    shown = (await bench.ask("GET", f"/v1/terminals/{bench.terminals[TILL]}/batches/{batch}", key=TILL)).body
+    assert [each["upload"] for each in shown["acquirers"]] == ["accepted"]
     assert said[0]["fields"]["11"] == said[1]["fields"]["11"] and len({row["stan"] for row in rows}) == 4
     await bench.approved(500, till=TILL)
     assert await answered(bench, await close(bench, [500], [])) == [("in_balance", "00")]
@@ -141,6 +143,8 @@ async def test_the_next_totals_wait_until_the_upload_before_them_has_ended(bench
     await bench.order("silence", match={"0": "0320"})
     batch = await disagreed(bench)
     assert await answered(bench, batch) == [("out_of_balance", "00")]
+    shown = (await bench.ask("GET", f"/v1/terminals/{bench.terminals[TILL]}/batches/{batch}", key="operator")).body
+    assert [each["upload"] for each in shown["acquirers"]] == ["waiting"]
     await bench.approved(600, till=TILL)
     following = await close(bench, [600], [])
     assert await answered(bench, following) == [("in_balance", "00")]

@@ -217,7 +217,10 @@ DIALECT = {
     },
     # The action code alone says it: 500 reconciled, in balance; 501 reconciled, out of balance. The standard has no upload of transactions.
     "batch": {
-        "codes": {"500": "in_balance", "501": "out_of_balance", **dict.fromkeys(("906", "907", "908", "909", "910", "911", "912"), "again")},
+        "codes": {
+            "500": "in_balance", "501": "out_of_balance",
+            "906": "again", "907": "again", "908": "again", "909": "again", "910": "again", "911": "again", "912": "again",
+        },
         "told": (),
     },
     "network": {"sign_on": "801", "sign_off": "802", "echo": "831", "cut_over": "821", "key_change": "811"},

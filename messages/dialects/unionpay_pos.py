@@ -64,7 +64,8 @@ DIALECT = {
                 ("foreign_credit_number", "n", 3), ("foreign_balanced", "n", 1),
             )),
             "02": ("positional", (("tip", "n", 12),)),
-            "03": ("records", 2, (("type", "n", 2), ("trace", "n", 6), ("card_number", "n", 20), ("amount", "n", 12))),
+            "03": ("by_length", {4: ("positional", (("count", "n", 4),))}, (
+                "records", 2, (("type", "n", 2), ("trace", "n", 6), ("card_number", "n", 20), ("amount", "n", 12)))),
         }),
         "57": ("tlv", 2, 3),
         "59": ("tlv", 2, 3),
