@@ -238,9 +238,11 @@ def _close(message: Message, known: Known, mti: str, forced: str) -> Decision:
 
 def _upload(message: Message, known: Known, mti: str, forced: str) -> Decision:
     """Transactions of a batch that did not agree, or the end of them. A repeat is told what the first one was told."""
+    if forced or not {74, 76} & message.keys():  # a host that knows no uploads, or what is none
+        return Decision(mti, forced or UNSUPPORTED, "fault" if forced else "unsupported")
     missing = [de for de in (7, 11, 41, 42) if de not in message]
-    if missing or forced or not {74, 76} & message.keys():
-        return Decision(mti, forced or FORMAT_ERROR, f"missing_de{(missing or [76])[0]}" if not forced else "fault")
+    if missing:
+        return Decision(mti, FORMAT_ERROR, f"missing_de{missing[0]}")
     place = message[41] + message[42]
     key = message[0][:3] + message[7] + message[11] + place
     drawn = zlib.crc32(f"{message.get(74)}|{message.get(76)}|{message.get(48)}|{message.get(4)}".encode())

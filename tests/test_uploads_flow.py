@@ -174,3 +174,37 @@ async def test_an_upload_goes_on_after_kill_9_where_it_was_under_the_same_number
 
 async def ended(bench: Bench) -> bool:
     return not bench.server.process.running
+
+
+async def alerts(bench: Bench, batch: str) -> list[str]:
+    return [row["kind"] for row in await sql(bench, "SELECT kind FROM alert WHERE object = $1", batch)]
+
+
+async def test_a_host_that_says_nothing_of_the_balance_has_not_agreed(bench: Bench) -> None:
+    await emptied(bench)
+    await bench.approved(6000, till=TILL)
+    await bench.order("wrong", "-48", {"0": "0500"})
+    batch = await close(bench, [6000], [])
+    assert (await answered(bench, batch), await alerts(bench, batch)) == ([("refused", "00")], ["batch_out_of_balance"])
+    assert not await sql(bench, "SELECT FROM batch_upload WHERE batch_id::text = $1", batch[4:])
+
+
+async def test_what_the_host_refuses_of_an_upload_is_kept_as_refused_and_the_rest_goes_on(bench: Bench) -> None:
+    await bench.order("code", "30", {"0": "0320"})
+    batch = await disagreed(bench)
+    rows = await uploaded(bench, batch)
+    assert [(row["state"], row["code"]) for row in rows] == [("refused", "30"), ("accepted", "00"), ("accepted", "00"), ("accepted", "00")]  # 4 of 12 at the end
+    shown = (await bench.ask("GET", f"/v1/terminals/{bench.terminals[TILL]}/batches/{batch}", key=TILL)).body
+    assert [each["upload"] for each in shown["acquirers"]] == ["refused"]
+
+
+async def test_totals_that_do_not_fit_are_not_sent_and_told_aloud(bench: Bench) -> None:
+    await emptied(bench)
+    await bench.approved(6100, till=TILL)
+    said = len(await heard(bench, "0500"))
+    assert (await bench.ask("POST", f"/v1/links/{bench.acquirer}/down", key="operator")).status == 200
+    batch = await close(bench, [6100], [])
+    await sql(bench, "UPDATE batch_entry SET amount = 1000000000000 WHERE batch_id::text = $1", batch[4:])
+    assert (await bench.ask("POST", f"/v1/links/{bench.acquirer}/up", key="operator")).status == 200
+    assert (await answered(bench, batch), await alerts(bench, batch)) == ([("refused", None)], ["batch_out_of_balance"])
+    assert len(await heard(bench, "0500")) == said

@@ -75,7 +75,8 @@ AND ($3::uuid IS NULL OR number < (SELECT number FROM terminal_batch WHERE batch
 TOTALS = """SELECT acquirer_id, currency, sales_count, sales, refunds_count, refunds, state, transmissions, answered_at, code,
   (SELECT CASE WHEN bool_or(u.state = 'waiting') THEN 'waiting' WHEN bool_or(u.state = 'refused') THEN 'refused'
           WHEN bool_or(u.state = 'accepted') THEN 'accepted' END
-   FROM batch_upload u WHERE (u.merchant_id, u.batch_id, u.acquirer_id, u.currency) = (b.merchant_id, b.batch_id, b.acquirer_id, b.currency)) AS upload
+   FROM batch_upload u WHERE u.merchant_id = b.merchant_id AND u.batch_id = b.batch_id AND u.acquirer_id = b.acquirer_id
+     AND u.currency = b.currency) AS upload
 FROM batch_total b
 WHERE merchant_id = (SELECT merchant_id FROM terminal_batch WHERE batch_id = $1) AND batch_id = $1 ORDER BY acquirer_id, currency"""
 SET_TERMS = """INSERT INTO batch_terms (acquirer_id, forward) SELECT acquirer_id, $2 FROM acquirer WHERE acquirer_id = $1
