@@ -92,11 +92,14 @@ async def test_the_host_agrees_with_sales_refunds_and_what_was_voided(bench: Ben
     await bench.approved(3000, till=TILL, card=FOREIGN)
     voided = await bench.approved(7000, till=TILL)
     assert (await bench.follow("voids", voided["id"], till=TILL)).status == 201
+    held = await bench.approved(6000, till=TILL, type="preauthorization")
+    assert (await bench.follow("captures", held["id"], {"amount": 4500}, till=TILL)).status == 201
+    assert (await bench.follow("voids", held["id"], till=TILL)).status == 201
     await refunded(bench, sale["id"], 1000, TILL)
     batch = await close(bench, [10_000, 3000], [1000])
     assert await answered(bench, batch) == [("in_balance", "00")]
     told = (await heard(bench, "0500"))[-1]
-    assert {de: int(told["fields"][de]) for de in ("74", "76", "86", "88")} == {"74": 2, "76": 3, "86": 8000, "88": 20_000}
+    assert {de: int(told["fields"][de]) for de in ("74", "76", "86", "88")} == {"74": 3, "76": 4, "86": 12_500, "88": 24_500}
     assert not await sql(bench, "SELECT FROM batch_upload WHERE batch_id::text = $1", batch[4:])
     await bench.approved(500, till=TILL)
     assert await answered(bench, await close(bench, [500], [])) == [("in_balance", "00")]  # nothing of it is counted again

@@ -48,13 +48,13 @@ SELECT w.transaction_id, w.acquirer_id, w.currency, (w.worth - w.before)::bigint
   WHERE t.merchant_id = $1 AND t.transaction_id >= $2 AND t.terminal_id = $3 AND t.caller = $3) w
 WHERE w.worth <> w.before ORDER BY w.transaction_id LIMIT $4"""
 # What was sold and voided since the last close, or before it by a commit that came late: nothing between terminal and books, but some hosts count
-# both. The void of a capture names what was captured of.
+# both. The void of a capture, and of a sale with its tip, names what these followed.
 ADD_VOIDS = """WITH added AS (INSERT INTO batch_void (merchant_id, transaction_id, void_id, batch_id, amount)
   SELECT t.merchant_id, t.transaction_id, v.transaction_id, $4, coalesce(t.approved_amount, t.amount) FROM transaction t
   JOIN transaction v ON v.merchant_id = t.merchant_id AND v.original_id = coalesce(t.original_id, t.transaction_id) AND v.type = 'void'
     AND v.state IN ('APPROVED', 'CONFIRMED')
   WHERE t.merchant_id = $1 AND t.transaction_id >= $2 AND t.terminal_id = $3 AND t.caller = $3 AND t.state IN ('APPROVED', 'CONFIRMED')
-    AND (t.type IN ('capture', 'tip') AND t.idempotency_key IS NOT NULL OR t.type = 'offline_sale'
+    AND (t.voided > 0 OR t.original_id IS NOT NULL) AND (t.type IN ('capture', 'tip') AND t.idempotency_key IS NOT NULL OR t.type = 'offline_sale'
          OR t.type IN ('purchase', 'cash_advance') AND t.capture_method = 'automatic')
     AND NOT EXISTS (SELECT FROM batch_entry e WHERE e.merchant_id = t.merchant_id AND e.transaction_id = t.transaction_id)
   ON CONFLICT DO NOTHING RETURNING transaction_id)

@@ -61,7 +61,7 @@ FIGURES = """SELECT t.brand = ANY($5::text[]) AS own,
   (count(*) FILTER (WHERE e.amount < 0))::integer AS refunds_count, coalesce(-sum(e.amount) FILTER (WHERE e.amount < 0), 0)::bigint AS refunds
 FROM (SELECT transaction_id, amount FROM batch_entry WHERE merchant_id = $1 AND batch_id = $2
   UNION ALL SELECT transaction_id, amount FROM batch_void WHERE merchant_id = $1 AND batch_id = $2 AND $6
-  UNION ALL SELECT void_id, -amount FROM batch_void WHERE merchant_id = $1 AND batch_id = $2 AND $6) e
+  UNION ALL SELECT void_id, -sum(amount) FROM batch_void WHERE merchant_id = $1 AND batch_id = $2 AND $6 GROUP BY 1) e
 JOIN transaction t ON t.merchant_id = $1 AND t.transaction_id = e.transaction_id
 WHERE t.acquirer_id = $3 AND t.currency = $4 GROUP BY 1"""
 
@@ -114,9 +114,10 @@ class Forwarding:
         usable = [acquirer_id for acquirer_id, link in self.links.items() if link.usable() and acquirer_id in self.directory.acquirers]
         if not usable:
             return 0
-        totals, pages = await self._take(usable), await self.uploads.take(usable, AT_ONCE)
+        totals = await self._take(usable)
         for total, message in totals:
             self.background.later(self._send(total, message))
+        pages = await self.uploads.take(usable, AT_ONCE)
         for page, message in pages:
             self.background.later(self.uploads.send(page, message))
         return len(totals) + len(pages)

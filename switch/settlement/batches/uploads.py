@@ -29,7 +29,7 @@ OWED = Owed("batch_upload", "merchant_id", "batch_id", "acquirer_id", "currency"
 ENTRIES = """SELECT e.transaction_id, e.amount FROM (
   SELECT transaction_id, amount FROM batch_entry WHERE merchant_id = $1 AND batch_id = $2
   UNION ALL SELECT transaction_id, amount FROM batch_void WHERE merchant_id = $1 AND batch_id = $2 AND $5
-  UNION ALL SELECT void_id, amount FROM batch_void WHERE merchant_id = $1 AND batch_id = $2 AND $5) e
+  UNION ALL SELECT void_id, sum(amount)::bigint FROM batch_void WHERE merchant_id = $1 AND batch_id = $2 AND $5 GROUP BY 1) e
 JOIN transaction t ON t.merchant_id = $1 AND t.transaction_id = e.transaction_id
 WHERE t.acquirer_id = $3 AND t.currency = $4 ORDER BY e.transaction_id"""
 ADD = """INSERT INTO batch_upload (merchant_id, batch_id, acquirer_id, currency, number, transactions, amounts)
