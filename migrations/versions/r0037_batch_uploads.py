@@ -6,8 +6,8 @@ batch are kept apart: between terminal and books they are nothing, some hosts co
 
 from alembic import op
 
-revision = "0036"
-down_revision = "0035"
+revision = "0037"
+down_revision = "0036"
 branch_labels = None
 depends_on = None
 
