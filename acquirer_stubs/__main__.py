@@ -102,7 +102,7 @@ async def serve(options: argparse.Namespace) -> str:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, "")
-    known = Known()
+    known = Known(SPEECHES[options.dialect].counts_voids)
     book = Book(options.book, fast=options.fast)
     book.failed = lambda error: end(f"{options.book}: {error}")
     book.open(known)

@@ -9,7 +9,9 @@ so both are the same. Money: `net` is what is posted, `held` what an 0100 holds,
                 with DE90 (capture, increment, tip, refund) 25 unless it names an approved message of ours: same currency, same DE38 if sent
     0400 0420   00 if DE90, DE37, DE41, DE42, amount and currency name one transaction of ours, else 25; DE95 keeps that much of it
     0500        00 with DE66: 1 if DE74 76 86 88 (refunds and sales, numbers and amounts) are what this book holds of the terminal in the
-                currency of DE50 since its last 0500, else 2; the next one counts from here either way
+                currency of DE50 since its last 0500, else 2; the next one counts from here either way. A host that counts voids has a voided sale
+                among the sales and its void among the refunds
+    0320        00, and booked; the last of an upload says in DE74 how many transactions the others, by their DE76, have named: 95 if they have not
     0800        00
 A request under a known key (MTI class and function, DE7, 11, 37, 41, 42) gets the stored decision; with other content it gets 94.
 """
@@ -21,7 +23,7 @@ from acquirer_stubs.codec import Message
 
 RULED = {1: "01", 5: "05", 10: "10", 51: "51", 54: "54", 55: "55", 61: "61", 91: "91", 96: "96"}
 KINDS = {"10": "request", "20": "request", "12": "advice", "22": "advice", "40": "reversal", "42": "reversal",
-         "50": "batch", "80": "network", "82": "network"}
+         "50": "batch", "52": "batch", "32": "upload", "80": "network", "82": "network"}
 REQUIRED = (3, 4, 7, 11, 37, 41, 42, 49)
 MONEY_MOVES = frozenset({"00", "10"})
 APPROVED = frozenset({"00", "10", "85"})
@@ -43,9 +45,9 @@ class Decision(NamedTuple):
     reason: str = ""        # why it is not the plain rule: duplicate, unknown_original, ...
     key: str = ""           # remembered under this key; empty = not remembered
     original: str = ""      # the key it acts on
-    role: str = ""          # plain | followup | void | reversal | batch; empty = no effect on anything
+    role: str = ""          # plain | followup | void | reversal | batch | upload; empty = no effect on anything
     requested: int = 0
-    amount: int = 0         # DE4 of the answer; of a batch DE66
+    amount: int = 0         # DE4 of the answer; of a batch DE66; of an upload the transactions that it names
     net: int = 0
     held: int = 0
     currency: str = ""
@@ -72,10 +74,12 @@ class Record:
 class Known:
     """All decided transactions, the originals refused in advance, and the totals per currency."""
 
-    def __init__(self) -> None:
+    def __init__(self, counts_voids: bool = False) -> None:
         self.records: dict[str, Record] = {}
         self.at: dict[str, list[str]] = {}        # DE41 and DE42 -> keys
         self.counted: dict[str, int] = {}         # key -> what batches have counted of it so far
+        self.uploaded: Counter[str] = Counter()   # DE41 and DE42 -> transactions named since the last batch
+        self.counts_voids = counts_voids          # whether a batch has voided sales, and their voids
         self.refused_in_advance: set[str] = set()
         self.net: Counter[str] = Counter()
         self.held: Counter[str] = Counter()
@@ -100,7 +104,10 @@ class Known:
         if decision.net or decision.held:
             self.net[decision.currency] += decision.net
             self.held[decision.currency] += decision.held
-        if decision.role == "batch":
+        if decision.role == "upload":
+            self.uploaded[decision.key[PLACE]] += decision.amount
+        elif decision.role == "batch":
+            self.uploaded[decision.key[PLACE]] = 0
             self.counted |= {key: worth for key, worth in self._uncounted(decision.key[PLACE], decision.currency)}
         elif decision.role == "reversal":
             if decision.reason == "unknown_original":
@@ -122,9 +129,10 @@ class Known:
         found = []
         for key in self.at.get(place, ()):
             record = self.records[key]
-            if record.currency == currency and record.role in ("plain", "followup"):
+            if record.currency == currency and record.role in ("plain", "followup", *(("void",) if self.counts_voids else ())):
                 parent = self.records.get(record.original)
-                worth = 0 if record.voided_by or (parent is not None and parent.voided_by) else record.net
+                voided = record.voided_by or (parent is not None and parent.voided_by)
+                worth = 0 if voided and not self.counts_voids else record.net
                 if worth != self.counted.get(key, 0):
                     found.append((key, worth))
         return found
@@ -178,8 +186,8 @@ def decide(message: Message, known: Known, *, token: str, serial: int, forced: s
         return Decision(mti, forced or UNSUPPORTED, "unsupported")
     if not signed_on:
         return Decision(mti, forced or NOT_SIGNED_ON, "not_signed_on")
-    if kind == "batch":
-        return _close(message, known, mti, forced)
+    if kind in ("batch", "upload"):
+        return (_close if kind == "batch" else _upload)(message, known, mti, forced)
     missing = [de for de in REQUIRED if de not in message]
     if kind == "reversal" and 90 not in message:
         missing.append(90)
@@ -225,6 +233,25 @@ def _close(message: Message, known: Known, mti: str, forced: str) -> Decision:
                         terminal=message[41], currency=message[50])
     agrees = figures == known.batch(place, message[50])
     return Decision(mti, "00", "in_balance" if agrees else "out_of_balance", key, "", "batch", 0, 1 if agrees else 2, 0, 0, message[50], "",
+                    message[41], "", drawn)
+
+
+def _upload(message: Message, known: Known, mti: str, forced: str) -> Decision:
+    """Transactions of a batch that did not agree, or the end of them. A repeat is told what the first one was told."""
+    if forced or not {74, 76} & message.keys():  # a host that knows no uploads, or what is none
+        return Decision(mti, forced or UNSUPPORTED, "fault" if forced else "unsupported")
+    missing = [de for de in (7, 11, 41, 42) if de not in message]
+    if missing:
+        return Decision(mti, FORMAT_ERROR, f"missing_de{missing[0]}")
+    place = message[41] + message[42]
+    key = message[0][:3] + message[7] + message[11] + place
+    drawn = zlib.crc32(f"{message.get(74)}|{message.get(76)}|{message.get(48)}|{message.get(4)}".encode())
+    stored = known.records.get(key)
+    if stored is not None:
+        same = stored.fingerprint == drawn
+        return Decision(mti, stored.code if same else KEY_REUSED, "duplicate" if same else "key_reused", terminal=message[41])
+    whole = 74 not in message or int(message[74]) == known.uploaded[place]
+    return Decision(mti, "00" if whole else "95", "" if whole else "upload_not_whole", key, "", "upload", 0, int(message.get(76, 0)), 0, 0, "", "",
                     message[41], "", drawn)
 
 
@@ -309,7 +336,7 @@ def _change(standing: int, kept: int) -> int:
 
 def answer(message: Message, decision: Decision) -> Message:
     """The answer's elements in ascending order: what the request carried, plus 39, 38 when approved, 54 for balance and partial."""
-    if decision.mti[1] == "5":
+    if decision.mti[1] in "35":
         return _batch_answer(message, decision)
     network = decision.mti[1] == "8"
     reply: Message = {0: decision.mti}
@@ -334,6 +361,6 @@ def answer(message: Message, decision: Decision) -> Message:
 def _batch_answer(message: Message, decision: Decision) -> Message:
     reply: Message = {0: decision.mti, **{de: message[de] for de in (7, 11, 15) if de in message}, 39: decision.code,
                       **{de: message[de] for de in (41, 42, 50) if de in message}}
-    if decision.amount:
+    if decision.amount and decision.mti[1] == "5":
         reply[66] = str(decision.amount)
     return reply

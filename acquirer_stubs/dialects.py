@@ -32,6 +32,7 @@ class Speech(NamedTuple):
     frame: Callable[[bytes], bytes]
     split: Callable[[bytes], tuple[list[bytes], bytes]]
     unasked: bool = True  # whether the host manages the network of itself
+    counts_voids: bool = False  # whether its batches have voided sales, and their voids
 
 
 def read_87(body: bytes) -> Heard:
@@ -53,6 +54,7 @@ ACTION_93 = {"00": "000", "08": "001", "10": "002", "85": "000", "01": "107", "0
              "91": "907", "96": "909", "94": "913", "25": "914", "12": "902", "30": "904", "40": "115", "14": "111",
              "41": "208", "43": "209", "63": "122", "75": "106", "90": "906", "Z9": "899", "A0": "916", "99": "904"}
 ACCEPTED_93 = {"4": "400", "8": "800"}  # by class, instead of 000
+BALANCES_93 = {"1": "500", "2": "501"}  # by DE66 of 1987
 
 
 def read_93(body: bytes) -> Heard:
@@ -81,11 +83,11 @@ def write_93(reply: Message, heard: Heard | None, spoil: Spoil = plainly) -> byt
         return TABLE_93.encode({0: "1804", 7: reply[7], 11: reply[11], 12: f"{now:%y%m%d%H%M%S}", 24: function, **date, **keys})
     wire = heard.wire
     own: Message = {de: reply[de] for de in (4, 37, 38, 54, 55) if de in reply}
-    said: Message = {de: wire[de] for de in (2, 3, 7, 11, 12, 32, 41, 42, 49, 24 if wire[0][1] == "8" else 3) if de in wire} | own
+    said: Message = {de: wire[de] for de in (2, 3, 7, 11, 12, 28, 32, 41, 42, 49, 50, 24 if wire[0][1] == "8" else 3) if de in wire} | own
     if 62 in reply:  # key management data
         said[96] = reply[62]
     code = ACTION_93.get(reply[39], reply[39].rjust(3, "9"))
-    said[39] = ACCEPTED_93.get(wire[0][1], code) if code == "000" else code
+    said[39] = BALANCES_93.get(reply.get(66, "")) or (ACCEPTED_93.get(wire[0][1], code) if code == "000" else code)
     return TABLE_93.encode(spoil({0: f"1{reply[0][1:3]}{int(wire[0][3]) & ~1}", **said}))
 
 
@@ -120,6 +122,32 @@ FOLLOWS_CUP = VOIDS_CUP | {"20": "0100", "24": "0100", "25": "0200", TIP_CUP: "0
 UNDONE_CUP = {"10": "0100", "11": "0100", "25": "0220", "30": "0220", TIP_CUP: "0220"}  # DE60.1 -> MTI of what a 0400 undoes; 0200 for the rest
 
 
+ITEMS_CUP = {"202": "end", "207": "end", "201": "records"}  # DE60.3 of an 0320; any other names one transaction
+TOTALS_CUP = ((88, 0, 12, 16), (76, 12, 3, 10), (86, 15, 12, 16), (74, 27, 3, 10))  # DE of 1987, where it starts, digits here, digits there
+
+
+def _totals_cup(wire: Message) -> Message:
+    """DE48 of a 0500: own cards, then all others, each with its amounts, numbers and settlement code. The sums of both, in the elements of 1987."""
+    text = wire.get(48, "")
+    if len(text) != 62:
+        return {}
+    sums: Message = {50: wire.get(49, "")}
+    for de, start, size, digits in TOTALS_CUP:
+        sums[de] = f"{int(text[start:start + size]) + int(text[31 + start:31 + start + size]):0{digits}d}"
+    return sums
+
+
+def _uploaded_cup(wire: Message) -> Message:
+    """Of an 0320: how many transactions it names (76), or, at the end, how many the others did (74)."""
+    kind, text = ITEMS_CUP.get(wire[60][8:11], "one"), wire.get(48, "")
+    if kind == "one":
+        return {76: f"{1:010d}"} if {3, 4, 61} <= wire.keys() else {}
+    if kind == "end":
+        return {74: f"{int(text):010d}"} if len(text) == 4 else {}
+    whole = len(text) > 2 and len(text) == 2 + 40 * int(text[:2]) and int(text[:2]) <= 8
+    return {76: f"{int(text[:2]):010d}"} if whole else {}
+
+
 def read_cup(body: bytes) -> Heard:
     header = body[:HEADER_BYTES]
     if len(header) < HEADER_BYTES or header[0] != 0x60:
@@ -131,6 +159,8 @@ def read_cup(body: bytes) -> Heard:
     message: Message = {de: value for de, value in wire.items() if de not in (60, 61)} | {7: f"{batch}0000", 37: batch + wire[11]}
     if wire[0][1] == "8":
         message[70] = MANAGED_CUP.get(wire[60][8:11], "999")
+    elif wire[0][1] in "35":
+        return Heard(dict(sorted((message | (_totals_cup(wire) if wire[0][1] == "5" else _uploaded_cup(wire))).items())), wire, header)
     elif wire[0][1] == "4":
         message[90] = f"{UNDONE_CUP.get(kind, '0200')}{wire[11]}{batch}0000" + "0" * 22
     elif kind in FOLLOWS_CUP and len(wire.get(61, "")) >= 12:
@@ -154,6 +184,8 @@ def write_cup(reply: Message, heard: Heard | None, spoil: Spoil = plainly) -> by
     wire, now = heard.wire, datetime.now(UTC)
     said: Message = {de: wire[de] for de in (2, 3, 4, 11, 25, 41, 42, 49, 60) if de in wire}
     said |= {de: reply[de] for de in (4, 38, 39, 54, 55, 62) if de in reply and (de != 4 or de in wire)}
+    if 66 in reply and len(wire.get(48, "")) == 62:  # what it thinks of the totals stands behind either half
+        said[48] = wire[48][:30] + reply[66] + wire[48][31:61] + reply[66]
     said |= {12: f"{now:%H%M%S}", 13: f"{now:%m%d}", 15: f"{now:%m%d}", 32: "00010000", 37: reply.get(37, "0" * 12)}
     swapped = heard.header[:1] + heard.header[3:5] + heard.header[1:3] + heard.header[5:]
     return swapped + TABLE_CUP.encode(spoil({0: reply[0], **said}))
@@ -245,5 +277,5 @@ SPEECHES = {
     "iso87_ascii": Speech(read_87, write_87, codec.frame, codec.split),
     "iso93_ascii": Speech(read_93, write_93, frame_ascii4, split_ascii4),
     "visa_base1": Speech(read_visa, write_visa, frame_vml, split_vml),
-    "unionpay_pos": Speech(read_cup, write_cup, codec.frame, codec.split, unasked=False),
+    "unionpay_pos": Speech(read_cup, write_cup, codec.frame, codec.split, unasked=False, counts_voids=True),
 }

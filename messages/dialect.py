@@ -10,9 +10,23 @@ from typing import Any
 
 from messages import dialects, shapes, soundness
 from messages.framing import Framing
-from messages.grammar import KEYS, LIKE, REQUIRED, Coding, Field, KeyExchange, KeyPart, MacRule, MessageRule, NetworkRule, QueryRule, ResponseCode
+from messages.grammar import (
+    KEYS,
+    LIKE,
+    REQUIRED,
+    BatchRule,
+    Coding,
+    Field,
+    KeyExchange,
+    KeyPart,
+    MacRule,
+    MessageRule,
+    NetworkRule,
+    QueryRule,
+    ResponseCode,
+)
 from messages.headers import Header
-from messages.subfields import Layout, Positional, layout
+from messages.subfields import Layout, Positional, SubfieldError, layout, split
 
 # A dialect is one file in its folder; nothing else names it.
 LITERALS: Mapping[str, Mapping[str, Any]] = {
@@ -57,6 +71,7 @@ class Dialect:
     messages: Mapping[str, MessageRule]
     network: Mapping[str, str]
     network_rule: NetworkRule
+    batch: BatchRule
     qr_code: tuple[str, str] | None  # field and template of the payment code of a QR sale
     query: QueryRule
     entry_modes: Mapping[str, str]
@@ -92,6 +107,17 @@ class Dialect:
             return message[number]
         cut = self.key_cuts.get(number)
         return message.get(cut[0], "")[cut[1]] if cut is not None else ""
+
+    def part(self, message: Mapping[str, str], path: str) -> str:
+        """As `value`, in whatever layout a message of its MTI has; "" also where the field is not made as the layout says."""
+        number, _, inner = path.partition(".")
+        if not inner or number not in message or number not in self.sub_fields:
+            return message.get(path, "")
+        try:
+            found = split(number, self.sub_fields[number], message[number], message["0"])
+        except SubfieldError:
+            return ""
+        return next((part.value for part in found if part.path == path), "")
 
     def response(self, code: str, processing_code: str = "") -> ResponseCode:
         """The meaning of a DE39, given DE3 of the request. A code in no set, or used where it does not hold, is doubt."""
@@ -189,6 +215,7 @@ def _built(literal: Mapping[str, Any]) -> Dialect:
         messages=_frozen({verb: MessageRule(mti, _frozen(fixed), *more) for verb, (mti, fixed, *more) in literal["messages"].items()}),
         network=_frozen(literal["network"]),
         network_rule=NetworkRule(**literal["network_rule"]),
+        batch=BatchRule(**literal["batch"]),
         qr_code=literal["qr_code"],
         query=QueryRule(**literal["query"]),
         entry_modes=_frozen(literal["entry_modes"]),

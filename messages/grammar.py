@@ -23,7 +23,7 @@ KEY_PURPOSES = ("pin", "mac", "track")
 KEY_ALGORITHMS = ("des", "tdes", "aes", "sm4")
 PURPOSES = ("sign_on", "sign_off", "echo", "cut_over", "key_change")
 VERBS = ("purchase", "cash_advance", "preauthorization", "increment", "balance_inquiry", "account_verification", "capture", "offline_sale", "tip",
-         "void", "refund", "reversal", "batch_close", "query", "close")
+         "void", "refund", "reversal", "batch_close", "batch_upload", "batch_end", "query", "close")
 MODES = ("manual", "magstripe", "chip", "contactless", "fallback", "qr", "pin_present", "pin_absent")
 LIKE = ("codes", "codes_only_for", "reversal_codes", "entry_modes")  # tables that a dialect may take from another, entry by entry
 
@@ -57,6 +57,29 @@ NAMES: Mapping[str, str] = {
     "original_elements": "DE56 of 1993: MTI, DE11, DE12, LL and institution of the original",
     "transaction": "our own number of it, 32 hex digits",
     "original_transaction": "that of what it follows, else its own",
+}
+# What the totals of a terminal's batch are made of: sales are debits of cardholders, refunds their credits (ISO 8583, DE74 to DE97).
+FIGURES: Mapping[str, str] = {
+    "debits_number": "of the dialect's own brands where it names them, else of all; so each of these four",
+    "debits_amount": "minor units", "credits_number": "how many", "credits_amount": "minor units",
+    "foreign_debits_number": "of all other brands; so each of these four", "foreign_debits_amount": "minor units",
+    "foreign_credits_number": "how many", "foreign_credits_amount": "minor units",
+    "net": "of all: C or D, then what it is",
+    "currency": "ISO 4217, three digits",
+    "date": "the business date, YYMMDD or its end",
+    "zero": "what only an answer says",
+}
+BATCH_OUTCOMES = ("in_balance", "out_of_balance", "told", "again")
+# What templates of batch messages may name: of the message, and of the transaction that an upload names.
+BATCH_NAMES: Mapping[str, str] = {
+    "stan": "DE11, 6 digits", "transmitted_at": "MMDDhhmmss, UTC", "local": "YYMMDDhhmmss, UTC", "batch": "6 digits: the business date, YYMMDD",
+    "count": "of transactions that the host took in this upload, 4 digits",
+}
+ITEM_NAMES: Mapping[str, str] = {
+    "kind": "00 for one of the dialect's own brands, else 01", "item_stan": "its DE11", "pan": "its card number, or nothing",
+    "card": "its card number behind zeros, 20 digits", "amount": "12 digits, minor units", "currency": "ISO 4217, three digits",
+    "rrn": "the DE37 that the host gave, else ours", "approval_code": "DE38, 6 characters",
+    "original_batch": "of what it follows, else its own: YYMMDD", "original_stan": "DE11 of the same", "original_local_date": "MMDD of the same",
 }
 CODE_NAMES: Mapping[str, str] = {"code": "the payment code that was scanned", "code_length": "its length, three digits"}
 
@@ -127,6 +150,22 @@ class QueryRule(NamedTuple):
     first_s: float = 2.0  # until it is asked, and then about half as long again each time
     longest_s: float = 15.0
     limit_s: float = 90.0  # what the payer has; from then on the order is asked to be closed
+
+
+class BatchRule(NamedTuple):
+    """How the totals of a terminal are said, and where the host says what it thinks of them."""
+
+    figures: Mapping[str, str] = {  # field, or sub-field by position, of batch_close -> one of FIGURES, in its width
+        "15": "date", "28": "date", "50": "currency", "74": "credits_number", "76": "debits_number", "86": "credits_amount", "88": "debits_amount",
+        "97": "net"}
+    # DE39 -> in_balance, out_of_balance, told (what stands at `told` says it), again (nobody compared); any other refuses
+    codes: Mapping[str, str] = {"00": "told", "95": "out_of_balance", **dict.fromkeys(("06", "09", "68", "90", "91", "96", "98"), "again")}
+    told: tuple[str, ...] = ("66",)  # fields or sub-fields by position, all of which must say so; one that is not there says nothing
+    says: Mapping[str, str] = {"1": "in_balance", "2": "out_of_balance"}
+    accepted: tuple[str, ...] = ("00",)  # DE39 of an upload
+    own_brands: tuple[str, ...] = ()  # whose figures stand apart from those of the rest; none: one sum for all
+    voids: bool = False  # a sale that was voided counts as a debit and its void as a credit, instead of neither
+    items: tuple[str, int, str] | None = None  # an upload's field of records behind a count, the most in one, a template; None: one in a message
 
 
 class NetworkRule(NamedTuple):
@@ -230,6 +269,7 @@ KEYS: Mapping[str, Key] = {
                     "What is said for each verb. A verb that is not here is not offered."),
     "network": Key("{purpose: code}", REQUIRED, f"Codes of {', '.join(PURPOSES)}. A purpose that is not here is not done."),
     "network_rule": Key("{part: value}", {}, "How network management is said; see below."),
+    "batch": Key("{part: value}", {}, "How a terminal's totals are said and answered; see below."),
     "qr_code": Key("(number, template)", None, "The field that holds the payment code of a QR sale, made of {code} and {code_length}."),
     "query": Key("{part: seconds}", {}, "When an order is asked for that the host has not decided: first_s, longest_s, limit_s."),
     "entry_modes": Key("{mode: two digits or one}", REQUIRED, "House forms of DE22: two digits per way of reading, one for the PIN."),
@@ -255,8 +295,14 @@ def page() -> str:
         *_table("Headers", ("kind", "says"), [(f"`{name}`", says) for name, says in HEADERS.items()]),
         *_table("Sub-fields", ("layout", "says"), [(f"`{form}`", says) for form, says in LAYOUTS.items()]),
         *_table("network_rule", ("part", "default"), [(f"`{part}`", f"`{NetworkRule._field_defaults[part]!r}`") for part in NetworkRule._fields]),
+        *_table("batch", ("part", "default"), [(f"`{part}`", f"`{BatchRule._field_defaults[part]!r}`") for part in BatchRule._fields]),
+        "`batch_close` carries 7, 11, 41 and 42 unless they are omitted, and the figures of the fields that it requires. Where the totals do not",
+        "agree and there is `batch_upload`, each transaction is said (by `batch_upload.refund`, one in a message, a credit), then `batch_end`.", "",
         *_table("query", ("part", "default"), [(f"`{part}`", f"`{QueryRule._field_defaults[part]!r}`") for part in QueryRule._fields]),
         *_table("Names in templates", ("name", "value"), [(f"`{{{name}}}`", says) for name, says in NAMES.items()]),
+        *_table("Figures of a batch", ("name", "value"), [(f"`{name}`", says) for name, says in FIGURES.items()]),
+        *_table("Names in templates of batches", ("name", "value"),
+                [(f"`{{{name}}}`", says) for name, says in {**BATCH_NAMES, **ITEM_NAMES}.items()]),
         *_table("Names in the template of qr_code", ("name", "value"), [(f"`{{{name}}}`", says) for name, says in CODE_NAMES.items()]),
         *_table("Names in templates of network_rule", ("name", "value"), [(f"`{{{name}}}`", says) for name, says in NETWORK_NAMES.items()]),
         "Verbs: " + ", ".join(VERBS) + ". Modes of entry: " + ", ".join(MODES) + ".", "",
@@ -276,6 +322,7 @@ LAYOUTS: Mapping[str, str] = {
         "Hex of a bitmap of its own, then the parts whose bits are set; codes: bcd, binary and those of text. With digits: at most that many bytes, "
         "behind a length in the part's own code.",
     '("by_mti", {start: layout})': "One of several, by how the MTI starts.",
+    '("by_length", {characters: layout}, layout)': "One of several, by how long the field is; the last one for any other length.",
 }
 
 

@@ -8,6 +8,8 @@ from messages.fields import CONTENT
 from messages.framing import KINDS
 from messages.grammar import (
     ADVICES,
+    BATCH_OUTCOMES,
+    FIGURES,
     KEY_ALGORITHMS,
     KEY_PURPOSES,
     KEYS,
@@ -131,6 +133,16 @@ def _network_rule(place: str, value: Any) -> Iterable[str]:
         yield from shapes[part](f"{place} {part}", entry) if part in shapes else ()
 
 
+def _batch(place: str, value: Any) -> Iterable[str]:
+    shapes: Mapping[str, Shape] = {
+        "figures": table(PART, one_of(FIGURES)), "codes": table(text(), one_of(BATCH_OUTCOMES)), "told": each(PART),
+        "says": table(text(), one_of(BATCH_OUTCOMES[:2])), "accepted": each(text(), "codes"), "own_brands": each(text(), "brands"), "voids": either,
+        "items": maybe(record(3, ("field", NUMBER), ("most", number(1, 99)), ("template", text())))}
+    yield from table(one_of(shapes), lambda _place, _value: ())(place, value)
+    for part, entry in value.items() if isinstance(value, Mapping) else ():
+        yield from shapes[part](f"{place} {part}", entry) if part in shapes else ()
+
+
 NUMBER = text("[0-9]{1,3}", "the number of a field as text, such as '41'")
 PART = text(r"[0-9]{1,3}(\.[0-9]{1,2})?", "the number of a field, or of a part of one, as text, such as '41' or '60.2'")
 MTI = text("[0-9]{4}", "an MTI of four digits, such as '0200'")
@@ -180,6 +192,7 @@ SHAPES: Mapping[str, Shape] = {
     "messages": table(_verb, MESSAGE),
     "network": table(text(), text()),
     "network_rule": _network_rule,
+    "batch": _batch,
     "qr_code": maybe(record(2, ("field", NUMBER), ("template", text()))),
     "query": table(one_of(("first_s", "longest_s", "limit_s")), number(0, 86_400)),
     "entry_modes": _entry_modes,

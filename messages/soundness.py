@@ -8,8 +8,10 @@ from messages.compiled import LENGTH_MAX
 from messages.fields import CONTENT, check
 from messages.grammar import (
     ADVICES,
+    BATCH_NAMES,
     CODE_NAMES,
     CODINGS,
+    ITEM_NAMES,
     KEY_ALGORITHMS,
     KEY_PURPOSES,
     KEYS,
@@ -31,6 +33,7 @@ from messages.grammar import (
     NetworkRule,
     ResponseCode,
 )
+from messages.subfields import places
 
 if TYPE_CHECKING:
     from messages.dialect import Dialect
@@ -60,7 +63,8 @@ def _part_faults(literal: Mapping[str, Any]) -> list[str]:
 
 def faults(dialect: "Dialect") -> list[str]:
     """Contradictions within a dialect; those of the field table first, since the others read it."""
-    rules = (_reference_faults, _code_faults, _message_faults, _template_faults, _network_faults, _query_faults, _payment_code_faults, _mac_faults)
+    rules = (_reference_faults, _code_faults, _message_faults, _template_faults, _network_faults, _query_faults, _batch_faults, _payment_code_faults,
+             _mac_faults)
     return _field_faults(dialect) or _missing_faults(dialect) or [fault for find in rules for fault in find(dialect)]
 
 
@@ -156,7 +160,10 @@ def _message_faults(dialect: "Dialect") -> list[str]:
 def _template_faults(dialect: "Dialect") -> list[str]:
     templates = {f"composed {number}": (text, NAMES) for number, text in dialect.composed.items()}
     for verb, rule in dialect.messages.items():
-        templates |= {f"message {verb}: composed {number}": (text, NAMES) for number, text in rule.composed.items()}
+        names = {**BATCH_NAMES, **ITEM_NAMES} if verb.startswith("batch_upload") else BATCH_NAMES if verb.startswith("batch_") else NAMES
+        templates |= {f"message {verb}: composed {number}": (text, names) for number, text in rule.composed.items()}
+    if dialect.batch.items is not None:
+        templates["batch: items"] = dialect.batch.items[2], ITEM_NAMES
     templates |= {f"network_rule: composed {number}": (text, NETWORK_NAMES) for number, text in dialect.network_rule.composed.items()}
     found = [f"{place}: not a template: {text[:60]!r}; a text with names such as {{stan}}"
              for place, (text, _) in templates.items() if not TEMPLATE(text)]
@@ -180,6 +187,32 @@ def _query_faults(dialect: "Dialect") -> list[str]:
     if "query" not in dialect.messages:
         return found + [f"code {code}: pending, but there is no message query" for code, said in dialect.codes.items() if said.verdict == "pending"]
     return found + [f"message {verb}: not beside a message query" for verb in dialect.messages if verb.endswith(".dual")]
+
+
+def _batch_faults(dialect: "Dialect") -> list[str]:
+    """Where a host says what it thinks of totals must exist, and an upload has an end."""
+    rule, said = dialect.batch, dialect.messages.get("batch_close")
+    uploads = [verb for verb in ("batch_upload", "batch_end") if verb in dialect.messages]
+    if said is None:
+        return [f"message {verb}: there is no message batch_close" for verb in uploads]
+    asked, answered = said.mti, f"{said.mti[:2]}{int(said.mti[2]) | 1}{said.mti[3]}"
+    found = [f"batch: figures {path}: no such place in a {asked}" for path in rule.figures
+             if path.partition(".")[0] in said.required and not _place(dialect, path, asked)]
+    found += [f"message batch_close: no figure for field {number}" for number in said.required
+              if number not in {path.partition(".")[0] for path in rule.figures}]
+    if "told" in rule.codes.values():
+        found += [f"batch: told {path}: no such place in a {answered}" for path in rule.told if not _place(dialect, path, answered)]
+        found += ["batch: codes say told, but told names no place"] * (not rule.told)
+    if len(uploads) == 1:
+        found.append(f"message {uploads[0]}: batch_upload and batch_end go together")
+    if rule.items is not None and rule.items[0] not in dialect.fields:
+        found.append(f"batch: items: no field {rule.items[0]}")
+    return found
+
+
+def _place(dialect: "Dialect", path: str, mti: str) -> bool:
+    number = path.partition(".")[0]
+    return path in dialect.fields or (number in dialect.sub_fields and path in places(number, dialect.sub_fields[number], mti))
 
 
 def _payment_code_faults(dialect: "Dialect") -> list[str]:

@@ -1,6 +1,7 @@
 """Parts of one field: by position, records, TLV, an inner bitmap. Pure, total over hostile values: text in, parts out, or a refusal by name."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from messages.fields import CONTENT, check
@@ -62,7 +63,12 @@ class ByMti(NamedTuple):
     layouts: Mapping[str, "Layout"]
 
 
-Layout = Positional | Records | Tlv | Ber | Bitmapped | ByMti
+class ByLength(NamedTuple):
+    layouts: Mapping[int, "Layout"]
+    other: "Layout"
+
+
+Layout = Positional | Records | Tlv | Ber | Bitmapped | ByMti | ByLength
 
 
 class Found(NamedTuple):
@@ -88,7 +94,9 @@ def layout(literal: tuple[object, ...]) -> Layout:
             return Bitmapped(size, {bit: _inner_part(bit, size, *part) for bit, part in inner.items()})
         case ("by_mti", dict(layouts)):
             return ByMti({start: layout(inner) for start, inner in layouts.items()})
-    raise ValueError(f"{str(literal)[:60]} is no layout: positional, records, tlv, ber, bitmapped or by_mti, with what belongs to it")
+        case ("by_length", dict(layouts), tuple(other)):
+            return ByLength({int(size): layout(inner) for size, inner in layouts.items()}, layout(other))
+    raise ValueError(f"{str(literal)[:60]} is no layout: positional, records, tlv, ber, bitmapped, by_mti or by_length, with what belongs to it")
 
 
 def _sizes(given: Sequence[object]) -> list[int]:
@@ -114,6 +122,16 @@ def _parts(literal: tuple[object, ...]) -> tuple[Part, ...]:
     return parts
 
 
+def places(number: str, how: Layout, mti: str) -> dict[str, Part]:
+    """The parts that have a place of their own in such a message, by path."""
+    match how:
+        case Positional(parts):
+            return {f"{number}.{index}": part for index, part in enumerate(parts, 1)}
+        case ByMti(layouts):
+            return next((places(number, inner, mti) for start, inner in layouts.items() if mti.startswith(start)), {})
+    return {}
+
+
 def split(number: str, how: Layout, value: str, mti: str) -> list[Found]:
     """The parts of a field's value, in order. Raises SubfieldError."""
     match how:
@@ -128,6 +146,8 @@ def split(number: str, how: Layout, value: str, mti: str) -> list[Found]:
         case ByMti(layouts):
             found = next((inner for start, inner in layouts.items() if mti.startswith(start)), None)
             return split(number, found, value, mti) if found is not None else []
+        case ByLength(sizes, other):
+            return split(number, sizes.get(len(value), other), value, mti)
     try:
         return [Found(f"{number}.{tag}", "", data) for tag, data in parse(value)]
     except TlvError as error:
@@ -247,11 +267,21 @@ def joined(number: str, how: Layout, parts: Mapping[str, str], mti: str) -> str:
                 for bit in bits for text in (parts[f"{number}.{bit}"],) if bit in inner)
         case ByMti(layouts):
             return next((joined(number, inner, parts, mti) for start, inner in layouts.items() if mti.startswith(start)), "")
+        case ByLength(sizes, other):
+            value = _of_a_length(number, [*sizes.values(), other], parts, mti)
         case _:
             value = "".join(f"{path.partition('.')[2]}{_ber_length(len(text) // 2)}{text}" for path, text in parts.items())
     if {found.path: found.value for found in split(number, how, value, mti)} != dict(parts):
         raise SubfieldError(number, "parts do not fit the layout")
     return value
+
+
+def _of_a_length(number: str, layouts: Sequence[Layout], parts: Mapping[str, str], mti: str) -> str:
+    """By the first layout that has these parts."""
+    for how in layouts:
+        with suppress(SubfieldError, KeyError, IndexError, ValueError):
+            return joined(number, how, parts, mti)
+    return ""
 
 
 def _with_length(prefix: int, text: str) -> str:

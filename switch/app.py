@@ -242,7 +242,7 @@ class Switch:
                                lambda: database.pool(self.url, "switch_writer", JOBS), schedules=self.settings.schedules)
         self.intake, self.exceptions, self.batches = Intake(self._writer), Exceptions(self.writers), Batches(self.readers, self.writers)
         self.settlements, self.closing, self.arrangements = Settlements(self.readers), Closing(self._writer), Arrangements(self.writers)
-        self.forwarding = Forwarding(self.owed, self.directory, self.links, self.numbers)
+        self.forwarding = Forwarding(self.owed, self.directory, self.links, self.numbers, self.vault)
         self.bank_accounts, self.payouts = BankAccounts(self.writers, self.vault), Payouts(self.readers)
         self.payout_files, self.bank_answers = PayoutFiles(self.writers, self.vault), BankAnswers(self.writers, self.vault)
 

@@ -22,7 +22,7 @@ NAMES = (
 SETTLEMENT = tuple(f"cutover.{place}" for place in (
     "open", "confirm", "wait", "take", "price", "priced", "price_end", "post", "posted", "post_end", "state", "stated", "release", "state_end"))
 # Of disputes and terminal batches: before the commit.
-CASES = ("keyed.work", "dispute.file", "batch.sent")
+CASES = ("keyed.work", "dispute.file", "batch.sent", "batch.uploaded")
 # Of payouts: before a request commits; before a file commits; when the file is written and nobody knows yet that it was sent.
 PAYOUTS = ("payout.requested", "payout.file", "payout.written")
 ALL = (*NAMES, *SETTLEMENT, *CASES, *PAYOUTS)

@@ -508,6 +508,7 @@ dispute_file        name media_type sha256 key_id sealed uploaded_by
 dispute_notice_file number sha256 received_by
 keyed_answer        caller route body
 batch_total         currency stan transmitted_at state code
+batch_upload        currency transactions amounts stan transmitted_at state code
 business_calendar   calendar kind
 crypto_key          purpose name algorithm kcv storage_key wrapped source state requested_by approved_by
 crypto_key_component kcv storage_key wrapped entered_by

@@ -112,7 +112,7 @@ DIALECT = {
         "55": ("ber",),
         "56": ("positional", (("original_mti", "n", 4), ("original_stan", "n", 6), ("original_date_time", "n", 12), ("institution", "n", 11, 2))),
     },
-    "match": {"*": ("7", "11", "12", "37", "41", "42"), "8": ("7", "11")},
+    "match": {"*": ("7", "11", "12", "37", "41", "42"), "5": ("7", "11", "12", "41", "42"), "8": ("7", "11")},
     "agree": ("3", "4", "49"),
     "agree_if_present": ("2",),
     "approval_code_required": ("1110", "1210"),
@@ -212,6 +212,16 @@ DIALECT = {
         "void": ("1200", {"3": "020000", "24": "200"}, ("38", "56"), {"56": "{original_elements}"}),
         "refund": ("1200", {"3": "200000", "24": "200"}, ("56",), {"56": "{original_elements}"}),
         "reversal": ("1420", {"24": "400"}, ("56",), {"56": "{original_elements}"}),
+        # Function 500: final reconciliation.
+        "batch_close": ("1520", {"24": "500"}, ("28", "50", "74", "76", "86", "88", "97"), {"12": "{local}"}),
+    },
+    # The action code alone says it: 500 reconciled, in balance; 501 reconciled, out of balance. The standard has no upload of transactions.
+    "batch": {
+        "codes": {
+            "500": "in_balance", "501": "out_of_balance",
+            "906": "again", "907": "again", "908": "again", "909": "again", "910": "again", "911": "again", "912": "again",
+        },
+        "told": (),
     },
     "network": {"sign_on": "801", "sign_off": "802", "echo": "831", "cut_over": "821", "key_change": "811"},
     "network_rule": {

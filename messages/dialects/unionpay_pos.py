@@ -64,7 +64,8 @@ DIALECT = {
                 ("foreign_credit_number", "n", 3), ("foreign_balanced", "n", 1),
             )),
             "02": ("positional", (("tip", "n", 12),)),
-            "03": ("records", 2, (("type", "n", 2), ("trace", "n", 6), ("card_number", "n", 20), ("amount", "n", 12))),
+            "03": ("by_length", {4: ("positional", (("count", "n", 4),))}, (
+                "records", 2, (("type", "n", 2), ("trace", "n", 6), ("card_number", "n", 20), ("amount", "n", 12)))),
         }),
         "57": ("tlv", 2, 3),
         "59": ("tlv", 2, 3),
@@ -140,6 +141,25 @@ DIALECT = {
             "37": "{original_rrn}", "48": "{amount}", "60": "34{batch}00060", "61": "{original_batch}{original_stan}{original_local_date}"}),
         # what it undoes gives it DE60, and DE61 where there is one
         "reversal": ("0400", {}, ("39", "60", "61"), {"39": "{reversal_reason}"}),
+        # Operator 001 in DE63. Refunds are told one by one, as their notices (206), the rest in records (201); 202 ends the upload after totals that
+        # did not agree. Chip data of single sales (205), and uploads after totals that did (203, 204, 207), are not said.
+        "batch_close": ("0500", {"63": "001"}, ("48", "49"), {"60": "00{batch}201"}),
+        "batch_upload": ("0320", {}, ("48",), {"60": "00{batch}201"}),
+        "batch_upload.refund": ("0320", {"3": "200000", "25": "00"}, (), {
+            "2": "{pan}", "4": "{amount}", "37": "{rrn}", "38": "{approval_code}", "49": "{currency}", "60": "25{batch}206",
+            "61": "{original_batch}{original_stan}{original_local_date}"}),
+        "batch_end": ("0320", {}, (), {"48": "{count}", "60": "00{batch}202"}),
+    },
+    "batch": {
+        "figures": {
+            "48.1": "debits_amount", "48.2": "debits_number", "48.3": "credits_amount", "48.4": "credits_number", "48.5": "zero",
+            "48.6": "foreign_debits_amount", "48.7": "foreign_debits_number", "48.8": "foreign_credits_amount", "48.9": "foreign_credits_number",
+            "48.10": "zero", "49": "currency",
+        },
+        "told": ("48.5", "48.10"),
+        "own_brands": ("unionpay",),
+        "voids": True,
+        "items": ("48", 8, "{kind}{item_stan}{card}{amount}"),
     },
     "network": {"sign_on": "003", "sign_off": "002", "echo": "301"},
     "network_rule": {

@@ -102,7 +102,8 @@ class ShownDifference(Shape):
 
 
 class AcquirerTotals(Shape):
-    """Our figures for one acquirer and currency, and what it says of them; `waiting` until it has answered."""
+    """Our figures for one acquirer and currency, and what it says of them; `waiting` until it has answered. `upload`: whether the transactions that
+    it did not agree with have been told, and taken; null where nothing is."""
 
     acquirer: str
     currency: str
@@ -113,6 +114,7 @@ class AcquirerTotals(Shape):
     state: Literal["not_forwarded", "waiting", "in_balance", "out_of_balance", "refused"]
     code: str | None
     answered_at: str | None
+    upload: Literal["waiting", "accepted", "refused"] | None
 
 
 class Batch(Shape):
@@ -156,7 +158,7 @@ class Parts(Protocol):
 def _shown(closed: Closed) -> dict[str, Any]:
     row = closed.row
     acquirers = [{"acquirer": show("acquirer", each["acquirer_id"]), "answered_at": stamp(each["answered_at"]),
-                  **{name: each[name] for name in ("currency", "sales_count", "sales", "refunds_count", "refunds", "state", "code")}}
+                  **{name: each[name] for name in ("currency", "sales_count", "sales", "refunds_count", "refunds", "state", "code", "upload")}}
                  for each in closed.acquirers]
     return {"id": show("batch", row["batch_id"]), "terminal": show("terminal", row["terminal_id"]), "number": row["number"],
             **{name: stamp(row[name]) for name in ("opened_at", "closed_at")}, "in_balance": row["in_balance"],

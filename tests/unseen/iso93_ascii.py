@@ -17,6 +17,8 @@ SALE = {2: ll("6212345678900000003"), 3: t("000000"), 4: t("000000002500"), 7: t
         49: t("156")}
 ANSWER = {each: SALE[each] for each in (3, 4, 7, 11, 12, 37, 41, 42, 49)} | {38: t("A1B2C3"), 39: t("000")}
 NETWORK = {7: t("1126101500"), 11: t("000732"), 12: t("261126101500"), 24: t("801")}
+TOTALS = {7: t("1126101500"), 11: t("000733"), 12: t("261126101500"), 24: t("500"), 28: t("261126"), 41: SALE[41], 42: SALE[42], 50: t("156"),
+          74: t("0000000001"), 76: t("0000000003"), 86: t("0000000000000300"), 88: t("0000000000001570"), 97: t("D0000000000001270")}
 UNDO = {**SALE, 11: t("000740"), 24: t("400"), 25: t("4021"), 56: ll("1200000731261126181500" + "08" + "12345678")}
 TLV = "9F26080123456789ABCDEF" + "DF810104CAFEBABE" + "BF0C820100" + "9F7F81FC" + "CD" * 252
 SAID: list[Said] = [
@@ -32,6 +34,9 @@ SAID: list[Said] = [
     HOST.said("repeat of a partial reversal", "1421", {**UNDO, 24: t("401"), 30: t("000000002500000000000000")}),
     HOST.said("original data elements at their longest", "1420", {**UNDO, 56: ll("1200000731261126181500" + "11" + "12345678901")}),
     HOST.said("reversal accepted", "1430", {**{each: ANSWER[each] for each in (3, 4, 7, 11, 12, 37, 41, 42, 49)}, 39: t("400")}),
+    HOST.said("totals of a terminal", "1520", TOTALS),
+    HOST.said("totals said again", "1521", TOTALS),
+    HOST.said("totals that do not agree", "1530", {**{each: TOTALS[each] for each in (7, 11, 12, 28, 41, 42, 50)}, 39: t("501")}),
     HOST.said("sign-on", "1804", NETWORK),
     HOST.said("sign-on answered with two keys", "1814", {**NETWORK, 39: t("800"), 96: octets("00112233445566778899AABBCCDDEEFF01020304" * 2, 3)}),
     HOST.said("key management data at its longest", "1804", {**NETWORK, 24: t("811"), 96: octets("5A" * 499, 3)}),

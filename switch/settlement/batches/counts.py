@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -17,13 +18,13 @@ from switch.errors import Problem
 from switch.ids import lowest, show, uuid7
 from switch.settlement.batches import totals
 from switch.settlement.batches.totals import Entry, Sums
+from switch.settlement.batches.wording import BATCH_CLOSE
 
 PAGE_MAX = 200
 ENTRIES_MAX = 20_000
 LOOK_BACK = timedelta(days=2)  # before the last close: what was closed then and is worth something else now
 FIRST = timedelta(days=31)  # of a terminal that never closed
 CLOSE_S = 8.0
-BATCH_CLOSE = "batch_close"  # the dialect's name of the message
 
 LOCK = "SELECT pg_advisory_xact_lock(3583015, hashtext($1))"
 LAST = "SELECT number, closed_at, now() AS now FROM terminal_batch WHERE terminal_id = $1 ORDER BY number DESC LIMIT 1"
@@ -46,6 +47,18 @@ SELECT w.transaction_id, w.acquirer_id, w.currency, (w.worth - w.before)::bigint
   FROM transaction t LEFT JOIN transaction o ON o.merchant_id = t.merchant_id AND o.transaction_id = t.original_id
   WHERE t.merchant_id = $1 AND t.transaction_id >= $2 AND t.terminal_id = $3 AND t.caller = $3) w
 WHERE w.worth <> w.before ORDER BY w.transaction_id LIMIT $4"""
+# What was sold and voided since the last close, or before it by a commit that came late: nothing between terminal and books, but some hosts count
+# both. The void of a capture, and of a sale with its tip, names what these followed.
+ADD_VOIDS = """WITH added AS (INSERT INTO batch_void (merchant_id, transaction_id, void_id, batch_id, amount)
+  SELECT t.merchant_id, t.transaction_id, v.transaction_id, $4, coalesce(t.approved_amount, t.amount) FROM transaction t
+  JOIN transaction v ON v.merchant_id = t.merchant_id AND v.original_id = coalesce(t.original_id, t.transaction_id) AND v.type = 'void'
+    AND v.state IN ('APPROVED', 'CONFIRMED')
+  WHERE t.merchant_id = $1 AND t.transaction_id >= $2 AND t.terminal_id = $3 AND t.caller = $3 AND t.state IN ('APPROVED', 'CONFIRMED')
+    AND (t.voided > 0 OR t.original_id IS NOT NULL) AND (t.type IN ('capture', 'tip') AND t.idempotency_key IS NOT NULL OR t.type = 'offline_sale'
+         OR t.type IN ('purchase', 'cash_advance') AND t.capture_method = 'automatic')
+    AND NOT EXISTS (SELECT FROM batch_entry e WHERE e.merchant_id = t.merchant_id AND e.transaction_id = t.transaction_id)
+  ON CONFLICT DO NOTHING RETURNING transaction_id)
+SELECT t.acquirer_id, t.currency FROM added a JOIN transaction t ON t.merchant_id = $1 AND t.transaction_id = a.transaction_id GROUP BY 1, 2"""
 ADD = """INSERT INTO terminal_batch (merchant_id, batch_id, terminal_id, number, opened_at, in_balance, totals, differences)
 VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8::jsonb)"""
 ADD_ENTRIES = """INSERT INTO batch_entry (merchant_id, transaction_id, batch_id, amount)
@@ -59,7 +72,12 @@ COLUMNS = "merchant_id, batch_id, terminal_id, number, opened_at, closed_at, in_
 ONE = f"SELECT {COLUMNS} FROM terminal_batch WHERE batch_id = $1 AND terminal_id = $2 AND ($3::uuid IS NULL OR merchant_id = $3)"
 PAGE = f"""SELECT {COLUMNS} FROM terminal_batch WHERE terminal_id = $1 AND ($2::uuid IS NULL OR merchant_id = $2)
 AND ($3::uuid IS NULL OR number < (SELECT number FROM terminal_batch WHERE batch_id = $3)) ORDER BY number DESC LIMIT $4"""
-TOTALS = """SELECT acquirer_id, currency, sales_count, sales, refunds_count, refunds, state, transmissions, answered_at, code FROM batch_total
+TOTALS = """SELECT acquirer_id, currency, sales_count, sales, refunds_count, refunds, state, transmissions, answered_at, code,
+  (SELECT CASE WHEN bool_or(u.state = 'waiting') THEN 'waiting' WHEN bool_or(u.state = 'refused') THEN 'refused'
+          WHEN bool_or(u.state = 'accepted') THEN 'accepted' END
+   FROM batch_upload u WHERE u.merchant_id = b.merchant_id AND u.batch_id = b.batch_id AND u.acquirer_id = b.acquirer_id
+     AND u.currency = b.currency) AS upload
+FROM batch_total b
 WHERE merchant_id = (SELECT merchant_id FROM terminal_batch WHERE batch_id = $1) AND batch_id = $1 ORDER BY acquirer_id, currency"""
 SET_TERMS = """INSERT INTO batch_terms (acquirer_id, forward) SELECT acquirer_id, $2 FROM acquirer WHERE acquirer_id = $1
 ON CONFLICT (acquirer_id) DO UPDATE SET forward = EXCLUDED.forward RETURNING forward"""
@@ -112,14 +130,20 @@ class Batches:
         if entries:
             await connection.execute(ADD_ENTRIES, merchant_id, [entry.transaction_id for entry in entries], batch_id,
                                      [entry.amount for entry in entries])
-            await self._totals(connection, merchant_id, batch_id, terminal_id, entries)
+        voided = [tuple(row) for row in await connection.fetch(ADD_VOIDS, merchant_id, since, terminal_id, batch_id, timeout=CLOSE_S)]
+        if entries or voided:
+            await self._totals(connection, merchant_id, batch_id, terminal_id, entries, voided)
         return await _whole(connection, batch_id, terminal_id)
 
-    async def _totals(self, connection: Connection, merchant_id: UUID, batch_id: UUID, terminal_id: UUID, entries: Sequence[Entry]) -> None:
-        terms = {row["acquirer_id"]: row["forward"] and BATCH_CLOSE in load(row["dialect"]).messages
-                 for row in await connection.fetch(TERMS, list({entry.acquirer_id for entry in entries}))}
-        for acquirer_id, forwarded in sorted(terms.items()):
-            for currency, of in totals.sums(entry for entry in entries if entry.acquirer_id == acquirer_id).items():
+    async def _totals(self, connection: Connection, merchant_id: UUID, batch_id: UUID, terminal_id: UUID, entries: Sequence[Entry],
+                      voided: Sequence[tuple[UUID, str]]) -> None:
+        """Per acquirer and currency; a host that counts voids is told of those alone, too."""
+        acquirers = {entry.acquirer_id for entry in entries} | {acquirer_id for acquirer_id, _ in voided}
+        for row in sorted(await connection.fetch(TERMS, list(acquirers)), key=itemgetter("acquirer_id")):
+            acquirer_id, dialect = row["acquirer_id"], load(row["dialect"])
+            forwarded = row["forward"] and BATCH_CLOSE in dialect.messages
+            alone = {currency: Sums() for each, currency in voided if each == acquirer_id and forwarded and dialect.batch.voids}
+            for currency, of in (alone | totals.sums(entry for entry in entries if entry.acquirer_id == acquirer_id)).items():
                 await connection.execute(ADD_TOTAL, merchant_id, batch_id, acquirer_id, currency, terminal_id, *of,
                                          "waiting" if forwarded else "not_forwarded")
 
