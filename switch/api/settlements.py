@@ -37,7 +37,9 @@ class ExtraFee(Shape):
 
 class ShownSettlement(Shape):
     """One business date of one acquirer in one currency. Minor units; `net` = sales - refunds + adjustments - fees - tax. `adjustments` is signed,
-    the others are positive; `reserve_held` is what of the net is kept back until `reserve_release_on`."""
+    the others are positive; `reserve_held` is what of the net is kept back until `reserve_release_on`. Beside the net, and in the balance at once, stand
+    `disputes` (signed: chargebacks are negative, what a win brings back positive), `dispute_fees` and `corrections` (signed) of that date; a day on which
+    only these moved has a settlement too."""
 
     id: str
     merchant: str
@@ -55,6 +57,9 @@ class ShownSettlement(Shape):
     extra_fees: list[ExtraFee]
     tax: int
     net: int
+    disputes: int
+    dispute_fees: int
+    corrections: int
     reserve_held: int
     reserve_release_on: str | None
     due_on: str
@@ -163,7 +168,7 @@ def _shown_id(kind: str, identity: UUID | None) -> str | None:
 
 def _settlement(row: asyncpg.Record) -> dict[str, Any]:
     plain = ("currency", "state", "sales_count", "sales", "refunds_count", "refunds", "adjustments_count", "adjustments", "fees", "tax", "net",
-             "reserve_held")
+             "disputes", "dispute_fees", "corrections", "reserve_held")
     return {"id": show("settlement", row["settlement_id"]), "merchant": show("merchant", row["merchant_id"]),
             "acquirer": show("acquirer", row["acquirer_id"]),
             **{name: row[name] for name in plain}, "extra_fees": json.loads(row["extras"]), "business_date": row["business_date"].isoformat(),
