@@ -37,9 +37,9 @@ class ExtraFee(Shape):
 
 class ShownSettlement(Shape):
     """One business date of one acquirer in one currency. Minor units; `net` = sales - refunds + adjustments - fees - tax. `adjustments` is signed,
-    the others are positive; `reserve_held` is what of the net is kept back until `reserve_release_on`. Beside the net, and in the balance at once, stand
-    `disputes` (signed: chargebacks are negative, what a win brings back positive), `dispute_fees` and `corrections` (signed) of that date; a day on which
-    only these moved has a settlement too."""
+    the others are positive; `reserve_held` is what of the net is kept back until `reserve_release_on`. Beside the net, and in the balance at once,
+    stand `disputes` (signed: chargebacks are negative, what a win brings back positive), `dispute_fees` and `corrections` (signed) of that date; a
+    day on which only these moved has a settlement too."""
 
     id: str
     merchant: str

@@ -18,7 +18,7 @@ from switch.ids import uuid7
 KINDS = frozenset({"merchant", "acquirer", "fee", "cost", "tax", "reserve", "hold", "suspense", "bank", "loss", "payout", "dispute"})
 OF_MERCHANT = frozenset({"merchant", "reserve", "hold", "payout", "dispute"})
 AT_ONCE = 5000
-OPENING_LOCK = 3583011
+DAY_LOCK, OPENING_LOCK = 3583010, 3583011
 OPEN_DAY_TRIES = 5
 
 
@@ -137,7 +137,7 @@ def _new_ids(count: int) -> list[UUID]:
 
 
 # A shared lock as intents take it. It is tried and never waited for: whoever closes the day has opened the next one.
-OPEN_DAY = """SELECT day.business_date, pg_try_advisory_xact_lock_shared(3583010, day_lock($1, day.business_date)) AS held
+OPEN_DAY = f"""SELECT day.business_date, pg_try_advisory_xact_lock_shared({DAY_LOCK}, day_lock($1, day.business_date)) AS held
 FROM (SELECT max(business_date) AS business_date FROM business_day WHERE acquirer_id = $1 AND state = 'open') day
 WHERE day.business_date IS NOT NULL"""
 STILL_OPEN = "SELECT state <> 'closed' FROM business_day WHERE acquirer_id = $1 AND business_date = $2"

@@ -27,10 +27,10 @@ _BESIDE = """LEFT JOIN LATERAL (SELECT coalesce(sum(b.amount) FILTER (WHERE b.ca
   coalesce(sum(b.amount) FILTER (WHERE b.dispute_id IS NULL), 0)::bigint AS corrections
   FROM settled_beside b WHERE b.merchant_id = s.merchant_id AND b.acquirer_id = s.acquirer_id AND b.currency = s.currency
     AND b.business_date = s.business_date) beside ON true"""
-PAGE = f"""SELECT s.*, beside.* FROM (SELECT {_SETTLEMENT} FROM settlement WHERE ($1::uuid IS NULL OR merchant_id = $1) AND (state = 'stated' OR NOT $2)
-AND ($3::uuid IS NULL OR acquirer_id = $3) AND ($4::text IS NULL OR currency = $4) AND ($5::date IS NULL OR business_date >= $5)
-AND ($6::date IS NULL OR business_date <= $6) AND ($7::uuid IS NULL OR settlement_id < $7) ORDER BY settlement_id DESC LIMIT $8) s
-{_BESIDE} ORDER BY s.settlement_id DESC"""
+PAGE = f"""SELECT s.*, beside.* FROM (SELECT {_SETTLEMENT} FROM settlement WHERE ($1::uuid IS NULL OR merchant_id = $1)
+AND (state = 'stated' OR NOT $2) AND ($3::uuid IS NULL OR acquirer_id = $3) AND ($4::text IS NULL OR currency = $4)
+AND ($5::date IS NULL OR business_date >= $5) AND ($6::date IS NULL OR business_date <= $6)
+AND ($7::uuid IS NULL OR settlement_id < $7) ORDER BY settlement_id DESC LIMIT $8) s {_BESIDE} ORDER BY s.settlement_id DESC"""
 ONE = f"""SELECT s.*, beside.* FROM settlement s {_BESIDE} WHERE s.settlement_id = $1 AND ($2::uuid IS NULL OR s.merchant_id = $2)
 AND (s.state = 'stated' OR NOT $3)"""
 LINES = """SELECT transaction_id, kind, type, for_date, gross, fee, currency, rule, original_id, store_id, terminal_id, brand, card_type, entry_mode,

@@ -224,8 +224,8 @@ class Batch:
         return transaction
 
     async def _without_sales(self, transaction: Any) -> Any:
-        """Settlements of merchants that have nothing new today, but lines that were priced before an earlier sale was known, or money that was taken or
-        given back beside it: the day explains itself."""
+        """Settlements of merchants that have nothing new today, but lines that were priced before an earlier sale was known, or money that
+        was taken or given back beside it: the day explains itself."""
         for number, (merchant_id, currency) in enumerate(sorted(self.beside.union(self.to_correct)), 1):
             if not number % SETTLEMENTS:
                 transaction = await self._next(transaction)

@@ -80,8 +80,9 @@ HEAD = """SELECT s.settlement_id, s.merchant_id, m.name AS merchant_name, a.name
 FROM settlement s JOIN directory_merchant m ON m.merchant_id = s.merchant_id JOIN directory_acquirer a ON a.acquirer_id = s.acquirer_id
 WHERE s.settlement_id = $1 AND ($2::uuid IS NULL OR s.merchant_id = $2)"""
 # By dispute and step, and by correction: its money, signed from the merchant's point of view, and the fee for it.
-BESIDE = """SELECT CASE WHEN b.dispute_id IS NULL THEN 'correction' ELSE 'chargeback' END AS kind, b.reference, b.transaction_id, t.original_id, t.brand,
-  t.store_id, t.terminal_id, t.card_last4, t.rrn, b.posted_at, coalesce(sum(b.amount) FILTER (WHERE b.cause <> 'dispute_fee'), 0)::bigint AS gross,
+BESIDE = """SELECT CASE WHEN b.dispute_id IS NULL THEN 'correction' ELSE 'chargeback' END AS kind, b.reference, b.transaction_id, t.original_id,
+  t.brand, t.store_id, t.terminal_id, t.card_last4, t.rrn, b.posted_at,
+  coalesce(sum(b.amount) FILTER (WHERE b.cause <> 'dispute_fee'), 0)::bigint AS gross,
   coalesce(-sum(b.amount) FILTER (WHERE b.cause = 'dispute_fee'), 0)::bigint AS fee
 FROM settled_beside b LEFT JOIN history_transaction t ON t.merchant_id = b.merchant_id AND t.transaction_id = b.transaction_id
 WHERE b.merchant_id = $1 AND b.acquirer_id = $2 AND b.currency = $3 AND b.business_date = $4
