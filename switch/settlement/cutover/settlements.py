@@ -20,7 +20,7 @@ PAGE_MAX = 200
 CLOCKS = timedelta(days=1)  # by how much an id may be older than its day: its worker's clock
 
 _SETTLEMENT = """settlement_id, merchant_id, acquirer_id, business_date, currency, state, sales_count, sales, refunds_count, refunds,
-adjustments_count, adjustments, fees, tax, net, reserve_held, reserve_release_on, due_on, payout_id, extras, stated_at"""
+adjustments_count, adjustments, fees, tax, net, reserve_held, reserve_release_on, due_on, payout_id, extras, priced_at, stated_at"""
 # What was taken or given back at once on that date: in the balance, and not in the net.
 _BESIDE = """LEFT JOIN LATERAL (SELECT coalesce(sum(b.amount) FILTER (WHERE b.cause IN ('chargeback', 'chargeback_won')), 0)::bigint AS disputes,
   coalesce(-sum(b.amount) FILTER (WHERE b.cause = 'dispute_fee'), 0)::bigint AS dispute_fees,
