@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -12,12 +13,15 @@ from settled import DAY, ONE_DAY, Till, open_till
 
 from switch import database
 from switch.errors import Problem
+from switch.ids import show
 from switch.payments.transaction import Transaction
 from switch.settlement import ledger
 from switch.settlement.cutover.settlements import Settlements, Wanted
 from switch.settlement.disputes.cases import Cases
+from switch.settlement.disputes.deadlines import OVERDUE, Deadlines
 from switch.settlement.disputes.notices import Notice
 from switch.settlement.exports import paper, statements
+from switch.settlement.jobs.table import NotYet
 from switch.settlement.ledger import Account
 from tests.snapshots import wrong
 
@@ -158,6 +162,29 @@ async def test_nothing_is_posted_to_a_day_that_is_being_taken(till: Till) -> Non
     finally:
         await writer.close()
         await taker.close()
+
+
+async def test_a_deadline_that_ends_while_its_day_is_taken_is_looked_at_again(till: Till) -> None:
+    sold = await till.made(amount=10_000)
+    async with till.owner.transaction():
+        await dispute(till.owner, till, sold)
+    (row,) = await till.fetch("SELECT dispute_id, answer_by FROM dispute WHERE transaction_id = $1", sold.transaction_id)
+    taker, pool = await till.connect(), await database.pool(till.url, "switch_writer", 1)
+
+    async def hold(_: Any) -> None:
+        pass
+
+    job = SimpleNamespace(arguments={"dispute": show("dispute", row["dispute_id"]), "what": OVERDUE, "at": row["answer_by"].isoformat()})
+    run: Any = SimpleNamespace(pool=pool, hold=hold, job=job)
+    try:
+        async with taker.transaction():
+            await taker.execute("SELECT pg_advisory_xact_lock(3583010, day_lock($1, $2))", till.acquirer, DAY)
+            with pytest.raises(NotYet):
+                await Deadlines(pool, Cases()).do(run)
+        assert await Deadlines(pool, Cases()).do(run) == {"moved": True}
+    finally:
+        await taker.close()
+        await pool.close()
 
 
 async def test_a_thousand_days_of_others_are_not_read_for_a_page(till: Till) -> None:
