@@ -7,7 +7,7 @@ worker remembers (FORMER_MAX), and an hour after they were replaced, when the vi
 from alembic import op
 
 revision = "0038"
-down_revision = "0035"
+down_revision = "0037"
 branch_labels = None
 depends_on = None
 
