@@ -20,7 +20,7 @@ help:
 	@echo "make bench   CPU per authorization against the baseline, memory, added time"
 	@echo "make bench-settlement  a million captured transactions priced, posted and cut over: seconds and memory"
 	@echo "make load    Locust: steady, ramp, spike; then the three books are compared"
-	@echo "make journey  a company and an individual from the application to the first payout, over HTTP, step by step"
+	@echo "make journey  a company and an individual from the application to the first payout, a week of business and another acquirer, over HTTP"
 	@echo "make faults  48 kills and other faults of real processes; then the three books are compared (at most 10 minutes)"
 	@echo "make kills   204 of them (at most 25 minutes)"
 	@echo "make lock    refresh requirements/*.txt from requirements/*.in"

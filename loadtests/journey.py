@@ -1,4 +1,5 @@
-"""`make journey`: one company and one individual from the questionnaire to the first payout and, a month later, to another acquirer, over HTTP alone.
+"""`make journey`: one company and one individual from the questionnaire to the first payout, through a week of business and
+then to another acquirer, over HTTP alone.
 
 Each step is printed. A demo switch of its own, its stub as the acquirer, another stub as the other one. Devices are those of loadtests/device.py;
 people are keys of their own, and nobody decides alone what two must. A step that is not answered as it should be ends the walk with what was asked
@@ -12,10 +13,10 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from loadtests.choice import Choice
 from loadtests.device import Device, Refused, lose_power
@@ -23,6 +24,7 @@ from loadtests.measured import Result, measured, parser, say
 from loadtests.processes import Processes, RunError
 from loadtests.services import start_demo, start_stub
 from loadtests.trial import drawn
+from loadtests.week import WEEKLY, Week
 
 WAIT_S = 30.0
 CUT_OVER_S = 120.0
@@ -87,6 +89,15 @@ def until(look: Callable[[], Any], what: str, seconds: float = WAIT_S) -> Any:
         time.sleep(0.1)
 
 
+class Shop(NamedTuple):
+    """A merchant that trades."""
+
+    name: str
+    owner: Person
+    device: Device
+    merchant: str
+
+
 class Journey:
     """The people of a demo: two operators, and those who come to it."""
 
@@ -98,6 +109,7 @@ class Journey:
         other = self.operator.ask("POST", "/v1/acquirers", {"name": "other", "dialect": "iso87_ascii", "host": "127.0.0.1", "port": other_port,
                                                                   "time_zone": "Asia/Shanghai"})
         self.choice = Choice(self.operator, self.acquirer, other["id"])
+        self.week = Week(self.operator, self.acquirer, (datetime.now(UTC) + AHEAD).date(), self.cut_over, self.pay)
         self.sales: dict[str, str] = {}  # terminal -> a sale of its first day
         self.serials = itertools.count(int(time.time()) % 1_000_000 * 1000)
 
@@ -151,16 +163,18 @@ class Journey:
     # J6
 
     def contract(self, merchant: str, applicant: Person) -> None:
-        """The draft that came with the approval, with payouts on the same day, which is below the standard: two people offer it. Signed by both."""
+        """The draft that came with the approval, with payouts once a week, the first on the same day, which is below the standard: two people
+        offer it. Signed by both."""
         self.agreed(f"/v1/merchants/{merchant}/bank-account/agreement", {"currency": "CNY", "reason": "Seen on the card"}, "POST")
         (draft,) = self.operator.ask("GET", f"/v1/contracts?merchant={merchant}")["items"]
         path = f"/v1/contracts/{draft['id']}"
         terms = self.operator.ask("GET", path)["terms"]
-        begins = str((datetime.now(UTC) + AHEAD).date())  # today, where the merchant is
+        begins = str(self.week.first)  # today, where the merchant is
         while self.operator.ask("GET", f"/v1/acquirers/{self.acquirer}")["business_date"] < begins:
             self.settle()
-        terms = {**terms, "settlement": {**terms["settlement"], "funding_days": 0}, "term": {**terms["term"], "from": begins, "deposit": 0}}
-        revised = self.operator.ask("PUT", f"{path}/terms", {"terms": terms, "reason": "Paid the same day"})
+        terms = {**terms, "settlement": {**terms["settlement"], "calendar": WEEKLY, "funding_days": 0},
+                 "term": {**terms["term"], "from": begins, "deposit": 0}}
+        revised = self.operator.ask("PUT", f"{path}/terms", {"terms": terms, "reason": "Paid once a week"})
         self.agreed(f"{path}/offer", {"version": revised["version"], "reason": "As agreed on the phone"}, "POST")
         digest = hashlib.sha256(applicant.ask("GET", f"{path}/document")).hexdigest()
         for who, name in ((applicant, "Wang+Fang"), (self.operator, "Li+Wei")):
@@ -232,8 +246,11 @@ class Journey:
 
     # J12, J16
 
-    def settle(self) -> str:
-        """The acquirer's day is cut over: its date."""
+    def settle(self) -> None:
+        say(f"J12 the acquirer's day {self.cut_over()} is cut over")
+
+    def cut_over(self) -> str:
+        """Of the acquirer's day: its date."""
         day = self.operator.ask("GET", f"/v1/acquirers/{self.acquirer}")["business_date"]
         self.operator.ask("POST", f"/v1/acquirers/{self.acquirer}/cutovers", {"business_date": day}, wants=(200, 201, 202))
 
@@ -242,7 +259,6 @@ class Journey:
             return next((run for run in runs if run["business_date"] == day and run["ended_at"]), None)
 
         until(done, f"the day {day} is not cut over", CUT_OVER_S)
-        say(f"J12 the acquirer's day {day} is cut over")
         return str(day)
 
     def explained(self, merchant: Person) -> Any:
@@ -273,10 +289,9 @@ class Journey:
             raise RunError(f"the estimate is {total}, the bill {sales}")
         say(f"J12 the estimate of the same {len(sales)} sales is their bill: {yuan(total['fees'])}")
 
-    def pay(self) -> None:
+    def pay(self, on: date) -> None:
         """What is due to all goes to the bank in a file, and the bank says that it was paid."""
-        self.agreed("/v1/payouts/bank-account", {**OUR_ACCOUNT, "reason": "Opened on 1 March"})
-        self.operator.ask("POST", "/v1/payouts/run", {"currency": "CNY"})
+        self.operator.ask("POST", "/v1/payouts/run", {"currency": "CNY", "on": str(on)})
         file = self.operator.ask("POST", "/v1/payouts/files", {"currency": "CNY", "format": "csv"})
         path = f"/v1/payouts/files/{file['id']}"
         orders = [line.split(",") for line in self.operator.ask("GET", f"{path}/content").decode().splitlines() if line[:2] == "P,"]
@@ -319,7 +334,9 @@ class Journey:
 
     def walk(self) -> None:
         self.operator.ask("PUT", f"/v1/acceptance-plans/{MODEL}", {"steps": [{"step": each} for each in STEPS], "reason": "New model"})
-        shops = []
+        self.agreed("/v1/payouts/bank-account", {**OUR_ACCOUNT, "reason": "Opened on 1 March"})
+        self.week.arranged()
+        shops = list[Shop]()
         until(lambda: True if "other" in {each["name"] for each in self.operator.ask("GET", "/v1/links")["items"]
                                           if each["state"] == "up"} else None, "the other acquirer's line is not up")
         self.choice.offered()
@@ -331,16 +348,18 @@ class Journey:
             key = self.operator.ask("POST", "/v1/keys", {"role": "merchant", "merchant": merchant})["key"]
             owner = self.person(key, "merchant", "/v1/balance")
             self.trade(device, owner)
-            shops.append((owner, device, merchant))
+            shops.append(Shop(str(profile["trading_name"]), owner, device, merchant))
+        self.week.begins()
         self.settle()
-        for owner, *_ in shops:
-            self.estimated(owner, self.explained(owner))
-        self.pay()
-        today = (datetime.now(UTC) + AHEAD).date()
-        for owner, device, merchant in shops:
-            self.paid(owner)
-            self.choice.moved_on(merchant, device, self.sales[device.memory["terminal"]], today)
-            device.close()
+        for shop in shops:
+            self.estimated(shop.owner, self.explained(shop.owner))
+        self.pay(self.week.first)
+        for shop in shops:
+            self.paid(shop.owner)
+        self.week.passed(shops)
+        for shop in shops:
+            self.choice.moved_on(shop.merchant, shop.device, self.sales[shop.device.memory["terminal"]], self.week.first)
+            shop.device.close()
 
 
 def main() -> int:

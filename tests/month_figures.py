@@ -1,6 +1,7 @@
 """What a month of two merchants comes to, worked out by itself: nothing of the switch is imported. `python -m tests.month_figures` prints it.
 
-October 2026 in Berlin: the clocks go back on the 25th, and the 5th is a holiday. Both merchants sell at one acquirer, whose file of the 8th lacks a
+October 2026 in Berlin: the clocks go back on the 25th, and the 5th is a holiday. On the 21st Boris keeps his shop shut, and is charged back all the
+same. Both merchants sell at one acquirer, whose file of the 8th lacks a
 line and says more than was sold in another; the line that it lacks comes in a second file on the 14th. Each fee is rounded half to even by the
 line, the tax by the day; a refund costs nothing and gives nothing back; a chargeback takes its money and a fee at once, and a win or a withdrawal
 brings the money back without the fee. What is free is paid out each morning, before anything else of the day.
@@ -18,6 +19,8 @@ BERLIN = ZoneInfo("Europe/Berlin")
 FIRST, LAST, HOLIDAY = date(2026, 10, 1), date(2026, 10, 31), date(2026, 10, 5)
 FILE_OF, FILE_CAME, LATE_FILE_CAME, TOO_MUCH = date(2026, 10, 8), date(2026, 10, 9), date(2026, 10, 14), 300
 DISPUTE_FEE = 2_500
+SHUT = date(2026, 10, 21)
+DISPUTES = ("chargeback", "won", "lost", "withdrawn")
 Event = dict[str, Any]
 
 
@@ -80,6 +83,13 @@ def events(seed: int = 2026) -> list[Event]:
                 number += 1
                 sale = {"at": at, "what": "sale", "who": who, "id": number, "amount": chance.randrange(50, merchant.largest)}
                 found += [sale, *fate(chance, sale)]
+    found = [each for each in found if each["who"] != "boris" or local_day(each["at"]) != SHUT or each["what"] in DISPUTES]
+    sold = {each["id"] for each in found if each["what"] == "sale"}
+    found = [each for each in found if each.get("of", each.get("id")) in sold]
+    followed = {each["of"] for each in found if "of" in each}
+    earlier = next(each for each in found if each["what"] == "sale" and each["who"] == "boris" and each["at"].date() > LATE_FILE_CAME and each["id"] not in followed)
+    found.append({"at": datetime.combine(SHUT, datetime.min.time(), UTC) + timedelta(hours=12), "what": "chargeback", "of": earlier["id"], "who": "boris",
+                  "amount": earlier["amount"]})
     found += [{"at": datetime.combine(day, datetime.min.time(), BERLIN).astimezone(UTC) + timedelta(hours=2), "what": what}
               for what, day in (("file", FILE_CAME), ("late file", LATE_FILE_CAME))]
     return sorted((each for each in found if local_day(each["at"]) <= LAST), key=lambda each: each["at"])

@@ -55,6 +55,8 @@ async def test_a_code_gives_the_tills_key_and_the_device_is_activated(shop: Shop
     one = await device(shop, "installed")
     issued = await shop.ask("POST", f"/v1/devices/{one.id}/activation-codes", {}, "operator")
     fits(spec, "post", "/v1/devices/{device}/activation-codes", issued)
+    waits = await one.now()
+    assert waits["code_expires_at"] == issued.body["expires_at"] and waits["code_issued_at"] < waits["code_expires_at"]
     point = {"serial_number": one.serial, "code": issued.body["code"], "transport_key": Transport().point.hex()}
     assert (await shop.ask("POST", "/v1/activations", point, "")).body["code"] == "not_supported", "no security module: the code is as good as before"
     typed = issued.body["code"].lower().replace("-", " ")
@@ -64,6 +66,7 @@ async def test_a_code_gives_the_tills_key_and_the_device_is_activated(shop: Shop
     await shop.caught_up()
     one.key = answer.body["key"]
     assert (await one.beat()).status == 200 and (await one.now())["state"] == "activated"
+    assert (await one.now())["code_issued_at"] is None, "it is used"
     (key,) = await shop.sql("SELECT k.*, a.terminal_id, a.revoked_at FROM device_key k JOIN api_key a USING (key_id) WHERE device_id = $1", UUID(one.id[4:]))
     assert key["terminal_id"] == UUID(one.till[4:]) and key["revoked_at"] is None and key["key_id"] in one.key
     assert [event["by"] for event in await one.events()][-1] == f"device {one.serial}"

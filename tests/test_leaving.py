@@ -1,5 +1,6 @@
 """How a merchant leaves: the table, how long things are kept, and the whole way over HTTP."""
 
+import re
 from collections.abc import AsyncIterator
 from datetime import date
 from typing import Any
@@ -12,6 +13,7 @@ import pytest_asyncio
 from migrations.versions.r0029_moving import LEAVING_STEPS
 from switch.merchants.leaving.life import LIFE, RETENTION, kept
 from tests.flows import Shop, eventually, new_key, open_shop
+from tests.processes import ROOT
 from tests.test_moving_flow import approved
 
 
@@ -31,8 +33,14 @@ def test_an_event_follows_or_is_refused_by_name(state: str, event: str) -> None:
                                                 ("", {"identity": 5, "transactions": 5, "accounts": 10})])
 def test_what_is_kept_and_until_when_is_data_with_its_source(country: str, years: dict[str, int]) -> None:
     assert {each.what: each.until.year - 2026 for each in kept(country, date(2026, 11, 26))} == years
-    assert all(each.source for each in RETENTION)
     assert kept("DE", date(2028, 2, 29))[0].until == date(2033, 3, 1), "never a day too short"
+
+
+def test_the_guide_names_each_period_with_its_source() -> None:
+    text = (ROOT / "docs/moving.md").read_text()
+    told = re.findall(r"^\| (identity|transactions|accounts) \| (\S+) \| (\d+) \| (.+) \|$", text, re.M)
+    assert told == [(each.what, each.country or "others", str(each.years), each.source) for each in RETENTION]
+    assert all(re.search(r"(article|annex|section) \d+", each.source) for each in RETENTION), "where in it"
 
 
 @pytest_asyncio.fixture(scope="module")

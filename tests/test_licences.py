@@ -135,11 +135,19 @@ async def test_a_licence_that_ends_is_told_limits_suspends_and_the_renewed_one_l
     assert all(row["person"] == "switch" and row["reason"] for row in told[:-1])
 
 
+async def test_a_merchant_that_never_applied_is_told_so_and_what_to_do(shop: Shop) -> None:
+    wanted = {"kind": "food_licence", "fields": FOOD, "expires_on": "2031-01-01"}
+    for key, whose in (("merchant.one", {}), ("operator", {"merchant": shop.shown("merchant.one")})):
+        refused = await shop.ask("POST", "/v1/licences", wanted | whose, key=key)
+        assert (refused.status, refused.body["code"]) == (409, "no_application")
+        assert "POST /v1/applications" in refused.body["detail"] and "PATCH /v1/merchants/{merchant}" in refused.body["detail"]
+    shown = (await shop.ask("GET", "/v1/licences", key="merchant.one")).body
+    assert (shown["watched"], shown["needed"], shown["in_force"]) == (False, [], [])
+
+
 async def test_licences_are_their_merchants_alone_and_what_cannot_be_is_refused(shop: Shop) -> None:
     assert (await shop.ask("GET", "/v1/licences", key="till")).status == 403
     assert (await shop.ask("GET", f"/v1/licences?merchant={shop.shown('merchant.two')}", key="merchant.one")).status == 404
-    nothing = await shop.ask("POST", "/v1/licences", {"kind": "food_licence", "fields": FOOD, "expires_on": "2031-01-01"}, key="merchant.one")
-    assert (nothing.status, nothing.body["code"]) == (409, "conflict"), "it never applied"
     over = await shop.ask("POST", "/v1/licences", {"kind": "food_licence", "fields": FOOD, "expires_on": "2020-01-01"}, key="baker")
     assert (over.status, over.body["errors"][0]["field"]) == (422, "expires_on")
     wrong = await shop.ask("POST", "/v1/licences", {"kind": "food_licence", "fields": {"other": "x"}, "expires_on": "2031-01-01"}, key="baker")

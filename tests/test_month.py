@@ -24,7 +24,6 @@ from tests import month_figures as month
 from tests.snapshots import wrong
 
 MIDNIGHT = 1440
-DISPUTES = ("chargeback", "won", "lost", "withdrawn")
 CAUSES = {"chargeback": "chargebacks", "chargeback_won": "chargebacks_back", "dispute_fee": "dispute_fees", "payout_requested": "payout", "reserve_released": "released",
           "reconciliation_adjust": "corrections", "reconciliation_correction": "corrections"}
 ENTRIES = """SELECT e.business_date AS day, a.kind, e.cause, sum(e.amount)::bigint AS amount FROM ledger_entry e JOIN account a USING (account_id)
@@ -175,7 +174,7 @@ async def house(database_url: str) -> AsyncIterator[House]:
 async def test_the_month_comes_to_what_was_worked_out_by_itself(house: House) -> None:
     happened = month.events()
     kinds = {who: [event["what"] for event in happened if event.get("who") == who] for who in month.MERCHANTS}
-    assert all(kinds[who].count(kind) >= 2 for who in kinds for kind in ("sale", "tip", "refund", "approved", "declined", "undone", *DISPUTES)), "something of everything"
+    assert all(kinds[who].count(kind) >= 2 for who in kinds for kind in ("sale", "tip", "refund", "approved", "declined", "undone", *month.DISPUTES)), "something of everything"
     wanted = month.figures(happened)
     for event in happened:
         await house.until(event["at"])
@@ -193,6 +192,12 @@ async def test_the_month_comes_to_what_was_worked_out_by_itself(house: House) ->
     for which, (at, found_then) in house.found.items():
         assert found_then == month.differences(happened, at, which == "after the late file"), which
     assert len(house.found["after the file"][1]) > len(house.found["before the late file"][1]) > len(house.found["after the late file"][1]), "an outcome, and a file"
+
+
+def test_the_month_has_a_day_of_disputes_alone() -> None:
+    assert {event["what"] for event in month.events() if event.get("who") == "boris" and month.local_day(event["at"]) == month.SHUT} <= {*month.DISPUTES}
+    day = month.figures(month.events())["merchants"]["boris"][month.SHUT.isoformat()]
+    assert day["chargebacks"] > 0 and day["dispute_fees"] > 0 and (day["sales"], day["net"]) == (0, 0)
 
 
 def test_the_month_has_the_day_of_25_hours_and_sales_in_the_hour_that_comes_on_top() -> None:

@@ -299,6 +299,12 @@ async def test_what_is_wrong_is_refused_whole_and_nothing_is_posted(bank: Bank) 
     assert other.status == 409, "another content under the same statement's id"
 
 
+async def test_payouts_are_asked_for_as_of_today_where_money_moves(bank: Bank) -> None:
+    assert not bank.shop.settings.rehearsal
+    refused = await bank.ask("POST", "/v1/payouts/run", {"on": "2099-01-01"})
+    assert (refused.status, refused.body["errors"][0]["field"]) == (422, "on")
+
+
 async def test_who_may(bank: Bank) -> None:
     for method, path, body in (("POST", "/v1/payouts/run", {}), ("POST", "/v1/payouts/files", {"currency": "EUR"}), ("GET", "/v1/payouts/files", None),
                                ("GET", "/v1/payouts/answers", None), ("POST", "/v1/payouts/answers", {}), ("PUT", "/v1/payouts/bank-account", ACCOUNT),

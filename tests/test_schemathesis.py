@@ -239,7 +239,7 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
         case "/v1/acquirers/{acquirer}/cutovers":
             return {"business_date": None}
         case "/v1/payouts/run":
-            return {"merchant": None, "after": None}
+            return {"merchant": None, "after": None, "on": None}
         case "/v1/merchants/{merchant}/bank-account" | "/v1/payouts/bank-account":
             return {"iban": "DE89370400440532013000", "account_number": None, "bank_code": None, "bic": None, "holder": "Spare", "country": "DE", "currency": "EUR"}
         case "/v1/calendars/{calendar}":

@@ -79,6 +79,7 @@ async def test_a_settlement_adds_up(shop: Shop, day: dict[str, Any]) -> None:
     assert {name: shown[name] for name in ("business_date", "sales_count", "sales", "refunds_count", "refunds", "fees", "net", "state")} == {
         "business_date": day["date"], "sales_count": 2, "sales": 30_000, "refunds_count": 1, "refunds": 2500, "fees": 300, "net": 27_200, "state": "stated"}
     assert (await shop.ask("GET", f"/v1/settlements/{shown['id']}", key="merchant.one")).body == shown
+    assert shown["priced_at"] <= shown["stated_at"]
     dual = await settlement_of(shop, "merchant.two")
     (line,) = (await shop.ask("GET", f"/v1/settlements/{dual['id']}/transactions", key="merchant.two")).body["items"]
     assert (line["transaction"], line["original"], line["type"], line["gross"]) == (day["capture"], day["sold"]["dual"]["id"], "capture", 7000)

@@ -147,9 +147,10 @@ class MonthlyCost(Shape):
 class Measured(Shape):
     """Of recorded requests of whole UTC days; null where there was none. Rates in hundredths of a percent. `answered`: the host said yes or no;
     `uptime`: of the minutes in which it was asked, those in which it answered; `p50_ms`: so many were answered within that time, from
-    the terminal's request to the outcome."""
+    the terminal's request to the outcome. `measured_at`: when the last of these days was summed up."""
 
     days: int
+    measured_at: str | None
     asked: int
     approval_basis_points: int | None
     answered_basis_points: int | None
@@ -362,7 +363,7 @@ def _measured(each: Compared, days: int) -> dict[str, Any]:
     def of(part: int, whole: int) -> int | None:
         return part * 10_000 // whole if whole else None
 
-    return {"days": days, "asked": figures["asked"] if figures else 0,
+    return {"days": days, "measured_at": stamp(figures["measured_at"]) if figures else None, "asked": figures["asked"] if figures else 0,
             "approval_basis_points": of(figures["approved"], decided) if figures else None,
             "answered_basis_points": of(decided, figures["asked"]) if figures else None,
             "uptime_basis_points": of(figures["minutes_answered"], figures["minutes"]) if figures else None,

@@ -78,7 +78,8 @@ MODELS = (DeviceRequest, MoveRequest, SwapRequest, CodeRequest)
 
 
 class ShownDevice(Shape):
-    """`sells`: whether its till may. `keys_to_erase`: of keys that were ended and may still be in the device."""
+    """`sells`: whether its till may. `keys_to_erase`: of keys that were ended and may still be in the device. `code_issued_at`, `code_expires_at`:
+    of the activation code that waits to be used."""
 
     id: str
     serial_number: str
@@ -91,6 +92,8 @@ class ShownDevice(Shape):
     sells: bool
     tampered_at: str | None
     keys_to_erase: int
+    code_issued_at: str | None
+    code_expires_at: str | None
     software_version: str | None
     last_heartbeat_at: str | None
     silent_since: str | None
@@ -179,7 +182,7 @@ def shown(row: asyncpg.Record) -> dict[str, Any]:
     return {"id": show("device", row["device_id"]), **{name: row[name] for name in ("serial_number", "model", "state", "sells", "keys_to_erase",
                                                                                     "software_version")},
             **_place(row), "last_heartbeat_at": stamp(row["last_at"]), "since": stamp(row["state_since"]),
-            **{name: stamp(row[name]) for name in ("tampered_at", "silent_since", "created_at")}}
+            **{name: stamp(row[name]) for name in ("tampered_at", "silent_since", "created_at", "code_issued_at", "code_expires_at")}}
 
 
 def _place(row: asyncpg.Record) -> dict[str, str | None]:

@@ -64,9 +64,11 @@ class LicenceStep(Shape):
 
 
 class Licences(Shape):
-    """`needed`: of a business of this kind in this country."""
+    """`needed`: of a business of this kind in this country. Not `watched` is who never applied here, but was onboarded or imported: its papers are
+    looked at by its operators, outside the switch."""
 
     merchant: str
+    watched: bool
     needed: list[str]
     in_force: list[LicenceInForce]
     steps: list[LicenceStep]
@@ -146,8 +148,9 @@ def _by(caller: Caller) -> Person:
 
 
 async def _shown(parts: Parts, merchant_id: UUID) -> dict[str, object]:
-    needed, in_force, steps = await parts.journey.licences.of(merchant_id)
-    return {"merchant": show("merchant", merchant_id), "needed": needed,
+    found = await parts.journey.licences.of(merchant_id)
+    needed, in_force, steps = found or ([], [], [])
+    return {"merchant": show("merchant", merchant_id), "watched": found is not None, "needed": needed,
             "in_force": [{"document": show("document", row["document_id"]), "kind": row["kind"], "expires_on": row["expires_on"].isoformat()}
                          for row in in_force],
             "steps": [{"kind": row["kind"], "expires_on": row["expires_on"].isoformat(), "step": row["step"], "at": stamp(row["at"]),

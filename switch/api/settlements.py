@@ -37,7 +37,9 @@ class ExtraFee(Shape):
 
 class ShownSettlement(Shape):
     """One business date of one acquirer in one currency. Minor units; `net` = sales - refunds + adjustments - fees - tax. `adjustments` is signed,
-    the others are positive; `reserve_held` is what of the net is kept back until `reserve_release_on`."""
+    the others are positive; `reserve_held` is what of the net is kept back until `reserve_release_on`. Beside the net, and in the balance at once,
+    stand `disputes` (signed: chargebacks are negative, what a win brings back positive), `dispute_fees` and `corrections` (signed) of that date; a
+    day on which only these moved has a settlement too. `priced_at`: with the tariffs and sales that were known then."""
 
     id: str
     merchant: str
@@ -55,10 +57,14 @@ class ShownSettlement(Shape):
     extra_fees: list[ExtraFee]
     tax: int
     net: int
+    disputes: int
+    dispute_fees: int
+    corrections: int
     reserve_held: int
     reserve_release_on: str | None
     due_on: str
     payout: str | None
+    priced_at: str
     stated_at: str | None
 
 
@@ -163,12 +169,13 @@ def _shown_id(kind: str, identity: UUID | None) -> str | None:
 
 def _settlement(row: asyncpg.Record) -> dict[str, Any]:
     plain = ("currency", "state", "sales_count", "sales", "refunds_count", "refunds", "adjustments_count", "adjustments", "fees", "tax", "net",
-             "reserve_held")
+             "disputes", "dispute_fees", "corrections", "reserve_held")
     return {"id": show("settlement", row["settlement_id"]), "merchant": show("merchant", row["merchant_id"]),
             "acquirer": show("acquirer", row["acquirer_id"]),
             **{name: row[name] for name in plain}, "extra_fees": json.loads(row["extras"]), "business_date": row["business_date"].isoformat(),
             "reserve_release_on": _day(row["reserve_release_on"]), "due_on": row["due_on"].isoformat(),
-            "payout": _shown_id("payout", row["payout_id"]), "stated_at": stamp(row["stated_at"])}
+            "payout": _shown_id("payout", row["payout_id"]), "priced_at": stamp(row["priced_at"]),
+            "stated_at": stamp(row["stated_at"])}
 
 
 def _line(row: asyncpg.Record) -> dict[str, Any]:

@@ -60,6 +60,7 @@ UNDER = """SELECT key_id, purpose, algorithm, kcv, storage_key, wrapped FROM cry
 AND coalesce(acquirer_id, terminal_id, merchant_id) = $2"""
 OLD_WRAPS = "SELECT key_id, purpose, algorithm, kcv, storage_key, wrapped FROM crypto_key WHERE state = 'active' FOR NO KEY UPDATE"
 REWRAP = "UPDATE crypto_key SET storage_key = $2, wrapped = $3 WHERE key_id = $1 AND state = 'active'"
+FORGET = "SELECT forget_former_keys($1::uuid)"
 ACQUIRER_LOCK = "SELECT FROM acquirer WHERE acquirer_id = $1 FOR NO KEY UPDATE"
 
 
@@ -163,7 +164,7 @@ class CryptoKeys:
         await connection.execute(ENTER, key_id, number, part.kcv, part.storage_key, part.wrapped, person)
 
     async def installed(self, acquirer_id: UUID, keys: Sequence[Handle]) -> None:
-        """Working keys that a sign-on brought: the newest one of a purpose is in force, whoever writes first."""
+        """Working keys that a sign-on brought: the newest one of a purpose is in force, whoever writes first. Old ones are forgotten."""
         async with self._work() as connection:
             await connection.execute(ACQUIRER_LOCK, acquirer_id)
             for key in keys:
@@ -172,6 +173,7 @@ class CryptoKeys:
                 state = "replaced" if await connection.fetchval(NEWER, acquirer_id, key.purpose) else "active"
                 await connection.execute(INSERT, key.key_id, acquirer_id, None, None, key.purpose, "", key.algorithm, key.kcv, key.storage_key,
                                          key.wrapped, "sign_in", 0, state, None)
+            await connection.execute(FORGET, acquirer_id)
 
     async def rewrap(self) -> None:
         """Keys under a storage key of yesterday get today's, so that the old one can be retired."""

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from switch.database import Connection, Pool, work
 from switch.errors import Problem
-from switch.merchants.crypto_keys import INSERT, REPLACE, new_id
+from switch.merchants.crypto_keys import FORGET, INSERT, REPLACE, new_id
 from switch.security.ciphers import CryptoError
 from switch.security.hsm import Handle, Hsm, Provided
 from switch.security.keystore import Held, KeyStore
@@ -70,6 +70,7 @@ class DeviceKeys:
                 given.append(Working(purpose, name, key.kcv, block))
                 if purpose == "pin":
                     pins.append(Held((terminal_id, "pin", name), key))
+            await connection.execute(FORGET, terminal_id)
         for held in pins:
             self.store.adopt(held)
         return given

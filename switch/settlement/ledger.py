@@ -12,12 +12,14 @@ from typing import NamedTuple
 from uuid import UUID
 
 from switch.database import Connection
+from switch.errors import Problem
 from switch.ids import uuid7
 
 KINDS = frozenset({"merchant", "acquirer", "fee", "cost", "tax", "reserve", "hold", "suspense", "bank", "loss", "payout", "dispute"})
 OF_MERCHANT = frozenset({"merchant", "reserve", "hold", "payout", "dispute"})
 AT_ONCE = 5000
-OPENING_LOCK = 3583011
+DAY_LOCK, OPENING_LOCK = 3583010, 3583011
+OPEN_DAY_TRIES = 5
 
 
 class Account(NamedTuple):
@@ -132,6 +134,25 @@ def _new_ids(count: int) -> list[UUID]:
     """In the order of the postings, also within a millisecond (RFC 9562, section 6.2, method 1: a counter of 12 bits)."""
     now = time.time_ns() // 1_000_000
     return [uuid7(now + number // 4096, (number % 4096).to_bytes(2, "big") + os.urandom(8)) for number in range(count)]
+
+
+# A shared lock as intents take it. It is tried and never waited for: whoever closes the day has opened the next one.
+OPEN_DAY = f"""SELECT day.business_date, pg_try_advisory_xact_lock_shared({DAY_LOCK}, day_lock($1, day.business_date)) AS held
+FROM (SELECT max(business_date) AS business_date FROM business_day WHERE acquirer_id = $1 AND state = 'open') day
+WHERE day.business_date IS NOT NULL"""
+STILL_OPEN = "SELECT state <> 'closed' FROM business_day WHERE acquirer_id = $1 AND business_date = $2"
+
+
+async def open_day(connection: Connection, acquirer_id: UUID) -> date | None:
+    """The acquirer's open business date, which no cut-over takes before the caller's database transaction has ended. None: it has none."""
+    for _ in range(OPEN_DAY_TRIES):
+        row = await connection.fetchrow(OPEN_DAY, acquirer_id)
+        if row is None:
+            return None
+        if row["held"] and await connection.fetchval(STILL_OPEN, acquirer_id, row["business_date"]):
+            day: date = row["business_date"]
+            return day
+    raise Problem("not_ready", "The business day is being closed; ask again.", retry_after=1)
 
 
 BALANCES = """

@@ -45,9 +45,9 @@ ERASED = """UPDATE device_key SET erase_asked_at = coalesce(erase_asked_at, now(
 WHERE device_id = $1 AND erased_at IS NULL"""
 SEEN = """SELECT d.device_id, d.serial_number, d.model, d.state, d.version, d.merchant_id, d.store_id, d.terminal_id,
   d.sells OR d.testing AS sells, d.testing, d.sells_in_maintenance, d.tampered_at, d.state_since, d.created_at, h.last_at,
-  h.software_version, h.silent_since,
+  h.software_version, h.silent_since, c.issued_at AS code_issued_at, c.expires_at AS code_expires_at,
   (SELECT count(*) FROM device_key k WHERE k.device_id = d.device_id AND k.erase_asked_at IS NOT NULL AND k.erased_at IS NULL) AS keys_to_erase
-FROM device d LEFT JOIN device_health h USING (device_id)"""
+FROM device d LEFT JOIN device_health h USING (device_id) LEFT JOIN activation_code c ON c.device_id = d.device_id AND c.ended_at IS NULL"""
 ONE = f"{SEEN} WHERE d.device_id = $1 AND ($2::uuid IS NULL OR d.merchant_id = $2)"
 PAGE = f"""{SEEN} WHERE ($1::uuid IS NULL OR d.merchant_id = $1) AND ($2::uuid IS NULL OR d.device_id < $2) AND ($3::text IS NULL OR d.state = $3)
 AND ($4::uuid IS NULL OR d.store_id = $4) AND ($5::uuid IS NULL OR d.terminal_id = $5) AND ($6::text IS NULL OR d.serial_number = $6)

@@ -42,7 +42,8 @@ FROM (SELECT acquirer_id, outcome, date_trunc('minute', received_at) AS minute, 
       WHERE transaction_id >= $2 AND transaction_id < $3 AND exchange = 'request' AND original_id IS NULL) AS t
 GROUP BY acquirer_id ON CONFLICT (acquirer_id, day) DO NOTHING"""
 FIGURES = """SELECT acquirer_id, sum(asked)::bigint AS asked, sum(approved)::bigint AS approved, sum(declined)::bigint AS declined,
-  sum(minutes)::bigint AS minutes, sum(minutes_answered)::bigint AS minutes_answered
+  sum(minutes)::bigint AS minutes, sum(minutes_answered)::bigint AS minutes_answered,
+  max(measured_at) AS measured_at
 FROM acquirer_measured WHERE acquirer_id = ANY($1::uuid[]) AND day >= $2 GROUP BY acquirer_id"""
 TIMES = """SELECT m.acquirer_id, u.place, sum(u.count)::bigint AS count FROM acquirer_measured m, unnest(m.times) WITH ORDINALITY AS u(count, place)
 WHERE m.acquirer_id = ANY($1::uuid[]) AND m.day >= $2 GROUP BY m.acquirer_id, u.place ORDER BY u.place"""

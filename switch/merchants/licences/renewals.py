@@ -59,18 +59,18 @@ WHERE d.document_id = $1 AND a.state = 'approved' AND ($2::uuid IS NULL OR a.mer
 
 
 class Licences:
-    """Raises Problem: not_found, invalid, conflict, document_refused, not_ready."""
+    """Raises Problem: not_found, invalid, conflict, no_application, document_refused, not_ready."""
 
     def __init__(self, writers: Pool, readers: Pool, vault: Vault) -> None:
         self.writers, self.readers = writers, readers
         self.papers = Papers(writers, readers, vault, ("approved",))
 
-    async def of(self, merchant_id: UUID) -> tuple[list[str], list[asyncpg.Record], list[asyncpg.Record]]:
-        """The kinds that the business needs, what is in force, and what was done about it."""
+    async def of(self, merchant_id: UUID) -> tuple[list[str], list[asyncpg.Record], list[asyncpg.Record]] | None:
+        """The kinds that the business needs, what is in force, and what was done about it; None: it never applied, and nothing is watched."""
         async with work(self.readers) as connection:
             row = await connection.fetchrow(APPLICATION, merchant_id)
             if row is None:
-                return [], [], []
+                return None
             profile = await profile_of(connection, row["application_id"])
             return (needed(row["country"], row["entity_type"], profile["mcc"]), await connection.fetch(IN_FORCE, merchant_id),
                     await connection.fetch(STEPS_OF, merchant_id))
@@ -80,7 +80,7 @@ class Licences:
         async with work(self.readers) as connection:
             application = await connection.fetchval(APPLICATION, merchant_id)
         if application is None:
-            raise Problem("conflict", "This merchant has no application that its documents belong to.")
+            raise Problem("no_application")
         return await self.papers.add(application, kind, fields, expires_on, by)
 
     async def file(self, document_id: UUID, merchant_id: UUID | None, name: str, media_type: str, content: bytes, by: Person) -> None:

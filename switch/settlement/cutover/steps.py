@@ -31,6 +31,7 @@ from switch.settlement.fees.metering import Metered
 from switch.settlement.fees.pricing import Pricing
 from switch.settlement.funding import reserves
 from switch.settlement.funding.business_days import calendar_of
+from switch.settlement.ledger import DAY_LOCK
 
 STEPS = ("open", "confirm", "wait", "take", "price", "post", "state")
 CONFIRM_S = 60.0  # for workers that live and yet do not read the directory: then a person must look
@@ -66,7 +67,7 @@ ACQUIRER = "SELECT name, calendar, answer_timeout_ms FROM directory_acquirer WHE
 LATER_DAY = "SELECT min(business_date) FROM business_day WHERE acquirer_id = $1 AND business_date > $2"
 KNOWN_DAY = """SELECT coalesce(c.ended_at IS NOT NULL, false) AS finished FROM business_day d LEFT JOIN cutover c USING (acquirer_id, business_date)
 WHERE d.acquirer_id = $1 AND d.business_date = $2"""
-LOCK_DAY = "SELECT pg_advisory_xact_lock(3583010, day_lock($1, $2))"
+LOCK_DAY = f"SELECT pg_advisory_xact_lock({DAY_LOCK}, day_lock($1, $2))"
 RUN_LOCK = "SELECT pg_try_advisory_lock(3583012, day_lock($1, date '2000-01-01'))"
 OPEN_NEXT = "INSERT INTO business_day (acquirer_id, business_date) VALUES ($1, $2) ON CONFLICT (acquirer_id, business_date) DO NOTHING"
 CLOSING = "UPDATE business_day SET state = 'closing' WHERE acquirer_id = $1 AND business_date < $2 AND state = 'open'"

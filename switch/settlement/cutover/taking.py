@@ -92,6 +92,7 @@ WHERE l.acquirer_id = $1 AND l.settled_on IS NULL AND l.for_date < $2 AND t.stat
   AND NOT EXISTS (SELECT FROM history_transaction o WHERE o.transaction_id = t.original_id AND o.state IN ('SENT', 'REVERSING', 'PARKED'))
   AND NOT EXISTS (SELECT FROM settlement s WHERE s.acquirer_id = $1 AND s.business_date = $2 AND s.merchant_id = l.merchant_id)
 """
+BESIDE = "SELECT DISTINCT merchant_id, currency FROM settled_beside WHERE acquirer_id = $1 AND business_date = $2"
 SETTLED_TODAY = "SELECT EXISTS (SELECT FROM settlement WHERE acquirer_id = $1 AND business_date = $2 AND merchant_id = $3 AND currency = $4)"
 DEALT_WITH = "UPDATE late_change SET settled_on = $2 WHERE acquirer_id = $1 AND settled_on IS NULL AND change = ANY($3::bigint[])"
 MERCHANT = "SELECT calendar, funding_days, reserve_basis_points, reserve_days FROM directory_merchant WHERE merchant_id = $1"
@@ -176,6 +177,7 @@ class Batch:
         self.ready: list[Settlement] = []
         self.lines, self.written = 0, 0
         self.to_correct: dict[tuple[UUID, str], None] = {}  # merchant and currency, in order; each leaves when it is begun
+        self.beside: set[tuple[UUID, str]] = set()  # whose balance disputes or corrections moved that day; each leaves when it is begun
         self.decided: dict[UUID, list[int]] = {}  # late changes of this snapshot; as few as there are reversals after a day's end
 
     async def settle(self) -> int:
@@ -186,6 +188,7 @@ class Batch:
             for merchant_id, change in await self.reader.fetch(DECIDED, *self.day, timeout=STATEMENT_S):
                 self.decided.setdefault(merchant_id, []).append(change)
             self.to_correct = {(each[0], each[1]): None for each in await self.reader.fetch(corrections.WAITING, self.day.acquirer_id)}
+            self.beside = {(each[0], each[1]) for each in await self.reader.fetch(BESIDE, *self.day, timeout=STATEMENT_S)}
             transaction = self.writer.transaction()
             await transaction.start()
             try:
@@ -202,7 +205,7 @@ class Batch:
                         await self._piece(group)
                 if group is not None:
                     await self._end(group)
-                transaction = await self._correct(transaction)
+                transaction = await self._without_sales(transaction)
                 await self._commit(transaction, {*self.decided})
             except BaseException:
                 await transaction.rollback()
@@ -220,15 +223,17 @@ class Batch:
         await transaction.start()
         return transaction
 
-    async def _correct(self, transaction: Any) -> Any:
-        """Settlements of merchants that have nothing new today, but lines that were priced before an earlier sale was known."""
-        for number, (merchant_id, currency) in enumerate([*self.to_correct], 1):
+    async def _without_sales(self, transaction: Any) -> Any:
+        """Settlements of merchants that have nothing new today, but lines that were priced before an earlier sale was known, or money that
+        was taken or given back beside it: the day explains itself."""
+        for number, (merchant_id, currency) in enumerate(sorted(self.beside.union(self.to_correct)), 1):
             if not number % SETTLEMENTS:
                 transaction = await self._next(transaction)
             if await self.writer.fetchval(SETTLED_TODAY, *self.day, merchant_id, currency):
                 continue
+            moved_beside = (merchant_id, currency) in self.beside
             group = await self._begin(merchant_id, currency)
-            if group.pricer.corrections.by_transaction:
+            if moved_beside or group.pricer.corrections.by_transaction:
                 await self._end(group)
         return transaction
 
@@ -240,6 +245,7 @@ class Batch:
         settlement = Settlement(merchant_id, uuid7(time.time_ns() // 1_000_000, os.urandom(10)), *self.day, currency)
         waited = (merchant_id, currency) in self.to_correct
         self.to_correct.pop((merchant_id, currency), None)
+        self.beside.discard((merchant_id, currency))
         return Group(settlement, await self.pricing.of(self.writer, *self.day, merchant_id, currency, waited), terms)
 
     async def _piece(self, group: Group) -> None:

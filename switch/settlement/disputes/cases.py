@@ -66,10 +66,7 @@ OWN_FILES = "SELECT count(*) FROM dispute_file WHERE dispute_id = $1 AND file_id
 TERM = """SELECT answer_days, warn_days FROM dispute_deadline WHERE kind = $1 AND (acquirer_id = $2 OR acquirer_id IS NULL) AND brand IN ($3, '*')
 ORDER BY acquirer_id IS NULL, brand = '*' LIMIT 1"""
 FEE = "SELECT fee, cost FROM dispute_fee WHERE acquirer_id = $1 AND kind = $2 AND currency = $3"
-# What is posted belongs to the acquirer's open business date.
-DAY = """SELECT a.time_zone, coalesce((SELECT max(d.business_date) FROM business_day d WHERE d.acquirer_id = a.acquirer_id AND d.state = 'open'),
-  ($2::timestamptz AT TIME ZONE a.time_zone)::date) AS business_date, ($2::timestamptz AT TIME ZONE a.time_zone)::date AS today
-FROM directory_acquirer a WHERE a.acquirer_id = $1"""
+DAY = "SELECT time_zone, ($2::timestamptz AT TIME ZONE time_zone)::date AS today FROM directory_acquirer WHERE acquirer_id = $1"
 
 
 class Cases:
@@ -115,7 +112,7 @@ class Cases:
                                           state in CLOSED, row["version"])
         assert moved is not None  # it is locked
         await connection.execute(NOTE, moved["merchant_id"], dispute_id, step.event, state, step.by, step.note, files)
-        await self._post(connection, moved, row["state"], day["business_date"])
+        await self._post(connection, moved, row["state"], day["today"])
         return moved
 
     async def _open(self, connection: Connection, acquirer_id: UUID, notice: Notice, by: str, now: datetime) -> asyncpg.Record:
@@ -137,7 +134,7 @@ class Cases:
             notice.currency, sale["brand"], notice.reason_code, notice.noticed_on, by, *times)
         assert row is not None
         await connection.execute(NOTE, row["merchant_id"], row["dispute_id"], NOTICES[notice.kind], state, by, "", [])
-        await self._post(connection, row, None, day["business_date"])
+        await self._post(connection, row, None, day["today"])
         return row
 
     async def _again_or(self, connection: Connection, dispute_id: UUID, notice: Notice, step: Step, now: datetime) -> tuple[asyncpg.Record, bool]:
@@ -162,11 +159,13 @@ class Cases:
         sale: UUID = found[0][0]
         return sale
 
-    async def _post(self, connection: Connection, row: asyncpg.Record, was: str | None, business_date: date) -> None:
+    async def _post(self, connection: Connection, row: asyncpg.Record, was: str | None, today: date) -> None:
+        """What is posted belongs to the acquirer's open business date."""
         state, shown = row["state"], show("dispute", row["dispute_id"])
         found = await connection.fetchrow(FEE, row["acquirer_id"], state, row["currency"]) if state in TO_ANSWER else None
         about = About(row["dispute_id"], shown, row["merchant_id"], row["acquirer_id"], row["currency"], row["amount"], row["version"])
-        await ledger.post(connection, life.postings(about, was, state, Fee(*found) if found else Fee(), business_date))
+        day = await ledger.open_day(connection, row["acquirer_id"]) or today
+        await ledger.post(connection, life.postings(about, was, state, Fee(*found) if found else Fee(), day))
         await self.tell(connection, row["merchant_id"], f"dispute.{state}", shown, told(row))
 
 

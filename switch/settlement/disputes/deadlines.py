@@ -11,9 +11,9 @@ from switch.database import Connection, Pool
 from switch.errors import Problem
 from switch.ids import read, show
 from switch.settlement.disputes.cases import SWITCH, Cases, Step, locked, told
-from switch.settlement.jobs.table import Due, Run, Unfit
+from switch.settlement.jobs.table import Due, NotYet, Run, Unfit
 
-AT_ONCE = 200
+AT_ONCE, AGAIN_S = 200, 1.0
 DUE, OVERDUE = "dispute_due", "dispute_overdue"  # kinds of alerts
 
 # What is over, and what will be soon. Another stage has other times, so that each is looked at once.
@@ -43,6 +43,8 @@ class Deadlines:
                 done = await self.keep(connection, dispute_id, what, now)
                 await run.hold(connection)
         except Problem as problem:
+            if problem.code == "not_ready":  # its business day is being closed just now
+                raise NotYet(AGAIN_S, problem.detail) from None
             raise Unfit(f"The dispute cannot be moved: {problem.code}.") from None
         if done:
             alerts.announce(what, show("dispute", dispute_id))

@@ -41,7 +41,10 @@ WORDS: dict[str, dict[Language, str]] = {
     "by_day": {"en": "Adjustments by the day they belong to", "zh": "调整所属日期"},
     "charge": {"en": "Charge", "zh": "服务费"}, "sale": {"en": "sale", "zh": "销售"}, "refund": {"en": "refund", "zh": "退款"},
     "adjustment": {"en": "adjustment", "zh": "调整"}, "chargeback": {"en": "chargeback", "zh": "拒付"},
-    "disputes": {"en": "Chargebacks of that day, taken or given back beside the net", "zh": "当日拒付及退回（不含于净额）"},
+    "correction": {"en": "correction", "zh": "更正"},
+    "beside": {"en": "Chargebacks and corrections of that day, taken or given back at once beside the net",
+               "zh": "当日拒付、退回及更正（即时入账，不含于净额）"},
+    "came_to": {"en": "Net with these", "zh": "净额与上述合计"},
     "reference": {"en": "Reference", "zh": "参考号"},
     "note": {"en": "Amounts are signed from the merchant's point of view. Gross = sales - refunds + adjustments; net = gross - fees - tax.",
              "zh": "金额以商户角度计正负。总额 = 销售 - 退款 + 调整；净额 = 总额 - 手续费 - 税金。"},
@@ -99,9 +102,11 @@ def document(statement: Statement, language: Language) -> Document:
     if statement.adjustments:
         tables.append(Table(word("by_day"), tuple(map(word, ("for", "count", "gross", "fee"))), tuple(
             (row["for_date"].isoformat(), str(row["count"]), amount(row["gross"]), amount(row["fee"])) for row in statement.adjustments), 1))
-    if whole.disputed:
-        tables.append(Table(word("disputes"), tuple(map(word, ("reference", "amount", "fee"))), tuple(
-            (row["reference"], amount(row["gross"]), amount(row["fee"])) for row in whole.disputed), 1))
+    if whole.beside:
+        moved = [(row["reference"], word(row["kind"]), amount(row["gross"]), amount(row["fee"])) for row in whole.beside]
+        came_to = whole.net + sum(row["gross"] - row["fee"] for row in whole.beside)
+        tables.append(Table(word("beside"), tuple(map(word, ("reference", "kind", "amount", "fee"))),
+                            (*moved, (word("came_to"), "", amount(came_to), "")), 2, 1))
     return Document(language, word("title"), word("provisional") if whole.state == "priced" else None,
                     tuple((word(name), value) for name, value in facts), tuple(tables), word("note"))
 

@@ -1,7 +1,8 @@
 """Statements: what a settlement is made of, line by line and summed, as merchants and their accountants read it.
 
 Amounts are minor units, signed from the merchant's point of view: sales are positive, refunds negative, fees and tax positive when the merchant pays
-them, and of every row net = gross - fee - tax. The nets of all rows of a settlement but those of disputes are its net.
+them, and of every row net = gross - fee - tax. The nets of all rows of a settlement but those that stand
+beside it (disputes, corrections) are its net.
 """
 
 import json
@@ -21,7 +22,7 @@ from switch.settlement.exports.cells import Column
 
 AT_ONCE = 100  # rows: what is in memory of an export, and what the loop is kept from its other work by
 PARTS = ("sales", "refunds", "chargebacks", "adjustments")
-PART_OF = {"sale": "sales", "refund": "refunds", "chargeback": "chargebacks", "adjustment": "adjustments"}
+PART_OF = {"sale": "sales", "refund": "refunds", "chargeback": "chargebacks", "adjustment": "adjustments", "correction": "adjustments"}
 
 LINE_COLUMNS = (
     Column("kind"), Column("transaction"), Column("type"), Column("original"), Column("captured_at", "time"), Column("business_date", "date"),
@@ -66,7 +67,7 @@ class Head:
     reserve_held: int
     reserve_release_on: date | None
     charges: tuple[tuple[str, int], ...]  # fees of no transaction: what for, how much
-    disputed: tuple[Row, ...] = ()  # what disputes moved while the day was open: beside the settlement, at once
+    beside: tuple[Row, ...] = ()  # what disputes and corrections moved while the day was open: at once, and not in the net
 
     @property
     def gross(self) -> int:
@@ -78,15 +79,15 @@ HEAD = """SELECT s.settlement_id, s.merchant_id, m.name AS merchant_name, a.name
     s.reserve_held, s.reserve_release_on, s.extras, s.acquirer_id
 FROM settlement s JOIN directory_merchant m ON m.merchant_id = s.merchant_id JOIN directory_acquirer a ON a.acquirer_id = s.acquirer_id
 WHERE s.settlement_id = $1 AND ($2::uuid IS NULL OR s.merchant_id = $2)"""
-# By dispute and step: its money, signed from the merchant's point of view, and the fee for it.
-DISPUTED = """SELECT d.reference, d.transaction_id, t.original_id, d.brand, t.store_id, t.terminal_id, t.card_last4, t.rrn, e.posted_at,
-  coalesce(sum(e.amount) FILTER (WHERE e.cause <> 'dispute_fee'), 0)::bigint AS gross,
-  coalesce(-sum(e.amount) FILTER (WHERE e.cause = 'dispute_fee'), 0)::bigint AS fee
-FROM dispute d JOIN ledger_entry e ON e.object = 'dsp_' || d.dispute_id JOIN account a USING (account_id)
-  LEFT JOIN history_transaction t ON t.merchant_id = d.merchant_id AND t.transaction_id = d.transaction_id
-WHERE d.merchant_id = $1 AND d.acquirer_id = $2 AND d.currency = $3 AND e.business_date = $4 AND a.kind = 'merchant'
-GROUP BY d.dispute_id, d.reference, d.transaction_id, t.original_id, d.brand, t.store_id, t.terminal_id, t.card_last4, t.rrn, e.posted_at
-ORDER BY e.posted_at, d.dispute_id"""
+# By dispute and step, and by correction: its money, signed from the merchant's point of view, and the fee for it.
+BESIDE = """SELECT CASE WHEN b.dispute_id IS NULL THEN 'correction' ELSE 'chargeback' END AS kind, b.reference, b.transaction_id, t.original_id,
+  t.brand, t.store_id, t.terminal_id, t.card_last4, t.rrn, b.posted_at,
+  coalesce(sum(b.amount) FILTER (WHERE b.cause <> 'dispute_fee'), 0)::bigint AS gross,
+  coalesce(-sum(b.amount) FILTER (WHERE b.cause = 'dispute_fee'), 0)::bigint AS fee
+FROM settled_beside b LEFT JOIN history_transaction t ON t.merchant_id = b.merchant_id AND t.transaction_id = b.transaction_id
+WHERE b.merchant_id = $1 AND b.acquirer_id = $2 AND b.currency = $3 AND b.business_date = $4
+GROUP BY b.dispute_id, b.reference, b.transaction_id, t.original_id, t.brand, t.store_id, t.terminal_id, t.card_last4, t.rrn, b.posted_at
+ORDER BY b.posted_at, b.reference"""
 
 
 async def head(connection: Connection, settlement_id: UUID, merchant_id: UUID | None) -> Head | None:
@@ -96,8 +97,8 @@ async def head(connection: Connection, settlement_id: UUID, merchant_id: UUID | 
         return None
     values = dict(row)
     charges = tuple((str(each["name"]), int(each["amount"])) for each in json.loads(values.pop("extras")))
-    moved = await connection.fetch(DISPUTED, row["merchant_id"], values.pop("acquirer_id"), row["currency"], row["business_date"])
-    return Head(zone=ZoneInfo(values.pop("time_zone")), charges=charges, disputed=tuple(map(dict, moved)), **values)
+    moved = await connection.fetch(BESIDE, row["merchant_id"], values.pop("acquirer_id"), row["currency"], row["business_date"])
+    return Head(zone=ZoneInfo(values.pop("time_zone")), charges=charges, beside=tuple(map(dict, moved)), **values)
 
 
 LINES = """SELECT l.kind, l.transaction_id, l.type, l.original_id, l.captured_at, l.business_date, l.for_date, l.currency, l.gross, l.fee, l.rule,
@@ -120,16 +121,16 @@ def _line(row: Any) -> Row:
 
 
 def charges(whole: Head) -> list[Row]:
-    """The rows that are no lines of it: its charges and its tax, with which the nets sum to its own; and what disputes moved beside it."""
+    """The rows that are no lines of it: its charges and its tax, with which the nets sum to its own; and what moved beside it."""
     nothing: dict[str, Any] = dict.fromkeys(column.name for column in LINE_COLUMNS) | dict.fromkeys((*PARTS, "gross", "fee", "tax"), 0)
     same = {"business_date": whole.business_date, "for_date": whole.business_date, "currency": whole.currency}
     rows: list[Row] = [{**nothing, **same, "kind": "charge", "fee": amount, "net": -amount, "fee_rule": name} for name, amount in whole.charges]
     if whole.tax:
         rows.append({**nothing, **same, "kind": "tax", "tax": whole.tax, "net": -whole.tax, "fee_rule": "tax on fees"})
-    for each in whole.disputed:
+    for each in whole.beside:
         sold = {name: None if each[f"{name}_id"] is None else show(name, each[f"{name}_id"]) for name in ("transaction", "store", "terminal")}
         rows.append({**nothing, **same, **sold, **{name: each[name] for name in ("brand", "card_last4", "rrn", "reference", "gross", "fee")},
-                     "kind": "chargeback", "captured_at": each["posted_at"], "chargebacks": each["gross"], "net": each["gross"] - each["fee"],
+                     "kind": each["kind"], "captured_at": each["posted_at"], PART_OF[each["kind"]]: each["gross"], "net": each["gross"] - each["fee"],
                      "fee_rule": "dispute fee" if each["fee"] else None})
     return rows
 

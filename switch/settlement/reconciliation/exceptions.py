@@ -67,7 +67,6 @@ c.merchant_id AS credit_merchant, c.acquirer_id AS credit_acquirer
 FROM transfer t JOIN account d ON d.account_id = t.debit_account JOIN account c ON c.account_id = t.credit_account
 WHERE t.object = ANY($1::text[]) AND t.corrects IS NULL AND NOT EXISTS (SELECT FROM transfer u WHERE u.corrects = t.transfer_id)
 ORDER BY t.transfer_id"""
-OPEN_DAY = "SELECT coalesce(max(business_date), $2::date) FROM directory_business_day WHERE acquirer_id = $1 AND state = 'open'"
 OF_FILES = ["missing_here", "missing_there", "amount", "fee", "duplicate", "date"]
 
 SHOWN = """exception_id, acquirer_id, business_date, kind, rule, file_id, line_no, merchant_id, transaction_id, rrn, currency, expected, found,
@@ -123,13 +122,17 @@ async def alert(connection: Connection, acquirer_id: UUID | None, day: date) -> 
     alerts.announce("reconciliation_exceptions", object_)
 
 
+async def _open_day(connection: Connection, acquirer_id: UUID | None, otherwise: date) -> date:
+    return (None if acquirer_id is None else await ledger.open_day(connection, acquirer_id)) or otherwise
+
+
 async def _take_back(connection: Connection, exception_ids: list[UUID], day: date) -> None:
     """What was posted for exceptions that are no more what they were."""
     transfers = []
     for row in await connection.fetch(POSTED, [show("exception", each) for each in exception_ids]):
         debit = Account(row["debit_kind"], row["currency"], row["debit_merchant"], row["debit_acquirer"])
         credit = Account(row["credit_kind"], row["currency"], row["credit_merchant"], row["credit_acquirer"])
-        on = await connection.fetchval(OPEN_DAY, debit.acquirer_id or credit.acquirer_id, day)
+        on = await _open_day(connection, debit.acquirer_id or credit.acquirer_id, day)
         transfers.append(Transfer(credit, debit, row["amount"], "reconciliation_correction", row["object"], on, f"{row['posting_key']}:undone",
                                   "explained or changed by a later file", row["transfer_id"]))
     await ledger.post(connection, transfers)
@@ -249,7 +252,7 @@ async def _resolve(connection: Connection, exception_id: UUID, resolution: str, 
         raise Problem("conflict", "The exception has changed since; look at it anew.")
     if wrong := fault(row, resolution):
         raise Problem("conflict", wrong)
-    on = await connection.fetchval(OPEN_DAY, row["acquirer_id"], row["business_date"])
+    on = await _open_day(connection, row["acquirer_id"], row["business_date"])
     await ledger.post(connection, postings(row, resolution, on, note[:500]))
     state = "claimed" if resolution == "claim" else "resolved"
     decided = await connection.fetchrow(RESOLVE, exception_id, state, resolution, by, approved_by)
