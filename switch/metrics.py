@@ -1,22 +1,66 @@
 """What is counted, in Prometheus' form. Children are looked up once and kept: a label lookup costs more than the count."""
 
+from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
 registry = CollectorRegistry()
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
-authorizations = Counter("switch_authorizations", "Authorizations by what the terminal was told", ["status"], registry=registry)
+
+class Told:
+    """A counter of the hot path by its one label. Its only writer is the loop: without the locks of the library it takes a tenth of the time."""
+
+    def __init__(self, name: str, documentation: str, label: str) -> None:
+        self.name, self.documentation, self.label = name, documentation, label
+        self.counts: dict[str, int] = {}
+        registry.register(self)
+
+    def expect(self, *values: str) -> None:
+        """Shown with 0 until they come."""
+        self.counts = dict.fromkeys(values, 0) | self.counts
+
+    def inc(self, value: str) -> None:
+        self.counts[value] = self.counts.get(value, 0) + 1
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(self.name, self.documentation, labels=[self.label])
+        for value, count in self.counts.items():
+            family.add_metric([value], count)
+        yield family
+
+
+class Took:
+    """A histogram of the hot path, in seconds. Its only writer is the loop, as with Told."""
+
+    def __init__(self, name: str, documentation: str) -> None:
+        self.name, self.documentation = name, documentation
+        self.sum, self.counts = 0.0, [0] * (len(SECONDS) + 1)
+        registry.register(self)
+
+    def observe(self, seconds: float) -> None:
+        self.sum += seconds
+        self.counts[bisect_left(SECONDS, seconds)] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        limits = (*(str(float(limit)) for limit in SECONDS), "+Inf")
+        buckets = [(limit, float(count)) for limit, count in zip(limits, accumulate(self.counts), strict=True)]
+        yield HistogramMetricFamily(self.name, self.documentation, buckets=buckets, sum_value=self.sum)
+
+
+authorizations = Told("switch_authorizations", "Authorizations by what the terminal was told", "status")
 reroutes = Counter("switch_reroutes", "Sales that were tried at another acquirer, by why", ["cause"], registry=registry)
 follow_ups = Counter("switch_follow_ups", "Follow-ups and offline sales by what was told of them", ["type", "status"], registry=registry)
 stand_ins = Counter("switch_stand_ins", "Sales of acquirers that could not be reached and had terms: approved in their stead, or why not", ["result"],
                     registry=registry)
 refusals = Counter("switch_refusals", "Requests refused, by problem code", ["code"], registry=registry)
 replays = Counter("switch_replays", "Answers given again for a known key", registry=registry)
-authorization_seconds = Histogram("switch_authorization_seconds", "From the door to the answer", buckets=SECONDS, registry=registry)
-acquirer_seconds = Histogram("switch_acquirer_seconds", "From the write to the acquirer's answer", buckets=SECONDS, registry=registry)
+authorization_seconds = Took("switch_authorization_seconds", "From the door to the answer")
+acquirer_seconds = Took("switch_acquirer_seconds", "From the write to the acquirer's answer")
 journal_rows = Counter("switch_journal_rows", "Rows committed", ["kind"], registry=registry)
 journal_commits = Counter("switch_journal_commits", "Group commits", ["kind"], registry=registry)
 journal_doubts = Counter("switch_journal_doubts", "Commits whose outcome had to be found out on a new connection", registry=registry)

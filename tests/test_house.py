@@ -58,7 +58,7 @@ DOORS = {
     "xsdata": ("switch/settlement/payouts/pain001.py",),
     "fastapi": ("switch/api/*",),
     "starlette": ("switch/api/*",),
-    "orjson": ("switch/api/answers.py", "switch/api/terminal.py", "switch/payments/translation.py"),
+    "orjson": ("switch/api/answers.py", "switch/api/strict.py", "switch/api/terminal.py", "switch/payments/translation.py"),
     "pydantic": ("switch/api/*",),
     "pydantic_core": ("switch/api/*",),
     "uvicorn": ("switch/serve.py", "switch/api/edge.py"),

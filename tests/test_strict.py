@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switch.api.strict import StrictError, parse
-from switch.errors import PROBLEMS
+from switch.api.strict import StrictError, parse, plain
+from switch.api.terminal import AuthorizationRequest, authorization_of, model_of
+from switch.errors import PROBLEMS, Problem
 
 PAN = "4111111111111111"
 BODY = json.dumps({
@@ -130,3 +131,50 @@ def test_a_hostile_body_does_not_hang_the_reader() -> None:
         with suppress(StrictError):
             parse(hostile)
         assert time.perf_counter() - began < 5
+
+
+# The short way: what it reads, it reads as the long one does.
+
+
+def read(reader: Any, raw: bytes) -> Any:
+    """What a terminal is told: the value, or the refusal with all that it says."""
+    try:
+        model, value = reader(raw)
+        return model.model_dump(), value
+    except Problem as problem:
+        return problem.code, problem.detail, problem.errors
+
+
+@given(json_values | st.floats(), st.sampled_from([None, 1]), st.sampled_from([(",", ":"), (", ", ": ")]))
+def test_the_short_way_reads_the_same_value_or_leaves_it_to_the_long_one(value: Any, indent: int | None, separators: tuple[str, str]) -> None:
+    found = plain(json.dumps(value, ensure_ascii=False, indent=indent, separators=separators).encode())
+    assert found is None or found == value
+
+
+SALE = {"type": "purchase", "amount": 1000, "currency": "CNY", "reference": "a b", "card": {"entry_mode": "manual", "pan": PAN, "expiry": "2812"}}
+WRITTEN = [json.dumps(SALE, separators=separators).encode() for separators in ((",", ":"), (", ", ": "))]
+
+
+def test_a_plain_sale_is_read_on_the_short_way() -> None:
+    for raw in WRITTEN:
+        assert plain(raw) == SALE and read(authorization_of, raw) == read(lambda text: model_of(AuthorizationRequest, text), raw)
+
+
+@pytest.mark.parametrize("raw", [
+    *SPOILT, *(text for texts_ in REFUSED.values() for text in texts_), *WRITTEN,
+    *(raw.replace(b"1000", number) for raw in WRITTEN for number in (
+        b"1000.0", b"1e3", b"-0", b"1" * 16, b"9" * 19, b"18446744073709551615", b"9" * 40, b"-1", b"0", b"true", b"null", b'"1000"', b"1" + b"0" * 12)),
+    *(raw.replace(b'"currency"', again + b'"currency"', 1) for raw in WRITTEN for again in (
+        b'"currency":"CNY",', b'"currency" :"CNY", ', b'"curr\\u0065ncy":"CNY",', b'"cur rency":"CNY",', b'"amount":1000,')),
+    *(raw.replace(b'"card"', extra + b',"card"', 1) for raw in WRITTEN for extra in (
+        b'"x":' + b"[" * 30 + b"]" * 30, b'"x":1.5', b'"x":-0', b'"x":12345678901234567', b'"x":{"a":1,"a":1}')),
+    *(raw.replace(b"a b", text) for raw in WRITTEN for text in (b"a  b", b"a\\u0020b", b"a\\/b", "é".encode(), b"\xff", b"a\tb")),
+])
+def test_whatever_is_wrong_with_a_sale_is_told_as_on_the_long_way(raw: bytes) -> None:
+    assert read(authorization_of, raw) == read(lambda text: model_of(AuthorizationRequest, text), raw)
+
+
+@given(st.sampled_from(WRITTEN), st.integers(0, 200), st.integers(0, 6), st.text('{}[]",:\\u0dD8e1.-+ 4\0amount', max_size=12))
+def test_a_sale_with_any_part_overwritten_is_told_as_on_the_long_way(raw: bytes, at: int, gone: int, put: str) -> None:
+    spoilt = raw[:at] + put.encode() + raw[at + gone:]
+    assert read(authorization_of, spoilt) == read(lambda text: model_of(AuthorizationRequest, text), spoilt)

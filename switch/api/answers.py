@@ -2,7 +2,7 @@
 expired is asked of the clock, and not for the answers that are final."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -33,6 +33,11 @@ REVERSAL_STATE = {REVERSING: "open", REVERSED: "done", PARKED: "parked"}
 def stamp(at: datetime | None) -> str | None:
     """RFC 3339 in UTC."""
     return None if at is None else f"{at.isoformat(timespec='microseconds')[:26]}Z"
+
+
+def _at(at: datetime) -> datetime | str:
+    """As `stamp`, left to orjson where that writes the same: a quarter of the time. Whole seconds it would write without their zeros."""
+    return at if at.microsecond and at.tzinfo is UTC else f"{at.isoformat(timespec='microseconds')[:26]}Z"
 
 
 def _common(row: Transaction) -> dict[str, Any]:
@@ -94,8 +99,8 @@ def first(row: Transaction) -> tuple[int, bytes]:
     money = (approved, approved + row.tolerance, captured, 0, 0)
     body = {**_common(row), "status": STATUS[row.outcome], "payment_status": payment_status(row.outcome, approved, captured, 0, 0),
             "amount": row.amount, "approved_amount": approved, **_what(row), "amounts": _amounts(*money),
-            "created_at": stamp(row.received_at), "server_time": stamp(row.outcome_at)}
-    return 201, orjson.dumps(body)
+            "created_at": _at(row.received_at), "server_time": None if row.outcome_at is None else _at(row.outcome_at)}
+    return 201, orjson.dumps(body, option=orjson.OPT_UTC_Z)
 
 
 def _in_its_stead(row: Transaction) -> tuple[int, bytes]:

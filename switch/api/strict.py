@@ -5,11 +5,14 @@ import re
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
+import orjson
+
 from switch.errors import PROBLEMS
 
 DEPTH_MAX = 16
 DIGITS_MAX = 15  # every such integer is exact in any JSON reader, and int() stays cheap
 _CONTAINERS = (dict, list)
+_SPACE = b" \t\n\r"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -61,6 +64,21 @@ def parse(raw: bytes) -> Any:
         code = "json_malformed"
     del raw  # raised outside the handlers and without the body: the decoder's own error holds the whole text
     raise StrictError(code, PROBLEMS[code].remedy)
+
+
+def plain(raw: bytes) -> Any:
+    """The value of a text that is the same when it is written again, white space apart: then no key came twice, and a third of `parse` finds it.
+    None: not known to be so. It may hold what `parse` refuses (fractions, long numbers, too many levels), so whoever checks it and finds a fault
+    asks `parse` first.
+    """
+    if b"\\" in raw:  # what is escaped may be written in other ways too
+        return None
+    try:
+        value = orjson.loads(raw)
+    except ValueError:
+        return None
+    again = orjson.dumps(value)
+    return value if again == raw or again.translate(None, _SPACE) == raw.translate(None, _SPACE) else None
 
 
 def _value(raw: bytes) -> Any:

@@ -46,7 +46,7 @@ NETWORK_REASON = {"timeout": "no_answer", "line_lost": "line_lost", "bad_mac": M
 EVENT_OF_SILENCE = {"timeout": Event.SILENCE, "line_lost": Event.LINE_LOST, "bad_mac": Event.BAD_MAC, "unreadable": Event.DOUBT,
                     "not_authentic": Event.BAD_MAC}
 ROUTE = "authorizations"
-TOLD = {state: metrics.authorizations.labels(status) for state, status in STATUS.items()}
+metrics.authorizations.expect(*STATUS.values())
 
 
 class Attempt(NamedTuple):
@@ -277,7 +277,7 @@ class Authorizations:
         """What is told of an exchange whose outcome was written, or not."""
         if written is Written.OURS:
             if transaction.original_id is None:
-                TOLD[transaction.state].inc()
+                metrics.authorizations.inc(STATUS[transaction.state])
             return Told(transaction, False)
         if written is Written.UNKNOWN:  # not durable in time: pending, and from now on nobody may approve it
             return Told(replace(transaction, state=SENT, outcome=None, reason="outcome_unknown", advice="ask_again"), False)

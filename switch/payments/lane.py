@@ -1,4 +1,4 @@
-"""One writer with its own connection: group commit. What gathers during one commit, and at least for 3 ms, is the next batch."""
+"""One writer with its own connection: group commit. What gathers during one commit, and at least for its pace, is the next batch."""
 
 import asyncio
 from collections import deque
@@ -13,10 +13,18 @@ from switch import logs, metrics
 from switch.database import UNKNOWN, Connection
 
 BATCH_MAX = 256
-PACE_S = 0.003  # from one commit's start to the next: what a lone sale never waits for, and what makes a batch of a busy line
+# From one commit's start to the next: what a lone sale never waits for, and what makes a batch of a busy line. A worker that has little of its
+# core left waits longer, since a commit costs as much as ten of its rows: work saved is then time saved for all that wait.
+PACE_S, PACE_BUSY_S = 0.003, 0.015
+BUSY_FROM, BUSY_FULL = 0.4, 0.8
 RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)
 # asyncpg could not even encode the row (its client-side DataError is a ValueError): a poison row, and surely not written.
 UNSENDABLE = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, AssertionError)
+
+
+def pace(busy: float) -> float:
+    """Seconds from one commit's start to the next. `busy`: share of a core that this worker uses."""
+    return PACE_S + (PACE_BUSY_S - PACE_S) * min(1.0, max(0.0, (busy - BUSY_FROM) / (BUSY_FULL - BUSY_FROM)))
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +50,7 @@ class Lane:
         self.connection: Connection | None = None
         self.loop = asyncio.get_running_loop()
         self.rows, self.commits = metrics.journal_rows.labels(name), metrics.journal_commits.labels(name)
-        self.stopping = False
+        self.stopping, self.pace_s = False, PACE_S
 
     async def open(self) -> None:
         """Connects before the first value comes. Raises what UNKNOWN lists."""
@@ -68,7 +76,7 @@ class Lane:
                 continue
             self._gather()
             if self.batch:
-                next_start = self.loop.time() + PACE_S
+                next_start = self.loop.time() + self.pace_s
                 await self._write()
                 self.batch = []
                 if not self.stopping and (pause := next_start - self.loop.time()) > 0:
