@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ from proxy import Proxy, bind, commit
 
 from switch import database
 from switch.payments.journal import INTENT_COLUMNS, INTENTS_MAX, OUTCOME_COLUMNS, Claim, Intent, Journal, Outcome, Written
-from switch.payments.lane import BUSY_FROM, BUSY_FULL, PACE_BUSY_S, PACE_S, pace
+from switch.payments.lane import GATHER_S, PACE_S
 from switch.payments.transaction import Transaction
 
 LONG_S = 8.0
@@ -132,20 +133,23 @@ async def test_what_gathers_during_one_commit_is_the_next_batch(journal: Journal
     assert 3 <= writers <= 5
 
 
-def test_a_worker_with_little_of_its_core_left_gathers_longer_and_never_too_long() -> None:
-    shares = [share / 100 for share in range(0, 200)]
-    assert pace(0.0) == pace(BUSY_FROM) == PACE_S and pace(BUSY_FULL) == pace(4.0) == PACE_BUSY_S
-    assert [pace(share) for share in shares] == sorted(pace(share) for share in shares)
+async def test_what_comes_in_each_turn_of_the_loop_goes_together_and_is_not_waited_for_longer_than_it_says(
+        journal: Journal, owner: asyncpg.Connection) -> None:
+    async def commits(turns: int, pause: float) -> int:
+        made = []
+        for _ in range(turns):
+            row = rows.transaction()
+            made.append((row, journal.intent(rows.intent(row), soon())))
+            time.sleep(pause)
+            await asyncio.sleep(0)
+        assert {await claim for _, claim in made} == {Claim.OURS}
+        return await owner.fetchval("SELECT count(DISTINCT intent_at) FROM transaction WHERE transaction_id = ANY($1)",
+                                    [row.transaction_id for row, _ in made])
 
-
-async def test_the_pace_of_a_busy_worker_is_that_of_its_lanes(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = asyncio.get_running_loop()
-    monkeypatch.setattr("switch.payments.journal.time.process_time", loop.time)  # it uses a whole core
-    await asyncio.sleep(1.5)
-    assert {lane.pace_s for lane in journal.lanes} == {PACE_BUSY_S}
-    monkeypatch.setattr("switch.payments.journal.time.process_time", lambda: 0.0)
-    await asyncio.sleep(1.5)
-    assert {lane.pace_s for lane in journal.lanes} == {PACE_S}
+    await asyncio.sleep(2 * PACE_S)
+    assert await commits(20, 0.0) == 1, "one a turn"
+    await asyncio.sleep(2 * PACE_S)
+    assert await commits(20, GATHER_S / 4) > 1, "for ever, a first sale would wait"
 
 
 async def test_one_row_does_not_wait_for_company(journal: Journal) -> None:

@@ -5,7 +5,6 @@ connection, which waits on the unique index or the row lock until the old backen
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from datetime import datetime
 from enum import Enum
@@ -16,13 +15,11 @@ from uuid import UUID
 from switch import metrics
 from switch.database import INTENT_PLANS, OUTCOME_PLANS, Connection
 from switch.failpoints import failpoint, failpoint_held
-from switch.payments.lane import Lane, pace
+from switch.payments.lane import Lane
 from switch.payments.transaction import Transaction
 
 INTENTS_MAX = 2048
 TICK_S = 0.05
-SMOOTHED = 0.1  # weight of the last tick: half a second is what counts as now
-
 
 class Intent(NamedTuple):
     """A transaction to be claimed for its idempotency key. `refuse_duplicate`: the merchant's duplicate policy."""
@@ -283,14 +280,11 @@ class Journal:
         self.tasks = [*(loop.create_task(lane.work()) for lane in self.lanes), loop.create_task(self._tick())]
 
     async def _tick(self) -> None:
-        loop, busy = asyncio.get_running_loop(), 0.0
-        now, used = loop.time(), time.process_time()
+        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(TICK_S)
-            then, before, now, used = now, used, loop.time(), time.process_time()
-            busy += ((used - before) / (now - then) - busy) * SMOOTHED
+            now = loop.time()
             for lane in self.lanes:
-                lane.pace_s = pace(busy)
                 lane.expire(now)
                 metrics.journal_queue.labels(lane.name).set(len(lane.queue))
 
