@@ -17,9 +17,9 @@ from switch.api.bank_accounts import AGREE
 from switch.api.crypto_keys import LOAD
 from switch.api.crypto_keys import RETIRE as RETIRE_KEY
 from switch.api.download import Places
-from switch.api.edge import StraightWay
 from switch.api.reconciliation import RESOLVE as RESOLVE_EXCEPTION
 from switch.api.resolving import RESOLVE
+from switch.api.straight import StraightWay
 from switch.api.terminal import AuthorizationEndpoint
 from switch.background import pulse, supervised
 from switch.custody import Custody

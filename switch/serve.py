@@ -17,7 +17,8 @@ import uvicorn
 import uvloop
 
 from switch import logs
-from switch.api.edge import EdgeLimits, StraightWay, edge_protocol
+from switch.api.edge import EdgeLimits, edge_protocol
+from switch.api.straight import StraightWay
 from switch.app import ASGI, Switch
 from switch.errors import StartError
 from switch.postgres import EmbeddedPostgres, PostgresError

@@ -19,7 +19,8 @@ import pytest
 import uvicorn
 import uvloop
 
-from switch.api.edge import EdgeLimits, StraightWay, WholeAnswer, edge_protocol
+from switch.api.edge import EdgeLimits, edge_protocol
+from switch.api.straight import StraightWay, WholeAnswer
 
 LIMITS = EdgeLimits(request_seconds=0.3, write_seconds=0.3, linger_seconds=0.2, linger_bytes=1 << 20)
 HEAD = b"POST /echo HTTP/1.1\r\nHost: a\r\n"

@@ -61,7 +61,7 @@ DOORS = {
     "orjson": ("switch/api/answers.py", "switch/api/strict.py", "switch/api/terminal.py", "switch/payments/translation.py"),
     "pydantic": ("switch/api/*",),
     "pydantic_core": ("switch/api/*",),
-    "uvicorn": ("switch/serve.py", "switch/api/edge.py"),
+    "uvicorn": ("switch/serve.py", "switch/api/edge.py", "switch/api/straight.py"),
     "h11": ("switch/notices/post.py", "switch/wallets/https.py"),
     "pyemv": ("acquirer_stubs/issuer.py", "loadtests/chip.py"),
     "segno": ("switch/api/qr_codes.py",),

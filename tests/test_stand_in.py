@@ -35,7 +35,7 @@ SAID = {"currency": "CNY", "sale_amount": 5000, "day_amount": 12_000, "day_count
     ({"type": "cash_advance"}, "no_plain_purchase"), ({"type": "balance_inquiry"}, "no_plain_purchase"),
 ])
 def test_nobody_stands_in_for_a_sale_that_its_terms_do_not_name(changed: dict[str, Any], reason: str) -> None:
-    assert against(replace(ORDER, **changed), TERMS, load("iso87_ascii")) == reason
+    assert against(ORDER._replace(**changed), TERMS, load("iso87_ascii")) == reason
 
 
 def test_nobody_stands_in_without_terms_or_without_a_message_that_says_it() -> None:

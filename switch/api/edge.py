@@ -6,16 +6,17 @@ What is refused here never reaches the application, or reaches it as a disconnec
 import asyncio
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import httptools
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from switch import logs, metrics
+from switch.api.straight import WHOLE_ANSWER, StraightCycle, StraightWay, WholeAnswer
 from switch.errors import PROBLEMS, Problem
 
 
@@ -57,54 +58,6 @@ def _larger(path: bytes) -> bool | None:
     return next((comes for pattern, comes in _LARGER if pattern.fullmatch(path)), None)
 
 
-WHOLE_ANSWER = "switch.whole_answer"
-
-
-class WholeAnswer:
-    """An answer that can be given in one write, and what became of it."""
-
-    __slots__ = ("cycle", "gone")
-    _heads: ClassVar[tuple[object, object, int, bytes]] = (None, None, 0, b"")  # of the last answer: headers of the server and ours, status, bytes
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self.cycle, self.gone = cycle, False
-
-    def write(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
-        """Head and body in one write: one system call less per answer than two ASGI messages. `headers` are ours, without a length.
-
-        False, with nothing done, when the client is slow or gone: then the usual way waits or gives up.
-        """
-        cycle = self.cycle
-        cycle.scope.pop("extensions", None)  # it holds us: a ring per request would wait for the collector, which then stops us for 30 ms
-        if cycle.flow.write_paused or cycle.disconnected or cycle.response_started or not cycle.keep_alive or cycle.transport.is_closing():
-            self.gone = cycle.disconnected or cycle.transport.is_closing()
-            return False
-        server, own, code, head = WholeAnswer._heads  # the server makes new ones each second, when the date has changed
-        if server is not cycle.default_headers or own is not headers or code != status:
-            head = STATUS_LINE[status] + b"".join([b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)])
-            WholeAnswer._heads = cycle.default_headers, headers, status, head
-        cycle.response_started = cycle.response_complete = True
-        cycle.waiting_for_100_continue = False
-        cycle.transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
-        cycle.message_event.set()
-        cycle.on_response()
-        return True
-
-    def lost(self) -> bool:
-        """After the usual way: whether the client was gone before its answer was handed over. What the network then does with it nobody knows."""
-        return self.gone or self.cycle.disconnected or not self.cycle.response_complete
-
-
-class StraightWay(NamedTuple):
-    """A route whose whole requests go straight to `start(headers, body, answer)`, which runs them in a task that nobody cancels.
-
-    A request that does not come whole in one segment takes the usual way through ASGI.
-    """
-
-    path: str
-    start: Callable[[list[tuple[bytes, bytes]], bytes, WholeAnswer], None]
-
-
 class _Refused(Exception):
     """Stops the parser from within a callback."""
 
@@ -130,6 +83,7 @@ class EdgeProtocol(HttpToolsProtocol):
     _refusal = "request_malformed"  # the problem's code if the parser stops
     _read_by = 0.0  # loop time by which the request must be whole; 0: the client owes no bytes
     _write_by = 0.0  # loop time by which the client must have read; 0: it is not late
+    _idle_by = 0.0  # loop time by which the next request must begin; 0: none is awaited
     _timer: asyncio.TimerHandle | None = None
     _timer_at = 0.0
     _segment = 0  # bytes of the segment at hand
@@ -163,7 +117,7 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._over:
             self._discard(len(data))
             return
-        self._unset_keepalive_if_required()
+        self._idle_by = 0.0
         self._segment, self._first = len(data), self._part == BETWEEN
         try:
             self.parser.feed_data(data)
@@ -174,7 +128,7 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._partial is not None:
             self._start_asgi_task(self._partial, self.app)
         cycle = self.cycle
-        if self._part == BETWEEN and cycle is not None and (not cycle.response_complete or self.timeout_keep_alive_task is not None):
+        if self._part == BETWEEN and cycle is not None and (not cycle.response_complete or self._idle_by):
             self._read_by = 0.0  # whole and at work: the usual way out
             return
         if self._part == HEAD:
@@ -190,7 +144,7 @@ class EdgeProtocol(HttpToolsProtocol):
         # How much of a segment belongs to a head behind another request is not known: it counts as none, the next ones in full.
         self._head = 0 if self._first else -self._segment
         self._first, self._part, self._body, self._once = False, HEAD, 0, {}
-        HttpToolsProtocol.on_message_begin(self)
+        self.url, self.headers, self.expect_100_continue = b"", [], False  # the scope is made when it is known to be asked for
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._part == BODY:
@@ -224,15 +178,30 @@ class EdgeProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade() or len(self.pipeline) >= limits.pipelined:
             self._stop("request_malformed")
         self.expect_100_continue = b"expect" in once and once[b"expect"].lower() == b"100-continue"
+        if self._straight():
+            self.cycle = self._partial = StraightCycle(self)
+            self._part = BODY
+            return
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        HttpToolsProtocol.on_message_begin(self)
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers
         HttpToolsProtocol.on_headers_complete(self)
         self._part = BODY
         if self._partial is None:
             self.scope["extensions"] = {WHOLE_ANSWER: WholeAnswer(self.cycle)}  # type: ignore[dict-item]
 
+    def _straight(self) -> bool:
+        """Whether this head is the plainest one of the straight way, and nothing is before it."""
+        way, before = self.straight, self.cycle
+        return (way is not None and self.url == way.url and self.parser.get_method() == b"POST" and self.parser.get_http_version() == "1.1"
+                and not self.expect_100_continue and not self.root_path and self.limit_concurrency is None
+                and (before is None or before.response_complete))
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Its turn has come. StraightWay: without the task, the events and the messages of ASGI, a twentieth of what an authorization costs."""
         way = self.straight
-        if way is not None and cycle.scope["path"] == way.path and cycle.scope["method"] == "POST":
+        if way is not None and (type(cycle) is StraightCycle or (cycle.scope["path"] == way.path and cycle.scope["method"] == "POST")):
             if cycle.more_body and self._partial is None and cycle is self.cycle and self._part == HEAD:
                 self._partial = cycle  # whole with this segment, or else the usual way
                 return
@@ -240,12 +209,14 @@ class EdgeProtocol(HttpToolsProtocol):
             if not cycle.more_body:
                 way.start(self._headers_of(cycle), bytes(cycle.body), WholeAnswer(cycle))
                 return
+            if type(cycle) is StraightCycle:
+                cycle.usual()
             cycle.scope["extensions"] = {WHOLE_ANSWER: WholeAnswer(cycle)}  # type: ignore[dict-item]
         HttpToolsProtocol._start_asgi_task(self, cycle, app)
 
     @staticmethod
     def _headers_of(cycle: RequestResponseCycle) -> list[tuple[bytes, bytes]]:
-        return cycle.scope["headers"]  # type: ignore[return-value]
+        return cycle.headers if type(cycle) is StraightCycle else cycle.scope["headers"]  # type: ignore[return-value]
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -256,12 +227,15 @@ class EdgeProtocol(HttpToolsProtocol):
             self._stop("body_too_large")
         if self._uploading and self._body >= self._step:
             self._step, self._read_by = self._body + self.limits.upload_step, 0.0
-        HttpToolsProtocol.on_body(self, body)
+        if self._partial is not None and type(self._partial) is StraightCycle:
+            self._partial.body += body
+        else:
+            HttpToolsProtocol.on_body(self, body)
 
     def on_message_complete(self) -> None:
         self._part = BETWEEN
         if self.cycle.response_complete:  # answered before its end: the time between requests starts here
-            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+            self._rest()
         HttpToolsProtocol.on_message_complete(self)
         if self._partial is not None:
             self._start_asgi_task(self._partial, self.app)
@@ -339,6 +313,10 @@ class EdgeProtocol(HttpToolsProtocol):
         self._write_by = self.loop.time() + seconds
         self._watch(self._write_by)
 
+    def _rest(self) -> None:
+        self._idle_by = self.loop.time() + self.timeout_keep_alive
+        self._watch(self._idle_by)
+
     def _watch(self, at: float) -> None:
         """One timer per connection, moved only forward: a request that comes whole costs none."""
         if self._timer is not None:
@@ -355,7 +333,10 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         if self._read_by and now >= self._read_by:
             self._refuse("request_timeout")
-        for at in (self._read_by, self._write_by):
+        if self._idle_by and now >= self._idle_by:
+            self._idle_by = 0.0
+            self._close()
+        for at in (self._read_by, self._write_by, self._idle_by):
             if at:
                 self._watch(at)
 
@@ -365,14 +346,18 @@ class EdgeProtocol(HttpToolsProtocol):
             self._write_within(self.limits.write_seconds)  # close() alone waits for a slow reader for ever
 
     def on_response_complete(self) -> None:
-        HttpToolsProtocol.on_response_complete(self)
+        """As the base has it, but for a timer of its own for each answer."""
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._close()
-        elif self._part != BETWEEN and not self._over:
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._rest()
+        if self._part != BETWEEN and not self._over:
             self._await_request()
-
-    def timeout_keep_alive_handler(self) -> None:
-        self._close()
 
     def shutdown(self) -> None:
         super().shutdown()

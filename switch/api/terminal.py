@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from messages.tlv import TlvError
 from switch import logs, metrics
 from switch.api import answers, problems
-from switch.api.edge import WHOLE_ANSWER, WholeAnswer
+from switch.api.straight import WHOLE_ANSWER, WholeAnswer
 from switch.api.strict import StrictError
 from switch.api.strict import parse as parse_json
 from switch.api.strict import plain as plain_json

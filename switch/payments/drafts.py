@@ -46,27 +46,44 @@ class Drafts:
         stan, rrn = self.numbers.stan(acquirer.acquirer_id), self.numbers.rrn(acquirer.acquirer_id, acquirer.business_date)
         if stan is None or rrn is None:
             raise Problem("overloaded", retry_after=1, extra={"processed": False})
-        received_at = door.received_at
-        today = received_at.date()
-        pan_key, sealed = cards.sealed(self.vault, order.pan, order.expiry, transaction_id, today)
-        rule = acquirer.dialect.messages[translation.verb(order.type, acquirer.message_mode)]
+        received_at, row = door.received_at, Transaction.blank()
+        row.transaction_id, row.idempotency_key, row.brand = transaction_id, key, brand
+        row.stan, row.rrn, row.worker_epoch = stan, rrn, self.worker_epoch
+        row.received_at, row.transmitted_at = received_at, de7(received_at)
+        row.send_not_after = received_at + timedelta(seconds=send_within(acquirer.answer_timeout_s))
+        row.respond_by = received_at + timedelta(seconds=acquirer.answer_timeout_s)
+        row.match_key = row.request_message = ""
+        _ordered(row, order)
+        _sold_by(row, seller)
+        _sent_to(row, order, seller, acquirer)
         wall = translation.local(order, seller.store, received_at)
-        local_date = mmdd(wall)
-        terminal_id, token = seller.terminal.terminal_id.bytes, self.vault.token(order.pan)
-        terminal_number, acceptor = seller.terminal.numbers[acquirer.acquirer_id]
-        return Transaction(
-            merchant_id=seller.merchant.merchant_id, transaction_id=transaction_id, type=order.type, exchange=asking(acquirer.dialect),
-            store_id=seller.store.store_id, terminal_id=seller.terminal.terminal_id, caller=seller.terminal.terminal_id, idempotency_key=key,
-            acquirer_id=acquirer.acquirer_id, business_date=acquirer.business_date, worker_epoch=self.worker_epoch,
-            amount=order.amount, currency=order.currency, tip_amount=order.tip_amount, cashback_amount=order.cashback_amount,
-            capture_method=order.capture_method, partial_approval=order.partial_approval, entry_mode=order.entry_mode,
-            masked_pan=order.pan.masked, card_last4=order.pan.last4, brand=brand, pan_token=token,
-            pan_token_key=self.vault.token_key_id, pan_sealed=sealed, pan_key=pan_key, pan_sealed_on=today,
-            card_sequence_number=order.sequence_number, emv=order.emv.stored if order.emv else None,
-            mti=rule.mti, processing_code=rule.fixed["3"], stan=stan, transmitted_at=de7(received_at), local_time=hhmmss(wall),
-            local_date=local_date, pos_entry_mode=translation.entry_mode(order, acquirer.dialect), pos_condition=rule.fixed.get("25", "00"), rrn=rrn,
-            card_acceptor_terminal=terminal_number, card_acceptor=acceptor, mcc=seller.merchant.mcc, match_key="",
-            received_at=received_at, send_not_after=received_at + timedelta(seconds=send_within(acquirer.answer_timeout_s)),
-            respond_by=received_at + timedelta(seconds=acquirer.answer_timeout_s), request_message="",
-            terminal_trace=order.terminal_trace, reference=order.reference,
-            same_trace=hash64(terminal_id, local_date.encode(), order.terminal_trace.encode()) if order.terminal_trace else None)
+        row.local_time, row.local_date = hhmmss(wall), mmdd(wall)
+        if order.terminal_trace:
+            row.same_trace = hash64(row.terminal_id.bytes, row.local_date.encode(), order.terminal_trace.encode())
+        row.pan_token, row.pan_token_key, row.pan_sealed_on = self.vault.token(order.pan), self.vault.token_key_id, received_at.date()
+        row.pan_key, row.pan_sealed = cards.sealed(self.vault, order.pan, order.expiry, transaction_id, row.pan_sealed_on)
+        return row
+
+
+def _ordered(row: Transaction, order: Order) -> None:
+    row.type, row.amount, row.currency = order.type, order.amount, order.currency
+    row.tip_amount, row.cashback_amount = order.tip_amount, order.cashback_amount
+    row.capture_method, row.partial_approval, row.entry_mode = order.capture_method, order.partial_approval, order.entry_mode
+    row.masked_pan, row.card_last4, row.card_sequence_number = order.pan.masked, order.pan.last4, order.sequence_number
+    row.emv = order.emv.stored if order.emv else None
+    row.terminal_trace, row.reference = order.terminal_trace, order.reference
+
+
+def _sold_by(row: Transaction, seller: Seller) -> None:
+    merchant, terminal_id = seller.merchant, seller.terminal.terminal_id
+    row.merchant_id, row.store_id, row.mcc = merchant.merchant_id, seller.store.store_id, merchant.mcc
+    row.terminal_id = row.caller = terminal_id
+
+
+def _sent_to(row: Transaction, order: Order, seller: Seller, acquirer: Acquirer) -> None:
+    dialect = acquirer.dialect
+    rule = dialect.messages[translation.verb(order.type, acquirer.message_mode)]
+    row.acquirer_id, row.business_date, row.exchange = acquirer.acquirer_id, acquirer.business_date, asking(dialect)
+    row.mti, row.processing_code, row.pos_condition = rule.mti, rule.fixed["3"], rule.fixed.get("25", "00")
+    row.pos_entry_mode = translation.entry_mode(order, dialect)
+    row.card_acceptor_terminal, row.card_acceptor = seller.terminal.numbers[acquirer.acquirer_id]

@@ -1,6 +1,5 @@
 """PINs on their way: a terminal's block, under its key or DUKPT, becomes one under the acquirer's key. Only the module sees the clear one."""
 
-from dataclasses import replace
 from uuid import UUID
 
 from messages.dialect import Dialect
@@ -51,7 +50,7 @@ class Pins:
         except CryptoError as error:
             fault = WHAT_IS_WRONG.get(error.code)
             raise _invalid(*fault) if fault is not None else Problem("internal") from None
-        return replace(order, pin_block=block, pin_format=target)
+        return order._replace(pin_block=block, pin_format=target)
 
 
 def _invalid(field: str, rule: str) -> Problem:

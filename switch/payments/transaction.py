@@ -6,11 +6,11 @@ Rule 3: unknown is never failed. A request without a certain answer is REVERSING
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from datetime import date, datetime
 from enum import Enum
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 SENT, APPROVED, DECLINED, NOT_SENT = "SENT", "APPROVED", "DECLINED", "NOT_SENT"
@@ -205,7 +205,13 @@ class Transaction:
     possible_duplicate_of: UUID | None = None
     attempt_of: UUID | None = None  # the attempt before this one, made at another acquirer under the same key
 
+    @classmethod
+    def blank(cls) -> "Transaction":
+        """For the hot path, which sets all that has no default: forty arguments by name would cost a fiftieth of an authorization."""
+        return cls(*_BLANK)
 
+
+_BLANK: tuple[Any, ...] = tuple(None if each.default is MISSING else each.default for each in fields(Transaction))
 STOOD_IN_FOR = "offline_sale"  # the dialect's name of the message that says such a sale
 
 
