@@ -17,9 +17,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -152,17 +153,20 @@ class Bench:
             saturation = (await self.one("switch")).auths_per_s
         async with self.service("switch", STUB_DELAY) as (_, driver):
             await driver.open(saturation / 2, self.options.warmup)
-            tally = await driver.open(saturation / 2, self.options.seconds)
+            with synced(self.home) as beside:
+                tally = await driver.open(saturation / 2, self.options.seconds)
         added = array("d", (seconds - STUB_DELAY for seconds in tally.times))
         bare = await bare_commits(self.cluster)
         self.details["open_loop"] = {"rate_per_s": saturation / 2, "requests": len(added), "samples_of_bare_commits": len(bare),
-                                     "added_p90_ms": percentile(added, 0.9) * 1e3, "added_max_ms": max(added) * 1e3}
+                                     "added_p90_ms": percentile(added, 0.9) * 1e3, "added_max_ms": max(added) * 1e3,
+                                     "fsync_beside_p99_ms": percentile(beside, 0.99) * 1e3, "fsync_beside_max_ms": max(beside) * 1e3}
         for name, values in (("added", added), ("bare_commits", bare)):
             for share in (50, 99):
                 self.figures[f"{name}_p{share}_ms"] = percentile(values, share / 100) * 1e3
         p99, floor = percentile(added, 0.99) * 1e3, percentile(bare, 0.99) * 1e3
         say(f"added at {saturation / 2:.0f}/s: p50 {percentile(added, 0.5) * 1e3:.2f} ms p99 {p99:.2f} ms; "
-            f"two bare commits: p50 {percentile(bare, 0.5) * 1e3:.2f} ms p99 {floor:.2f} ms")
+            f"two bare commits: p50 {percentile(bare, 0.5) * 1e3:.2f} ms p99 {floor:.2f} ms; "
+            f"the disk meanwhile: one fsync p99 {percentile(beside, 0.99) * 1e3:.2f} ms, longest {max(beside) * 1e3:.1f} ms")
         self.limit("added p99 (ms)", p99, max(ADDED_MIN, ADDED_FACTOR * floor))
 
     async def memory(self) -> None:
@@ -201,6 +205,28 @@ async def bare_commits(cluster: Cluster) -> "array[float]":
         finally:
             await connection.close()
     return times
+
+
+@contextlib.contextmanager
+def synced(folder: Path) -> Iterator["array[float]"]:
+    """Seconds of a small fdatasync beside what runs meanwhile, fifty a second: when the disk stands still, every commit does."""
+    times, ended = array("d"), threading.Event()
+
+    def work() -> None:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            while not times or not ended.wait(0.02):
+                os.pwrite(file.fileno(), bytes(512), 0)
+                started = time.perf_counter()
+                os.fdatasync(file.fileno())
+                times.append(time.perf_counter() - started)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield times
+    finally:
+        ended.set()
+        thread.join()
 
 
 def fsync_us(folder: Path) -> float:
