@@ -138,16 +138,18 @@ async def taken(shop: Shop) -> bool:
 
 async def test_a_worker_that_lost_its_lease_obeys_the_one_that_took_over(shop: Shop, second: Shop) -> None:
     """The first worker stood still past its lease: its answer comes, but the sale is being reversed already."""
+    loop = asyncio.get_running_loop()
     for _ in range(5):
-        begun = asyncio.get_running_loop().time()
+        begun = loop.time()
         await second.host.order("delay", ANSWER_TIMEOUT_MS * 0.85 / 1000)
         sale = asyncio.create_task(second.pay(5100, new_key()))
         await eventually(lambda: taken(second), "the sale has not left")
-        if asyncio.get_running_loop().time() - begun < ANSWER_TIMEOUT_MS / 4000:
-            break
+        if loop.time() - begun < ANSWER_TIMEOUT_MS / 4000:
+            await shop.sql("UPDATE worker SET lease_until = now() - interval '1 second', ended_at = now() WHERE epoch = $1", second.switch.recovery.epoch)
+            await shop.switch.recovery.sweep()  # or the one that runs each second was faster
+            if loop.time() - begun < ANSWER_TIMEOUT_MS * 0.75 / 1000:
+                break
         await sale  # a busy machine: too little of the host's delay is left
-    await shop.sql("UPDATE worker SET lease_until = now() - interval '1 second', ended_at = now() WHERE epoch = $1", second.switch.recovery.epoch)
-    await shop.switch.recovery.sweep()  # or the one that runs each second was faster
     answer = await sale
     assert (answer.status, answer.body["status"], answer.body["advice"]) == (202, "reversing", "new_payment_allowed")
     now = await shop.until(answer.body["id"], "reversed")
