@@ -5,6 +5,7 @@ clock runs from the moment the pace is lifted to the moment no reversal is owed.
 """
 import argparse
 import asyncio
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -59,6 +60,14 @@ async def drain(connection: "asyncpg.Connection[Any]", seconds: float) -> float:
     return time.perf_counter() - started
 
 
+def another(processes: Processes, home: Path, url: str, number: int) -> subprocess.Popen[bytes]:
+    """One more switch on the database, as on a machine of its own: a home of its own with the same keys."""
+    own = home / f"machine-{number}"
+    own.mkdir(mode=0o700)
+    variables = environment(own, SWITCH_DATABASE_URL=url, SWITCH_KEYS_FILE=str(home / "keys.json"), SWITCH_HOST="127.0.0.1", SWITCH_PORT="0")
+    return processes.start("switch", [*SWITCH, "serve"], variables, "base_url")[0]
+
+
 async def measure(options: argparse.Namespace, processes: Processes, home: Path) -> dict[str, Any]:
     cluster = Cluster(processes, home)
     await cluster.check()
@@ -70,9 +79,7 @@ async def measure(options: argparse.Namespace, processes: Processes, home: Path)
             await connection.execute(HELD)
             await asyncio.sleep(1.5)  # every worker reads its records each second
             await plant(service, options.count)
-            variables = environment(home, SWITCH_DATABASE_URL=url, SWITCH_HOST="127.0.0.1", SWITCH_PORT="0")
-            workers = [service.process] + [processes.start("switch", [*SWITCH, "serve"], variables, "base_url")[0]
-                                           for _ in range(options.workers - 1)]
+            workers = [service.process] + [another(processes, home, url, number) for number in range(2, options.workers + 1)]
             owed = await connection.fetchval(OWED)
             used = sum(cpu_seconds(worker.pid) for worker in workers)
             seconds = await drain(connection, options.timeout)
