@@ -35,9 +35,9 @@ def stamp(at: datetime | None) -> str | None:
     return None if at is None else f"{at.isoformat(timespec='microseconds')[:26]}Z"
 
 
-def _at(at: datetime) -> datetime | str:
+def _at(at: datetime | None) -> datetime | str | None:
     """As `stamp`, left to orjson where that writes the same: a quarter of the time. Whole seconds it would write without their zeros."""
-    return at if at.microsecond and at.tzinfo is UTC else f"{at.isoformat(timespec='microseconds')[:26]}Z"
+    return at if at is not None and at.microsecond and at.tzinfo is UTC else stamp(at)
 
 
 def _common(row: Transaction) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def first(row: Transaction) -> tuple[int, bytes]:
     money = (approved, approved + row.tolerance, captured, 0, 0)
     body = {**_common(row), "status": STATUS[row.outcome], "payment_status": payment_status(row.outcome, approved, captured, 0, 0),
             "amount": row.amount, "approved_amount": approved, **_what(row), "amounts": _amounts(*money),
-            "created_at": _at(row.received_at), "server_time": None if row.outcome_at is None else _at(row.outcome_at)}
+            "created_at": _at(row.received_at), "server_time": _at(row.outcome_at)}
     return 201, orjson.dumps(body, option=orjson.OPT_UTC_Z)
 
 

@@ -154,14 +154,10 @@ class Forwarding:
             logs.warning("batch_answer_not_written", acquirer=acquirer.name, error=type(error).__name__)
 
     async def _settle(self, acquirer: Acquirer, total: Total, result: Reply | Bounced | Silence) -> None:
-        if isinstance(result, Bounced):
-            await OWED.not_sent(self.pool, total.key)
+        heard = await OWED.heard(self.pool, total.key, total.transmissions, result, lambda answer: wording.verdict(answer, acquirer.dialect))
+        if heard is None:
             return
-        found = wording.verdict(result.message, acquirer.dialect) if isinstance(result, Reply) else None
-        code = result.message["39"].strip() if isinstance(result, Reply) else None
-        if found is None:
-            await OWED.later(self.pool, total.key, total.transmissions, code)
-            return
+        found, code = heard
         if found == "in_balance":
             await OWED.answered(self.pool, total.key, found, code)
             return

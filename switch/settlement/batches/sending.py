@@ -1,7 +1,7 @@
 """What is owed to an acquirer of a batch, as rows of a table: numbered before it leaves, leased while it is asked, asked again after silence."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -34,6 +34,19 @@ next_attempt_at = now() + ${at + 3} WHERE {which}"""
 
     async def sending(self, connection: Connection, key: Key, stan: str, transmitted_at: str, answer_timeout_s: float) -> None:
         await connection.execute(self._sending, *key, stan, transmitted_at, timedelta(seconds=answer_timeout_s + LEASE_MARGIN_S))
+
+    async def heard(self, pool: Pool, key: Key, transmissions: int, result: Reply | Bounced | Silence,
+                    meaning: Callable[[Mapping[str, str]], str | None]) -> tuple[str, str] | None:
+        """What was answered, by `meaning`, and its code. None: nothing that counts, and when it is asked again is written."""
+        if isinstance(result, Bounced):
+            await self.not_sent(pool, key)
+            return None
+        code = result.message["39"].strip() if isinstance(result, Reply) else None
+        found = meaning(result.message) if isinstance(result, Reply) else None
+        if found is None or code is None:
+            await self.later(pool, key, transmissions, code)
+            return None
+        return found, code
 
     async def not_sent(self, pool: Pool, key: Key) -> None:
         await pool.execute(self._not_sent, *key, pause(0, random.random()))

@@ -14,7 +14,7 @@ from switch.clock import clock
 from switch.database import UNKNOWN, Connection, Pool
 from switch.directory import Directory
 from switch.failpoints import failpoint
-from switch.links import Bounced, Link, Reply
+from switch.links import Link
 from switch.links.numbering import Numbers
 from switch.payments.cards import QR
 from switch.payments.translation import de7
@@ -130,14 +130,10 @@ class Uploads:
         try:
             result = await asked(self.links.get(page.acquirer_id), message, asyncio.get_running_loop().time(), acquirer.answer_timeout_s)
             failpoint("batch.uploaded")
-            if isinstance(result, Bounced):
-                await OWED.not_sent(self.pool, page.key)
+            heard = await OWED.heard(self.pool, page.key, page.transmissions, result, lambda answer: wording.taken(answer, acquirer.dialect))
+            if heard is None:
                 return
-            found = wording.taken(result.message, acquirer.dialect) if isinstance(result, Reply) else None
-            code = result.message["39"].strip() if isinstance(result, Reply) else None
-            if found is None:
-                await OWED.later(self.pool, page.key, page.transmissions, code)
-                return
+            found, code = heard
             await OWED.answered(self.pool, page.key, found, code)
         except (*UNKNOWN, asyncpg.PostgresError) as error:  # its lease runs out, and it is said again
             logs.warning("batch_answer_not_written", acquirer=acquirer.name, error=type(error).__name__)
