@@ -687,6 +687,19 @@ def test_a_client_that_goes_away_in_every_part_leaves_nothing_behind(edge: Serve
     until(lambda: edge.connections == 0)
 
 
+def test_a_connection_that_rests_after_an_answer_is_closed_in_its_time_and_one_that_goes_on_is_not(edge: Served) -> None:
+    with edge.connect() as resting, edge.connect() as busy:
+        for client in (resting, busy):
+            client.sendall(GET)
+            assert b" 200 " in client.recv(4096)
+        for _ in range(4):  # each time before the second is over in which it would be closed
+            time.sleep(0.4)
+            busy.sendall(GET)
+            assert b" 200 " in busy.recv(4096)
+        assert rest(resting) == b""
+        assert rest(busy) == b""
+
+
 # The straight way
 
 
