@@ -701,3 +701,15 @@ async def test_a_failing_row_is_not_in_the_servers_log(connections: dict[str, SQ
     assert "database system is ready" in text
     assert CANARY not in text
     assert "duplicate key" not in text
+
+
+async def test_statistics_are_of_what_sales_are_looked_up_by(connections: dict[str, SQL]) -> None:
+    """What no index and no list knows has none (r0039)."""
+    rows = await connections["owner"].fetch("""
+        SELECT a.attname, coalesce(a.attstattarget, -1) = 0 AS without, a.attnum = ANY(i.columns) AS indexed
+        FROM pg_attribute a, (SELECT array_agg(DISTINCT k) AS columns FROM pg_index, unnest(indkey) AS k WHERE indrelid = 'transaction'::regclass) i
+        WHERE a.attrelid = 'transaction'::regclass AND a.attnum > 0 AND NOT a.attisdropped""")
+    without = {row["attname"] for row in rows if row["without"]}
+    assert not without & {row["attname"] for row in rows if row["indexed"]}
+    assert not without & {"state", "type", "store_id", "terminal_id", "brand", "amount", "stan", "rrn", "currency", "outcome_at", "idempotency_key"}
+    assert {"request_message", "answer_message", "pan_sealed", "emv", "masked_pan", "refund_reserved"} <= without
