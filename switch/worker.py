@@ -50,7 +50,7 @@ async def work(settings: Settings) -> int:
     listening = socket.socket(fileno=order["listening"])
     await switch.start()
     async with serving(switch, listening, settings, shared=True):
-        told.write(json.dumps({"epoch": switch.lease.epoch}).encode() + b"\n")
+        _say(told, {"epoch": switch.lease.epoch})
         telling = asyncio.create_task(_tell(switch, asked, told, stop))
         await first(stop.wait(), switch.lease.lost.wait())
         telling.cancel()
@@ -60,6 +60,11 @@ async def work(settings: Settings) -> int:
 async def _tell(switch: Switch, asked: asyncio.StreamReader, told: asyncio.WriteTransport, stop: asyncio.Event) -> None:
     """Answers each line of the parent, a number, with one line. The end of the pipe is the end of the parent."""
     while line := await asked.readline():
-        answer = {"number": int(line), "report": await report(switch), "metrics": metrics.exposition().decode()}
-        told.write(json.dumps(answer).encode() + b"\n")
+        _say(told, {"number": int(line), "report": await report(switch), "metrics": metrics.exposition().decode()})
     stop.set()
+
+
+def _say(told: asyncio.WriteTransport, line: dict[str, Any]) -> None:
+    """To the parent, which closes its end just before its death kills us too."""
+    if not told.is_closing():
+        told.write(json.dumps(line).encode() + b"\n")

@@ -1,9 +1,12 @@
 """Several workers behind one address: whichever dies or stands still, nothing is lost, nothing is done twice, and nothing stale is written."""
 
 import asyncio
+import json
 import os
 import signal
+import socket
 import time
+from asyncio.subprocess import PIPE
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,6 +21,7 @@ import pytest
 from switch.demo import prepare
 from switch.merchants.onboarding import Onboarding
 from switch.settings import load
+from switch.worker import COMMAND
 from tests import processes
 from tests.conftest import create_database
 from tests.processes import SWITCH, Answer, Caller, Process, ask, environment, request, sale, stub_book, within
@@ -291,6 +295,27 @@ async def test_a_killed_parent_takes_workers_and_postgresql_with_it_and_the_next
                     assert await one_crash_each(again) > 0, "the kill met no sale on its way: this test showed nothing"
                     assert await asyncio.to_thread(again.stop) == 0
         assert "Traceback" not in server.err + again.err
+
+
+async def test_a_worker_whose_parent_is_just_dying_says_nothing_and_ends(tmp_path: Path, cluster_url: str) -> None:
+    """The kernel closes the ends of a dying parent before it kills its children: for a moment a worker has nobody to talk to."""
+    url, home = await create_database(cluster_url), made(tmp_path / "home")
+    await prepare(load({"SWITCH_HOME": str(home)}), url, "127.0.0.1", 1)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        worker = await asyncio.create_subprocess_exec(
+            *SWITCH, COMMAND, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment(home, SWITCH_DATABASE_URL=url), pass_fds=[listening.fileno()])
+        assert worker.stdin is not None and worker.stderr is not None
+        worker._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
+        worker.stdin.write(json.dumps({"worker": 0, "database_url": url, "listening": listening.fileno()}).encode() + b"\n1\n")
+        connection = await asyncpg.connect(url)
+        async with within(30, "the worker does not start"):
+            while not await connection.fetchval("SELECT count(*) FROM worker"):
+                await asyncio.sleep(0.05)
+        await connection.close()
+        worker.stdin.close()
+        async with within(10, "the worker does not end with its parent"):
+            code, rest = await worker.wait(), await worker.stderr.read()
+    assert (code, b"Traceback" in rest) == (0, False), rest.decode()
 
 
 async def answered(load: Load) -> bool:
