@@ -1,7 +1,7 @@
 """What a sale says and owes, but no list is searched, joined or grouped by, has no statistics: ANALYZE then costs a half.
 
-PostgreSQL gathers statistics whenever a tenth of the table is new, which is every minute for a young one, where any plan is quick: it waits for 20,000
-new sales at least."""
+PostgreSQL gathers statistics whenever a tenth of the table is new, which is every minute for a young one, where any plan is quick: it waits
+for 20,000 new sales at least."""
 
 from alembic import op
 
