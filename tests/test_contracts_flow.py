@@ -10,6 +10,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import asyncpg
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -251,8 +252,8 @@ async def test_an_account_that_nobody_agreed_stops_it_until_two_people_have(shop
     assert later.body["code"] == "contract_terms"
 
 
-async def cut_over(shop: Shop, day: date) -> None:
-    path = f"/v1/acquirers/{shop.shown('acquirer.single')}/cutovers"
+async def cut_over(shop: Shop, day: date, acquirer: str = "acquirer.single") -> None:
+    path = f"/v1/acquirers/{shop.shown(acquirer)}/cutovers"
     assert (await shop.ask("POST", path, {"business_date": day.isoformat()}, "operator")).status == 202
 
     async def ended() -> bool:
@@ -379,3 +380,27 @@ async def test_of_two_who_countersign_at_once_one_does_and_nothing_is_done_twice
     assert sorted(answer.status for answer in answers) == [200, 409]
     assert len(await shop.sql("SELECT FROM contract_signature WHERE contract_id = $1 AND side = 'provider'", UUID(deal.id[4:]))) == 1
     assert len(await shop.sql("SELECT FROM merchant_tariff WHERE merchant_id = $1 AND effective_from = $2", shop.ids["merchant.two"], today() + 2 * DAY)) == 1
+
+
+async def test_what_a_contract_charges_once_and_its_deposit_are_in_the_settlement_of_their_day(shop: Shop) -> None:
+    """Nothing was sold: `four` has no route."""
+    if not await shop.sql("SELECT FROM contract WHERE merchant_id = $1 AND state = 'in_force'", shop.ids["merchant.four"]):  # when it runs alone
+        await (await drawn(shop, "four", terms(await account(shop, "four"), today(), once=[{"name": "Terminal purchase", "amount": 80_000, "count": 2}], deposit=50_000))).signed()
+    merchant = shop.ids["merchant.four"]
+    days = await shop.sql("SELECT DISTINCT acquirer_id, business_date FROM settled_beside WHERE merchant_id = $1", merchant)
+    assert len(days) == 1, "the charge and the deposit fall on one day"
+    (name,) = [name for name, ident in shop.ids.items() if ident == days[0]["acquirer_id"]]
+    while shop.switch.directory.acquirers[days[0]["acquirer_id"]].business_date <= days[0]["business_date"]:
+        await cut_over(shop, shop.switch.directory.acquirers[days[0]["acquirer_id"]].business_date, name)
+    (settlement,) = (await shop.ask("GET", "/v1/settlements", key="merchant.four")).body["items"]
+    assert {each: settlement[each] for each in ("state", "sales_count", "contract_charges", "deposits", "disputes", "corrections")} == {
+        "state": "stated", "sales_count": 0, "contract_charges": 160_000, "deposits": -50_000, "disputes": 0, "corrections": 0}
+    assert settlement["business_date"] == days[0]["business_date"].isoformat()
+    async with httpx.AsyncClient(trust_env=False, base_url=shop.base, headers={"Authorization": f"Bearer {shop.keys['merchant.four']}"}) as client:
+        exported = (await client.get(f"/v1/settlements/{settlement['id']}/export?format=json")).json()
+    assert {(row["kind"], row["net"]) for row in exported["items"]} >= {("contract_charge", -160_000), ("deposit", -50_000)}
+    statement = (await shop.ask("GET", f"/v1/settlements/{settlement['id']}/statement?format=html&language=zh", key="merchant.four")).raw.decode()
+    assert "Terminal purchase" in statement and "押金" in statement
+    history = (await shop.ask("GET", "/v1/balance/history?account=merchant", key="merchant.four")).body["items"]
+    assert {("contract_charge", -160_000), ("hold_placed", -50_000)} <= {(each["cause"], each["amount"]) for each in history}
+    assert {each["business_date"] for each in history} == {settlement["business_date"]}

@@ -517,4 +517,4 @@ async def test_an_accountant_sees_which_batch_took_a_sale_and_what_was_charged_b
     assert {name: taken[name] for name in ("transaction", "reference", "chargebacks", "gross_decimal", "fee", "net", "terminal")} == {
         "transaction": sold[0], "reference": "CB-1", "chargebacks": "-12000", "gross_decimal": "-120.00", "fee": "1500", "net": "-13500", "terminal": till}
     page = (await got(shop, f"{path}/statement", "merchant.two")).text
-    assert "Chargebacks and corrections of that day" in page and "-120.00" in page and "15.00" in page
+    assert "Chargebacks, corrections and charges by contract of that day" in page and "-120.00" in page and "15.00" in page
