@@ -1,6 +1,7 @@
 """Days on which a merchant sold nothing, and disputes, corrections or its contract moved its balance all the same: each has a settlement that says so."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from switch.errors import Problem
 from switch.ids import show
 from switch.payments.transaction import Transaction
 from switch.settlement import ledger
-from switch.settlement.cutover.settlements import Settlements, Wanted
+from switch.settlement.cutover.settlements import Settlements, Wanted, figures
 from switch.settlement.disputes.cases import Cases
 from switch.settlement.disputes.deadlines import OVERDUE, Deadlines
 from switch.settlement.disputes.notices import Notice
@@ -179,6 +180,21 @@ async def test_a_charge_falls_on_a_day_of_the_acquirer_that_the_merchant_sold_by
     for each in (till, other):
         await each.cut()
     assert {(row["acquirer_id"], row["contract_charges"]) for row in await shown(till)} == {(till.acquirer, 200), (other.acquirer, 100)}
+
+
+async def test_the_webhook_of_a_settlement_says_what_the_list_shows(till: Till) -> None:
+    await till.owner.execute("""INSERT INTO webhook_endpoint (merchant_id, endpoint_id, url, types, secret_sealed, secret_key, since)
+        VALUES ($1, gen_random_uuid(), 'https://shop.example/', '{settlement.stated}', '\\x00', 'k', now() - interval '1 day')""", till.merchant)
+    sold = await till.made(amount=10_000)
+    async with till.owner.transaction():
+        await dispute(till.owner, till, sold)
+    await correct(till, 250)
+    await charge(till, 800)
+    await till.cut()
+    (body,) = await till.fetch("SELECT body FROM webhook_event WHERE merchant_id = $1", till.merchant)
+    told, (row,) = json.loads(body["body"])["data"], await shown(till)
+    assert (told["net"], told["disputes"], told["dispute_fees"], told["corrections"], told["contract_charges"]) == (9900, -4000, 1500, 250, 800)
+    assert told == figures(row) | {"settlement": show("settlement", row["settlement_id"]), "acquirer": show("acquirer", till.acquirer)}
 
 
 async def test_another_acquirer_shows_nothing_of_it(till: Till, database_url: str) -> None:

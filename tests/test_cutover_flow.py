@@ -10,6 +10,7 @@ import pytest_asyncio
 from asyncpg import exceptions as refusals
 from settled import DAY, ONE_DAY, Till, open_till
 
+from switch.api.settlements import ShownSettlement
 from switch.errors import Problem
 from switch.settlement.cutover import steps
 from switch.settlement.fees.corrections import Corrections
@@ -350,6 +351,7 @@ async def test_whoever_listens_is_told_of_a_settlement_once_and_its_day_is_to_be
     data = json.loads(events[0]["body"])["data"]
     assert {name: data[name] for name in ("business_date", "sales", "fees", "net", "currency")} == {
         "business_date": DAY.isoformat(), "sales": 1000, "fees": 10, "net": 990, "currency": "CNY"}
+    assert not set(data) ^ (set(ShownSettlement.model_fields) - {"id", "merchant", "state", "payout", "priced_at", "stated_at"} | {"settlement"})
     assert await till.owner.fetchval("SELECT count(*) FROM webhook_delivery WHERE merchant_id = $1", till.merchant) == 1
     asked = await till.owner.fetch("SELECT business_date, cause, state FROM reconciliation_run WHERE acquirer_id = $1", till.acquirer)
     assert [tuple(run) for run in asked] == [(DAY, "cutover", "due")]
