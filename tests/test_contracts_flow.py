@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from copy import deepcopy
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -15,7 +16,8 @@ import pytest
 import pytest_asyncio
 
 from switch.merchants.contracts import standard
-from switch.merchants.contracts.days import Days, keep
+from switch.merchants.contracts.days import END, Days, keep
+from switch.settlement.jobs.table import NotYet
 from tests.flows import Shop, eventually, open_shop
 from tests.hands import signature
 from tests.processes import Answer, Caller
@@ -404,3 +406,31 @@ async def test_what_a_contract_charges_once_and_its_deposit_are_in_the_settlemen
     history = (await shop.ask("GET", "/v1/balance/history?account=merchant", key="merchant.four")).body["items"]
     assert {("contract_charge", -160_000), ("hold_placed", -50_000)} <= {(each["cause"], each["amount"]) for each in history}
     assert {each["business_date"] for each in history} == {settlement["business_date"]}
+
+
+async def test_an_end_whose_day_is_just_being_taken_is_looked_at_again_and_gives_the_deposit_back_on_the_next(shop: Shop) -> None:
+    ident = await account(shop, "three")
+    deal = await drawn(shop, "three", terms(ident, today(), deposit=900))
+    await deal.signed()
+    (held,) = await shop.sql("SELECT acquirer_id, business_date FROM transfer WHERE cause = 'hold_placed' AND note LIKE $1", f"%{deal.id}")
+    taker = await asyncpg.connect(shop.url)
+    job = SimpleNamespace(arguments={"contract": deal.id, "what": END, "at": datetime.now(UTC).isoformat()})
+
+    async def hold(_: Any) -> None:
+        pass
+
+    run: Any = SimpleNamespace(pool=shop.switch.owed, hold=hold, job=job)
+    try:
+        async with taker.transaction():
+            await taker.execute("UPDATE contract SET version = version + 1, ends_at = now(), ends_as = 'expire' WHERE contract_id = $1", UUID(deal.id[4:]))
+            await taker.execute("""INSERT INTO contract_event (contract_id, number, event, was, state, person) SELECT contract_id, version, 'notice', state, state, 'test'
+                FROM contract WHERE contract_id = $1""", UUID(deal.id[4:]))
+        async with taker.transaction():
+            await taker.execute("SELECT pg_advisory_xact_lock(3583010, day_lock($1, $2))", held["acquirer_id"], held["business_date"])
+            with pytest.raises(NotYet):
+                await Days(shop.switch.owed).do(run)
+        assert await Days(shop.switch.owed).do(run) == {"moved": True}
+    finally:
+        await taker.close()
+    moved = await shop.sql("SELECT cause, amount FROM settled_beside WHERE merchant_id = $1 AND name LIKE $2 ORDER BY posted_at", shop.ids["merchant.three"], f"%{deal.id}")
+    assert [tuple(each.values()) for each in moved] == [("hold_placed", -900), ("hold_released", 900)]

@@ -97,8 +97,9 @@ WORDS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType({
 NOT_DUE: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType({
     "net.zero": {"en": ("Statement of {business_date}", "The net is {money}: nothing is due. Statement {settlement} shows what moved that day."),
                  "zh": ("{business_date} 结算单", "净额 {money}，无应付款项。当日明细见结算单 {settlement}。")},
-    "net.negative": {"en": ("Statement of {business_date}", "The net is {money}: it is taken from your balance, and what that does not cover from later sales. "
-                                                            "Statement {settlement}."),
+    "net.negative": {"en": ("Statement of {business_date}",
+                            "The net is {money}: it is taken from your balance, and what that does not cover from later sales. "
+                            "Statement {settlement}."),
                      "zh": ("{business_date} 结算单", "净额 {money}，从余额中扣除，不足部分由后续销售抵扣。结算单 {settlement}。")},
 })
 # What applicants read of their applications: they are no merchants yet, and have no webhooks. Event of an application -> kind.
