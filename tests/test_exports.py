@@ -27,6 +27,7 @@ from switch.api import download
 from switch.ids import read, show
 from switch.settlement.exports import files, paper
 from tests.flows import Shop, eventually, new_key, open_shop
+from tests.rows import new_id
 from tests.settlements import DAY, settle
 
 EVIL = '<script>alert(1)</script>"\'&=cmd'
@@ -485,6 +486,20 @@ async def captured(shop: Shop, sale: str) -> None:
         return await shop.sql("SELECT FROM transaction WHERE original_id = $1 AND type = 'capture' AND state = 'APPROVED'", read("transaction", sale))
 
     await eventually(reached, f"{sale} is not captured")
+
+
+async def test_a_sale_and_a_refund_name_the_batch_that_took_them_and_what_no_batch_took_names_none(shop: Shop) -> None:
+    """What settles by its own row is in a batch by its own row."""
+    identity, merchant, batch = await settled(shop, 10), shop.ids["merchant.one"], new_id()
+    lines = await shop.sql("SELECT transaction_id, type, gross FROM settlement_line WHERE settlement_id = $1 ORDER BY type, transaction_id", identity)
+    taken = [lines[0], lines[-1]]
+    assert [each["type"] for each in taken] == ["purchase", "refund"]
+    await shop.sql("INSERT INTO terminal_batch (merchant_id, batch_id, terminal_id, number, in_balance, totals, differences) VALUES ($1, $2, $3, 4711, true, '[]', '[]')", merchant, batch,
+                   shop.ids["terminal.till"])
+    for each in taken:
+        await shop.sql("INSERT INTO batch_entry (merchant_id, transaction_id, batch_id, amount) VALUES ($1, $2, $3, $4)", merchant, each["transaction_id"], batch, each["gross"])
+    rows = parsed((await got(shop, f"/v1/settlements/{show('settlement', identity)}/export")).text)
+    assert {row["transaction"]: row["batch"] for row in rows if row["batch"]} == {show("transaction", each["transaction_id"]): "4711" for each in taken}
 
 
 async def test_an_accountant_sees_which_batch_took_a_sale_and_what_was_charged_back_that_day(shop: Shop) -> None:
