@@ -1,6 +1,7 @@
 """The books while everything happens at once, and workers are killed: in every snapshot the money adds up, and nothing is settled twice."""
 
 import asyncio
+import json
 import random
 import signal
 import sys
@@ -30,6 +31,7 @@ from tests.test_reconciliation_flow import bring, stub_file
 
 SECONDS_MAX, DRAIN_S, LOOKS, KILLS = 120.0, 40.0, 100, 6
 WANTED = ("sale 201", "sale 202", "refund 201", "cancelled 202", "dispute 201", "confirmed", "returned", "file 201", "resolved 200")
+TARIFF = {"name": "Taxed", "currency": "CNY", "rules": [{"name": "All", "price": {"basis_points": 60}}], "tax": {"name": "VAT", "basis_points": 600}}
 OLDEST = """SELECT d.acquirer_id, min(d.business_date) FROM business_day d LEFT JOIN cutover c USING (acquirer_id, business_date)
 WHERE d.state <> 'closed' OR c.ended_at IS NULL GROUP BY d.acquirer_id"""
 WORTH = """SELECT t.transaction_id FROM transaction t JOIN business_day d USING (acquirer_id, business_date)
@@ -158,7 +160,8 @@ async def chaos(cluster_url: str, tmp_path: Path) -> AsyncIterator[Chaos]:
         await pool.close()
         await shop.sql("UPDATE merchant SET reserve_basis_points = 500, reserve_days = 1 WHERE merchant_id = $1", shop.ids["merchant.one"])
         await shop.sql("UPDATE acquirer SET institution_code = '87654321' WHERE name = 'dual'")
-        await shop.sql("INSERT INTO tariff (merchant_id, effective_from, basis_points) SELECT merchant_id, '2020-01-01', 60 FROM merchant ON CONFLICT DO NOTHING")
+        await shop.sql("""INSERT INTO merchant_tariff (tariff_id, merchant_id, effective_from, version, terms, created_by)
+            SELECT gen_random_uuid(), merchant_id, '2020-01-01', 2, $1::jsonb, 'test' FROM merchant""", json.dumps(TARIFF))
         await shop.caught_up()
         bank = Bank(shop, (await shop.ask("GET", "/openapi.json")).body)
         await bank.agreed("/v1/payouts/bank-account", currency="CNY", holder="Payment Service", country="DE", iban=OUR_IBAN)

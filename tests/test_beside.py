@@ -1,14 +1,16 @@
-"""Days on which a merchant sold nothing, and disputes or corrections moved its balance all the same: each has a settlement that says so."""
+"""Days on which a merchant sold nothing, and disputes, corrections or its contract moved its balance all the same: each has a settlement that says so."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
 from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import pytest_asyncio
+import rows
 from settled import DAY, ONE_DAY, Till, open_till
 
 from switch import database
@@ -16,11 +18,13 @@ from switch.errors import Problem
 from switch.ids import show
 from switch.payments.transaction import Transaction
 from switch.settlement import ledger
-from switch.settlement.cutover.settlements import Settlements, Wanted
+from switch.settlement.cutover.settlements import Settlements, Wanted, figures
 from switch.settlement.disputes.cases import Cases
 from switch.settlement.disputes.deadlines import OVERDUE, Deadlines
 from switch.settlement.disputes.notices import Notice
 from switch.settlement.exports import paper, statements
+from switch.settlement.funding import arrangements
+from switch.settlement.funding.charged import Falls, falls_on
 from switch.settlement.jobs.table import NotYet
 from switch.settlement.ledger import Account
 from tests.snapshots import wrong
@@ -51,6 +55,29 @@ async def correct(till: Till, amount: int) -> None:
         assert day is not None
         await ledger.post(till.owner, ledger.moved(Account("acquirer", "CNY", acquirer_id=till.acquirer), Account("merchant", "CNY", till.merchant), amount,
                                                    "reconciliation_adjust", f"exc_{uuid4()}", day, f"reconciliation:{uuid4()}"))
+
+
+async def charge(till: Till, amount: int, name: str = "Installation", merchant: UUID | None = None) -> Falls:
+    """What a contract charges once."""
+    merchant = merchant or till.merchant
+    async with till.owner.transaction():
+        falls = await falls_on(till.owner, merchant, NOW.date())
+        await ledger.post(till.owner, [each._replace(acquirer_id=falls.acquirer_id) for each in ledger.moved(
+            Account("merchant", "CNY", merchant), Account("fee", "CNY"), amount, "contract_charge", f"con_{uuid4()}", falls.business_date, f"contract:{uuid4()}", name)])
+    return falls
+
+
+async def known_at(till: Till, acquirer: UUID, merchant: UUID, priority: int | None) -> None:
+    """A terminal of the merchant has numbers there; with a priority, a route of all merchants leads there."""
+    if not await till.fetch("SELECT FROM terminal WHERE merchant_id = $1", merchant):
+        store = uuid4()
+        await rows.insert(till.owner, "store", merchant_id=merchant, store_id=store, name="S", city="Shanghai", time_zone="UTC")
+        await rows.insert(till.owner, "terminal", merchant_id=merchant, terminal_id=uuid4(), store_id=store, name="T")
+    (terminal,) = await till.fetch("SELECT terminal_id FROM terminal WHERE merchant_id = $1", merchant)
+    await rows.insert(till.owner, "acquirer_terminal", merchant_id=merchant, acquirer_id=acquirer, terminal_id=terminal["terminal_id"],
+                      card_acceptor_terminal=uuid4().hex[:8], card_acceptor=uuid4().hex[:15])
+    if priority is not None:
+        await rows.insert(till.owner, "route", route_id=uuid4(), acquirer_id=acquirer, merchant_id=merchant, priority=priority)
 
 
 async def shown(till: Till) -> list[dict[str, Any]]:
@@ -108,9 +135,66 @@ async def test_the_statement_and_the_export_of_such_a_day_hold_what_moved(till: 
     assert [(row["kind"], row["chargebacks"], row["adjustments"], row["fee"], row["net"]) for row in rows] == [
         ("chargeback", -4000, 0, 1500, -5500), ("correction", 0, 250, 0, 250)]
     assert rows[0]["transaction"] == f"txn_{sold.transaction_id}"
-    (beside,) = [table for table in printed.tables if table.title.startswith("Chargebacks and corrections")]
+    (beside,) = [table for table in printed.tables if table.title.startswith("Chargebacks, corrections")]
     assert beside.rows[-1] == ("Net with these", "", "-52.50", "")
     assert "52.50" in paper.html(printed)
+
+
+async def test_a_day_of_charges_alone_has_a_settlement_and_a_statement_that_show_them(till: Till) -> None:
+    await till.made(amount=10_000)
+    await till.cut()
+    assert await charge(till, 30_000) == Falls(DAY + ONE_DAY, till.acquirer)
+    hold = uuid4()
+    async with till.owner.transaction():
+        await arrangements.placed(till.owner, till.merchant, "CNY", 5000, "Deposit of contract con_x", "switch", hold, Falls(DAY + ONE_DAY, till.acquirer))
+        await arrangements.placed(till.owner, till.merchant, "CNY", 70, "A hold by a person is in no settlement", "switch", uuid4())
+    await till.cut()
+    async with till.owner.transaction():
+        await arrangements.released(till.owner, till.merchant, hold, "switch")
+    await till.cut()
+    await till.cut()
+    assert [(row["business_date"], row["net"], row["contract_charges"], row["deposits"], row["corrections"], row["disputes"]) for row in await shown(till)] == [
+        (DAY, 9900, 0, 0, 0, 0), (DAY + ONE_DAY, 0, 30_000, -5000, 0, 0), (DAY + 2 * ONE_DAY, 0, 0, 5000, 0, 0)]
+    assert await till.balance() == 9900 - 30_000 - 70
+    async with till.owner.transaction():
+        whole = await statements.head(till.owner, (await till.settlements())[1]["settlement_id"], till.merchant)
+        assert whole is not None
+        lines = [row async for some in statements.lines(till.owner, whole) for row in some]
+        printed = {language: paper.html(paper.document(await statements.statement(till.owner, whole), language)) for language in ("en", "zh")}
+    assert sorted((row["kind"], row["adjustments"], row["fee"], row["net"], row["fee_rule"]) for row in lines) == [
+        ("contract_charge", 0, 30_000, -30_000, "Installation"), ("deposit", -5000, 0, -5000, "Deposit of contract con_x")]
+    for language, words in (("en", ("charge by contract", "deposit", "Net with these")), ("zh", ("合同收费", "押金", "净额与上述合计"))):
+        for word in (*words, "Installation", "300.00", "-350.00"):
+            assert word in printed[language], word
+
+
+async def test_a_charge_falls_on_a_day_of_the_acquirer_that_the_merchant_sold_by_last_or_will_sell_by_first(till: Till, database_url: str) -> None:
+    other = await open_till(database_url, owner=till.owner, day=DAY + 3 * ONE_DAY)
+    assert await charge(till, 100) == Falls(NOW.date(), None), "no acquirer knows it yet: only the balance tells"
+    await known_at(till, till.acquirer, till.merchant, None)
+    assert await charge(till, 100) == Falls(DAY, till.acquirer)
+    await known_at(till, other.acquirer, till.merchant, 50)
+    assert await charge(till, 100) == Falls(DAY + 3 * ONE_DAY, other.acquirer)
+    await till.made(amount=1000)
+    assert await charge(till, 100) == Falls(DAY, till.acquirer)
+    for each in (till, other):
+        await each.cut()
+    assert {(row["acquirer_id"], row["contract_charges"]) for row in await shown(till)} == {(till.acquirer, 200), (other.acquirer, 100)}
+
+
+async def test_the_webhook_of_a_settlement_says_what_the_list_shows(till: Till) -> None:
+    await till.owner.execute("""INSERT INTO webhook_endpoint (merchant_id, endpoint_id, url, types, secret_sealed, secret_key, since)
+        VALUES ($1, gen_random_uuid(), 'https://shop.example/', '{settlement.stated}', '\\x00', 'k', now() - interval '1 day')""", till.merchant)
+    sold = await till.made(amount=10_000)
+    async with till.owner.transaction():
+        await dispute(till.owner, till, sold)
+    await correct(till, 250)
+    await charge(till, 800)
+    await till.cut()
+    (body,) = await till.fetch("SELECT body FROM webhook_event WHERE merchant_id = $1", till.merchant)
+    told, (row,) = json.loads(body["body"])["data"], await shown(till)
+    assert (told["net"], told["disputes"], told["dispute_fees"], told["corrections"], told["contract_charges"]) == (9900, -4000, 1500, 250, 800)
+    assert told == figures(row) | {"settlement": show("settlement", row["settlement_id"]), "acquirer": show("acquirer", till.acquirer)}
 
 
 async def test_another_acquirer_shows_nothing_of_it(till: Till, database_url: str) -> None:

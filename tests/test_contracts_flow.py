@@ -5,16 +5,19 @@ import hashlib
 from collections.abc import AsyncIterator
 from copy import deepcopy
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import asyncpg
+import httpx
 import pytest
 import pytest_asyncio
 
 from switch.merchants.contracts import standard
-from switch.merchants.contracts.days import Days, keep
+from switch.merchants.contracts.days import END, Days, keep
+from switch.settlement.jobs.table import NotYet
 from tests.flows import Shop, eventually, open_shop
 from tests.hands import signature
 from tests.processes import Answer, Caller
@@ -251,8 +254,8 @@ async def test_an_account_that_nobody_agreed_stops_it_until_two_people_have(shop
     assert later.body["code"] == "contract_terms"
 
 
-async def cut_over(shop: Shop, day: date) -> None:
-    path = f"/v1/acquirers/{shop.shown('acquirer.single')}/cutovers"
+async def cut_over(shop: Shop, day: date, acquirer: str = "acquirer.single") -> None:
+    path = f"/v1/acquirers/{shop.shown(acquirer)}/cutovers"
     assert (await shop.ask("POST", path, {"business_date": day.isoformat()}, "operator")).status == 202
 
     async def ended() -> bool:
@@ -379,3 +382,55 @@ async def test_of_two_who_countersign_at_once_one_does_and_nothing_is_done_twice
     assert sorted(answer.status for answer in answers) == [200, 409]
     assert len(await shop.sql("SELECT FROM contract_signature WHERE contract_id = $1 AND side = 'provider'", UUID(deal.id[4:]))) == 1
     assert len(await shop.sql("SELECT FROM merchant_tariff WHERE merchant_id = $1 AND effective_from = $2", shop.ids["merchant.two"], today() + 2 * DAY)) == 1
+
+
+async def test_what_a_contract_charges_once_and_its_deposit_are_in_the_settlement_of_their_day(shop: Shop) -> None:
+    """Nothing was sold: `four` has no route."""
+    if not await shop.sql("SELECT FROM contract WHERE merchant_id = $1 AND state = 'in_force'", shop.ids["merchant.four"]):  # when it runs alone
+        await (await drawn(shop, "four", terms(await account(shop, "four"), today(), once=[{"name": "Terminal purchase", "amount": 80_000, "count": 2}], deposit=50_000))).signed()
+    merchant = shop.ids["merchant.four"]
+    days = await shop.sql("SELECT DISTINCT acquirer_id, business_date FROM settled_beside WHERE merchant_id = $1", merchant)
+    assert len(days) == 1, "the charge and the deposit fall on one day"
+    (name,) = [name for name, ident in shop.ids.items() if ident == days[0]["acquirer_id"]]
+    while shop.switch.directory.acquirers[days[0]["acquirer_id"]].business_date <= days[0]["business_date"]:
+        await cut_over(shop, shop.switch.directory.acquirers[days[0]["acquirer_id"]].business_date, name)
+    (settlement,) = (await shop.ask("GET", "/v1/settlements", key="merchant.four")).body["items"]
+    assert {each: settlement[each] for each in ("state", "sales_count", "contract_charges", "deposits", "disputes", "corrections")} == {
+        "state": "stated", "sales_count": 0, "contract_charges": 160_000, "deposits": -50_000, "disputes": 0, "corrections": 0}
+    assert settlement["business_date"] == days[0]["business_date"].isoformat()
+    async with httpx.AsyncClient(trust_env=False, base_url=shop.base, headers={"Authorization": f"Bearer {shop.keys['merchant.four']}"}) as client:
+        exported = (await client.get(f"/v1/settlements/{settlement['id']}/export?format=json")).json()
+    assert {(row["kind"], row["net"]) for row in exported["items"]} >= {("contract_charge", -160_000), ("deposit", -50_000)}
+    statement = (await shop.ask("GET", f"/v1/settlements/{settlement['id']}/statement?format=html&language=zh", key="merchant.four")).raw.decode()
+    assert "Terminal purchase" in statement and "押金" in statement
+    history = (await shop.ask("GET", "/v1/balance/history?account=merchant", key="merchant.four")).body["items"]
+    assert {("contract_charge", -160_000), ("hold_placed", -50_000)} <= {(each["cause"], each["amount"]) for each in history}
+    assert {each["business_date"] for each in history} == {settlement["business_date"]}
+
+
+async def test_an_end_whose_day_is_just_being_taken_is_looked_at_again_and_gives_the_deposit_back_on_the_next(shop: Shop) -> None:
+    ident = await account(shop, "three")
+    deal = await drawn(shop, "three", terms(ident, today(), deposit=900))
+    await deal.signed()
+    (held,) = await shop.sql("SELECT acquirer_id, business_date FROM transfer WHERE cause = 'hold_placed' AND note LIKE $1", f"%{deal.id}")
+    taker = await asyncpg.connect(shop.url)
+    job = SimpleNamespace(arguments={"contract": deal.id, "what": END, "at": datetime.now(UTC).isoformat()})
+
+    async def hold(_: Any) -> None:
+        pass
+
+    run: Any = SimpleNamespace(pool=shop.switch.owed, hold=hold, job=job)
+    try:
+        async with taker.transaction():
+            await taker.execute("UPDATE contract SET version = version + 1, ends_at = now(), ends_as = 'expire' WHERE contract_id = $1", UUID(deal.id[4:]))
+            await taker.execute("""INSERT INTO contract_event (contract_id, number, event, was, state, person) SELECT contract_id, version, 'notice', state, state, 'test'
+                FROM contract WHERE contract_id = $1""", UUID(deal.id[4:]))
+        async with taker.transaction():
+            await taker.execute("SELECT pg_advisory_xact_lock(3583010, day_lock($1, $2))", held["acquirer_id"], held["business_date"])
+            with pytest.raises(NotYet):
+                await Days(shop.switch.owed).do(run)
+        assert await Days(shop.switch.owed).do(run) == {"moved": True}
+    finally:
+        await taker.close()
+    moved = await shop.sql("SELECT cause, amount FROM settled_beside WHERE merchant_id = $1 AND name LIKE $2 ORDER BY posted_at", shop.ids["merchant.three"], f"%{deal.id}")
+    assert [tuple(each.values()) for each in moved] == [("hold_placed", -900), ("hold_released", 900)]

@@ -1,5 +1,6 @@
 """The cut-over over PostgreSQL: what of a day is taken, what comes later, what the database refuses, and that any number of runs is one."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from datetime import date, timedelta
@@ -10,6 +11,7 @@ import pytest_asyncio
 from asyncpg import exceptions as refusals
 from settled import DAY, ONE_DAY, Till, open_till
 
+from switch.api.settlements import ShownSettlement
 from switch.errors import Problem
 from switch.settlement.cutover import steps
 from switch.settlement.fees.corrections import Corrections
@@ -97,6 +99,19 @@ async def test_an_approval_that_comes_late_is_an_adjustment_that_names_its_day(t
     assert [(each["sales"], each["adjustments"], each["net"]) for each in await till.settlements()] == [(1000, 0, 990), (500, 2000, 2475)]
     await till.cut()
     assert len(await till.settlements()) == 2
+
+
+async def test_outcomes_are_waited_for_and_settle_on_their_own_day_and_never_longer_than_the_bound(till: Till) -> None:
+    soon, never = await till.new(amount=2000), await till.new(amount=700)
+    running = asyncio.create_task(till.cut(wait_s=1.5))
+    await asyncio.sleep(0.3)
+    assert not running.done()
+    await till.step(soon, "APPROVED")
+    async with asyncio.timeout(10):
+        await running
+    assert [(line["kind"], line["for_date"], line["gross"]) for line in await till.lines()] == [("sale", DAY, 2000)]
+    (stands,) = await steps.stands(till.owner, till.acquirer)
+    assert {step["step"]: step["detail"] for step in stands["steps"]}["wait"] == {"without_outcome": 1, "listed": [f"txn_{never.transaction_id}"]}
 
 
 async def test_what_is_undone_after_it_was_settled_goes_back_with_its_fee(till: Till) -> None:
@@ -200,7 +215,13 @@ async def test_whoever_closes_a_day_waits_for_the_intents_that_hold_it(till: Til
         await till.owner.execute("SET lock_timeout = '100ms'")
         with pytest.raises(refusals.LockNotAvailableError):
             await till.owner.execute(steps.LOCK_DAY, till.acquirer, DAY)
+        running = asyncio.create_task(till.cut())
+        await asyncio.sleep(0.5)
+        assert not running.done(), "the day is not taken while an intent may still be written into it"
+    await running
     await other.owner.close()
+    carried = await till.fetch("SELECT for_date FROM late_change WHERE acquirer_id = $1", till.acquirer)
+    assert [each["for_date"] for each in carried] == [DAY], "and the cut-over knows of it"
 
 
 async def test_lines_and_settlements_hold_together(till: Till) -> None:
@@ -350,6 +371,7 @@ async def test_whoever_listens_is_told_of_a_settlement_once_and_its_day_is_to_be
     data = json.loads(events[0]["body"])["data"]
     assert {name: data[name] for name in ("business_date", "sales", "fees", "net", "currency")} == {
         "business_date": DAY.isoformat(), "sales": 1000, "fees": 10, "net": 990, "currency": "CNY"}
+    assert not set(data) ^ (set(ShownSettlement.model_fields) - {"id", "merchant", "state", "payout", "priced_at", "stated_at"} | {"settlement"})
     assert await till.owner.fetchval("SELECT count(*) FROM webhook_delivery WHERE merchant_id = $1", till.merchant) == 1
     asked = await till.owner.fetch("SELECT business_date, cause, state FROM reconciliation_run WHERE acquirer_id = $1", till.acquirer)
     assert [tuple(run) for run in asked] == [(DAY, "cutover", "due")]

@@ -27,6 +27,7 @@ from switch.api import download
 from switch.ids import read, show
 from switch.settlement.exports import files, paper
 from tests.flows import Shop, eventually, new_key, open_shop
+from tests.rows import new_id
 from tests.settlements import DAY, settle
 
 EVIL = '<script>alert(1)</script>"\'&=cmd'
@@ -487,6 +488,20 @@ async def captured(shop: Shop, sale: str) -> None:
     await eventually(reached, f"{sale} is not captured")
 
 
+async def test_a_sale_and_a_refund_name_the_batch_that_took_them_and_what_no_batch_took_names_none(shop: Shop) -> None:
+    """What settles by its own row is in a batch by its own row."""
+    identity, merchant, batch = await settled(shop, 10), shop.ids["merchant.one"], new_id()
+    lines = await shop.sql("SELECT transaction_id, type, gross FROM settlement_line WHERE settlement_id = $1 ORDER BY type, transaction_id", identity)
+    taken = [lines[0], lines[-1]]
+    assert [each["type"] for each in taken] == ["purchase", "refund"]
+    await shop.sql("INSERT INTO terminal_batch (merchant_id, batch_id, terminal_id, number, in_balance, totals, differences) VALUES ($1, $2, $3, 4711, true, '[]', '[]')", merchant, batch,
+                   shop.ids["terminal.till"])
+    for each in taken:
+        await shop.sql("INSERT INTO batch_entry (merchant_id, transaction_id, batch_id, amount) VALUES ($1, $2, $3, $4)", merchant, each["transaction_id"], batch, each["gross"])
+    rows = parsed((await got(shop, f"/v1/settlements/{show('settlement', identity)}/export")).text)
+    assert {row["transaction"]: row["batch"] for row in rows if row["batch"]} == {show("transaction", each["transaction_id"]): "4711" for each in taken}
+
+
 async def test_an_accountant_sees_which_batch_took_a_sale_and_what_was_charged_back_that_day(shop: Shop) -> None:
     acquirer, till = shop.shown("acquirer.dual"), shop.shown("terminal.dual")
     await shop.sql("INSERT INTO dispute_fee (acquirer_id, kind, currency, fee, cost) VALUES ($1, 'chargeback', 'CNY', 1500, 900)", shop.ids["acquirer.dual"])
@@ -517,4 +532,4 @@ async def test_an_accountant_sees_which_batch_took_a_sale_and_what_was_charged_b
     assert {name: taken[name] for name in ("transaction", "reference", "chargebacks", "gross_decimal", "fee", "net", "terminal")} == {
         "transaction": sold[0], "reference": "CB-1", "chargebacks": "-12000", "gross_decimal": "-120.00", "fee": "1500", "net": "-13500", "terminal": till}
     page = (await got(shop, f"{path}/statement", "merchant.two")).text
-    assert "Chargebacks and corrections of that day" in page and "-120.00" in page and "15.00" in page
+    assert "Chargebacks, corrections and charges by contract of that day" in page and "-120.00" in page and "15.00" in page

@@ -1,6 +1,5 @@
 """What merchants read of their money: settlements, their transactions, the balance and its history."""
 
-import json
 from collections.abc import Callable
 from datetime import date, datetime
 from typing import Annotated, Any, Literal, Protocol
@@ -18,7 +17,7 @@ from switch.api.shapes import Shape, refused, shaped
 from switch.callers import Caller, require
 from switch.errors import Problem
 from switch.ids import show
-from switch.settlement.cutover.settlements import PAGE_MAX, Balance, Settlements, Wanted
+from switch.settlement.cutover.settlements import PAGE_MAX, Balance, Settlements, Wanted, figures
 
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
 Currency = Annotated[str | None, Query(pattern="^[A-Z]{3}$")]
@@ -38,8 +37,9 @@ class ExtraFee(Shape):
 class ShownSettlement(Shape):
     """One business date of one acquirer in one currency. Minor units; `net` = sales - refunds + adjustments - fees - tax. `adjustments` is signed,
     the others are positive; `reserve_held` is what of the net is kept back until `reserve_release_on`. Beside the net, and in the balance at once,
-    stand `disputes` (signed: chargebacks are negative, what a win brings back positive), `dispute_fees` and `corrections` (signed) of that date; a
-    day on which only these moved has a settlement too. `priced_at`: with the tariffs and sales that were known then."""
+    stand `disputes` (signed: chargebacks are negative, what a win brings back positive), `dispute_fees`, `corrections` (signed),
+    `contract_charges` (what a contract charges once) and `deposits` (signed: negative when one is taken) of that date; a day on which only these
+    moved has a settlement too. `priced_at`: with the tariffs and sales that were known then."""
 
     id: str
     merchant: str
@@ -60,6 +60,8 @@ class ShownSettlement(Shape):
     disputes: int
     dispute_fees: int
     corrections: int
+    contract_charges: int
+    deposits: int
     reserve_held: int
     reserve_release_on: str | None
     due_on: str
@@ -168,14 +170,9 @@ def _shown_id(kind: str, identity: UUID | None) -> str | None:
 
 
 def _settlement(row: asyncpg.Record) -> dict[str, Any]:
-    plain = ("currency", "state", "sales_count", "sales", "refunds_count", "refunds", "adjustments_count", "adjustments", "fees", "tax", "net",
-             "disputes", "dispute_fees", "corrections", "reserve_held")
     return {"id": show("settlement", row["settlement_id"]), "merchant": show("merchant", row["merchant_id"]),
-            "acquirer": show("acquirer", row["acquirer_id"]),
-            **{name: row[name] for name in plain}, "extra_fees": json.loads(row["extras"]), "business_date": row["business_date"].isoformat(),
-            "reserve_release_on": _day(row["reserve_release_on"]), "due_on": row["due_on"].isoformat(),
-            "payout": _shown_id("payout", row["payout_id"]), "priced_at": stamp(row["priced_at"]),
-            "stated_at": stamp(row["stated_at"])}
+            "acquirer": show("acquirer", row["acquirer_id"]), "state": row["state"], **figures(row),
+            "payout": _shown_id("payout", row["payout_id"]), "priced_at": stamp(row["priced_at"]), "stated_at": stamp(row["stated_at"])}
 
 
 def _line(row: asyncpg.Record) -> dict[str, Any]:

@@ -93,6 +93,15 @@ WORDS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType({
 })
 
 
+# A statement with nothing to pay out says so, in words of its own.
+NOT_DUE: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType({
+    "net.zero": {"en": ("Statement of {business_date}", "The net is {money}: nothing is due. Statement {settlement} shows what moved that day."),
+                 "zh": ("{business_date} 结算单", "净额 {money}，无应付款项。当日明细见结算单 {settlement}。")},
+    "net.negative": {"en": ("Statement of {business_date}",
+                            "The net is {money}: it is taken from your balance, and what that does not cover from later sales. "
+                            "Statement {settlement}."),
+                     "zh": ("{business_date} 结算单", "净额 {money}，从余额中扣除，不足部分由后续销售抵扣。结算单 {settlement}。")},
+})
 # What applicants read of their applications: they are no merchants yet, and have no webhooks. Event of an application -> kind.
 OF_APPLICATION: Mapping[str, str] = MappingProxyType({
     "submit": "application.submitted", "ask_more": "application.more_wanted", "refuse": "application.refused", "approve": "application.passed",
@@ -126,7 +135,8 @@ def loaded(words: Mapping[str, Mapping[str, tuple[str, str]]], places: Mapping[s
     return found
 
 
-TEMPLATES = MappingProxyType(loaded(WORDS, PLACES) | loaded(APPLICANT_WORDS, APPLICANT_PLACES, APPLICANT_PLACES))
+TEMPLATES = MappingProxyType(loaded(WORDS, PLACES) | loaded(APPLICANT_WORDS, APPLICANT_PLACES, APPLICANT_PLACES)
+                             | loaded(NOT_DUE, dict.fromkeys(NOT_DUE, PLACES["settlement.stated"]), NOT_DUE))
 KINDS = frozenset(WORDS)
 
 
@@ -134,5 +144,7 @@ def written(kind: str, language: str, data: Mapping[str, Any]) -> Template:
     """Title and text as the merchant reads them. What is filled in is never read as a template again."""
     amount = data.get("amount", data.get("net"))
     values = {**data, "money": None if amount is None else text(amount, data["currency"])}
+    if kind == "settlement.stated" and data["net"] <= 0:
+        kind = "net.negative" if data["net"] else "net.zero"
     title, body = (PLACE.sub(lambda found: str(values.get(found[1]) or "-"), each) for each in TEMPLATES[kind, language])
     return Template(title, body)

@@ -32,7 +32,8 @@ class Account(NamedTuple):
 
 
 class Transfer(NamedTuple):
-    """`amount` moves from `debit` to `credit`. `object`: shown id of what caused it. The same `posting_key` is posted once."""
+    """`amount` moves from `debit` to `credit`. `object`: shown id of what caused it. The same `posting_key` is posted once. `acquirer_id`: whose
+    business date it is, where its accounts do not say and a settlement is to show it."""
 
     debit: Account
     credit: Account
@@ -43,6 +44,7 @@ class Transfer(NamedTuple):
     posting_key: str
     note: str = ""
     corrects: UUID | None = None
+    acquirer_id: UUID | None = None
 
 
 class PostingConflict(Exception):
@@ -79,9 +81,9 @@ JOIN (SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::uuid[], $4::uuid
   ON a.kind = o.kind AND a.currency = o.currency AND a.merchant_id IS NOT DISTINCT FROM o.merchant_id
   AND a.acquirer_id IS NOT DISTINCT FROM o.acquirer_id"""
 POST = """INSERT INTO transfer (transfer_id, debit_account, credit_account, amount, currency, cause, object, business_date, posting_key, note,
-  corrects)
+  corrects, acquirer_id)
 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::date[], $9::text[], $10::text[],
-  $11::uuid[])
+  $11::uuid[], $12::uuid[])
 ON CONFLICT (posting_key) DO NOTHING RETURNING posting_key"""
 POSTED = """SELECT posting_key, debit_account, credit_account, amount FROM transfer WHERE posting_key = ANY($1::text[])"""
 
@@ -105,7 +107,7 @@ async def _post(connection: Connection, transfers: Sequence[Transfer]) -> int:
         POST, _new_ids(len(transfers)), [ids[each.debit] for each in transfers], [ids[each.credit] for each in transfers],
         [each.amount for each in transfers], [each.debit.currency for each in transfers], [each.cause for each in transfers],
         [each.object for each in transfers], [each.business_date for each in transfers], keys, [each.note for each in transfers],
-        [each.corrects for each in transfers])}
+        [each.corrects for each in transfers], [each.acquirer_id for each in transfers])}
     if len(new) < len(transfers):
         posted = {row[0]: tuple(row)[1:] for row in await connection.fetch(POSTED, keys)}
         for each in transfers:

@@ -15,9 +15,9 @@ from switch.ids import read, show
 from switch.merchants.contracts import force
 from switch.merchants.contracts.cases import held_and, told
 from switch.merchants.contracts.life import IN_FORCE
-from switch.settlement.jobs.table import Due, Run, Unfit
+from switch.settlement.jobs.table import Due, NotYet, Run, Unfit
 
-AT_ONCE = 200
+AT_ONCE, AGAIN_S = 200, 5.0
 BEGIN, END, WARN = "begin", "end", "warn"
 WARNED = (7, 30)  # days before its end at which the merchant is told, the last first: of several that have come one is
 DUE = """SELECT contract_id, least(CASE WHEN begun_at IS NULL THEN begins_at END, ends_at) AS at, begun_at IS NULL AND begins_at <= $1 AS begins
@@ -51,6 +51,8 @@ class Days:
                                   run.job.arguments.get("days"))
                 await run.hold(connection)
         except Problem as problem:
+            if problem.code == "not_ready":  # the business day of its charges is being closed just now
+                raise NotYet(AGAIN_S, problem.detail) from None
             raise Unfit(f"The contract cannot be moved: {problem.code}.") from None
         return {"moved": done}
 

@@ -21,6 +21,7 @@ from switch.settlement.fees import tariffs
 from switch.settlement.fees.tariffs import TARIFF
 from switch.settlement.funding import arrangements
 from switch.settlement.funding.arrangements import SET_FUNDING, Funding
+from switch.settlement.funding.charged import Falls, falls_on
 from switch.settlement.ledger import Account
 
 SWITCH = Person("switch", "")
@@ -67,17 +68,16 @@ async def _priced(connection: Connection, merchant_id: UUID, starts: date, terms
 
 
 async def begun(connection: Connection, row: asyncpg.Record, merchant: asyncpg.Record) -> asyncpg.Record:
-    """Its first day has come: the merchant is paid as agreed from now on, and what is charged once is charged."""
-    agreed, merchant_id, shown = terms.read(await document_of(connection, row)), row["merchant_id"], show("contract", row["contract_id"])
-    paid, day = agreed.paid, today(merchant)
+    """Its first day has come: the merchant is paid as agreed from now on, and what is charged once is charged. Raises Problem not_ready."""
+    agreed, merchant_id = terms.read(await document_of(connection, row)), row["merchant_id"]
+    paid, falls = agreed.paid, await falls_on(connection, merchant_id, today(merchant))
     funding = Funding(paid.calendar, paid.funding_days, paid.minimum_payout, paid.reserve_basis_points, paid.reserve_days)
     await connection.execute(SET_FUNDING, merchant_id, *astuple(funding))
-    whose, ours = Account("merchant", agreed.currency, merchant_id), Account("fee", agreed.currency)
-    await ledger.post(connection, [each for at, once in enumerate(agreed.once) for each in ledger.moved(
-        whose, ours, once.amount * once.times, "contract_charge", shown, day, f"contract:{row['contract_id']}:once:{at}", once.name)])
+    for at, once in enumerate(agreed.once):
+        await _charged(connection, row, agreed.currency, once.amount * once.times, once.name, f"once:{at}", falls)
     if agreed.term.deposit and not await _deposit_of(connection, merchant_id, row["contract_id"]):
-        await arrangements.placed(connection, merchant_id, agreed.currency, agreed.term.deposit, f"Deposit of contract {shown}", SWITCH.name,
-                                  row["contract_id"])
+        await arrangements.placed(connection, merchant_id, agreed.currency, agreed.term.deposit,
+                                  f"Deposit of contract {show('contract', row['contract_id'])}", SWITCH.name, row["contract_id"], falls)
     if row["amends"] is not None:  # whose deposit this contract's own has taken the place of
         await _given_back(connection, merchant_id, row["amends"])
     return await moved(connection, row, "begin", SWITCH, "Its first day has come.", begun_at=clock.now())
@@ -95,14 +95,19 @@ def end_of(last: date, zone: str) -> datetime:
 
 
 async def charged_early(connection: Connection, row: asyncpg.Record, last: date, day: date) -> int:
-    """The fee of who ends a contract before its time, in minor units; 0 when there is none."""
+    """The fee of who ends a contract before its time, in minor units; 0 when there is none. Raises Problem not_ready."""
     agreed = terms.read(await document_of(connection, row))
     if not terms.early(agreed.term, last):
         return 0
-    fee, shown = agreed.term.early_termination_fee, show("contract", row["contract_id"])
-    await ledger.post(connection, ledger.moved(Account("merchant", agreed.currency, row["merchant_id"]), Account("fee", agreed.currency), fee,
-                                               "contract_charge", shown, day, f"contract:{row['contract_id']}:early", "Early end"))
+    fee = agreed.term.early_termination_fee
+    await _charged(connection, row, agreed.currency, fee, "Early end", "early", await falls_on(connection, row["merchant_id"], day))
     return fee
+
+
+async def _charged(connection: Connection, row: asyncpg.Record, currency: str, amount: int, name: str, key: str, falls: Falls) -> None:
+    await ledger.post(connection, [each._replace(acquirer_id=falls.acquirer_id) for each in ledger.moved(
+        Account("merchant", currency, row["merchant_id"]), Account("fee", currency), amount, "contract_charge", show("contract", row["contract_id"]),
+        falls.business_date, f"contract:{row['contract_id']}:{key}", name)])
 
 
 DEPOSIT = "SELECT released_at IS NULL FROM merchant_hold WHERE merchant_id = $1 AND hold_id = $2"

@@ -1,10 +1,11 @@
 """What a merchant reads of its money: settlements and their lines, balances, and the transfers behind them. In one snapshot each."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -22,17 +23,22 @@ CLOCKS = timedelta(days=1)  # by how much an id may be older than its day: its w
 _SETTLEMENT = """settlement_id, merchant_id, acquirer_id, business_date, currency, state, sales_count, sales, refunds_count, refunds,
 adjustments_count, adjustments, fees, tax, net, reserve_held, reserve_release_on, due_on, payout_id, extras, priced_at, stated_at"""
 # What was taken or given back at once on that date: in the balance, and not in the net.
-_BESIDE = """LEFT JOIN LATERAL (SELECT coalesce(sum(b.amount) FILTER (WHERE b.cause IN ('chargeback', 'chargeback_won')), 0)::bigint AS disputes,
+BESIDE = """LEFT JOIN LATERAL (SELECT coalesce(sum(b.amount) FILTER (WHERE b.cause IN ('chargeback', 'chargeback_won')), 0)::bigint AS disputes,
   coalesce(-sum(b.amount) FILTER (WHERE b.cause = 'dispute_fee'), 0)::bigint AS dispute_fees,
-  coalesce(sum(b.amount) FILTER (WHERE b.dispute_id IS NULL), 0)::bigint AS corrections
+  coalesce(sum(b.amount) FILTER (WHERE b.cause IN ('reconciliation_adjust', 'reconciliation_correction')), 0)::bigint AS corrections,
+  coalesce(-sum(b.amount) FILTER (WHERE b.cause = 'contract_charge'), 0)::bigint AS contract_charges,
+  coalesce(sum(b.amount) FILTER (WHERE b.cause IN ('hold_placed', 'hold_released')), 0)::bigint AS deposits
   FROM settled_beside b WHERE b.merchant_id = s.merchant_id AND b.acquirer_id = s.acquirer_id AND b.currency = s.currency
     AND b.business_date = s.business_date) beside ON true"""
 PAGE = f"""SELECT s.*, beside.* FROM (SELECT {_SETTLEMENT} FROM settlement WHERE ($1::uuid IS NULL OR merchant_id = $1)
 AND (state = 'stated' OR NOT $2) AND ($3::uuid IS NULL OR acquirer_id = $3) AND ($4::text IS NULL OR currency = $4)
 AND ($5::date IS NULL OR business_date >= $5) AND ($6::date IS NULL OR business_date <= $6)
-AND ($7::uuid IS NULL OR settlement_id < $7) ORDER BY settlement_id DESC LIMIT $8) s {_BESIDE} ORDER BY s.settlement_id DESC"""
-ONE = f"""SELECT s.*, beside.* FROM settlement s {_BESIDE} WHERE s.settlement_id = $1 AND ($2::uuid IS NULL OR s.merchant_id = $2)
+AND ($7::uuid IS NULL OR settlement_id < $7) ORDER BY settlement_id DESC LIMIT $8) s {BESIDE} ORDER BY s.settlement_id DESC"""
+ONE = f"""SELECT s.*, beside.* FROM settlement s {BESIDE} WHERE s.settlement_id = $1 AND ($2::uuid IS NULL OR s.merchant_id = $2)
 AND (s.state = 'stated' OR NOT $3)"""
+# What is told of each, by whatever way: minor units.
+FIGURES = ("currency", "sales_count", "sales", "refunds_count", "refunds", "adjustments_count", "adjustments", "fees", "tax", "net", "disputes",
+           "dispute_fees", "corrections", "contract_charges", "deposits", "reserve_held")
 LINES = """SELECT transaction_id, kind, type, for_date, gross, fee, currency, rule, original_id, store_id, terminal_id, brand, card_type, entry_mode,
 card_last4, rrn, approval_code, reference, captured_at FROM settlement_line WHERE settlement_id = $1 AND ($2::uuid IS NULL OR store_id = $2)
 AND ($3::uuid IS NULL OR terminal_id = $3) AND ($4::text IS NULL OR brand = $4) AND ($5::date IS NULL OR for_date = $5)
@@ -90,6 +96,13 @@ FROM account a CROSS JOIN LATERAL (
       AND ($5::timestamptz IS NULL OR e.posted_at < $5) AND ($6::uuid IS NULL OR e.transfer_id < $6) ORDER BY e.transfer_id DESC LIMIT $7) e
 WHERE a.merchant_id = $1 AND ($2::text IS NULL OR a.kind = $2) AND ($3::text IS NULL OR a.currency = $3)
 ORDER BY e.transfer_id DESC, a.kind LIMIT $7"""
+
+
+def figures(row: asyncpg.Record) -> dict[str, Any]:
+    """Of a settlement with what moved beside it, as JSON."""
+    release_on = row["reserve_release_on"]
+    return {**{name: row[name] for name in FIGURES}, "extra_fees": json.loads(row["extras"]), "business_date": row["business_date"].isoformat(),
+            "reserve_release_on": None if release_on is None else release_on.isoformat(), "due_on": row["due_on"].isoformat()}
 
 
 class Settlements:

@@ -9,10 +9,10 @@ from switch.clock import clock
 from switch.database import Connection
 from switch.ids import show
 from switch.notices.events import Event, tell_all
+from switch.settlement.cutover.settlements import BESIDE, figures
 from switch.settlement.reconciliation.runs import request
 
-TOLD = ("currency", "sales", "refunds", "adjustments", "fees", "tax", "net", "reserve_held")  # minor units, as in GET /v1/settlements/{id}
-
+TOLD = f"""SELECT s.*, beside.* FROM settlement s {BESIDE} WHERE s.settlement_id = ANY($1::uuid[]) ORDER BY s.settlement_id"""
 ADJUSTED = "SELECT DISTINCT acquirer_id, for_date FROM settlement_line WHERE settlement_id = ANY($1::uuid[]) AND kind = 'adjustment' AND gross <> 0"
 
 
@@ -21,9 +21,8 @@ async def announce(connection: Connection, rows: Sequence[asyncpg.Record]) -> No
     now = clock.now()
     await tell_all(connection, [
         Event(row["merchant_id"], "settlement.stated", show("settlement", row["settlement_id"]), now, {
-            "settlement": show("settlement", row["settlement_id"]), "acquirer": show("acquirer", row["acquirer_id"]),
-            "business_date": row["business_date"].isoformat(), "due_on": row["due_on"].isoformat(), **{name: row[name] for name in TOLD}})
-        for row in rows])
+            "settlement": show("settlement", row["settlement_id"]), "acquirer": show("acquirer", row["acquirer_id"]), **figures(row)})
+        for row in await connection.fetch(TOLD, [row["settlement_id"] for row in rows])])
     days = {(row["acquirer_id"], row["business_date"]) for row in rows}
     if adjusting := [row["settlement_id"] for row in rows if row["adjustments_count"]]:
         days |= {(row["acquirer_id"], row["for_date"]) for row in await connection.fetch(ADJUSTED, adjusting)}

@@ -177,7 +177,7 @@ class Batch:
         self.ready: list[Settlement] = []
         self.lines, self.written = 0, 0
         self.to_correct: dict[tuple[UUID, str], None] = {}  # merchant and currency, in order; each leaves when it is begun
-        self.beside: set[tuple[UUID, str]] = set()  # whose balance disputes or corrections moved that day; each leaves when it is begun
+        self.beside: set[tuple[UUID, str]] = set()  # whose balance moved beside its sales that day; each leaves when it is begun
         self.decided: dict[UUID, list[int]] = {}  # late changes of this snapshot; as few as there are reversals after a day's end
 
     async def settle(self) -> int:

@@ -42,8 +42,9 @@ WORDS: dict[str, dict[Language, str]] = {
     "charge": {"en": "Charge", "zh": "服务费"}, "sale": {"en": "sale", "zh": "销售"}, "refund": {"en": "refund", "zh": "退款"},
     "adjustment": {"en": "adjustment", "zh": "调整"}, "chargeback": {"en": "chargeback", "zh": "拒付"},
     "correction": {"en": "correction", "zh": "更正"},
-    "beside": {"en": "Chargebacks and corrections of that day, taken or given back at once beside the net",
-               "zh": "当日拒付、退回及更正（即时入账，不含于净额）"},
+    "contract_charge": {"en": "charge by contract", "zh": "合同收费"}, "deposit": {"en": "deposit", "zh": "押金"},
+    "beside": {"en": "Chargebacks, corrections and charges by contract of that day, taken or given back at once beside the net",
+               "zh": "当日拒付、退回、更正及合同收费（即时入账，不含于净额）"},
     "came_to": {"en": "Net with these", "zh": "净额与上述合计"},
     "reference": {"en": "Reference", "zh": "参考号"},
     "note": {"en": "Amounts are signed from the merchant's point of view. Gross = sales - refunds + adjustments; net = gross - fees - tax.",
@@ -103,7 +104,7 @@ def document(statement: Statement, language: Language) -> Document:
         tables.append(Table(word("by_day"), tuple(map(word, ("for", "count", "gross", "fee"))), tuple(
             (row["for_date"].isoformat(), str(row["count"]), amount(row["gross"]), amount(row["fee"])) for row in statement.adjustments), 1))
     if whole.beside:
-        moved = [(row["reference"], word(row["kind"]), amount(row["gross"]), amount(row["fee"])) for row in whole.beside]
+        moved = [(row["name"] or row["reference"], word(row["kind"]), amount(row["gross"]), amount(row["fee"])) for row in whole.beside]
         came_to = whole.net + sum(row["gross"] - row["fee"] for row in whole.beside)
         tables.append(Table(word("beside"), tuple(map(word, ("reference", "kind", "amount", "fee"))),
                             (*moved, (word("came_to"), "", amount(came_to), "")), 2, 1))

@@ -2,7 +2,7 @@
 
 Amounts are minor units, signed from the merchant's point of view: sales are positive, refunds negative, fees and tax positive when the merchant pays
 them, and of every row net = gross - fee - tax. The nets of all rows of a settlement but those that stand
-beside it (disputes, corrections) are its net.
+beside it (disputes, corrections, charges and deposits of contracts) are its net.
 """
 
 import json
@@ -22,7 +22,8 @@ from switch.settlement.exports.cells import Column
 
 AT_ONCE = 100  # rows: what is in memory of an export, and what the loop is kept from its other work by
 PARTS = ("sales", "refunds", "chargebacks", "adjustments")
-PART_OF = {"sale": "sales", "refund": "refunds", "chargeback": "chargebacks", "adjustment": "adjustments", "correction": "adjustments"}
+PART_OF = {"sale": "sales", "refund": "refunds", "chargeback": "chargebacks", "adjustment": "adjustments", "correction": "adjustments",
+           "contract_charge": "adjustments", "deposit": "adjustments"}
 
 LINE_COLUMNS = (
     Column("kind"), Column("transaction"), Column("type"), Column("original"), Column("captured_at", "time"), Column("business_date", "date"),
@@ -67,7 +68,7 @@ class Head:
     reserve_held: int
     reserve_release_on: date | None
     charges: tuple[tuple[str, int], ...]  # fees of no transaction: what for, how much
-    beside: tuple[Row, ...] = ()  # what disputes and corrections moved while the day was open: at once, and not in the net
+    beside: tuple[Row, ...] = ()  # what disputes, corrections and contracts moved while the day was open: at once, and not in the net
 
     @property
     def gross(self) -> int:
@@ -79,15 +80,17 @@ HEAD = """SELECT s.settlement_id, s.merchant_id, m.name AS merchant_name, a.name
     s.reserve_held, s.reserve_release_on, s.extras, s.acquirer_id
 FROM settlement s JOIN directory_merchant m ON m.merchant_id = s.merchant_id JOIN directory_acquirer a ON a.acquirer_id = s.acquirer_id
 WHERE s.settlement_id = $1 AND ($2::uuid IS NULL OR s.merchant_id = $2)"""
-# By dispute and step, and by correction: its money, signed from the merchant's point of view, and the fee for it.
-BESIDE = """SELECT CASE WHEN b.dispute_id IS NULL THEN 'correction' ELSE 'chargeback' END AS kind, b.reference, b.transaction_id, t.original_id,
-  t.brand, t.store_id, t.terminal_id, t.card_last4, t.rrn, b.posted_at,
-  coalesce(sum(b.amount) FILTER (WHERE b.cause <> 'dispute_fee'), 0)::bigint AS gross,
-  coalesce(-sum(b.amount) FILTER (WHERE b.cause = 'dispute_fee'), 0)::bigint AS fee
+# By dispute and step, correction, charge and deposit: its money, signed from the merchant's point of view, and the fee for it.
+BESIDE = """SELECT CASE WHEN b.dispute_id IS NOT NULL THEN 'chargeback' WHEN b.cause = 'contract_charge' THEN 'contract_charge'
+    WHEN b.cause IN ('hold_placed', 'hold_released') THEN 'deposit' ELSE 'correction' END AS kind, b.name, b.reference, b.transaction_id,
+  t.original_id, t.brand, t.store_id, t.terminal_id, t.card_last4, t.rrn, b.posted_at,
+  coalesce(sum(b.amount) FILTER (WHERE b.cause NOT IN ('dispute_fee', 'contract_charge')), 0)::bigint AS gross,
+  coalesce(-sum(b.amount) FILTER (WHERE b.cause IN ('dispute_fee', 'contract_charge')), 0)::bigint AS fee
 FROM settled_beside b LEFT JOIN history_transaction t ON t.merchant_id = b.merchant_id AND t.transaction_id = b.transaction_id
 WHERE b.merchant_id = $1 AND b.acquirer_id = $2 AND b.currency = $3 AND b.business_date = $4
-GROUP BY b.dispute_id, b.reference, b.transaction_id, t.original_id, t.brand, t.store_id, t.terminal_id, t.card_last4, t.rrn, b.posted_at
-ORDER BY b.posted_at, b.reference"""
+GROUP BY kind, b.name, b.dispute_id, b.reference, b.transaction_id,
+  t.original_id, t.brand, t.store_id, t.terminal_id, t.card_last4, t.rrn, b.posted_at
+ORDER BY b.posted_at, kind, b.reference, b.name"""
 
 
 async def head(connection: Connection, settlement_id: UUID, merchant_id: UUID | None) -> Head | None:
@@ -131,7 +134,7 @@ def charges(whole: Head) -> list[Row]:
         sold = {name: None if each[f"{name}_id"] is None else show(name, each[f"{name}_id"]) for name in ("transaction", "store", "terminal")}
         rows.append({**nothing, **same, **sold, **{name: each[name] for name in ("brand", "card_last4", "rrn", "reference", "gross", "fee")},
                      "kind": each["kind"], "captured_at": each["posted_at"], PART_OF[each["kind"]]: each["gross"], "net": each["gross"] - each["fee"],
-                     "fee_rule": "dispute fee" if each["fee"] else None})
+                     "fee_rule": each["name"] or ("dispute fee" if each["fee"] else None)})
     return rows
 
 

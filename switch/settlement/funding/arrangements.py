@@ -15,6 +15,7 @@ from switch.database import Connection, Pool, work
 from switch.errors import Problem
 from switch.ids import show, uuid7
 from switch.settlement import ledger
+from switch.settlement.funding.charged import Falls
 from switch.settlement.ledger import Account, Transfer
 
 T = TypeVar("T")
@@ -71,6 +72,8 @@ PLACE = """INSERT INTO merchant_hold (merchant_id, hold_id, currency, amount, re
 HOLD = "SELECT * FROM merchant_hold WHERE merchant_id = $1 AND hold_id = $2 FOR NO KEY UPDATE"
 RELEASE = "UPDATE merchant_hold SET released_by = $3, released_at = now() WHERE merchant_id = $1 AND hold_id = $2 RETURNING *"
 HOLDS = """SELECT * FROM merchant_hold WHERE merchant_id = $1 AND ($2::uuid IS NULL OR hold_id < $2) ORDER BY hold_id DESC LIMIT $3"""
+# On whose business date it was placed, if on anybody's.
+PLACED_ON = "SELECT acquirer_id FROM transfer WHERE posting_key = $1"
 TODAY = "SELECT (now() AT TIME ZONE time_zone)::date FROM directory_merchant WHERE merchant_id = $1"
 
 
@@ -144,30 +147,38 @@ class Arrangements:
             return await released(connection, merchant_id, hold_id, by)
 
 
-async def placed(connection: Connection, merchant_id: UUID, currency: str, amount: int | None, reason: str, by: str, hold_id: UUID) -> Hold:
-    """In the caller's commit. Raises Problem not_found."""
-    today = _found(await connection.fetchval(TODAY, merchant_id))
+async def placed(connection: Connection, merchant_id: UUID, currency: str, amount: int | None, reason: str, by: str, hold_id: UUID,
+                 falls: Falls | None = None) -> Hold:
+    """In the caller's commit. `falls`: on which business date a settlement shows it. Raises Problem not_found."""
+    falls = falls or Falls(_found(await connection.fetchval(TODAY, merchant_id)), None)
     hold = Hold(**dict(_found(await connection.fetchrow(PLACE, merchant_id, hold_id, currency, amount, reason, by))))
-    await ledger.post(connection, _moves(hold, "hold_placed", today))
+    await ledger.post(connection, _moves(hold, "hold_placed", falls))
     return hold
 
 
 async def released(connection: Connection, merchant_id: UUID, hold_id: UUID, by: str) -> Hold:
-    """In the caller's commit; again changes nothing. Raises Problem not_found."""
+    """In the caller's commit; again changes nothing. What a settlement showed comes back in one. Raises Problem: not_found, not_ready."""
     hold = Hold(**dict(_found(await connection.fetchrow(HOLD, merchant_id, hold_id))))
     if hold.released_at is not None:
         return hold
     today = _found(await connection.fetchval(TODAY, merchant_id))
-    await ledger.post(connection, _moves(hold, "hold_released", today))
+    acquirer_id = await connection.fetchval(PLACED_ON, _posting_key(hold, "hold_placed"))
+    falls = Falls(today, None) if acquirer_id is None else Falls(await ledger.open_day(connection, acquirer_id) or today, acquirer_id)
+    await ledger.post(connection, _moves(hold, "hold_released", falls))
     return Hold(**dict(_found(await connection.fetchrow(RELEASE, merchant_id, hold_id, by))))
 
 
-def _moves(hold: Hold, cause: str, today: date) -> list[Transfer]:
+def _posting_key(hold: Hold, cause: str) -> str:
+    return f"hold:{hold.hold_id}:{cause}"
+
+
+def _moves(hold: Hold, cause: str, falls: Falls) -> list[Transfer]:
     if hold.amount is None:
         return []
     merchant, held = (Account(kind, hold.currency, hold.merchant_id) for kind in ("merchant", "hold"))
     debit, credit = (merchant, held) if cause == "hold_placed" else (held, merchant)
-    return [Transfer(debit, credit, hold.amount, cause, show("hold", hold.hold_id), today, f"hold:{hold.hold_id}:{cause}", hold.reason)]
+    return [Transfer(debit, credit, hold.amount, cause, show("hold", hold.hold_id), falls.business_date, _posting_key(hold, cause), hold.reason,
+                     acquirer_id=falls.acquirer_id)]
 
 
 async def _calendar(connection: Connection, name: str) -> tuple[list[int], dict[date, str]]:
