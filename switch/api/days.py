@@ -1,17 +1,18 @@
-"""Days in bodies and queries: YYYY-MM-DD and nothing else."""
+"""Days in bodies and queries: YYYY-MM-DD and nothing else; instants in queries: RFC 3339, or a day for its beginning."""
 
 import re
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 from fastapi import Query
-from pydantic import PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from switch.errors import Problem
 
 PATTERN = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 DAY = re.compile(PATTERN.replace("$", r"\Z"), re.ASCII)
+BEGINNING = re.compile(PATTERN.removesuffix("$"), re.ASCII)
 RULE = "A day that exists, as YYYY-MM-DD"
 
 
@@ -29,6 +30,21 @@ def _day(text: str) -> date | None:
         return None
 
 
+def _dated(value: Any) -> Any:
+    """A bare number is no time, although it could be read as seconds since 1970."""
+    if isinstance(value, str) and not BEGINNING.match(value):
+        raise PydanticCustomError("instant", "The time must be RFC 3339")
+    return value
+
+
+def _in_utc(at: datetime) -> datetime:
+    """Without an offset it is UTC. A day more or less is still a time."""
+    if not 1 < at.year < 9999:
+        raise PydanticCustomError("instant", "The time is out of range")
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+Moment = Annotated[datetime, BeforeValidator(_dated), AfterValidator(_in_utc)]
 Day = Annotated[date, PlainValidator(_checked), WithJsonSchema({"type": "string", "pattern": PATTERN})]
 DayText = Annotated[str | None, Query(pattern=PATTERN)]
 
