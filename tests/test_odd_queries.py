@@ -44,6 +44,24 @@ async def test_a_number_is_no_date(shop: Shop, path: str) -> None:
     assert (await shop.ask("GET", path + "2026-11-27", key=who)).status == 200
 
 
+@pytest.mark.parametrize("path", ["/v1/transactions", "/v1/settlements", "/v1/balance/history", "/v1/unmatched-answers", "/v1/unmatched-answers/summary"])
+async def test_from_after_to_is_not_an_empty_list(shop: Shop, path: str) -> None:
+    who = "operator" if "unmatched" in path else "merchant.one"
+    refused(await shop.ask("GET", f"{path}?from=2026-11-02&to=2026-11-01", key=who), 422, "invalid")
+    assert (await shop.ask("GET", f"{path}?from=2026-11-01&to=2026-11-01", key=who)).status == 200
+
+
+@pytest.mark.parametrize("times", [{"from": "2026-11-02T00:00:00Z", "to": "2026-11-01T00:00:00Z"}, {"from": "9999-12-31T23:59:59-14:00"}])
+async def test_an_export_of_no_time_that_there_is_is_refused_at_once(shop: Shop, times: dict[str, str]) -> None:
+    asked = {"of": "transactions", "format": "csv", **times}
+    refused(await shop.ask("POST", "/v1/exports", key="merchant.one", body=asked), 422, "invalid")
+
+
+async def test_a_key_that_ends_beyond_the_calendar_is_refused(shop: Shop) -> None:
+    asked = {"role": "operator", "person": "Wu Min", "expires_at": "9999-12-31T23:59:59-14:00"}
+    refused(await shop.ask("POST", "/v1/keys", key="operator", body=asked), 422, "invalid")
+
+
 async def test_a_kind_of_alert_that_does_not_exist_is_not_an_empty_list(shop: Shop) -> None:
     body = refused(await shop.ask("GET", "/v1/alerts?kind=line_downn", key="operator"), 422, "invalid")
     assert "line_down, " in body["errors"][0]["rule"]

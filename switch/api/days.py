@@ -38,10 +38,16 @@ def _dated(value: Any) -> Any:
 
 
 def _in_utc(at: datetime) -> datetime:
-    """Without an offset it is UTC. A day more or less is still a time."""
+    """Without an offset it is UTC."""
+    at = in_range(at)
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def in_range(at: datetime) -> datetime:
+    """In every zone, and a day earlier or later, it is still a time."""
     if not 1 < at.year < 9999:
         raise PydanticCustomError("instant", "The time is out of range")
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    return at
 
 
 Moment = Annotated[datetime, BeforeValidator(_dated), AfterValidator(_in_utc)]
@@ -55,3 +61,9 @@ def day_of(name: str, text: str | None) -> date | None:
     if text is not None and found is None:
         raise Problem("invalid", "One or more fields are wrong; see errors.", errors=[{"field": name, "rule": RULE, "type": "day"}])
     return found
+
+
+def in_order(since: date | None, until: date | None) -> None:
+    """Raises Problem invalid: nothing lies between them, and an empty list would say that there is nothing."""
+    if since is not None and until is not None and since > until:
+        raise Problem("invalid", "One or more fields are wrong; see errors.", errors=[{"field": "from", "rule": "not after `to`", "type": "order"}])

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from switch.api import answers, story
-from switch.api.days import Moment
+from switch.api.days import Moment, in_order
 from switch.api.documented import documented
 from switch.api.download import Download, Places, books
 from switch.api.onboard import said
@@ -146,6 +146,7 @@ def _list(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller]
         bom: bool = False,
     ) -> Response:
         caller = identify(request)
+        in_order(since, until)
         acquirer_id = _identified("acquirer", acquirer)
         wanted = Filter(
             merchant_id=caller.merchant_id, store_id=_store(caller, _identified("store", store)), terminal_id=_identified("terminal", terminal),

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from starlette.responses import JSONResponse, Response
 
 from switch.api.answers import stamp
+from switch.api.days import in_range
 from switch.api.terminal import Model, check_content, model_of, one_of_each, read_body
 from switch.errors import Problem
 from switch.ids import PREFIXES, read, show
@@ -27,7 +28,7 @@ def _instant(value: Any) -> datetime:
     if not isinstance(value, str) or not RFC3339.fullmatch(value):
         raise fault
     try:
-        return datetime.fromisoformat(value)
+        return in_range(datetime.fromisoformat(value))
     except ValueError:
         raise fault from None
 

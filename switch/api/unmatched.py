@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from switch.api.answers import stamp
-from switch.api.days import Moment
+from switch.api.days import Moment, in_order
 from switch.api.onboard import identified, paged, said
 from switch.database import UNKNOWN, Pool
 from switch.errors import Problem
@@ -64,6 +64,7 @@ def report(routes: APIRouter, pool: Pool, listed: dict[int | str, dict[str, Any]
     async def unmatched(limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50, after: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
                         acquirer: str | None = None, reason: Reason | None = None, since: From = None, until: To = None) -> Response:
         acquirer_id = None if acquirer is None else identified("acquirer", acquirer)
+        in_order(since, until)
         rows = [_shown(row) for row in await _fetch(pool, UNMATCHED, after, limit + 1, acquirer_id, reason, since, until)]
         return paged(rows, limit)
 
@@ -74,5 +75,6 @@ def report(routes: APIRouter, pool: Pool, listed: dict[int | str, dict[str, Any]
         acquirer_id = None if acquirer is None else identified("acquirer", acquirer)
         to = until or datetime.now(UTC)
         begin = since or to - SUMMED
+        in_order(begin, to)
         rows = await _fetch(pool, SUMS, begin, to, acquirer_id, SUMS_MAX)
         return said({"from": stamp(begin), "to": stamp(to), "items": [_sum(row) for row in rows]})
