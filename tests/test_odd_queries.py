@@ -62,6 +62,17 @@ async def test_a_key_that_ends_beyond_the_calendar_is_refused(shop: Shop) -> Non
     refused(await shop.ask("POST", "/v1/keys", key="operator", body=asked), 422, "invalid")
 
 
+@pytest.mark.parametrize("day", ["9999-12-31", "0001-01-01"])
+async def test_no_run_is_asked_for_of_a_day_that_the_database_takes_for_infinite(shop: Shop, day: str) -> None:
+    asked = {"acquirer": f"acq_{shop.ids['acquirer.single']}", "business_date": day}
+    refused(await shop.ask("POST", "/v1/reconciliations", key="operator", body=asked), 422, "invalid")
+
+
+async def test_a_file_that_is_refused_as_a_whole_has_no_line_0(shop: Shop) -> None:
+    body = refused(await shop.ask("POST", f"/v1/clearing-files?document=clearing&acquirer=acq_{shop.ids['acquirer.single']}", key="operator"), 422, "file_refused")
+    assert body["errors"] == [{"field": "the file", "rule": "the file is empty", "type": "rule"}]
+
+
 async def test_a_kind_of_alert_that_does_not_exist_is_not_an_empty_list(shop: Shop) -> None:
     body = refused(await shop.ask("GET", "/v1/alerts?kind=line_downn", key="operator"), 422, "invalid")
     assert "line_down, " in body["errors"][0]["rule"]

@@ -28,6 +28,7 @@ from switch.merchants.approvals import Approvals
 from switch.merchants.onboarding import Onboarding
 from switch.payments.resolution import Person
 from switch.settlement.reconciliation import incoming, intake, runs
+from switch.settlement.reconciliation.clearing import YEARS
 from switch.settlement.reconciliation.exceptions import Exceptions
 from switch.settlement.reconciliation.intake import Intake
 
@@ -190,6 +191,9 @@ def _runs(routes: APIRouter, parts: Parts) -> None:
                  responses=_answered("request", 202) | refused(400, 413, 415))
     async def again(request: Request) -> Response:
         wanted = await body_of(request, RunRequest)
+        if wanted.business_date.year not in YEARS:
+            raise Problem("invalid", "One or more fields are wrong; see errors.",
+                          errors=[{"field": "business_date", "rule": "a day of this century", "type": "day"}])
         acquirer_id = identified("acquirer", wanted.acquirer)
         await parts.onboarding.get(Acquirer, acquirer_id)
         try:
