@@ -34,7 +34,7 @@ PROBLEMS = MappingProxyType({
     "cancelled_by_terminal": Kind(409, "The terminal cancelled this key", "Make a new sale under a new key."),
     "possible_duplicate": Kind(409, "This looks like a sale that was already made", "Ask the cardholder; a new sale is accepted after 5 minutes."),
     "body_too_large": Kind(413, "The body is too large", "Send at most 64 kB; an estimate of fees may have 4 MB."),
-    "content_type": Kind(415, "The body must be application/json", "Send `Content-Type: application/json` and no Content-Encoding."),
+    "content_type": Kind(415, "A body of that type is not taken here", "Send `Content-Type: application/json` and no Content-Encoding."),
     "content_encoding": Kind(415, "The body must not be compressed", "Send the body without Content-Encoding."),
     "invalid": Kind(422, "A field is missing, unknown or wrong", "See `errors`: each names a field and the rule it broke."),
     "file_refused": Kind(422, "The file was refused whole", "See `errors` for line and reason; the sender must make the file anew."),
@@ -126,9 +126,10 @@ class Problem(Exception):
 
 
 def file_refused(line: int, reason: str) -> Problem:
-    """Of a file that is taken whole or not at all; the reason repeats nothing of it."""
-    return Problem("file_refused", f"Nothing of it was taken. Line {line}: {reason.removesuffix('.')}.",
-                   errors=[{"field": f"line {line}", "rule": reason, "type": "rule"}])
+    """Of a file that is taken whole or not at all; the reason repeats nothing of it. Line 0 is the file as a whole."""
+    place = f"line {line}" if line else "the file"
+    return Problem("file_refused", f"Nothing of it was taken. {place.capitalize()}: {reason.removesuffix('.')}.",
+                   errors=[{"field": place, "rule": reason, "type": "rule"}])
 
 
 class SettingsError(ValueError):

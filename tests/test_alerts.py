@@ -13,6 +13,7 @@ from switch.alerts import KINDS, Alerts
 from switch.payments.admission import AUTHORIZATION
 from switch.payments.watch import After, Standing, Watch
 from tests.flows import Row, Shop, eventually, new_key, open_shop
+from tests.processes import run
 from tests.settlements import settle
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -198,7 +199,17 @@ async def test_alerts_are_listed_by_kind_and_by_who_has_them(shop: Shop) -> None
     listed = (await shop.ask("GET", "/v1/alerts?kind=line_down", key="operator")).body["items"]
     (again,) = (item for item in listed if item["object"] == "acq_two")
     assert (again["count"], again["acknowledged_by"]) == (2, None), "a new occurrence takes the name off"
-    assert (await shop.ask("GET", "/v1/alerts?kind=no_such", key="operator")).body["items"] == []
+    assert (await shop.ask("GET", "/v1/alerts?kind=no_such", key="operator")).status == 422
+
+
+async def test_the_command_line_lists_alerts_and_takes_one_on(shop: Shop, tmp_path: Path) -> None:
+    await shop.switch.alarm.raise_("line_away", "lin_one")
+    where = ("--url", shop.base, "--key", shop.keys["operator"])
+    listed = await asyncio.to_thread(run, tmp_path / "home", "alerts", "list", "--new", "--alert-kind", "line_away", *where)
+    assert listed.code == 0 and f"  nobody's: {KINDS['line_away']}\n" in listed.out, listed
+    taken = await asyncio.to_thread(run, tmp_path / "home", "alerts", "acknowledge", listed.out.split()[0], *where)
+    assert taken.code == 0 and "acknowledged by Flow Tester" in taken.out, taken
+    assert (await asyncio.to_thread(run, tmp_path / "home", "alerts", "list", "--new", "--alert-kind", "line_away", *where)).out == ""
 
 
 # Prometheus' rules

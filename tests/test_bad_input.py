@@ -209,8 +209,8 @@ async def test_a_method_override_overrides_nothing(shop: Shop) -> None:
 QUERIES = ["limit=0", "limit=201", "limit=-1", "limit=1e2", f"limit={CANARY}", "limit=99999999999999999999999", f"status={CANARY}", "status=Approved", f"from={CANARY}",
            "from=2026-13-01", "from=99999-01-01", "min=-1", "min=1.5", "max=99999999999999", "last4=12345", "last4=%D9%A3%D9%A3%D9%A3%D9%A3", "rrn=1", f"rrn={CANARY}", "stan=12", "stan=1234567",
            f"token={CANARY}", "token=" + "G" * 64, "token=" + "a" * 63, "approval_code=1234567", "reference=%00", "reference=%F0%9F%98%80", "reference=" + "x" * 65,
-           f"payment_status={CANARY}", f"type={CANARY}", "from=inf", "from=nan", "from=1e400", "to=-1e400", "limit=%00", "min=%D9%A3"]
-ABSENT = [f"store={CANARY}", f"terminal={CANARY}", f"acquirer={CANARY}", f"after={CANARY}", "after=txn_", "store=sto_%00", "terminal=trm_" + "0" * 36, "after=", "store="]
+           f"payment_status={CANARY}", f"type={CANARY}", "from=inf", "from=nan", "from=1e400", "to=-1e400", "limit=%00", "store=sto_%00", "min=%D9%A3"]
+ABSENT = [f"store={CANARY}", f"terminal={CANARY}", f"acquirer={CANARY}", f"after={CANARY}", "after=txn_", "terminal=trm_" + "0" * 36, "after=", "store="]
 
 
 async def test_a_wrong_filter_is_refused_and_an_id_of_another_form_is_absent(shop: Shop) -> None:

@@ -42,7 +42,7 @@ class App:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.paths.append(scope["path"])
-        if scope["path"] == "/early":
+        if scope["path"] in ("/early", "/v1/licences/early/file"):
             await self.answer(send, b"early")
         elif scope["path"] == "/slow":
             await asyncio.sleep(0.25)
@@ -321,6 +321,21 @@ def test_an_answer_before_the_end_of_the_body_does_not_lift_the_deadline(edge: S
         began = time.monotonic()
         client.sendall(b"2")
         assert rest(client) == b"" and time.monotonic() - began < 1
+
+
+def test_an_upload_that_is_the_last_and_refused_early_still_gets_its_answer(edge: Served) -> None:
+    with edge.connect() as client:
+        client.sendall(b"POST /v1/licences/early/file HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 900000\r\n\r\n" + bytes(100 * KB))
+        time.sleep(0.1)
+        for _ in range(5):
+            client.sendall(bytes(100 * KB))
+        assert answers(rest(client))[0].body == b"early"
+
+
+def test_an_upload_that_is_the_last_closes_when_it_is_answered(edge: Served) -> None:
+    with edge.connect() as client:
+        client.sendall(b"POST /v1/licences/doc/file HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\n123")
+        assert answers(rest(client))[0].json["bytes"] == 3
 
 
 def test_an_answer_before_the_end_of_the_body_leaves_the_connection_usable(edge: Served) -> None:

@@ -181,6 +181,7 @@ async def test_the_command_line_shows_and_runs_it(shop: Shop, day: dict[str, Any
     variables = {"SWITCH_DATABASE_URL": shop.url}
     status = run(tmp_path / "home", "cutover", "status", "single", **variables)
     assert status.code == 0 and day["date"] in status.out and status.out.count(" done ") >= 7
+    assert run(tmp_path / "home", "cutover", "status", "single", "2020-01-01", **variables).out == "no cut-over of 2020-01-01 has begun\n"
     again = run(tmp_path / "home", "cutover", "run", shop.shown("acquirer.single"), day["date"], **variables)
     assert (again.code, json.loads(again.out)["done"]) == (0, True)
     for words in (("run", "nobody"), ("run", "single", "2020-01-01"), ("run", "single", "yesterday")):

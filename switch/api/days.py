@@ -1,17 +1,18 @@
-"""Days in bodies and queries: YYYY-MM-DD and nothing else."""
+"""Days in bodies and queries: YYYY-MM-DD and nothing else; instants in queries: RFC 3339, or a day for its beginning."""
 
 import re
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 from fastapi import Query
-from pydantic import PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from switch.errors import Problem
 
 PATTERN = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 DAY = re.compile(PATTERN.replace("$", r"\Z"), re.ASCII)
+BEGINNING = re.compile(PATTERN.removesuffix("$"), re.ASCII)
 RULE = "A day that exists, as YYYY-MM-DD"
 
 
@@ -29,6 +30,27 @@ def _day(text: str) -> date | None:
         return None
 
 
+def _dated(value: Any) -> Any:
+    """A bare number is no time, although it could be read as seconds since 1970."""
+    if isinstance(value, str) and not BEGINNING.match(value):
+        raise PydanticCustomError("instant", "The time must be RFC 3339")
+    return value
+
+
+def _in_utc(at: datetime) -> datetime:
+    """Without an offset it is UTC."""
+    at = in_range(at)
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def in_range(at: datetime) -> datetime:
+    """In every zone, and a day earlier or later, it is still a time."""
+    if not 1 < at.year < 9999:
+        raise PydanticCustomError("instant", "The time is out of range")
+    return at
+
+
+Moment = Annotated[datetime, BeforeValidator(_dated), AfterValidator(_in_utc)]
 Day = Annotated[date, PlainValidator(_checked), WithJsonSchema({"type": "string", "pattern": PATTERN})]
 DayText = Annotated[str | None, Query(pattern=PATTERN)]
 
@@ -39,3 +61,9 @@ def day_of(name: str, text: str | None) -> date | None:
     if text is not None and found is None:
         raise Problem("invalid", "One or more fields are wrong; see errors.", errors=[{"field": name, "rule": RULE, "type": "day"}])
     return found
+
+
+def in_order(since: date | None, until: date | None) -> None:
+    """Raises Problem invalid: nothing lies between them, and an empty list would say that there is nothing."""
+    if since is not None and until is not None and since > until:
+        raise Problem("invalid", "One or more fields are wrong; see errors.", errors=[{"field": "from", "rule": "not after `to`", "type": "order"}])

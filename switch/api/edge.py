@@ -94,6 +94,7 @@ class EdgeProtocol(HttpToolsProtocol):
     _body_max = 0
     _uploading = False
     _step = 0  # bytes of body at which the clock of an upload starts anew
+    _last = False  # the request at hand is an upload, and the client wants no other
     _discarded = 0
     _partial: RequestResponseCycle | None = None  # a request for the straight way that is not whole yet
 
@@ -188,6 +189,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self.headers += headers
         HttpToolsProtocol.on_headers_complete(self)
         self._part = BODY
+        if self._uploading and not self.cycle.keep_alive:
+            self.cycle.keep_alive, self._last = True, True  # we close when it is answered: the cycle would not wait for the rest of the body
         if self._partial is None:
             self.scope["extensions"] = {WHOLE_ANSWER: WholeAnswer(self.cycle)}  # type: ignore[dict-item]
 
@@ -275,14 +278,17 @@ class EdgeProtocol(HttpToolsProtocol):
             self._answer(code)
 
     def _answer(self, code: str) -> None:
-        transport, waiting = self.transport, self.transport.get_write_buffer_size()
-        transport.write(self._problem(code))
-        if not transport.can_write_eof():
+        waiting = self.transport.get_write_buffer_size()
+        self.transport.write(self._problem(code))
+        self._linger(waiting)
+
+    def _linger(self, waiting: int) -> None:
+        """To close with bytes unread resets the connection, and the client may lose the answer (RFC 9112, 9.6)."""
+        if not self.transport.can_write_eof():
             self._close()
             return
-        # To close with bytes unread resets the connection, and the client may lose the answer (RFC 9112, 9.6).
-        self._lingering = True
-        transport.write_eof()
+        self._over, self._lingering, self._read_by = True, True, 0.0
+        self.transport.write_eof()
         self._write_within(self.limits.write_seconds if waiting else self.limits.linger_seconds)
 
     def _problem(self, code: str, header: str = "") -> bytes:
@@ -352,6 +358,9 @@ class EdgeProtocol(HttpToolsProtocol):
             self._close()
             return
         self.flow.resume_reading()
+        if self._last:
+            self._linger(self.transport.get_write_buffer_size()) if self._part == BODY else self._close()
+            return
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         else:

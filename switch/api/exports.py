@@ -65,6 +65,8 @@ class ExportRequest(Model):
             raise ValueError("An export of a settlement names it, and nothing else")
         if self.of == "transactions" and self.settlement is not None:
             raise ValueError("An export of transactions names no settlement")
+        if self.from_ is not None and self.to is not None and self.from_ > self.to:
+            raise ValueError("`from` is after `to`")
         return self
 
     def arguments(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Protocol
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -11,15 +10,16 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from switch.api import answers, story
+from switch.api.days import Moment, in_order
 from switch.api.documented import documented
 from switch.api.download import Download, Places, books
-from switch.api.onboard import Dated, said
+from switch.api.onboard import said
 from switch.api.shapes import Burnt, PaymentStatus, Status, Story, TransactionNow, TransactionPage, refused, shaped
 from switch.api.terminal import CancellationRequest, check_content, idempotency_key, model_of, one_of_each, read_body
 from switch.callers import Caller, working
 from switch.directory import Directory
 from switch.errors import Problem
-from switch.ids import lowest, read, show
+from switch.ids import read, show
 from switch.payments.cancellation import Cancellations
 from switch.payments.history import PAGE_MAX, Filter, History
 from switch.payments.transaction import REVERSING, SENT, STATE_OF, Transaction
@@ -131,7 +131,7 @@ def _list(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller]
                 responses=_PAGE_OR_FILE | refused(404))
     async def transactions(
         request: Request,
-        since: Annotated[Dated | None, Query(alias="from")] = None, until: Annotated[Dated | None, Query(alias="to")] = None,
+        since: Annotated[Moment | None, Query(alias="from")] = None, until: Annotated[Moment | None, Query(alias="to")] = None,
         status: Status | None = None, payment_status: PaymentStatus | None = None,
         type_: Annotated[Type | None, Query(alias="type")] = None,
         store: str | None = None, terminal: str | None = None, acquirer: str | None = None,
@@ -146,12 +146,13 @@ def _list(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller]
         bom: bool = False,
     ) -> Response:
         caller = identify(request)
+        in_order(since, until)
         acquirer_id = _identified("acquirer", acquirer)
         wanted = Filter(
             merchant_id=caller.merchant_id, store_id=_store(caller, _identified("store", store)), terminal_id=_identified("terminal", terminal),
             # an RRN is looked up in the acquirers' index, so all of them are named
             acquirer_ids=(acquirer_id,) if acquirer_id else tuple(parts.directory.acquirers) if rrn else None,
-            since=aware(since), until=aware(until), states=(STATE_OF[status],) if status else None, payment_status=payment_status, type=type_,
+            since=since, until=until, states=(STATE_OF[status],) if status else None, payment_status=payment_status, type=type_,
             rrn=rrn, stan=stan, approval_code=approval_code, reference=reference, last4=last4, token=bytes.fromhex(token) if token else None,
             amount_min=min_, amount_max=max_, before=_identified("transaction", after))
         if format_ == "csv":
@@ -182,14 +183,3 @@ def _store(caller: Caller, store_id: UUID | None) -> UUID | None:
     if store_id not in (None, caller.store_id):
         raise Problem("not_found")
     return caller.store_id
-
-
-def aware(at: datetime | None) -> datetime | None:
-    if at is None:
-        return None
-    aware = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-    try:
-        lowest(aware)
-    except (OverflowError, ValueError, OSError):
-        raise Problem("invalid", "The time is out of range.") from None
-    return aware

@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Request
-from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 from starlette.responses import JSONResponse, Response
 
 from switch.api.answers import stamp
+from switch.api.days import in_range
 from switch.api.terminal import Model, check_content, model_of, one_of_each, read_body
 from switch.errors import Problem
 from switch.ids import PREFIXES, read, show
@@ -27,7 +28,7 @@ def _instant(value: Any) -> datetime:
     if not isinstance(value, str) or not RFC3339.fullmatch(value):
         raise fault
     try:
-        return datetime.fromisoformat(value)
+        return in_range(datetime.fromisoformat(value))
     except ValueError:
         raise fault from None
 
@@ -41,13 +42,6 @@ def _day(value: Any) -> date:
     raise PydanticCustomError("day", "The day must be yyyy-mm-dd")
 
 
-def _dated(value: Any) -> Any:
-    """A bare number is no time, although it could be read as seconds since 1970."""
-    if isinstance(value, str) and not DATE.match(value):
-        raise PydanticCustomError("instant", "The time must be RFC 3339")
-    return value
-
-
 Codes = Annotated[dict[str, str], Field(max_length=100, description="DE39 of an answered reversal: acknowledged, not_found, retry or park")]
 RerouteCodes = Annotated[list[str], Field(max_length=100, description="DE39 of declined requests after which another acquirer may be asked; "
                                           "the dialect's when not given")]
@@ -55,7 +49,6 @@ Listed = Annotated[list[str], Field(max_length=100)]
 Ident = Annotated[str, Field(max_length=64)]
 Name = Annotated[str, Field(description="1 to 120 printable characters")]
 Zone = Annotated[str, Field(description="Name of the IANA time zone database")]
-Dated = Annotated[datetime, BeforeValidator(_dated)]
 Instant = Annotated[datetime, PlainValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
 
 Day = Annotated[date, PlainValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]

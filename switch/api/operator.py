@@ -342,6 +342,9 @@ def _alerts(routes: APIRouter, pool: Pool, operator: Callable[[Request], Any]) -
     @routes.get("/v1/alerts", tags=["operations"], summary="Alerts, newest first", responses=_listed("alert"))
     async def page(limit: Limit = 50, after: str | None = None, acknowledged: bool | None = None,
                    kind: Annotated[str | None, Query(max_length=40)] = None) -> Response:
+        if kind is not None and kind not in alerts.KINDS:
+            raise Problem("invalid", "One or more parameters are wrong; see errors.",
+                          errors=[{"field": "query.kind", "rule": f"one of: {', '.join(sorted(alerts.KINDS))}", "type": "kind"}])
         rows = await _fetch(pool, ALERTS, None if after is None else identified("alert", after), limit + 1, acknowledged, kind)
         return paged([_alert(row) for row in rows], limit)
 

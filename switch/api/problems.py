@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from switch import logs, metrics
 from switch.api.shapes import refused
@@ -15,6 +16,7 @@ from switch.errors import PROBLEMS, Problem
 
 CONTENT_TYPE = "application/problem+json"
 STATUS_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 
 def request_id() -> str:
@@ -30,9 +32,22 @@ def headers_of(problem: Problem) -> dict[str, str]:
     return headers
 
 
-def rendered(problem: Problem) -> Response:
+def rendered(problem: Problem, identity: str | None = None) -> Response:
     metrics.refusals.labels(problem.code).inc()
-    return Response(problem.body(request_id()), problem.status, headers_of(problem))
+    return Response(problem.body(identity or request_id()), problem.status, headers_of(problem))
+
+
+def broken(error: Exception, path: str | None) -> Response:
+    """A fault of ours: the log says where, under the request_id that the caller is told."""
+    identity = request_id()
+    logs.error("request_failed", error=type(error).__name__, path=path, where=logs.place(error), request_id=identity)
+    return rendered(Problem("internal"), identity)
+
+
+def allowed(request: Request) -> str:
+    """What a 405 must say: every method of that address."""
+    routes, scope = request.app.router.routes, request.scope
+    return ", ".join(method for method in METHODS if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes))
 
 
 def field_errors(found: list[Any]) -> list[dict[str, str]]:
@@ -42,7 +57,8 @@ def field_errors(found: list[Any]) -> list[dict[str, str]]:
         place = [str(part) for part in fault["loc"]]
         if fault["type"] == "extra_forbidden":
             place[-1:] = ["(unknown field)"]
-        errors.append({"field": ".".join(place), "rule": fault["msg"], "type": fault["type"]})
+        rule = "Input should be an object" if fault["type"] == "model_type" else fault["msg"]  # the library's own names one of our classes
+        errors.append({"field": ".".join(place), "rule": rule, "type": fault["type"]})
     return errors
 
 
@@ -62,13 +78,15 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return rendered(Problem("invalid", "One or more parameters are wrong; see errors.", errors=field_errors(list(error.errors()))))
 
-    async def on_http(_: Request, error: Exception) -> Response:
+    async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return rendered(Problem(STATUS_CODES.get(error.status_code, "request_malformed")))
+        answer = rendered(Problem(STATUS_CODES.get(error.status_code, "request_malformed")))
+        if error.status_code == 405:
+            answer.headers["allow"] = allowed(request)
+        return answer
 
-    async def on_fault(_: Request, error: Exception) -> Response:
-        logs.error("request_failed", error=type(error).__name__)
-        return rendered(Problem("internal"))
+    async def on_fault(request: Request, error: Exception) -> Response:
+        return broken(error, getattr(request.scope.get("route"), "path", None))
 
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(RequestValidationError, on_validation)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import date
 from typing import Annotated, Any, Literal, Protocol
 from uuid import UUID
 
@@ -13,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from switch.api.answers import stamp
+from switch.api.days import Day
 from switch.api.documented import documented
 from switch.api.onboard import Ident, body_of, identified, paged, said
 from switch.api.operators import operators, person
@@ -28,6 +28,7 @@ from switch.merchants.approvals import Approvals
 from switch.merchants.onboarding import Onboarding
 from switch.payments.resolution import Person
 from switch.settlement.reconciliation import incoming, intake, runs
+from switch.settlement.reconciliation.clearing import YEARS
 from switch.settlement.reconciliation.exceptions import Exceptions
 from switch.settlement.reconciliation.intake import Intake
 
@@ -53,7 +54,6 @@ EXAMPLES: Mapping[str, dict[str, Any]] = {
         {"currency": "CNY", "booked": 1205000, "cleared": 1204000, "fees": 7224, "to_be_paid": 1196776, "received": None}]},
 }
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
-Day = Annotated[date, Field(strict=False)]
 Text = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(plain_text)]
 Kind = Literal["missing_here", "missing_there", "amount", "fee", "duplicate", "date", "funding", "funding_missing", "unknown_entry"]
 
@@ -191,6 +191,9 @@ def _runs(routes: APIRouter, parts: Parts) -> None:
                  responses=_answered("request", 202) | refused(400, 413, 415))
     async def again(request: Request) -> Response:
         wanted = await body_of(request, RunRequest)
+        if wanted.business_date.year not in YEARS:
+            raise Problem("invalid", "One or more fields are wrong; see errors.",
+                          errors=[{"field": "business_date", "rule": "a day of this century", "type": "day"}])
         acquirer_id = identified("acquirer", wanted.acquirer)
         await parts.onboarding.get(Acquirer, acquirer_id)
         try:
@@ -201,13 +204,13 @@ def _runs(routes: APIRouter, parts: Parts) -> None:
         return said({"acquirer": wanted.acquirer, "business_date": wanted.business_date.isoformat(), "state": "due"}, 202)
 
     @routes.get("/v1/reconciliations", summary="Runs, newest first", responses=_listed("run"))
-    async def page(limit: Limit = 50, after: str | None = None, acquirer: str | None = None, business_date: date | None = None) -> Response:
+    async def page(limit: Limit = 50, after: str | None = None, acquirer: str | None = None, business_date: Day | None = None) -> Response:
         rows = await _fetch(parts.writers, runs.PAGE, _id("acquirer", acquirer), business_date, _id("run", after), limit + 1)
         return paged([_run(row) for row in rows], limit)
 
     @routes.get("/v1/reconciliations/totals", summary="A date of an acquirer in three ways: our books, its file, the bank",
                 responses=_answered("totals"))
-    async def totals(acquirer: str, business_date: date) -> Response:
+    async def totals(acquirer: str, business_date: Day) -> Response:
         acquirer_id = identified("acquirer", acquirer)
         try:
             items = await incoming.three_ways(parts.writers, acquirer_id, business_date)
@@ -218,7 +221,7 @@ def _runs(routes: APIRouter, parts: Parts) -> None:
 
 def _exceptions(routes: APIRouter, operator: Callable[[Request], Any], parts: Parts) -> None:
     @routes.get("/v1/exceptions", summary="What does not agree, newest first; open and claimed ones unless told", responses=_listed("exception"))
-    async def page(limit: Limit = 50, after: str | None = None, acquirer: str | None = None, business_date: date | None = None,
+    async def page(limit: Limit = 50, after: str | None = None, acquirer: str | None = None, business_date: Day | None = None,
                    kind: Kind | None = None, owner: Annotated[str | None, Query(max_length=120)] = None,
                    state: Literal["open", "claimed", "resolved", "withdrawn", "all"] | None = None) -> Response:
         states: list[str] | None = ["open", "claimed"] if state is None else None if state == "all" else [state]

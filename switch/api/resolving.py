@@ -49,7 +49,7 @@ def plain_text(text: str) -> str:
     if not text.isprintable() or text != text.strip():
         raise PydanticCustomError("reason", "Printable characters, no space at either end")
     if holds_card_number(text):
-        raise PydanticCustomError("card_number", "The reason must not hold a card number")
+        raise PydanticCustomError("card_number", "It must not hold a card number")
     return text
 
 

@@ -1,7 +1,7 @@
 """What merchants read of their money: settlements, their transactions, the balance and its history."""
 
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import date
 from typing import Annotated, Any, Literal, Protocol
 from uuid import UUID
 
@@ -10,8 +10,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from switch.api.answers import stamp
-from switch.api.days import DayText, day_of
-from switch.api.merchant import aware
+from switch.api.days import DayText, Moment, day_of, in_order
 from switch.api.onboard import identified, said
 from switch.api.shapes import Shape, refused, shaped
 from switch.callers import Caller, require
@@ -229,8 +228,10 @@ def _settlements(routes: APIRouter, parts: Parts, identify: Callable[[Request], 
                    currency: Currency = None, since: Annotated[DayText, Query(alias="from")] = None,
                    until: Annotated[DayText, Query(alias="to")] = None) -> Response:
         caller = identify(request)
-        wanted = Wanted(whose(caller, merchant), caller.role == "merchant", _id("acquirer", acquirer), currency, day_of("from", since),
-                        day_of("to", until), _id("settlement", after))
+        first, last = day_of("from", since), day_of("to", until)
+        in_order(first, last)
+        wanted = Wanted(whose(caller, merchant), caller.role == "merchant", _id("acquirer", acquirer), currency, first, last,
+                        _id("settlement", after))
         rows = await parts.settlements.page(wanted, limit + 1)
         more = len(rows) > limit
         return said({"items": [_settlement(row) for row in rows[:limit]],
@@ -266,10 +267,11 @@ def _balances(routes: APIRouter, parts: Parts, identify: Callable[[Request], Cal
 
     @routes.get("/v1/balance/history", summary="The transfers of a merchant's accounts, newest first", responses=shaped(200, "One page", EntryPage))
     async def history(request: Request, limit: Limit = 50, after: str | None = None, merchant: str | None = None, account: AccountKind | None = None,
-                      currency: Currency = None, since: Annotated[datetime | None, Query(alias="from")] = None,
-                      until: Annotated[datetime | None, Query(alias="to")] = None) -> Response:
+                      currency: Currency = None, since: Annotated[Moment | None, Query(alias="from")] = None,
+                      until: Annotated[Moment | None, Query(alias="to")] = None) -> Response:
+        in_order(since, until)
         rows = await parts.settlements.entries(
-            one_merchant(identify(request), merchant), limit + 2, account=account, currency=currency, since=aware(since), until=aware(until),
+            one_merchant(identify(request), merchant), limit + 2, account=account, currency=currency, since=since, until=until,
             before=_id("transfer", after))
         shown = rows[:limit]
         if len(rows) > limit and rows[limit]["transfer_id"] == shown[-1]["transfer_id"]:

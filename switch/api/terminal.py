@@ -345,10 +345,7 @@ class AuthorizationEndpoint:
             if told.replayed:
                 headers = REPLAY_HEADERS
         except Exception as error:
-            if not isinstance(error, Problem):
-                logs.error("request_failed", error=type(error).__name__, path="/v1/authorizations")
-                error = Problem("internal")
-            response = problems.rendered(error)
+            response = problems.rendered(error) if isinstance(error, Problem) else problems.broken(error, "/v1/authorizations")
             status, body = response.status_code, bytes(response.body)
             headers = [header for header in response.raw_headers if header[0] != b"content-length"]
         failpoint("reply.before")

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from switch.api.answers import stamp
-from switch.api.onboard import Dated, identified, paged, said
+from switch.api.days import Moment, in_order
+from switch.api.onboard import identified, paged, said
 from switch.database import UNKNOWN, Pool
 from switch.errors import Problem
 from switch.ids import show
@@ -19,8 +20,8 @@ SUMS_MAX = 1000
 SUMMED = timedelta(days=1)  # when no `from` is given
 
 Reason = Literal["no_request", "differs", "late", "duplicate", "undecodable", "unknown_mti"]
-From = Annotated[Dated | None, Query(alias="from")]
-To = Annotated[Dated | None, Query(alias="to")]
+From = Annotated[Moment | None, Query(alias="from")]
+To = Annotated[Moment | None, Query(alias="to")]
 
 UNMATCHED = """SELECT unmatched_id, acquirer_id, received_at, reason, field, transaction_id, message FROM history_unmatched
 WHERE ($1::bigint IS NULL OR unmatched_id < $1) AND ($3::uuid IS NULL OR acquirer_id = $3) AND ($4::text IS NULL OR reason = $4)
@@ -43,10 +44,6 @@ async def _fetch(pool: Pool, statement: str, *arguments: Any) -> list[asyncpg.Re
         raise Problem("not_ready", "The books cannot be read just now.", retry_after=2) from None
 
 
-def _aware(at: datetime | None) -> datetime | None:
-    return at if at is None or at.tzinfo is not None else at.replace(tzinfo=UTC)
-
-
 def _shown(row: asyncpg.Record) -> dict[str, Any]:
     return {"id": row["unmatched_id"], "acquirer": show("acquirer", row["acquirer_id"]), "received_at": stamp(row["received_at"]),
             "reason": row["reason"], "field": row["field"],
@@ -67,7 +64,8 @@ def report(routes: APIRouter, pool: Pool, listed: dict[int | str, dict[str, Any]
     async def unmatched(limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50, after: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
                         acquirer: str | None = None, reason: Reason | None = None, since: From = None, until: To = None) -> Response:
         acquirer_id = None if acquirer is None else identified("acquirer", acquirer)
-        rows = [_shown(row) for row in await _fetch(pool, UNMATCHED, after, limit + 1, acquirer_id, reason, _aware(since), _aware(until))]
+        in_order(since, until)
+        rows = [_shown(row) for row in await _fetch(pool, UNMATCHED, after, limit + 1, acquirer_id, reason, since, until)]
         return paged(rows, limit)
 
     @routes.get("/v1/unmatched-answers/summary", tags=["operations"],
@@ -75,7 +73,8 @@ def report(routes: APIRouter, pool: Pool, listed: dict[int | str, dict[str, Any]
                 responses={200: {"description": "The sums, greatest first", "content": {"application/json": {"example": EXAMPLE}}}})
     async def summary(acquirer: str | None = None, since: From = None, until: To = None) -> Response:
         acquirer_id = None if acquirer is None else identified("acquirer", acquirer)
-        to = _aware(until) or datetime.now(UTC)
-        begin = _aware(since) or to - SUMMED
+        to = until or datetime.now(UTC)
+        begin = since or to - SUMMED
+        in_order(begin, to)
         rows = await _fetch(pool, SUMS, begin, to, acquirer_id, SUMS_MAX)
-        return said({"from": stamp(begin.astimezone(UTC)), "to": stamp(to.astimezone(UTC)), "items": [_sum(row) for row in rows]})
+        return said({"from": stamp(begin), "to": stamp(to), "items": [_sum(row) for row in rows]})

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from switch.commands import files
 from switch.commands.inquiries import Question, asking, put, quoted
 from switch.errors import StartError
 from switch.settings import Settings
@@ -86,7 +87,7 @@ def _object(path: Path) -> dict[str, Any]:
             raise StartError("the file with the plan is larger than 64 kB")
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise StartError(f"the file with the plan cannot be read as JSON ({type(error).__name__})") from None
+        raise StartError(f"the file with the plan cannot be read as JSON ({files.why(error)})") from None
     if not isinstance(values, dict):
         raise StartError("the file with the plan must hold one JSON object")
     return values

@@ -52,8 +52,11 @@ async def work(options: argparse.Namespace, url: str, settings: Settings, say: C
         if acquirer_id is None:
             raise Problem("not_found", f"{options.acquirer[:60]} is neither the name nor the id of an acquirer")
         if options.kind == "status":
-            for row in await steps.stands(connection, acquirer_id, options.date, limit=SHOWN_DAYS):
+            days = await steps.stands(connection, acquirer_id, options.date, limit=SHOWN_DAYS)
+            for row in days:
                 _tell(row, say)
+            if not days:
+                say("no cut-over has begun" if options.date is None else f"no cut-over of {options.date} has begun")
             return 0
     finally:
         await connection.close()

@@ -9,6 +9,13 @@ from switch.errors import Problem
 CHUNK_BYTES = 1 << 16
 
 
+def why(error: Exception) -> str:
+    """Of a file that cannot be read, for a person."""
+    if isinstance(error, OSError):
+        return error.strerror or "it cannot be opened"
+    return "it is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else "it is no JSON"
+
+
 async def chunks_of(path: Path) -> AsyncIterator[bytes]:
     """Raises Problem not_found."""
     try:

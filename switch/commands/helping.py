@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from switch.commands import files
 from switch.commands.inquiries import Question, asking, put, quoted
 from switch.errors import StartError
 from switch.merchants.support.announcements import ROLES
@@ -68,7 +69,7 @@ def _file(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise StartError(f"{path} cannot be read as JSON ({type(error).__name__})") from None
+        raise StartError(f"{path} cannot be read as JSON ({files.why(error)})") from None
     if not isinstance(found, dict):
         raise StartError(f"{path} must hold one JSON object")
     return found

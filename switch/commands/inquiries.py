@@ -35,6 +35,11 @@ def parsers(verbs: Any) -> None:
     unmatched.add_argument("--acquirer", help="acq_...; default: all")
     unmatched.add_argument("--since", help="RFC 3339; default: a day ago")
     unmatched.add_argument("--until", help="RFC 3339; default: now")
+    kinds = verbs.add_parser("alerts", help="what went wrong and is nobody's yet: list, take on").add_subparsers(dest="kind", required=True)
+    listed = asking(kinds.add_parser("list", help="newest first; docs/runbook.md has an entry for each kind"))
+    listed.add_argument("--alert-kind", metavar="KIND", help="such as line_down")
+    listed.add_argument("--new", action="store_true", help="only those that nobody has acknowledged")
+    asking(kinds.add_parser("acknowledge", help="say that you have it; that solves nothing")).add_argument("alert", help="alr_...")
     asking(verbs.add_parser("webhooks", help="endpoints of merchants that fail, or were disabled because they did"))
     kinds = verbs.add_parser("reversals", help="what is owed: list, send again, resolve by hand").add_subparsers(dest="kind", required=True)
     listed = asking(kinds.add_parser("list"))
@@ -124,6 +129,8 @@ def _question(options: argparse.Namespace) -> Question:
             asked = {"acquirer": options.acquirer, "from": options.since, "to": options.until}
             query = "&".join(f"{name}={quoted(value)}" for name, value in asked.items() if value)
             return Question("GET", f"/v1/unmatched-answers/summary?{query}", None, _each(_unmatched))
+        case "alerts", _:
+            return _alerts(options)
         case "webhooks", _:
             return Question("GET", "/v1/webhooks?failing=true&limit=200", None, _each(_webhook))
         case "reversals", _:
@@ -148,6 +155,14 @@ def _question(options: argparse.Namespace) -> Question:
     if options.acquirer is None:
         raise StartError(f"links {options.action} needs the acq_... of the line; `switch links` shows them")
     return Question("POST", f"/v1/links/{quoted(options.acquirer)}/{options.action}", {}, lambda body: iter([_line(body)]))
+
+
+def _alerts(options: argparse.Namespace) -> Question:
+    if options.kind == "acknowledge":
+        return Question("POST", f"/v1/alerts/{quoted(options.alert)}/acknowledge", {}, lambda body: iter([_alert(body)]))
+    asked = {"limit": "200", "kind": options.alert_kind, "acknowledged": "false" if options.new else None}
+    query = "&".join(f"{name}={quoted(value)}" for name, value in asked.items() if value)
+    return Question("GET", f"/v1/alerts?{query}", None, _each(_alert))
 
 
 def _reversals(options: argparse.Namespace) -> Question:
@@ -253,6 +268,12 @@ def _line(line: Any) -> str:
 
 def _unmatched(line: Any) -> str:
     return f"{line['count']:>8}  {line['reason']:<12} field {line['field'] or '-':<4} {line['first_at']} to {line['last_at']}  {line['acquirer']}"
+
+
+def _alert(row: Any) -> str:
+    taken = f"acknowledged by {row['acknowledged_by']}" if row["acknowledged_by"] else "nobody's"
+    times = f"{row['last_at']}" + (f", {row['count']} times since {row['since']}" if row["count"] > 1 else "")
+    return f"{row['id']}  {row['kind']} {row['object']}  {times}  {taken}: {row['meaning']}"
 
 
 def _webhook(row: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from switch import database
 from switch.api.answers import stamp
 from switch.api.onboard import shown
+from switch.commands import files
 from switch.custody import open_vault
 from switch.errors import Problem, StartError
 from switch.ids import read, show
@@ -97,7 +98,8 @@ def _terms_of(options: argparse.Namespace) -> ReversalTerms:
 def _id(kind: str, text: str) -> Any:
     found = read(kind, text)
     if found is None:
-        raise Problem("not_found", f"{text[:60]} is not the id of a {kind}")
+        article = "an" if kind[0] in "ao" else "a"
+        raise Problem("not_found", f"{text[:60]} is not the id of {article} {kind}")
     return found
 
 
@@ -132,7 +134,7 @@ async def _account(options: argparse.Namespace, pool: database.Pool, settings: S
     try:
         secret = options.secret_file.read_text("ascii").rstrip("\r\n") if options.secret_file is not None else None
     except (OSError, UnicodeError) as error:
-        raise StartError(f"--secret-file {options.secret_file} cannot be read: {type(error).__name__}") from None
+        raise StartError(f"--secret-file {options.secret_file} cannot be read: {files.why(error)}") from None
     pairs = {name: value for name, _, value in (pair.partition("=") for pair in options.option)}
     known = await Onboarding(pool).acquirer_named(options.name)
     account = await Accounts(pool, open_vault(settings)).set(known.acquirer_id, pairs, secret)

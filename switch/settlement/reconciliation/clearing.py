@@ -14,6 +14,7 @@ from switch.security.pan import luhn_valid
 from switch.settlement.reconciliation.formats import FORMATS
 
 LINE_BYTES_MAX = 1000
+YEARS = range(2000, 2100)  # the first and the last day that Python knows are no days in PostgreSQL, but infinities
 LINES_MAX = 5_000_000
 BYTES_MAX = 2 << 30  # unpacked
 TOTAL_MAX = 10**15  # sums stay within what a database's bigint and a reader of JSON hold exactly
@@ -138,20 +139,20 @@ def _sized(length: int) -> Callable[[str], str]:
 
 def _date(text: str) -> date:
     try:
-        if len(text) == 10 and text.isascii():
-            return date.fromisoformat(text)
+        if len(text) == 10 and text.isascii() and (day := date.fromisoformat(text)).year in YEARS:
+            return day
     except ValueError:
         pass
-    raise _Fault("a date YYYY-MM-DD")
+    raise _Fault("a date YYYY-MM-DD of this century")
 
 
 def _compact(text: str) -> date:
     try:
-        if len(text) == 8 and text.isascii() and text.isdigit():
+        if len(text) == 8 and text.isascii() and text.isdigit() and int(text[:4]) in YEARS:
             return date(int(text[:4]), int(text[4:6]), int(text[6:]))
     except ValueError:
         pass
-    raise _Fault("a date YYYYMMDD")
+    raise _Fault("a date YYYYMMDD of this century")
 
 
 def _one_of(named: Mapping[str, str], rule: str) -> Callable[[str], str]:
