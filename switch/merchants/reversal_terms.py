@@ -41,7 +41,8 @@ def dialect_faults(name: str, message_mode: str, reversal_first: bool | None) ->
         return [("dialect", "the name of a dialect that this release speaks")]
     other = "dual" if message_mode == "single" else "single"
     silent = f"purchase.{message_mode}" not in dialect.messages and f"purchase.{other}" in dialect.messages
-    return [("message_mode", f"{other}: {name} has no sales of {message_mode} messages")] * silent + first_faults(reversal_first, dialect.reversal_first)
+    unsaid = [("message_mode", f"{other}: {name} has no sales of {message_mode} messages")] if silent else []
+    return unsaid + first_faults(reversal_first, dialect.reversal_first)
 
 
 def first_faults(asked: bool | None, in_force: bool) -> list[tuple[str, str]]:
