@@ -30,7 +30,11 @@ COMMANDS = {
 
 
 def say(line: str) -> None:
-    print(line, flush=True)
+    """Whoever reads may stop reading, such as `| head`: the rest is said to nobody."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _workers(text: str) -> int:

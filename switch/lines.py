@@ -209,10 +209,10 @@ class Lines:
                             on_state=self._heard(acquirer, settings), may_write=may_write or self.may_send, exchanges=exchanges,
                             keys=self.keys_of(acquirer))
 
-    def _heard(self, acquirer: Acquirer, settings: LinkSettings) -> Callable[[str, str], None]:
+    def _heard(self, acquirer: Acquirer, settings: LinkSettings) -> Callable[[str, str, str | None], None]:
         """What hears of a line's states."""
-        def changed(_: str, state: str) -> None:
-            logs.info("line", acquirer=acquirer.name, state=state, host=settings.host, port=settings.port)
+        def changed(_: str, state: str, why: str | None) -> None:
+            logs.info("line", acquirer=acquirer.name, state=state, host=settings.host, port=settings.port, error=why)
             self.on_state()
 
         return changed

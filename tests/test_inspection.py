@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from messages.framing import frame
 from messages.grammar import page
 from switch.cli import main
 from tests.leak_scan import PANS, PIN_BLOCK, TRACK_TAIL, emv
+from tests.processes import SWITCH, environment
 
 PAN = PANS[1]
 FULL = {"2": PAN, "14": "3012", "35": f"{PAN}D{TRACK_TAIL}", "52": PIN_BLOCK, "55": emv(PAN).upper()}
@@ -126,3 +129,36 @@ def test_a_file_is_a_dialect_for_messages_too(tmp_path: Path, monkeypatch: pytes
 
 def test_the_grammar_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert asked(monkeypatch, capsys, "", "dialect", "grammar")[1] == page()
+
+
+@pytest.mark.parametrize(("name", "parts"), [
+    ("iso87_ascii", ("frame      binary2: ", "primary_account_number                 n..19      LL     ascii, length ascii in 2 bytes", "sign_on 0800/001")),
+    ("unionpay_pos", ("header     tpdu, ours 6000030000603100310100: ", "60=22{batch}00060", "the code is in 60.3", "('trace', 'n', 6)",
+                      "MAC in 64, unionpay_ecb, of classes 1, 2, 4", "keys in 62: 24, 40, 60, 56, 57 bytes", "not offered: cash_advance, increment",
+                      "11, 41, 42, 60.2; 11, 41, 42 (class 8)", "unanswered 98")),
+    ("visa_base1", ("text cp500, MTI bcd, bitmaps binary", "n 4               bcd, odd: left 0", "purchase.dual          0100  3=000000 25=00")),
+    ("iso93_ascii", ("frame      ascii4: ", "56={original_elements}", "sign_on 1804/801")),
+    ("mastercard_cis", ("not offered: ",)),
+])
+def test_a_dialect_is_shown_as_its_host_must_speak_it(name: str, parts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch,
+                                                      capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = asked(monkeypatch, capsys, "", "dialect", "show", name)
+    assert (code, err) == (0, "") and [part for part in parts if part not in out] == []
+    dialect = load(name)
+    numbers = {line.split()[0] for line in out.partition("\nrequests: ")[0].partition("\nfields: ")[2].splitlines()[1:] if line[:6].strip()}
+    assert numbers == dialect.fields.keys() and [verb for verb in dialect.messages if f"      {verb:22} " not in out] == []
+    assert [each for each in (*dialect.codes, *dialect.reversal_codes) if f" {each}" not in out.partition("\nDE39 of requests")[2]] == []
+
+
+def test_a_dialects_file_is_shown_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bank.py").write_text(f"DIALECT = {({**LITERALS['iso87_ascii'], 'name': 'bank'})!r}\n")
+    assert asked(monkeypatch, capsys, "", "dialect", "show", str(tmp_path / "bank.py"))[1].startswith("bank: the wire")
+    assert "no dialect 'banc'; known: iso87_ascii" in asked(monkeypatch, capsys, "", "dialect", "show", "banc")[2]
+
+
+def test_a_reader_that_stops_reading_is_no_fault(tmp_path: Path) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    ended = subprocess.run([*SWITCH, "dialect", "grammar"], stdout=writes, stderr=subprocess.PIPE, env=environment(tmp_path), timeout=60)
+    os.close(writes)
+    assert (ended.returncode, ended.stderr) == (0, b"")

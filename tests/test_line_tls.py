@@ -49,7 +49,7 @@ async def line(server_context, tls, port=None):
     server = await asyncio.start_server(host.serve, "127.0.0.1", 0, ssl=server_context)
     link = AcquirerLink("acq", "test host", DIALECT, LinkSettings("127.0.0.1", port or server.sockets[0].getsockname()[1], tls=tls, **FAST),
                         next_stan=lambda: next(stans), on_unmatched=lambda _: None, on_cut_over=lambda _: None,
-                        on_state=lambda _, state: states.append(state))
+                        on_state=lambda _, state, why: states.append(state))
     link.start()
     try:
         yield link, host

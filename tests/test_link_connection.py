@@ -144,12 +144,16 @@ class Watch:
 
     def __init__(self, port, may_write=lambda: True, **settings):
         stans = iter(f"{n:06d}" for n in range(900001, 999999))
-        self.unmatched, self.cut_overs, self.states = [], [], []
+        self.unmatched, self.cut_overs, self.states, self.whys = [], [], [], []
         self.link = AcquirerLink(
             "acq", "test host", DIALECT, LinkSettings("127.0.0.1", port, **{**FAST, **settings}), next_stan=lambda: next(stans),
-            on_unmatched=self.unmatched.append, on_cut_over=self.cut_overs.append, on_state=lambda _, state: self.states.append(state),
+            on_unmatched=self.unmatched.append, on_cut_over=self.cut_overs.append, on_state=self.changed,
             may_write=may_write,
         )  # fmt: skip
+
+    def changed(self, _, state, why):
+        self.states.append(state)
+        self.whys.append(why)
 
     def request(self, n, within=2.0, send_within=1.0):
         now = monotonic()
@@ -307,8 +311,10 @@ def bad_length(writer, request):
     writer.write(b"\xff\xff" + approval(request))
 
 
-@pytest.mark.parametrize("end", [partial_then_eof, reset, half_close, bad_length])
-def test_a_line_that_ends_makes_everything_in_flight_unknown_at_once_and_comes_back(end):
+@pytest.mark.parametrize(("end", "why"), [
+    (partial_then_eof, "closed by the host"), (reset, "ConnectionResetError"), (half_close, "closed by the host"), (bad_length, "framing lost: "),
+])
+def test_a_line_that_ends_makes_everything_in_flight_unknown_at_once_and_comes_back(end, why):
     @both_loops
     async def scenario():
         async def ending(host, reader, writer):
@@ -326,6 +332,7 @@ def test_a_line_that_ends_makes_everything_in_flight_unknown_at_once_and_comes_b
             await until(watch.link.usable)
             assert isinstance(await watch.request(4), Reply)
             assert (watch.link.snapshot()["line_losses"], watch.link.snapshot()["reconnects"]) == (1, 1)
+            assert [told for told in watch.whys if told is not None] == [told := watch.link.snapshot()["last_error"]] and why in told
 
     for new_loop in (asyncio.new_event_loop, uvloop.new_event_loop):
         scenario(new_loop)
@@ -425,6 +432,7 @@ async def test_a_host_sign_off_makes_the_line_unusable_until_it_has_signed_on_ag
     host = Host(leaving)
     async with line(host, up=False) as watch:
         await until(lambda: watch.states == ["connecting", "signing_on", "up", "signing_on"])
+        assert watch.whys == [None, None, None, "signed off by the host"]
         assert await watch.request(1) == Bounced("line_down")
         signed_on.set()
         await until(watch.link.usable)

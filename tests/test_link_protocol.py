@@ -385,6 +385,7 @@ def test_an_undecodable_frame_is_recorded_and_the_line_stays(payload, field):
     (record,), output = line.receive(len(payload).to_bytes(2, "big") + payload)
     assert (record.reason, record.message, record.raw_length, output) == ("undecodable", None, len(payload), b"")
     assert field is None or record.field == field
+    assert record.fault is not None and record.fault.startswith("at byte ")
     assert told(line.receive(answer_to(REQUEST))[0]) == [("token", "reply")]
     assert line.protocol.counters.undecodable == 1
 

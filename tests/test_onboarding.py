@@ -236,6 +236,23 @@ async def test_an_acquirers_line_status_and_timers_change_alone(onboarding: Onbo
     assert (await refused(onboarding.change_acquirer(made.acquirer_id, status="gone"))).errors[0]["field"] == "status"
 
 
+@pytest.mark.parametrize(("dialect", "mode", "wanted"), [("visa_base1", "single", "dual"), ("mastercard_cis", "single", "dual"), ("unionpay_pos", "dual", "single")])
+async def test_an_acquirer_that_could_not_say_one_sale_is_refused(onboarding: Onboarding, dialect: str, mode: str, wanted: str) -> None:
+    refusal = await refused(onboarding.acquirer(acquirer_name(), **{**LINE, "dialect": dialect}, message_mode=mode))
+    assert refusal.errors == [{"field": "message_mode", "rule": f"{wanted}: {dialect} has no sales of {mode} messages", "type": "rule"}]
+    assert (await onboarding.acquirer(acquirer_name(), **{**LINE, "dialect": dialect}, message_mode=wanted)).message_mode == wanted
+
+
+async def test_what_a_dialect_wants_of_reversals_is_shown_and_cannot_be_switched_off(onboarding: Onboarding) -> None:
+    wants = {**LINE, "dialect": "unionpay_pos"}
+    fault = {"field": "reversal_first", "rule": "true: the hosts of this dialect want it", "type": "rule"}
+    assert (await refused(onboarding.acquirer(acquirer_name(), **wants, reversal_first=False))).errors == [fault]
+    made = await onboarding.acquirer(acquirer_name(), **wants)
+    assert made.reversal_first
+    assert (await refused(onboarding.change_acquirer(made.acquirer_id, reversal_first=False))).errors == [fault]
+    assert (await onboarding.change_acquirer(made.acquirer_id, reversal_first=True, port=6000)).reversal_first
+
+
 async def test_names_of_acquirers_and_routes_and_tariffs_are_there_once(onboarding: Onboarding) -> None:
     acquirer, merchant = await onboarding.acquirer(acquirer_name(), **LINE), await a_merchant(onboarding)
     assert (await refused(onboarding.acquirer(acquirer.name, **LINE))).code == "already_exists"

@@ -1,6 +1,8 @@
 """The report of answers that matched no open request: what each says, its filters, its sums, and the command line."""
 
 import asyncio
+import io
+import json
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -11,6 +13,7 @@ from urllib.parse import quote
 import pytest
 import pytest_asyncio
 
+from switch import logs
 from switch.links import Unmatched
 from tests.flows import Row, Shop, eventually, open_shop
 
@@ -62,6 +65,19 @@ async def test_an_answer_that_another_line_brings_is_held_against_the_books_and_
 async def test_what_the_line_found_out_goes_before_the_books(shop: Shop, sold: Row) -> None:
     assert (await record(shop, answer_of(sold, de4="000000010001"), "differs", "49"))["field"] == "49"
     assert (await record(shop, None, "undecodable", "55"))["field"] == "55"
+
+
+async def test_why_bytes_could_not_be_read_and_where_is_in_the_log(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()
+    monkeypatch.setattr(logs.log, "stream", said)
+    fault = "at byte 61: 1 byte too many"
+    shop.switch.evidence.take(Unmatched(str(shop.ids["acquirer.single"]), None, "undecodable", "49", None, 62, datetime.now(UTC), fault=fault))
+
+    async def logged() -> list[dict[str, Any]]:
+        return [line for line in map(json.loads, said.getvalue().splitlines()) if line["event"] == "unmatched_answer"]
+
+    (line,) = await eventually(logged, "it is not logged")
+    assert (line["reason"], line["field"], line["detail"]) == ("undecodable", "49", fault)
 
 
 async def page(shop: Shop, path: str, **asked: object) -> Any:

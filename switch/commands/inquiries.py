@@ -255,15 +255,18 @@ def _lines(body: Any) -> Iterator[str]:
         yield _line(item)
         for each in item["lines"] if len(item["lines"]) > 1 or item["breaker"] != "none" or any(line["tls"] for line in item["lines"]) else ():
             secured = f"  TLS, certificates until {each['certificate_ends_at'] or 'not known'}" if each["tls"] else ""
-            wrong = f"  {each['last_error']}" if each["last_error"] and each["state"] != "up" else ""
             yield (f"  {each['line']}.{each['number']}  priority {each['priority']:<4} {each['state']:<12} {each['host']}:{each['port']}  "
-                   f"pending {each['pending']}  breaker {each['breaker']}{secured}{wrong}")
+                   f"pending {each['pending']}  breaker {each['breaker']}{secured}{_wrong(each)}")
 
 
 def _line(line: Any) -> str:
     return (f"{line['name']:<20} {line['state']:<12} {line['host']}:{line['port']}  pending {line['pending']}/{line['window']}  "
             f"sent {line['sent']} answered {line['answered']} timeouts {line['timeouts']} late {line['late']}  "
-            f"worker {line['worker']} of {line['machine']}, {line['age_ms'] / 1000:.1f} s ago  {line['acquirer']}")
+            f"worker {line['worker']} of {line['machine']}, {line['age_ms'] / 1000:.1f} s ago{_wrong(line)}  {line['acquirer']}")
+
+
+def _wrong(line: Any) -> str:
+    return f"  {line['last_error']}" if line["last_error"] and line["state"] != "up" else ""
 
 
 def _unmatched(line: Any) -> str:

@@ -1,4 +1,4 @@
-"""The commands that look at dialects and messages without a running switch: `dialect check | grammar`, `message decode | encode | explain`."""
+"""The commands that look at dialects and messages without a running switch: `dialect check | show | grammar`, `message decode | encode | explain`."""
 
 import argparse
 import ast
@@ -14,25 +14,29 @@ from messages.dialect import LITERALS, Dialect, DialectError, build, faults, loa
 from messages.framing import Deframer, FramingError, frame
 from messages.headers import explained
 from messages.masking import by_length, mask
+from messages.sheet import sheet
 from messages.subfields import Found, SubfieldError, joined, split
 from switch.errors import StartError
 from switch.settings import Settings
 
 FILE_MAX = 1_000_000  # bytes of a dialect's file
 INPUT_MAX = 200_000  # characters of hex or JSON
+NAMED = f"one of {', '.join(LITERALS)}, or a dialect's file"
 
 
 def parsers(verbs: Any) -> None:
     """Adds the commands to the command line."""
-    kinds = verbs.add_parser("dialect", help="dialects: check a file, or print the grammar").add_subparsers(dest="kind", required=True)
+    kinds = verbs.add_parser("dialect", help="dialects: show one, check a file, or print the grammar").add_subparsers(dest="kind", required=True)
     checked = kinds.add_parser("check", help="read a dialect's literal without running it, and say what is wrong")
     checked.add_argument("file", type=Path)
+    shown = kinds.add_parser("show", help="a dialect as its host must speak it: frame, fields, messages, answers, codes")
+    shown.add_argument("dialect", metavar="NAME|FILE", help=NAMED)
     kinds.add_parser("grammar", help="docs/dialects.md, from the types")
     kinds = verbs.add_parser("message", help="messages in hex on standard input").add_subparsers(dest="kind", required=True)
     for kind, text in (("decode", "hex to JSON, masked"), ("encode", "JSON to hex; sub-fields such as 60.1 may be given"),
                        ("explain", "hex to a list of fields with their names and parts, masked")):
         parser = kinds.add_parser(kind, help=text)
-        parser.add_argument("--dialect", required=True, metavar="NAME|FILE", help=f"one of {', '.join(LITERALS)}, or a dialect's file")
+        parser.add_argument("--dialect", required=True, metavar="NAME|FILE", help=NAMED)
         parser.add_argument("--framed", action="store_true", help="the length of the dialect's framing stands before it")
         if kind != "encode":
             parser.add_argument("--clear", action="store_true", help="show card data too: for test cards only")
@@ -40,6 +44,10 @@ def parsers(verbs: Any) -> None:
 
 def work(options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
     """Raises StartError: what was given cannot be read."""
+    if options.verb == "dialect" and options.kind == "show":
+        dialect = _dialect(options.dialect)
+        literal = LITERALS.get(options.dialect) or _literal(Path(options.dialect))
+        return _lines(sheet(dialect, literal.get("sub_fields", {})), say)
     if options.verb == "dialect":
         return _check(options.file, say) if options.kind == "check" else _lines(iter(grammar.page().rstrip("\n").split("\n")), say)
     dialect = _dialect(options.dialect)

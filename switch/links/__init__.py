@@ -70,6 +70,7 @@ class Unmatched:
     Reasons: no_request, differs (right key, wrong content), late (its request had ended unanswered), duplicate (had been answered),
     undecodable, unknown_mti (a request that hosts have no business to send), bad_mac (wrong or missing: whatever it says is not believed),
     not_authentic (the same of a plug-in's signature). `sent_at`: of the request that it comes too late for, where the line remembers it.
+    `fault`: why bytes could not be read, and where, without what they say.
     """
 
     acquirer_id: str
@@ -80,6 +81,7 @@ class Unmatched:
     raw_length: int
     received_at: datetime
     sent_at: datetime | None = None
+    fault: str | None = None
 
 
 class Settled(NamedTuple):

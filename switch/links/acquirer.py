@@ -42,7 +42,7 @@ class AcquirerLink:
         next_stan: Callable[[], str | None],
         on_unmatched: Callable[[Unmatched], None],
         on_cut_over: Callable[[str], None],
-        on_state: Callable[[str, str], None] | None = None,
+        on_state: Callable[[str, str, str | None], None] | None = None,
         may_write: Callable[[], bool] = lambda: True,
         exchanges: Exchanges | None = None,
         keys: LineKeys | None = None,
@@ -275,4 +275,5 @@ class AcquirerLink:
         if state != self.state:
             self.state, self.since = state, datetime.now(UTC)
             if self._on_state is not None:
-                asyncio.get_running_loop().call_soon(self._on_state, self.acquirer_id, state)
+                why = self._protocol.last_error if state == "disconnected" or phase == "signed_off" else None
+                asyncio.get_running_loop().call_soon(self._on_state, self.acquirer_id, state, why)

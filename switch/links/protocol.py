@@ -233,7 +233,7 @@ class LinkProtocol:
             self._rejected(reject, utc, len(payload))
             return
         except DecodeError as fault:
-            self._unmatched("undecodable", None, fault.field, None, len(payload), utc)
+            self._unmatched("undecodable", None, fault.field, None, len(payload), utc, fault=f"at byte {fault.position}: {fault.reason}")
             return
         self._last_received = now
         mti = message["0"]
@@ -290,9 +290,9 @@ class LinkProtocol:
             self._send_sign_on(now, utc)
 
     def _unmatched(self, reason: str, message: dict[str, str] | None, number: str | None, key: str | None, raw_length: int, utc: datetime,
-                   sent_at: datetime | None = None) -> None:
+                   sent_at: datetime | None = None, fault: str | None = None) -> None:
         self.counters.count(reason if reason in ("late", "undecodable") else "unmatched")
-        self._events.append(Unmatched(self.acquirer_id, message, reason, number, key, raw_length, utc, sent_at))
+        self._events.append(Unmatched(self.acquirer_id, message, reason, number, key, raw_length, utc, sent_at, fault))
 
     def _receive_network_request(self, message: dict[str, str], now: float, utc: datetime, raw_length: int) -> None:
         network, code, fault = self.dialect.network, self.dialect.value(message, self.dialect.network_rule.code), None

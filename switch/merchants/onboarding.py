@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 
-from switch import acquirers
 from switch.database import UNKNOWN, Connection, Pool
 from switch.errors import Problem
 from switch.ids import uuid7
@@ -32,7 +31,7 @@ from switch.merchants import (
     default_bins,
 )
 from switch.merchants.catalogue import PAGE_MAX, R, found, page_of
-from switch.merchants.reversal_terms import ReversalTerms, check_terms, set_terms
+from switch.merchants.reversal_terms import ReversalTerms, check_terms, dialect_faults, first_faults, set_terms
 from switch.merchants.routes import Conditions, activate_route, add_route, check_route, retire_route
 from switch.merchants.rules import ACQUIRER_RULES, check, refuse
 from switch.payments.timers import Limits, acquirer_faults
@@ -232,10 +231,7 @@ class Onboarding:
                min_in_flight=min_in_flight, time_zone=time_zone)
         check_terms(terms)
         refuse(acquirer_faults(answer_timeout_ms / 1000, reversal_grace_ms / 1000, self.limits))
-        try:
-            acquirers.load(dialect)
-        except LookupError:
-            refuse([("dialect", "the name of a dialect that this release speaks")])
+        refuse(dialect_faults(dialect, message_mode, terms.get("reversal_first")))
         async with self._work(numbering=True) as connection:
             await connection.execute(ACQUIRER, ident := _new_id(), name, dialect, message_mode, institution_code, time_zone,
                                      answer_timeout_ms, reversal_grace_ms, max_in_flight, min_in_flight)
@@ -262,6 +258,7 @@ class Onboarding:
             if host is not None or port is not None:
                 await connection.execute(CHANGE_LINE, acquirer_id, host, port)
             changed = await found(connection, Acquirer, acquirer_id)
+            refuse(first_faults(terms.get("reversal_first"), changed.reversal_first))
             if changed.status == "active" or answer_timeout_ms is not None or reversal_grace_ms is not None:
                 refuse(acquirer_faults(changed.answer_timeout_ms / 1000, changed.reversal_grace_ms / 1000, self.limits))
             return changed

@@ -4,6 +4,7 @@ import json
 from typing import Any, TypedDict
 from uuid import UUID
 
+from switch import acquirers
 from switch.database import Connection
 from switch.merchants.rules import ACQUIRER_RULES, check
 
@@ -32,6 +33,22 @@ def check_terms(terms: ReversalTerms) -> None:
     check(ACQUIRER_RULES, **terms)
 
 
+def dialect_faults(name: str, message_mode: str, reversal_first: bool | None) -> list[tuple[str, str]]:
+    """What of a new acquirer its dialect has no words for."""
+    try:
+        dialect = acquirers.load(name)
+    except LookupError:
+        return [("dialect", "the name of a dialect that this release speaks")]
+    other = "dual" if message_mode == "single" else "single"
+    silent = f"purchase.{message_mode}" not in dialect.messages and f"purchase.{other}" in dialect.messages
+    unsaid = [("message_mode", f"{other}: {name} has no sales of {message_mode} messages")] if silent else []
+    return unsaid + first_faults(reversal_first, dialect.reversal_first)
+
+
+def first_faults(asked: bool | None, in_force: bool) -> list[tuple[str, str]]:
+    return [("reversal_first", "true: the hosts of this dialect want it")] if asked is False and in_force else []
+
+
 async def set_terms(connection: Connection, acquirer_id: UUID, terms: ReversalTerms) -> None:
     """In the caller's transaction; nothing given, nothing written."""
     if any(value is not None for value in terms.values()):
@@ -42,5 +59,6 @@ async def set_terms(connection: Connection, acquirer_id: UUID, terms: ReversalTe
 
 
 def read_terms(values: dict[str, Any]) -> dict[str, Any]:
-    """The row with its codes as a mapping."""
-    return {**values, "reversal_codes": json.loads(values["reversal_codes"])}
+    """The row with its codes as a mapping, and what is in force: a dialect whose host wants reversals first cannot be told otherwise."""
+    first = values["reversal_first"] or acquirers.load(values["dialect"]).reversal_first
+    return {**values, "reversal_codes": json.loads(values["reversal_codes"]), "reversal_first": first}

@@ -73,7 +73,7 @@ class Evidence:
         field = unmatched.field or field
         await self.pool.execute(RECORD, acquirer.acquirer_id, unmatched.received_at, unmatched.reason, field,
                                 transaction.transaction_id if transaction else None, shown)
-        logs.warning("unmatched_answer", acquirer=acquirer.name, reason=unmatched.reason, field=field,
+        logs.warning("unmatched_answer", acquirer=acquirer.name, reason=unmatched.reason, field=field, detail=unmatched.fault,
                      transaction_id=transaction.transaction_id if transaction else None)
         if unmatched.reason == "bad_mac":
             await self.alarm.raise_("mac_fault", show("acquirer", acquirer.acquirer_id))

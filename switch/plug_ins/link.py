@@ -41,7 +41,7 @@ class PlugInLink:
     """`state`: connecting up draining down (by the operator) disconnected. One that cannot be reached is tried again until it can."""
 
     def __init__(self, acquirer_id: str, name: str, dialect: Dialect, settings: LinkSettings, plug_in: PlugIn, account: Account, limit_s: int, *,
-                 on_unmatched: Callable[[Unmatched], None], on_state: Callable[[str, str], None], may_write: Callable[[], bool]) -> None:
+                 on_unmatched: Callable[[Unmatched], None], on_state: Callable[[str, str, str | None], None], may_write: Callable[[], bool]) -> None:
         self.acquirer_id, self.name, self.dialect, self.settings = acquirer_id, name, dialect, settings
         self.account, self.limit_s = account, limit_s
         self.on_unmatched, self.on_state, self.may_write = on_unmatched, on_state, may_write
@@ -234,4 +234,4 @@ class PlugInLink:
     def _show(self, state: str) -> None:
         if state != self.state:
             self.state, self.since = state, datetime.now(UTC)
-            asyncio.get_running_loop().call_soon(self.on_state, self.acquirer_id, state)
+            asyncio.get_running_loop().call_soon(self.on_state, self.acquirer_id, state, self.last_error if state == "disconnected" else None)

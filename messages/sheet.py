@@ -1,0 +1,97 @@
+"""A dialect's data sheet: what a host that is to speak it must know, in the words of the grammar."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from messages.dialect import Dialect
+from messages.framing import KINDS
+from messages.grammar import VERBS, Field, MessageRule
+from messages.headers import HEADERS
+
+WHEN_GIVEN = ("23", "32", "35", "38", "43", "52", "53", "54", "55")
+
+
+def sheet(dialect: Dialect, sub_fields: Mapping[str, Any]) -> Iterator[str]:
+    """Lines of text. `sub_fields` as the literal has them."""
+    frame, coding = dialect.framing, dialect.coding
+    yield f"{dialect.name}: the wire; words are those of docs/dialects.md"
+    yield f"frame      {frame.kind}: {KINDS[frame.kind].says} At most {frame.max_length} bytes."
+    if dialect.header is not None:
+        yield f"header     {dialect.header.kind}, ours {dialect.header.default.upper()}: {HEADERS[dialect.header.kind]}"
+    yield f"coding     text {coding.text}, MTI {coding.mti}, bitmaps {coding.bitmap}{', always two' if dialect.fixed_bitmap else ''}"
+    yield from _fields(dialect, sub_fields)
+    yield from _requests(dialect)
+    yield from _answers(dialect)
+    yield from _line(dialect)
+    yield from _codes(dialect)
+
+
+def _fields(dialect: Dialect, sub_fields: Mapping[str, Any]) -> Iterator[str]:
+    yield "\nfields: number, name, type and length (LL: behind a length of so many digits), how it is written"
+    for number, field in dialect.fields.items():
+        size = f"{field.type}{'..' if field.prefix else ' '}{field.units()}"
+        yield f"{number:>4}  {field.name:38} {size:10} {'L' * field.prefix:6} {_written(field)}"
+        if number in sub_fields:
+            yield f"      parts: {sub_fields[number]}"
+
+
+def _written(field: Field) -> str:
+    padded = f", odd: {field.pad}" if field.code == "bcd" else ""
+    counted = f", length {field.length_code} in {field.width()} bytes" if field.prefix else ""
+    return f"{field.code}{padded}{counted}"
+
+
+def _requests(dialect: Dialect) -> Iterator[str]:
+    always = [number for number in dialect.request_fields if number not in dialect.omitted]
+    given = [number for number in WHEN_GIVEN if number in dialect.fields and number not in {*always, *dialect.omitted}]
+    yield f"\nrequests: always {', '.join(always)}; when given {', '.join(given)}"
+    for number, template in {**dialect.composed, **({dialect.qr_code[0]: dialect.qr_code[1]} if dialect.qr_code else {})}.items():
+        yield f"      {number} is made as {template}"
+    for verb, rule in dialect.messages.items():
+        yield f"      {verb:22} {rule.mti}  {_said(rule)}"
+    offered = {verb.partition(".")[0] for verb in dialect.messages}
+    yield f"      not offered: {', '.join(verb for verb in VERBS if verb not in offered) or 'nothing'}"
+    marked = "the last digit of a repeat's MTI is 1" if dialect.repeat_mark else "a repeat is the same message again"
+    first = "; a terminal's reversal goes before its next sale" if dialect.reversal_first else ""
+    yield f"      reversals have DE11 {'of their own' if dialect.reversal_stan == 'own' else 'of what they undo'}; {marked}{first}"
+    if dialect.reversal_reasons:
+        yield f"      reversal_reason: {', '.join(f'{cause} {said}' for cause, said in dialect.reversal_reasons.items())}"
+
+
+def _said(rule: MessageRule) -> str:
+    fixed = [f"{number}={value}" for number, value in {**rule.fixed, **rule.composed}.items()]
+    return " ".join([*fixed, *(number for number in rule.required if number not in {**rule.fixed, **rule.composed})])
+
+
+def _answers(dialect: Dialect) -> Iterator[str]:
+    yield "\nanswers: matched by the class of the MTI and " + "; ".join(
+        f"{', '.join(numbers)}{'' if kind == '*' else f' (class {kind})'}" for kind, numbers in dialect.match.items())
+    yield f"      echo {', '.join(dialect.agree)}; {', '.join(dialect.agree_if_present)} where it comes back; 39 always"
+    yield (f"      38 in an approval of {', '.join(dialect.approval_code_required) or 'none'}"
+           + (f", not where DE3 begins with {', '.join(dialect.approval_code_exempt)}" if dialect.approval_code_exempt else ""))
+    if dialect.mac is not None:
+        classes = ", ".join(dialect.mac.classes)
+        yield f"      MAC in {dialect.mac.field}, {dialect.mac.algorithm}, of classes {classes}, once there are keys (docs/keys.md)"
+    if dialect.key_exchange is not None:
+        yield f"      keys in {dialect.key_exchange.field}: {', '.join(map(str, dialect.key_exchange.layouts))} bytes (docs/keys.md)"
+
+
+def _line(dialect: Dialect) -> Iterator[str]:
+    rule = dialect.network_rule
+    codes = ", ".join(f"{purpose} {rule.mtis.get(purpose, rule.mti)}/{code}" for purpose, code in dialect.network.items())
+    yield f"\nnetwork management: {codes or 'none'}; the code is in {rule.code}"
+    yield f"      ours: {' '.join(f'{number}={template}' for number, template in rule.composed.items())}"
+    yield f"      an answer echoes {', '.join(rule.echoed)}; 39 is {rule.approved}, else {rule.refused} or another"
+
+
+def _codes(dialect: Dialect) -> Iterator[str]:
+    yield "\nDE39 of requests (any other is doubt: reversed)"
+    said: dict[tuple[str, str], list[str]] = {}
+    for code, meaning in dialect.codes.items():
+        said.setdefault((meaning.verdict, meaning.reason), []).append(code)
+    yield from (f"      {verdict:9} {reason:32} {' '.join(codes)}" for (verdict, reason), codes in said.items())
+    yield "DE39 of reversals (any other: sent again)"
+    outcomes: dict[str, list[str]] = {}
+    for code, outcome in dialect.reversal_codes.items():
+        outcomes.setdefault(outcome, []).append(code)
+    yield from (f"      {outcome:12} {' '.join(codes)}" for outcome, codes in outcomes.items())
