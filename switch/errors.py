@@ -62,6 +62,7 @@ PROBLEMS = MappingProxyType({
     "dispute_overdue": Kind(409, "The time to answer is over", "The dispute is lost; ask the operator."),
     "dispute_waits": Kind(409, "The dispute waits for the other side", "Wait for the outcome; a webhook tells it."),
     "dispute_move": Kind(409, "That cannot follow in this state", "Read the dispute again and decide anew."),
+    "rollout_move": Kind(409, "That cannot follow in this state", "Read the roll-out again; `detail` says what can follow."),
     "device_move": Kind(409, "That cannot follow in this state", "Read the device again; `detail` says what can follow."),
     "device_tampered": Kind(409, "The device was opened", "Swap it, and have it returned and repaired; or retire it."),
     "device_mismatch": Kind(409, "This key belongs to another device", "Activate this device with a code of its own."),
