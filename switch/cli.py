@@ -23,8 +23,9 @@ COMMANDS = {
     "routes": ("route",), "standing_in": ("stand-in",), "risk": ("risk",), "support": ("ticket",),
     "helping": ("article", "announce", "feedback"), "cutovers": ("cutover",),
     "pricing": ("tariff", "fees"), "contests": ("disputes",), "keying": ("crypto-keys",), "fleet": ("terminal",), "accepting": ("acceptance",),
-    "importing": ("import", "export"), "moving": ("move",), "choosing": ("offer",), "leaving": ("leave",), "clearings": ("clearing",),
-    "paying": ("payouts",), "inquiries": ("links", "story", "unmatched", "alerts", "webhooks", "reversals", "approvals", "reconcile", "jobs"),
+    "importing": ("import", "export"), "moving": ("move",), "choosing": ("offer",), "leaving": ("leave",),
+    "licensing": ("licence",), "watching": ("traffic", "notice"), "clearings": ("clearing",), "paying": ("payouts",),
+    "inquiries": ("links", "story", "unmatched", "alerts", "webhooks", "reversals", "approvals", "reconcile", "jobs"),
     "inspection": ("dialect", "message"),
 }
 

@@ -62,6 +62,7 @@ PROBLEMS = MappingProxyType({
     "dispute_overdue": Kind(409, "The time to answer is over", "The dispute is lost; ask the operator."),
     "dispute_waits": Kind(409, "The dispute waits for the other side", "Wait for the outcome; a webhook tells it."),
     "dispute_move": Kind(409, "That cannot follow in this state", "Read the dispute again and decide anew."),
+    "rollout_move": Kind(409, "That cannot follow in this state", "Read the roll-out again; `detail` says what can follow."),
     "device_move": Kind(409, "That cannot follow in this state", "Read the device again; `detail` says what can follow."),
     "device_tampered": Kind(409, "The device was opened", "Swap it, and have it returned and repaired; or retire it."),
     "device_mismatch": Kind(409, "This key belongs to another device", "Activate this device with a code of its own."),
@@ -74,8 +75,8 @@ PROBLEMS = MappingProxyType({
     "application_changed": Kind(409, "The application changed meanwhile", "Read it again and decide about what it is now."),
     "application_incomplete": Kind(409, "Something is missing or wrong", "See `errors`: each names a document and what to do about it."),
     "no_application": Kind(409, "The merchant never applied here, so it has no documents that a licence could renew",
-                           "Operators keep its papers outside the switch and set its status by hand when one has ended "
-                           "(`PATCH /v1/merchants/{merchant}`); or it applies (`POST /v1/applications`), which opens a merchant that is watched."),
+                           "Its operator records a licence that was seen, with its end (`POST /v1/merchants/{merchant}/licences`), which is watched "
+                           "from then on; or it applies (`POST /v1/applications`), which opens a merchant whose documents are kept here."),
     "document_refused": Kind(422, "The file is no document that can be taken", "Send a whole PDF, PNG or JPEG of at most 4 MB."),
     "contract_move": Kind(409, "That cannot follow in this state", "Read the contract again; `detail` says what can follow."),
     "contract_changed": Kind(409, "The contract changed meanwhile", "Read it again and decide about what it is now."),

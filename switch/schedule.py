@@ -4,9 +4,8 @@ from collections.abc import Awaitable, Callable
 
 from switch import database
 from switch.database import Connection, Pool
-from switch.merchants import counter
+from switch.merchants import counter, former
 from switch.merchants.bulk.imports import Imports
-from switch.merchants.former_keys import FormerKeys
 from switch.merchants.journey import Journey
 from switch.settlement.cutover import steps
 from switch.settlement.cutover.schedule import CutOvers
@@ -28,7 +27,8 @@ def kinds(url: str, reader: Connects, writer: Connects, writers: Pool, owed: Poo
     cut_overs = CutOvers(reader, lambda acquirer_id, day: steps.run(writer, acquirer_id, day, gentle=True))
     pay_days = PayDays(lambda after: payout_runs.run(writers, "switch", after=after))
     deadlines, reconciled = Deadlines(owed, cases), Runs(owed, writer)
-    housekeeping, former_keys = Housekeeping(exports, lambda: database.connect(url, QUEUE_ROLE)), FormerKeys()
+    housekeeping = Housekeeping(exports, lambda: database.connect(url, QUEUE_ROLE))
+    keys, stays = former.Former(former.KEYS), former.Former(former.STAYS)
     return (
         Kind("export", "writes a file for a merchant", exports.do, limit_s=1800, attempts=3, at_once=2),
         Kind("cutover", "ends an acquirer's business day and settles it", cut_overs.do, "* * * * *", cut_overs.due, limit_s=7200),
@@ -38,6 +38,7 @@ def kinds(url: str, reader: Connects, writer: Connects, writers: Pool, owed: Poo
         Kind("dispute", "warns of a dispute's deadline, and keeps it", deadlines.do, "* * * * *", deadlines.due, limit_s=60),
         *counter.kinds(owed), *journey.kinds(),
         Kind("import", "brings in merchants and terminals from a file", imports.do, at_once=1),
-        Kind("former_keys", "removes working keys that were replaced", former_keys.do, "17 * * * *", former_keys.due),
+        Kind("former_keys", "removes working keys that were replaced", keys.do, "17 * * * *", keys.due),
+        Kind("former_stays", "removes where terminals were longer ago than risk rules ask", stays.do, "27 * * * *", stays.due),
         Kind("housekeeping", "removes what is kept for a time only", housekeeping.do, "7 * * * *", housekeeping.due),
     )

@@ -163,4 +163,4 @@ async def draw(machine: type[Watched], pool: Pool, examples: int) -> None:
     await asyncio.to_thread(run_state_machine_as_test, machine, settings=settings(
         max_examples=examples, stateful_step_count=8, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck)))
-    assert machine.wanted() - set(machine.seen) == set(), "a step was never drawn"
+    assert machine.wanted() - set(machine.seen) == set(), f"never drawn: {machine.wanted() - set(machine.seen)}"

@@ -140,9 +140,10 @@ async def test_a_merchant_that_never_applied_is_told_so_and_what_to_do(shop: Sho
     for key, whose in (("merchant.one", {}), ("operator", {"merchant": shop.shown("merchant.one")})):
         refused = await shop.ask("POST", "/v1/licences", wanted | whose, key=key)
         assert (refused.status, refused.body["code"]) == (409, "no_application")
-        assert "POST /v1/applications" in refused.body["detail"] and "PATCH /v1/merchants/{merchant}" in refused.body["detail"]
+        assert "POST /v1/applications" in refused.body["detail"] and "POST /v1/merchants/{merchant}/licences" in refused.body["detail"]
     shown = (await shop.ask("GET", "/v1/licences", key="merchant.one")).body
-    assert (shown["watched"], shown["needed"], shown["in_force"]) == (False, [], [])
+    assert (shown["watched"], shown["in_force"], shown["recorded"]) == (False, [], [])
+    assert shown["needed"] == ["business_licence", "tax_registration", "representative_identity", "food_licence"]
 
 
 async def test_licences_are_their_merchants_alone_and_what_cannot_be_is_refused(shop: Shop) -> None:

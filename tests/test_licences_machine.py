@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 from uuid import UUID
 
+import pytest
 import pytest_asyncio
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
@@ -18,6 +19,7 @@ from switch.ids import show
 from switch.merchants.applications.cases import moved
 from switch.merchants.applications.review import Review
 from switch.merchants.licences.calendar import LIFTED, STEPS, due
+from switch.merchants.licences.recorded import Seen
 from switch.merchants.licences.renewals import Licences, kept
 from switch.security.vault import Keyring, Vault
 from tests.lives import PEOPLE, Watched, draw
@@ -61,9 +63,9 @@ class Drawn(Watched):
     def about(self) -> set[str]:
         return {step for end, step in self.done if end == self.end}
 
-    @rule(days=st.integers(1, 12))
-    def days_go_by(self, days: int) -> None:
-        self.day += timedelta(days=days)
+    @rule(over=st.sampled_from((-30, -8, -7, -1, 0, 1, 2, 15, 16)))
+    def days_go_by(self, over: int) -> None:
+        self.day = max(self.day + timedelta(days=1), self.end + timedelta(days=over))
         self.look()
 
     @rule()
@@ -114,6 +116,19 @@ class Drawn(Watched):
         assert self.wait(read()) == (self.done, "suspended" if "suspend" in about else "active", int("limit" in about))
 
 
+class Recorded(Drawn):
+    """The same of a merchant that never applied: what an operator has seen counts at once."""
+
+    async def approved(self) -> UUID:
+        return await self.merchant()
+
+    async def renewed(self, end: date, verdict: str) -> list[str]:
+        if verdict == "refused":
+            return []
+        _, lifted = await self.licences.record(self.owner, Seen(KIND, FIELDS, end, "CNY"), "seen", PEOPLE[0])
+        return lifted
+
+
 @pytest_asyncio.fixture
 async def pool(database_url: str) -> AsyncIterator[Pool]:
     opened = await database.pool(database_url, "switch_writer", 4)
@@ -121,6 +136,7 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
     await opened.close()
 
 
-async def test_days_and_renewals_drawn_at_random(pool: Pool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("machine", [Drawn, Recorded])
+async def test_days_and_renewals_drawn_at_random(pool: Pool, tmp_path: Path, machine: type[Drawn]) -> None:
     Drawn.vault = Vault(Keyring.create(tmp_path / "keys"))
-    await draw(Drawn, pool, 60)
+    await draw(machine, pool, 60)

@@ -73,7 +73,7 @@ FRESH: dict[str, Fresh] = {
                                         "ticket_move", ticket, "assign", "text", {"swap": {"replacement": "device"}}),
     "/v1/moves/{ident}/steps": Fresh(moving.LIFE, "move_step", move, "cancel", more={"share": {"percent": 10}}),
     "/v1/leavings/{ident}/steps": Fresh(leaving.LIFE, "leaving_step", end, "withdraw"),
-    "/v1/rollouts/{rollout}/changes": Fresh(rollout.LIFE, "conflict", stages, "pause", more={"advance": {"percent": 50}}),
+    "/v1/rollouts/{rollout}/changes": Fresh(rollout.LIFE, "rollout_move", stages, "pause", more={"advance": {"percent": 50}}),
     "/v1/acceptance-tests/{test}/moves": Fresh(acceptance_life.LIFE, "acceptance_move", trial, "cancel"),
 }
 

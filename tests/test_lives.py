@@ -142,7 +142,7 @@ class Trial(Drawn):
 
 
 class Stages(Drawn):
-    LIFE, CODE, BEGUN = ROLLING, "conflict", ("begin", "running", "Chen Jie", "faster")
+    LIFE, CODE, BEGUN = ROLLING, "rollout_move", ("begin", "running", "Chen Jie", "faster")
     ROW = "SELECT state, number AS version FROM rollout WHERE rollout_id = $1"
     TOLD = "SELECT number, event, state, person, reason FROM rollout_event WHERE rollout_id = $1 ORDER BY number"
     known = False

@@ -21,7 +21,7 @@ from switch.ids import PREFIXES
 from switch.settlement.jobs import table
 from switch.settlement.jobs.table import Due
 from tests.fleet import Device
-from tests.flows import Shop, new_key, open_shop
+from tests.flows import Shop, eventually, new_key, open_shop
 
 BOOK = Path(__file__).with_name("rights.txt")
 ROLES = ("nobody", "terminal", "merchant", "applicant", "operator")
@@ -44,8 +44,11 @@ async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> A
     async with open_shop(database_url, tmp_path_factory.mktemp("rights"), SWITCH_TESTING="1") as opened:
         opened.keys["nobody"] = f"tk_t{'0' * 15}.{'a' * 43}"
         opened.keys |= {"terminal": opened.keys["till"], "merchant": opened.keys["merchant.one"]}
-        begun = await opened.ask("POST", "/v1/applications", {"entity_type": "company", "country": "CN", "profile": dict(PROFILE)}, "operator")
-        opened.keys["applicant"] = begun.body["key"]
+        async def begun() -> str:
+            answer = await opened.ask("POST", "/v1/applications", {"entity_type": "company", "country": "CN", "profile": dict(PROFILE)}, "operator")
+            return str(answer.body.get("key", ""))
+
+        opened.keys["applicant"] = await eventually(begun, "nobody may apply")
         yield opened
 
 

@@ -17,6 +17,8 @@ from tests.processes import BROKEN, Answer, ask, sale
 from tests.test_workers import Workers, another, ended, eventually, lines_up, shop
 
 TOLD_S = 2.5  # a second; for a refund two
+AT_ONCE_S = 1.5  # a second, and a sale
+SHANGHAI, BEIJING = (31_230_416, 121_473_701), (39_904_200, 116_407_396)
 CARDS = [{"entry_mode": "chip", "pan": luhn(f"621234{number:09d}0"), "expiry": "3012"} for number in range(1, 13)]
 RULES: dict[str, dict[str, Any]] = {
     "velocity": {"subject": "terminal", "count_max": 0}, "card_testing": {"subject": "terminal", "count_max": 0}, "card_spread": {"count_max": 0},
@@ -153,3 +155,62 @@ async def test_every_kind_of_counter_agrees_with_the_books_over_workers_kills_an
             assert last[1]["velocity"]["count"] == after[1]["velocity"]["count"] + 1
             assert await asyncio.to_thread(again.stop) == 0
         assert "Traceback" not in server.err + again.err
+
+
+class Standing(Till):
+    """A till with a device that says where it is."""
+
+    terminal = serial = ""
+
+    async def asked(self, path: str, body: Any, method: str = "POST") -> Any:
+        answer = await ask(self.server.base, method, path, self.server.operator, body)
+        assert answer.status in (200, 201), answer.raw
+        return answer.body
+
+    async def open(self) -> "Standing":
+        ((terminal, store),) = await self.server.sql("SELECT terminal_id, store_id FROM terminal ORDER BY terminal_id DESC LIMIT 1")
+        self.terminal, self.serial = f"trm_{terminal}", f"PX7-{secrets.token_hex(4).upper()}"
+        device = (await self.asked("/v1/devices", {"serial_number": self.serial, "model": "PX7", "reason": "bought"}))["id"]
+        for event, more in (("order", {"store": f"sto_{store}"}), ("ship", {}), ("install", {"terminal": self.terminal})):
+            await self.asked(f"/v1/devices/{device}/moves", {"event": event, "reason": "as agreed", **more})
+        code = (await self.asked(f"/v1/devices/{device}/activation-codes", {}))["code"]
+        self.key = (await self.asked("/v1/activations", {"serial_number": self.serial, "code": code}))["key"]
+        await self.asked(f"/v1/devices/{device}/moves", {"event": "go_live", "reason": "as agreed"})
+        await self.asked(f"/v1/stores/sto_{store}", {"latitude_e6": SHANGHAI[0], "longitude_e6": SHANGHAI[1]}, "PATCH")
+        return self
+
+    async def says(self, at: tuple[int, int]) -> float:
+        """When it was told."""
+        body = {"serial_number": self.serial, "software_version": "4.2.0", "position": {"latitude_e6": at[0], "longitude_e6": at[1]}}
+        answer = await self.post(f"/v1/terminals/{self.terminal}/heartbeats", body, "")
+        assert answer.status == 200, answer.raw
+        return asyncio.get_running_loop().time()
+
+    async def decided(self, status: int, since: float) -> Answer:
+        """The first sale that ends so, a second after `since` at the latest."""
+        while (sold := await self.pay(1700, CARDS[0])).status != status:
+            assert asyncio.get_running_loop().time() - since < AT_ONCE_S, f"{sold.status} and not {status} a second later"
+            await asyncio.sleep(0.02)
+        assert asyncio.get_running_loop().time() - since < AT_ONCE_S + 0.5
+        return sold
+
+
+async def test_a_heartbeat_at_one_worker_decides_at_the_other_within_a_second(tmp_path: Path, cluster_url: str) -> None:
+    async with shop(tmp_path, cluster_url) as (server, _):
+        till = await Standing(server, "").open()
+        await till.asked("/v1/risk-rules", {"name": "Elsewhere", "kind": "relocated", "action": "decline", "distance_km": 50, "window_s": 3600, "state": "active"})
+        await asyncio.sleep(TOLD_S)
+        for told, judging in ((0, 1), (1, 0)):
+            async with only(server, told):
+                since = await till.says(BEIJING)
+            async with only(server, judging):
+                refused = await till.decided(403, since)
+            assert (refused.body["code"], refused.body["processed"]) == ("risk_declined", False)
+            async with only(server, told):
+                since = await till.says(SHANGHAI)
+            async with only(server, judging) as epoch:
+                sold = await till.decided(201, since)
+            ((by,),) = await server.sql("SELECT worker_epoch FROM transaction WHERE transaction_id = $1", UUID(sold.body["id"][4:]))
+            assert by == epoch, "the sale came to another worker: this test showed nothing"
+        assert await asyncio.to_thread(server.stop) == 0
+        assert "Traceback" not in server.err

@@ -548,6 +548,7 @@ acquirer_offer      name country terms state created_by activated_by retired_by
 acquirer_measured   times
 acquirer_rating     words person
 licence_step        kind step person reason detail
+licence_record      kind key_id sealed currency person caller reason
 merchant_leaving    state
 merchant_leaving_event event was state person key_id reason detail
 merchant_move       state

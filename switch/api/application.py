@@ -60,6 +60,7 @@ from switch.api import (
     tariffs,
     terms,
     tickets,
+    traffic,
     training,
     webhooks,
 )
@@ -253,7 +254,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(payouts.router(parts, caller_of))
     app.include_router(crypto_keys.router(parts, caller_of))
     for room in (devices, heartbeats, parameters, rollouts, receipts, accounts, qr_codes, risk, acceptance, training, signatures, notices,
-                 moves, leaving, licences):
+                 moves, leaving, licences, traffic):
         app.include_router(room.router(parts, caller_of))
     app.include_router(application_review.router(parts, caller_of))
     app.include_router(registrations.router(parts))

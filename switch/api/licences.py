@@ -1,7 +1,7 @@
 """Licences of merchants that end: what is in force, renewed ones, and what a reviewer finds of them."""
 
 from collections.abc import Callable
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
@@ -22,6 +22,7 @@ from switch.callers import Caller, require
 from switch.errors import Problem
 from switch.ids import show
 from switch.merchants.journey import Journey
+from switch.merchants.licences.recorded import Seen
 from switch.payments.resolution import Person
 from switch.settlement.disputes import exhibits
 
@@ -38,12 +39,22 @@ class LicenceRequest(Model):
     merchant: Ident | None = None
 
 
+class LicenceRecordRequest(Model):
+    """A licence of a merchant that never applied, as you have seen it. `currency`: of the small limits that its end brings."""
+
+    kind: KindName
+    fields: Annotated[dict[str, Annotated[str, Field(max_length=120)]], Field(min_length=1, max_length=8)]
+    expires_on: Day
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
+    reason: Reason
+
+
 class LicenceVerdictRequest(Model):
     verdict: Literal["accepted", "refused"]
     reason: Reason
 
 
-MODELS = (LicenceRequest, LicenceVerdictRequest)
+MODELS = (LicenceRequest, LicenceRecordRequest, LicenceVerdictRequest)
 
 
 class LicenceInForce(Shape):
@@ -63,19 +74,39 @@ class LicenceStep(Shape):
     reason: str
 
 
+class LicenceRecorded(Shape):
+    """What an operator has seen, and says of it; the last one of its kind counts."""
+
+    document: str
+    kind: str
+    expires_on: str
+    currency: str
+    at: str
+    by: str
+    reason: str
+
+
 class Licences(Shape):
-    """`needed`: of a business of this kind in this country. Not `watched` is who never applied here, but was onboarded or imported: its papers are
-    looked at by its operators, outside the switch."""
+    """`needed`: of a business of this kind in this country. Not `watched` is who never applied here, but was onboarded or imported, until an operator
+    records a licence of it."""
 
     merchant: str
     watched: bool
     needed: list[str]
     in_force: list[LicenceInForce]
     steps: list[LicenceStep]
+    recorded: list[LicenceRecorded]
 
 
 class RenewedLicence(Shape):
     document: str
+
+
+class RecordedLicence(Shape):
+    """`lifted`: limit, suspend; in force at every worker within a second."""
+
+    document: str
+    lifted: list[str]
 
 
 class JudgedLicence(Shape):
@@ -93,6 +124,7 @@ class Parts(Protocol):
 
 
 RENEW = {"kind": "food_licence", "fields": {"number": "JY13101010000000"}, "expires_on": "2031-11-25"}
+RECORD = RENEW | {"currency": "CNY", "reason": "Seen at the shop; a copy is in folder 117"}
 
 
 def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
@@ -130,6 +162,18 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
         await parts.journey.licences.file(identity, of, f"licence.{exhibits.ENDINGS[media]}", media, content, _by(caller))
         return said({"document": document}, 201)
 
+    @routes.post("/v1/merchants/{merchant}/licences", status_code=201,
+                 summary="Record a licence of a merchant that never applied; watched from now on, the last one of its kind counts",
+                 openapi_extra=documented(LicenceRecordRequest, RECORD),
+                 responses=shaped(201, "Recorded, and what it lifted", RecordedLicence) | changes)
+    async def record(request: Request, merchant: str) -> Response:
+        caller = require(identify(request), "operator")
+        of, wanted = identified("merchant", merchant), await body_of(request, LicenceRecordRequest)
+        logs.info("operator", method="POST", path="/v1/merchants/{merchant}/licences", detail=caller.key_id)
+        paper = Seen(wanted.kind, wanted.fields, wanted.expires_on, wanted.currency)
+        made, lifted = await parts.journey.licences.record(of, paper, wanted.reason, _by(caller))
+        return said({"document": show("document", made), "lifted": lifted}, 201)
+
     @routes.post("/v1/licences/{document}/verdicts", status_code=201, summary="What you found of a renewed licence",
                  openapi_extra=documented(LicenceVerdictRequest, {"verdict": "accepted", "reason": "number and seal agree"}),
                  responses=shaped(201, "The verdict, and what it lifted", JudgedLicence) | changes)
@@ -149,9 +193,13 @@ def _by(caller: Caller) -> Person:
 
 async def _shown(parts: Parts, merchant_id: UUID) -> dict[str, object]:
     found = await parts.journey.licences.of(merchant_id)
-    needed, in_force, steps = found or ([], [], [])
-    return {"merchant": show("merchant", merchant_id), "watched": found is not None, "needed": needed,
-            "in_force": [{"document": show("document", row["document_id"]), "kind": row["kind"], "expires_on": row["expires_on"].isoformat()}
-                         for row in in_force],
+    return {"merchant": show("merchant", merchant_id), "watched": found.watched, "needed": found.needed,
+            "in_force": [_paper(row) for row in found.in_force],
             "steps": [{"kind": row["kind"], "expires_on": row["expires_on"].isoformat(), "step": row["step"], "at": stamp(row["at"]),
-                       "by": row["person"], "reason": row["reason"]} for row in steps]}
+                       "by": row["person"], "reason": row["reason"]} for row in found.steps],
+            "recorded": [_paper(row) | {"currency": row["currency"], "at": stamp(row["at"]), "by": row["person"], "reason": row["reason"]}
+                         for row in found.recorded]}
+
+
+def _paper(row: Any) -> dict[str, str]:
+    return {"document": show("document", row["document_id"]), "kind": row["kind"], "expires_on": row["expires_on"].isoformat()}

@@ -35,12 +35,14 @@ from switch.api.risk_shapes import (
 )
 from switch.api.shapes import refused, shaped
 from switch.callers import Caller
+from switch.clock import clock
 from switch.database import Pool
 from switch.directory import Directory
 from switch.errors import Problem
 from switch.ids import show
 from switch.merchants.risk_rules import RiskRules
 from switch.payments import risk_trial
+from switch.payments.away import TRIED, nearest_m
 from switch.payments.reviews import Reviews
 from switch.payments.risk_trial import RiskTrial
 from switch.payments.transaction import STATUS
@@ -237,6 +239,9 @@ async def _tried(parts: Parts, wanted: TryRiskRequest) -> dict[str, Any]:
         raise Problem("conflict", "Only drafts can be tried as switched on, and only rules in force as switched off.")
     if wanted.until <= wanted.since:
         raise Problem("invalid", "One or more fields are wrong; see errors.", errors=[{"field": "to", "rule": "later than from", "type": "rule"}])
+    if wanted.since < clock.now() - TRIED and nearest_m(known[each]._replace(state="active") for each in on | off) is not None:
+        raise Problem("invalid", "One or more fields are wrong; see errors.",
+                      errors=[{"field": "from", "rule": f"within the last {TRIED.days} days, for the kind relocated", "type": "rule"}])
     rules = risk_trial.changed(known.values(), on, off)
     found = await risk_trial.rehearse(parts.readers, parts.directory, rules, wanted.since, wanted.until, wanted.limit)
     return _trial(found, parts.directory)

@@ -1,4 +1,4 @@
-"""The command `switch offer add | list | activate | retire | compare | recommend`: what acquirers offer; asks a running switch."""
+"""The command `switch offer add | list | activate | retire | compare | recommend | rate`: what acquirers offer; asks a running switch."""
 
 import argparse
 import json
@@ -22,6 +22,10 @@ def parsers(verbs: Any) -> None:
     asking(kinds.add_parser("list", help="all, newest first"))
     for kind, text in (("activate", "show a draft to all"), ("retire", "take it back for good")):
         asking(kinds.add_parser(kind, help=text)).add_argument("offer", help="ofr_...")
+    rated = asking(kinds.add_parser("rate", help="an acquirer that you sold through; with a merchant's key"))
+    rated.add_argument("acquirer", help="acq_...")
+    rated.add_argument("stars", type=int, choices=range(1, 6))
+    rated.add_argument("--words", default="")
 
 
 def work(options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
@@ -39,6 +43,9 @@ def _question(options: argparse.Namespace) -> Question:
             return Question("POST", "/v1/recommendations", _document(options.path), _recommended)
         case "list":
             return Question("GET", "/v1/offers?limit=200", None, lambda body: map(_offer, body["items"]))
+        case "rate":
+            return Question("POST", "/v1/ratings", {"acquirer": options.acquirer, "stars": options.stars, "words": options.words},
+                            lambda body: iter([f"{body['acquirer']}  {body['stars']} of 5 {body['words']}".rstrip()]))
     return Question("POST", f"/v1/offers/{quoted(options.offer)}/{options.kind}", {}, lambda body: iter([_offer(body)]))
 
 

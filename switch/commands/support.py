@@ -1,5 +1,5 @@
-"""The command `switch ticket list | queue | show | causes | open | step | say`: asks a running switch with a key of support, of an operator, or of
-the merchant."""
+"""The command `switch ticket list | queue | show | causes | open | step | say | rate`: asks a running switch with a key of support,
+of an operator, or of the merchant."""
 
 import argparse
 from collections.abc import Callable, Iterator
@@ -33,6 +33,10 @@ def parsers(verbs: Any) -> None:
     said = asking(kinds.add_parser("say", help="a word without a step"))
     said.add_argument("ticket", help="tkt_...")
     said.add_argument("--internal", action="store_true", help="the merchant does not see it")
+    rated = asking(kinds.add_parser("rate", help="how it was looked after, once it is closed; by its merchant"))
+    rated.add_argument("ticket", help="tkt_...")
+    rated.add_argument("stars", type=int, choices=range(1, 6))
+    rated.add_argument("--text", default="", help="in words")
     for parser in (opened, step, said):
         parser.add_argument("--text", required=True, help="it stays in the ticket's story")
 
@@ -65,6 +69,8 @@ def _question(options: argparse.Namespace) -> Question:
             return Question("POST", f"{path}/steps", {"event": options.event, "text": options.text} | more, _whole)
         case "say":
             return Question("POST", f"{path}/comments", {"text": options.text, "internal": options.internal}, _whole)
+        case "rate":
+            return Question("POST", f"{path}/rating", {"stars": options.stars, "text": options.text}, _whole)
     return Question("GET", path, None, _whole)
 
 

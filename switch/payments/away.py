@@ -17,6 +17,7 @@ from switch.watchlist import RiskRule
 AWAY_MAX = 200_000
 OVERLAP = timedelta(seconds=10)
 KNOWN = timedelta(days=7)  # no rule may ask for what is older
+TRIED = timedelta(days=90)  # so long ago may sales be tried; what is KNOWN before them is kept (r0041)
 
 # The last row of each terminal, if it is far enough.
 ALL = """SELECT * FROM (SELECT DISTINCT ON (terminal_id) terminal_id, away_m, since, told_at FROM terminal_stay WHERE told_at >= $1

@@ -91,7 +91,7 @@ async def batch_open(connection: Connection, device: asyncpg.Record) -> bool:
 
 
 class Releases:
-    """Raises Problem: not_found, already_exists, invalid, conflict, not_ready."""
+    """Raises Problem: not_found, already_exists, invalid, rollout_move, conflict, not_ready."""
 
     def __init__(self, writers: Pool, readers: Pool) -> None:
         self.writers, self.readers = writers, readers

@@ -12,7 +12,7 @@ from switch.life import Life
 
 RUNNING, PAUSED, ROLLED_BACK = "running", "paused", "rolled_back"
 # (state, event) -> state
-LIFE = Life("A roll-out", "conflict", {
+LIFE = Life("A roll-out", "rollout_move", {
     (RUNNING, "advance"): RUNNING,
     (RUNNING, "pause"): PAUSED, (PAUSED, "resume"): RUNNING,
     (RUNNING, "roll_back"): ROLLED_BACK, (PAUSED, "roll_back"): ROLLED_BACK,

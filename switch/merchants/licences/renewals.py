@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -17,7 +17,9 @@ from switch.merchants.applications.cases import locked, profile_of
 from switch.merchants.applications.opening import new_id
 from switch.merchants.applications.papers import VERDICT, Papers
 from switch.merchants.applications.requirements import needed
+from switch.merchants.licences import recorded
 from switch.merchants.licences.calendar import EARLIEST, LIFTED, NOTICES, due, limits_of
+from switch.merchants.licences.recorded import Seen
 from switch.merchants.risk_rules import ADD_LIMIT, RETIRE
 from switch.notices import tell
 from switch.payments.resolution import Person
@@ -27,20 +29,16 @@ from switch.settlement.jobs.table import Due, Run, Unfit
 AT_ONCE = 500
 SWITCH = Person("switch", "")
 
-# A version that counts: accepted, or part of what was approved.
-_GOOD = """d.expires_on IS NOT NULL AND a.state = 'approved' AND coalesce((SELECT v.verdict = 'accepted' FROM application_verdict v
-  WHERE v.document_id = d.document_id ORDER BY v.number DESC LIMIT 1), d.at <= a.state_since)"""
-_NEWEST = f"""SELECT DISTINCT ON (a.merchant_id, d.kind) a.merchant_id, a.application_id, d.document_id, d.kind, d.expires_on, m.time_zone,
-  ARRAY(SELECT s.step FROM licence_step s WHERE s.merchant_id = a.merchant_id AND s.kind = d.kind AND s.expires_on = d.expires_on) AS done
-FROM application_document d JOIN application a USING (application_id) JOIN directory_merchant m ON m.merchant_id = a.merchant_id WHERE {_GOOD}"""
-IN_FORCE = f"{_NEWEST} AND a.merchant_id = $1 ORDER BY a.merchant_id, d.kind, d.expires_on DESC"
+# What is good the longest, by merchant and kind (r0041).
+_NEWEST = """SELECT DISTINCT ON (h.merchant_id, h.kind) h.*, m.time_zone,
+  ARRAY(SELECT s.step FROM licence_step s WHERE s.merchant_id = h.merchant_id AND s.kind = h.kind AND s.expires_on = h.expires_on) AS done
+FROM licence_held h JOIN directory_merchant m ON m.merchant_id = h.merchant_id WHERE"""
+IN_FORCE = f"{_NEWEST} h.merchant_id = $1 ORDER BY h.merchant_id, h.kind, h.expires_on DESC"
 # Those that end soon or have ended, and no other version of theirs holds for longer; what was suspended for is done with.
-ENDING = f"""SELECT * FROM ({_NEWEST} AND d.expires_on <= $1 AND m.status <> 'closed' AND NOT EXISTS (
-    SELECT FROM licence_step s WHERE s.merchant_id = a.merchant_id AND s.kind = d.kind AND s.expires_on = d.expires_on AND s.step = 'suspend')
-  AND NOT EXISTS (SELECT FROM application_document n WHERE n.application_id = d.application_id AND n.kind = d.kind AND n.expires_on > d.expires_on
-    AND coalesce((SELECT v.verdict = 'accepted' FROM application_verdict v WHERE v.document_id = n.document_id ORDER BY v.number DESC LIMIT 1),
-                 n.at <= a.state_since))
-  ORDER BY a.merchant_id, d.kind, d.expires_on DESC) AS ending ORDER BY expires_on LIMIT $2"""
+ENDING = f"""SELECT * FROM ({_NEWEST} h.expires_on <= $1 AND m.status <> 'closed' AND NOT EXISTS (
+    SELECT FROM licence_step s WHERE s.merchant_id = h.merchant_id AND s.kind = h.kind AND s.expires_on = h.expires_on AND s.step = 'suspend')
+  AND NOT EXISTS (SELECT FROM licence_held n WHERE n.merchant_id = h.merchant_id AND n.kind = h.kind AND n.expires_on > h.expires_on)
+  ORDER BY h.merchant_id, h.kind, h.expires_on DESC) AS ending ORDER BY expires_on LIMIT $2"""
 STEP = """INSERT INTO licence_step (merchant_id, kind, expires_on, step, person, reason, detail) VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb)
 ON CONFLICT DO NOTHING RETURNING true"""
 STEPS_OF = """SELECT s.*, EXISTS (SELECT FROM licence_step l WHERE l.merchant_id = s.merchant_id AND l.kind = s.kind AND l.expires_on = s.expires_on
@@ -58,22 +56,49 @@ FROM application_document d JOIN application a USING (application_id) LEFT JOIN 
 WHERE d.document_id = $1 AND a.state = 'approved' AND ($2::uuid IS NULL OR a.merchant_id = $2)"""
 
 
+class Watched(NamedTuple):
+    """Of a merchant: whether its ends are watched, the kinds that its business needs, what is in force, what was done about it, and what
+    operators recorded."""
+
+    watched: bool
+    needed: list[str]
+    in_force: list[asyncpg.Record]
+    steps: list[asyncpg.Record]
+    recorded: list[asyncpg.Record]
+
+
 class Licences:
     """Raises Problem: not_found, invalid, conflict, no_application, document_refused, not_ready."""
 
     def __init__(self, writers: Pool, readers: Pool, vault: Vault) -> None:
-        self.writers, self.readers = writers, readers
+        self.writers, self.readers, self.vault = writers, readers, vault
         self.papers = Papers(writers, readers, vault, ("approved",))
 
-    async def of(self, merchant_id: UUID) -> tuple[list[str], list[asyncpg.Record], list[asyncpg.Record]] | None:
-        """The kinds that the business needs, what is in force, and what was done about it; None: it never applied, and nothing is watched."""
+    async def of(self, merchant_id: UUID) -> Watched:
         async with work(self.readers) as connection:
             row = await connection.fetchrow(APPLICATION, merchant_id)
+            seen = await recorded.of(connection, merchant_id)
             if row is None:
-                return None
-            profile = await profile_of(connection, row["application_id"])
-            return (needed(row["country"], row["entity_type"], profile["mcc"]), await connection.fetch(IN_FORCE, merchant_id),
-                    await connection.fetch(STEPS_OF, merchant_id))
+                kinds = await recorded.needs(connection, merchant_id)
+            else:
+                kinds = needed(row["country"], row["entity_type"], (await profile_of(connection, row["application_id"]))["mcc"])
+            return Watched(row is not None or bool(seen), kinds, await connection.fetch(IN_FORCE, merchant_id),
+                           await connection.fetch(STEPS_OF, merchant_id), seen)
+
+    async def record(self, merchant_id: UUID, paper: Seen, reason: str, by: Person) -> tuple[UUID, list[str]]:
+        """Of a merchant that never applied: whoever has seen it says until when it is good. It counts at once; the steps that it lifts."""
+        async with work(self.writers) as connection:
+            status = await connection.fetchval(LOCK, merchant_id)
+            if status is None:
+                raise Problem("not_found")
+            if status == "closed" or await connection.fetchval(APPLICATION, merchant_id) is not None:
+                raise Problem("conflict", "The merchant is closed." if status == "closed" else
+                              "The merchant applied: its renewed licence comes by POST /v1/licences, with its scan.")
+            if any(each["expires_on"] == paper.expires_on and each["kind"] == paper.kind and each["lifted"]
+                   for each in await connection.fetch(STEPS_OF, merchant_id)):
+                raise Problem("conflict", "What this end brought was lifted and comes no second time; set the merchant's status.")
+            made = await recorded.add(connection, self.vault, merchant_id, paper, reason, by)
+            return made, await _lifted(connection, merchant_id, paper.kind, made, by, reason)
 
     async def renew(self, merchant_id: UUID, kind: str, fields: Mapping[str, str], expires_on: date, by: Person) -> UUID:
         """A new version, which counts once it is accepted."""
@@ -144,7 +169,7 @@ async def kept(connection: Connection, asked: Mapping[str, Any]) -> bool:
         return False
     detail = {}
     if asked["step"] == "limit":
-        detail = await _limited(connection, merchant_id, row["application_id"])
+        detail = await _limited(connection, merchant_id, row["currency"] or (await profile_of(connection, row["application_id"]))["currency"])
     elif asked["step"] == "suspend":
         detail = {"suspended": await connection.fetchval(STATUS, merchant_id, "suspended", "active") is not None}
     words = f"It is good until {row['expires_on']}."
@@ -159,11 +184,10 @@ async def _told(connection: Connection, merchant_id: UUID, document_id: UUID, ki
                {"kind": kind, "expires_on": expires_on.isoformat(), "step": step, "merchant": show("merchant", merchant_id)})
 
 
-async def _limited(connection: Connection, merchant_id: UUID, application_id: UUID) -> dict[str, Any]:
+async def _limited(connection: Connection, merchant_id: UUID, currency: str) -> dict[str, Any]:
     """Small limits take the place of those that hold, in this commit; none when another licence brought them already."""
     if any(each["step"] == "limit" and not each["lifted"] for each in await connection.fetch(STEPS_OF, merchant_id)):
         return {}
-    currency = (await profile_of(connection, application_id))["currency"]
     before = await connection.fetchrow(LIMIT_NOW, merchant_id, currency)
     if before is not None:
         await connection.fetchval(RETIRE["limit"], before["limit_id"], SWITCH.name)

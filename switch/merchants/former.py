@@ -1,4 +1,5 @@
-"""Working keys that were replaced and are believed no more: removed each hour, also of who never signs in again."""
+"""What nobody can ask for any more, removed each hour by functions of the database, which alone may: working keys that were replaced, also of who
+never signs in again, and where terminals were longer ago than rules, and trials of them, look back."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -7,10 +8,14 @@ from typing import Any
 from switch.settlement.jobs.table import Due, Run
 
 AT_ONCE = 1000
-FORGET = "SELECT forget_former_keys($1::integer)"
+KEYS = "SELECT forget_former_keys($1::integer)"
+STAYS = "SELECT forget_former_stays($1::integer)"
 
 
-class FormerKeys:
+class Former:
+    def __init__(self, forget: str) -> None:
+        self.forget = forget
+
     async def due(self, now: datetime) -> list[Due]:
         return [Due(f"{now:%Y-%m-%dT%H}")]
 
@@ -19,6 +24,6 @@ class FormerKeys:
         while gone == AT_ONCE:
             async with run.pool.acquire() as connection, connection.transaction():
                 await run.hold(connection)
-                gone = await connection.fetchval(FORGET, AT_ONCE)
+                gone = await connection.fetchval(self.forget, AT_ONCE)
             removed += gone
         return {"removed": removed}
