@@ -61,7 +61,8 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
     @routes.get("/v1/traffic", summary="What a merchant sold hour by hour, of the last day or of at most seven",
                 responses=shaped(200, "Hours with sales", Traffic))
     async def page(request: Request, merchant: Annotated[str | None, Query(max_length=64)] = None,
-                   since: Annotated[Moment | None, Query(alias="from")] = None, until: Annotated[Moment | None, Query(alias="to")] = None) -> Response:
+                   since: Annotated[Moment | None, Query(alias="from")] = None,
+                   until: Annotated[Moment | None, Query(alias="to")] = None) -> Response:
         of = one_merchant(identify(request), merchant)
         end = until or clock.now() + timedelta(seconds=1)
         begin = since or end - DAY
