@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -278,3 +279,18 @@ async def staffed(shop: Shop, url: str) -> None:
     shop.keys["owner"] = (await office.key("merchant", merchant_id=shop.ids["merchant.one"])).text
     shop.keys["stranger"] = (await office.key("merchant", merchant_id=shop.ids["merchant.two"])).text
     await pool.close()
+
+
+async def forgotten(shop: Shop, job: str) -> int:
+    """What a job that removes what nobody asks for any more removes in an hour."""
+    async def hold(connection: Any) -> None:
+        assert connection.is_in_transaction()
+
+    kind, pool = shop.switch.foreman.kinds[job], await database.pool(shop.url, "switch_writer", 1)
+    try:
+        (due,) = await kind.due(datetime(2026, 11, 27, 9, 30, tzinfo=UTC))  # type: ignore[misc]
+        assert due.key == "2026-11-27T09"
+        told = await kind.do(SimpleNamespace(pool=pool, hold=hold))  # type: ignore[arg-type]
+        return int(told["removed"])  # type: ignore[index]
+    finally:
+        await pool.close()

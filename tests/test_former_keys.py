@@ -1,9 +1,6 @@
 """Working keys that were replaced: believed for a while, kept in a bounded number, and then removed; what people loaded stays."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
-from types import SimpleNamespace
-from typing import Any
 from uuid import UUID
 
 import flows
@@ -17,6 +14,7 @@ from switch.security.ciphers import ClearKey, encrypt, kcv
 from switch.security.hsm import Handle
 from switch.security.keystore import FORMER_MAX
 from switch.security.line_keys import GRACE_S
+from tests.flows import forgotten
 from tests.keyed import MASTER, Desk, open_desk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -55,31 +53,16 @@ async def test_fifty_sign_ins_leave_a_bounded_number_of_keys_and_the_one_before_
     assert generations[-2][1] in store.usable(desk.acquirer_id, "mac", GRACE_S), "an answer under it may still come"
 
 
-async def removed(desk: Desk) -> int:
-    """What the job removes in an hour."""
-    async def hold(connection: Any) -> None:
-        assert connection.is_in_transaction()
-
-    kind, pool = desk.shop.switch.foreman.kinds["former_keys"], await database.pool(desk.shop.url, "switch_writer", 1)
-    try:
-        (due,) = await kind.due(datetime(2026, 11, 27, 9, 30, tzinfo=UTC))  # type: ignore[misc]
-        assert due.key == "2026-11-27T09"
-        told = await kind.do(SimpleNamespace(pool=pool, hold=hold))  # type: ignore[arg-type]
-        return int(told["removed"])  # type: ignore[index]
-    finally:
-        await pool.close()
-
-
 async def test_who_signs_in_no_more_has_no_former_key_an_hour_later(desk: Desk) -> None:
     await desk.shop.switch.crypto_keys.installed(desk.acquirer_id, brought(desk, 60))
     aged = "UPDATE crypto_key SET ended_at = now() - make_interval(mins => $1) WHERE state = 'replaced' AND source = 'sign_in' AND (purpose = 'pin') = $2"
     for minutes, pin in ((59, True), (61, False)):
         await desk.shop.sql(aged, minutes, pin)
     before = await desk.keys()
-    assert await removed(desk) == 2 * FORMER_MAX
+    assert await forgotten(desk.shop, "former_keys") == 2 * FORMER_MAX
     gone = {key["id"] for key in before} - {key["id"] for key in await desk.keys()}
     assert gone == {key["id"] for key in before if key["source"] == "sign_in" and key["state"] == "replaced" and key["purpose"] != "pin"}
-    assert await removed(desk) == 0
+    assert await forgotten(desk.shop, "former_keys") == 0
 
 
 async def test_nothing_else_removes_a_key(desk: Desk) -> None:

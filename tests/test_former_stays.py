@@ -2,8 +2,6 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -13,7 +11,7 @@ from switch import database
 from switch.merchants import former
 from switch.payments.away import KNOWN, TRIED
 from tests.fleet import Device, device
-from tests.flows import Shop, open_shop
+from tests.flows import Shop, forgotten, open_shop
 from tests.test_relocation_flow import BEIJING, SHANGHAI, relocated, says, stands
 from tests.test_risk_flow import in_force, post
 
@@ -42,29 +40,14 @@ async def left(shop: Shop, one: Device) -> list[int]:
     return [row["days"] for row in rows]
 
 
-async def removed(shop: Shop) -> int:
-    """What the job removes in an hour."""
-    async def hold(connection: Any) -> None:
-        assert connection.is_in_transaction()
-
-    kind, pool = shop.switch.foreman.kinds["former_stays"], await database.pool(shop.url, "switch_writer", 1)
-    try:
-        (due,) = await kind.due(datetime(2026, 11, 27, 9, 30, tzinfo=UTC))  # type: ignore[misc]
-        assert due.key == "2026-11-27T09"
-        told = await kind.do(SimpleNamespace(pool=pool, hold=hold))  # type: ignore[arg-type]
-        return int(told["removed"])  # type: ignore[index]
-    finally:
-        await pool.close()
-
-
 async def test_what_no_rule_and_no_trial_can_ask_for_goes_and_what_one_can_stays(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     await stands(shop, SHANGHAI)
     kept = (TRIED + KNOWN).days
     one, silent = await been(shop, kept + 3, kept + 0.1, kept - 0.1, 8), await been(shop, kept + 200)
     monkeypatch.setattr(former, "AT_ONCE", 2)
-    assert await removed(shop) == 3
+    assert await forgotten(shop, "former_stays") == 3
     assert (await left(shop, one), await left(shop, silent)) == ([kept - 1, 8], [])
-    assert await removed(shop) == 0
+    assert await forgotten(shop, "former_stays") == 0
     await says(silent, BEIJING)
     assert await left(shop, silent) == [0], "who was silent so long is known again by the next heartbeat"
 

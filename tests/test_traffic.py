@@ -54,13 +54,18 @@ async def test_each_sale_is_counted_once_by_what_became_of_it(shop: Shop, typed:
     assert [answer.body["status"] for answer in sold] == ["approved"] * 3 + ["declined"]
     back = await shop.ask("POST", "/v1/refunds", {"authorization": sold[0].body["id"], "amount": 4000}, "till", Idempotency_Key="traffic-refund-001")
     assert (back.status, undone.status < 300) == (201, True), (back.raw, undone.raw)
+    part = await shop.pay(3110, "traffic-key-part", partial_approval="accept")
+    assert 0 < part.body["approved_amount"] < 3110
+    asked = await shop.pay(None, "traffic-key-question", type="account_verification")
+    assert asked.status == 201, asked.raw
     await shop.pay(500, key="dual")  # another merchant's
     rows = await traffic(shop)
     told = {name: sum(row[name] for row in rows) for name in ("sales", "approved", "declined", "undone", "open", "amount", "refunds")}
-    assert told == {"sales": 4, "approved": 2, "declined": 1, "undone": 1, "open": 0, "amount": 30_000, "refunds": 1}
+    assert told == {"sales": 5, "approved": 3, "declined": 1, "undone": 1, "open": 0, "refunds": 1,
+                    "amount": 30_000 + part.body["approved_amount"]}
     assert {(row["currency"], row["terminals"]) for row in rows} == {("CNY", 1)}
     if len(rows) == 1:  # no hour ended meanwhile
-        assert rows[0]["approval_rate"] == 6666 and rows[0]["hour"].endswith(":00:00.000000Z")
+        assert rows[0]["approval_rate"] == 7500 and rows[0]["hour"].endswith(":00:00.000000Z")
     line = (await typed("traffic")).splitlines()[0]
     assert " sales: " in line and " approved (" in line
     assert await typed("traffic", "--merchant", shop.shown("merchant.one"), key="operator") != ""

@@ -10,15 +10,16 @@ from switch.ids import lowest
 
 LONGEST = timedelta(days=7)
 
-# A sale that was tried elsewhere is its last attempt; what was given back is counted apart.
+# A sale that was tried elsewhere is its last attempt; what was given back is counted apart, and questions are no sales.
 HOURS = """SELECT date_trunc('hour', received_at, 'UTC') AS hour, currency, count(*) FILTER (WHERE type <> 'refund') AS sales,
   count(*) FILTER (WHERE type <> 'refund' AND state IN ('APPROVED', 'CONFIRMED')) AS approved,
   count(*) FILTER (WHERE type <> 'refund' AND state = 'DECLINED') AS declined,
   count(*) FILTER (WHERE type <> 'refund' AND state NOT IN ('APPROVED', 'CONFIRMED', 'DECLINED', 'SENT')) AS undone,
   count(*) FILTER (WHERE type <> 'refund' AND state = 'SENT') AS open,
-  coalesce(sum(amount) FILTER (WHERE type <> 'refund' AND state IN ('APPROVED', 'CONFIRMED')), 0)::bigint AS amount,
+  coalesce(sum(approved_amount) FILTER (WHERE type <> 'refund' AND state IN ('APPROVED', 'CONFIRMED')), 0)::bigint AS amount,
   count(*) FILTER (WHERE type = 'refund') AS refunds, count(DISTINCT terminal_id) AS terminals
 FROM history_transaction t WHERE merchant_id = $1 AND transaction_id >= $2 AND transaction_id < $3 AND (original_id IS NULL OR type = 'refund')
+  AND type NOT IN ('balance_inquiry', 'account_verification')
   AND NOT EXISTS (SELECT FROM history_transaction n WHERE n.attempt_of = t.transaction_id)
 GROUP BY 1, 2 ORDER BY 1 DESC, 2"""
 
