@@ -2,8 +2,8 @@
 
 import asyncio
 import gzip
-import re
 import itertools
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import date
