@@ -12,6 +12,8 @@ import pytest_asyncio
 from switch import database
 from switch.postgres import EmbeddedPostgres
 
+pytest_plugins = ("tests.machine",)
+
 # Begun first, the longest before the others, so that no process is left alone at the end.
 LONG = ("test_simulation", "test_schemathesis", "test_failpoint_sweep", "test_workers", "test_webhook_sweep", "test_nemesis", "test_life_machine", "test_kill",
         "test_cutover_kill", "test_ablations", "test_lines_flow", "test_payouts_kill", "test_payouts_flow", "test_wallet_flow", "test_reversals_flow", "test_cli",
