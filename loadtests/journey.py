@@ -42,7 +42,7 @@ MODEL, STEPS = "PX7", ("chip", "swipe", "contactless", "decline", "cancellation"
 OUR_ACCOUNT = {"currency": "CNY", "holder": "Payment Service", "country": "CN", "account_number": "1009876543210", "bank_code": "102290000012"}
 AHEAD = timedelta(hours=8)  # of Shanghai
 FACTS = ("currency", "brand", "card_type", "entry_mode", "captured_at")  # of a sale, that its fee depends on
-PDF = b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\ntrailer\n<<>>\n%%EOF\n"
+PDF = b"%PDF-1.7\n1 0 obj\n<</Type/Page>>\nendobj\ntrailer\n<<>>\n%%EOF\n"
 
 
 def resident_id(serial: int) -> str:

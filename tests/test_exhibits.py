@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from switch.files.scans import BYTES_MAX, fault, sniffed
 from switch.security.vault import Keyring, Vault, VaultError
-from switch.settlement.disputes.exhibits import BYTES_MAX, fault, sniffed
 
-PDF = b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\ntrailer\n<<>>\n%%EOF\n"
+PDF = b"%PDF-1.7\n1 0 obj\n<</Type/Page>>\nendobj\ntrailer\n<<>>\n%%EOF\n"
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -18,7 +18,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 PNG = (b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", b"\0\0\0\1\0\0\0\1\x08\0\0\0\0") + _chunk(b"IDAT", zlib.compress(b"\0\0")) + _chunk(b"IEND", b""))
-JPEG = b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0\xff\xd9"
+JPEG = b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0\xff\xc0\0\x0b\x08\0\1\0\1\1\1\x11\0\xff\xd9"
 SOUND = {"application/pdf": PDF, "image/png": PNG, "image/jpeg": JPEG}
 
 

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switch import database
-from switch.payments import png
+from switch.files import drawing, png
+from switch.payments.signatures import SHEET
 from switch.settlement.exports import paper
 from tests.flows import Shop, open_shop
 from tests.test_openapi import fits
@@ -58,11 +59,11 @@ WRONG: dict[str, tuple[bytes, str]] = {
 def test_what_is_no_whole_png_of_a_signature_is_refused_with_why(name: str) -> None:
     content, words = WRONG[name]
     with pytest.raises(png.NoPng, match=words):
-        png.size_of(content)
+        drawing.size_of(content, SHEET)
 
 
 def test_a_whole_one_says_its_size() -> None:
-    assert png.size_of(GOOD) == (240, 80) and png.size_of(picture(png.WIDTH_MAX, png.HEIGHT_MAX)) == (1024, 512)
+    assert drawing.size_of(GOOD, SHEET) == (240, 80) and drawing.size_of(picture(1024, 512), SHEET) == (1024, 512)
 
 
 @given(at=st.integers(0, len(GOOD) - 1), bit=st.integers(0, 7), cut=st.integers(0, len(GOOD)))
@@ -71,7 +72,7 @@ def test_any_damage_is_found_and_never_more_than_a_refusal(at: int, bit: int, cu
     damaged[at] ^= 1 << bit
     for content in (bytes(damaged), GOOD[:cut] if cut < len(GOOD) else b"x"):
         with pytest.raises(png.NoPng):
-            png.size_of(content)
+            drawing.size_of(content, SHEET)
 
 
 # Over HTTP
@@ -129,7 +130,7 @@ async def test_what_cannot_be_taken_is_refused_and_nothing_is_kept(shop: Shop, s
     for content, _ in WRONG.values():
         answer = await sign(send, sale, content)
         assert (answer.status_code, answer.json()["code"]) == (422, "signature_refused"), answer.text
-    assert (await sign(send, sale, GOOD + bytes(png.BYTES_MAX))).status_code == 413
+    assert (await sign(send, sale, GOOD + bytes(SHEET.bytes_max))).status_code == 413
     assert (await sign(send, sale, media="image/jpeg")).status_code == 415 and (await sign(send, sale, media="application/json")).status_code == 415
     assert (await sign(send, declined)).json()["code"] == "conflict", "a decline is not signed for"
     assert await shop.sql("SELECT FROM transaction_signature WHERE transaction_id = ANY($1::uuid[])", [UUID(each[4:]) for each in (sale, declined)]) == []

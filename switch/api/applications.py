@@ -23,6 +23,7 @@ from switch.api.tariffs import Day
 from switch.api.terminal import Model, one_of_each
 from switch.callers import Caller, require
 from switch.errors import Problem
+from switch.files import scans
 from switch.ids import show
 from switch.merchants.applications.desk import Desk, Whole
 from switch.merchants.applications.life import WAITS_FOR
@@ -32,7 +33,6 @@ from switch.merchants.applications.review import Review
 from switch.merchants.approvals import Approvals
 from switch.money import CURRENCIES
 from switch.payments.resolution import Person
-from switch.settlement.disputes import exhibits
 from switch.settlement.payouts.banking import masked
 
 State = Literal["draft", "submitted", "in_review", "more_wanted", "approved", "refused", "withdrawn"]
@@ -321,28 +321,28 @@ def _documents(routes: APIRouter, parts: Parts, identify: Callable[[Request], Ca
                  | refused(400, 409, 413, 415),
                  openapi_extra={"requestBody": {
                      "required": True, "description": "The bytes of the file, at most 4 MB.",
-                     "content": {media: {"schema": {"type": "string", "format": "binary"}} for media in exhibits.ENDINGS}}})
+                     "content": {media: {"schema": {"type": "string", "format": "binary"}} for media in scans.ENDINGS}}})
     async def upload(request: Request, application: str, document: str, name: Annotated[str, Query(max_length=120)] = "") -> Response:
         caller, identity, by = applying(identify, request, application)
         document_id = identified("document", document)
         media_type = one_of_each(request.scope["headers"]).get(b"content-type", b"").decode("latin-1").strip().lower()
-        if media_type not in exhibits.ENDINGS:
-            raise Problem("content_type", f"Send a file with the Content-Type {', '.join(exhibits.ENDINGS)}.")
+        if media_type not in scans.ENDINGS:
+            raise Problem("content_type", f"Send a file with the Content-Type {', '.join(scans.ENDINGS)}.")
         await parts.desk_of_applications.one(identity)  # before its bytes are read
-        content = await raw_body(request, exhibits.BYTES_MAX, "body_too_large")
+        content = await raw_body(request, scans.BYTES_MAX, "body_too_large")
         parts.admit()
-        await parts.papers.file(identity, document_id, name or f"document.{exhibits.ENDINGS[media_type]}", media_type, content, by)
+        await parts.papers.file(identity, document_id, name or f"document.{scans.ENDINGS[media_type]}", media_type, content, by)
         return await now(identity, caller, 201)  # type: ignore[no-any-return]
 
     @routes.get("/v1/applications/{application}/documents/{document}/file", summary="Download a document's scan", response_class=Response,
                 responses={200: {"description": "Its bytes, as an attachment", "content": {
-                    media: {"schema": {"type": "string", "format": "binary"}} for media in exhibits.ENDINGS}}})
+                    media: {"schema": {"type": "string", "format": "binary"}} for media in scans.ENDINGS}}})
     async def download(request: Request, application: str, document: str) -> Response:
         _, identity, _ = applying(identify, request, application)
         row, content = await parts.papers.content(identity, identified("document", document))
         # Never shown inline, whatever a browser thinks of its bytes; the name is ours.
         return Response(content, 200, {
-            "content-type": row["media_type"], "content-disposition": f'attachment; filename="{document}.{exhibits.ENDINGS[row["media_type"]]}"',
+            "content-type": row["media_type"], "content-disposition": f'attachment; filename="{document}.{scans.ENDINGS[row["media_type"]]}"',
             "x-content-type-options": "nosniff", "content-security-policy": "default-src 'none'; sandbox", "cache-control": "no-store"})
 
 

@@ -39,8 +39,7 @@ from switch.ids import show
 from switch.merchants.approvals import Approvals
 from switch.merchants.contracts.life import MERCHANT, PROVIDER
 from switch.merchants.contracts.reads import Reads
-from switch.merchants.contracts.signature import BYTES_MAX
-from switch.merchants.contracts.signing import Contracts, Hand
+from switch.merchants.contracts.signing import SHEET, Contracts, Hand
 from switch.merchants.contracts.standard import OFFER
 from switch.payments.resolution import Person
 from switch.settlement.exports.paper import Press
@@ -188,7 +187,7 @@ def _reads(routes: APIRouter, parts: Parts, desk: Desk) -> None:
 def _signed(routes: APIRouter, parts: Parts, desk: Desk) -> None:
     @routes.post("/v1/contracts/{contract}/signature", summary="Sign the newest document by its hash: first the merchant, then the provider",
                  responses=shaped(200, "As it is now; the same signature again changes nothing", WholeContract) | refused(400, 409, 413, 415),
-                 openapi_extra={"requestBody": {"required": True, "description": f"The hand's signature, a PNG of at most {BYTES_MAX // 1000} kB.",
+                 openapi_extra={"requestBody": {"required": True, "description": f"The hand's signature, a PNG of {SHEET}.",
                                                 "content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}})
     async def sign(request: Request, contract: str, sha256: Annotated[str | None, Query(pattern=SHA256)] = None,
                    name: Annotated[str | None, Query(min_length=1, max_length=120)] = None) -> Response:
@@ -200,7 +199,7 @@ def _signed(routes: APIRouter, parts: Parts, desk: Desk) -> None:
             raise Problem("content_type", f"Send the image with the Content-Type {PNG}.")
         if not name.isprintable() or name != name.strip():
             raise Problem("invalid", errors=[{"field": "query.name", "rule": "printable characters, no space at either end", "type": "rule"}])
-        image = await raw_body(request, BYTES_MAX, "body_too_large")
+        image = await raw_body(request, SHEET.bytes_max, "body_too_large")
         parts.admit()
         await parts.contracts.sign(identity, side, Hand(bytes.fromhex(sha256), name, image), by)
         return await desk.now(identity, caller)

@@ -26,6 +26,7 @@ from switch.callers import Caller, require
 from switch.clock import clock
 from switch.database import Connection, Pool
 from switch.errors import Problem
+from switch.files import scans
 from switch.ids import show
 from switch.security.pan import luhn_valid
 from switch.security.vault import Vault
@@ -241,7 +242,7 @@ def _evidence(routes: APIRouter, parts: Parts, identify: Callable[[Request], Cal
                  responses=shaped(201, "The file; the same bytes again are the same file", ShownFile) | refused(400, 409, 413, 415),
                  openapi_extra={"parameters": [KEY_HEADER], "requestBody": {
                      "required": True, "description": "The bytes of the file, at most 4 MB; a dispute takes at most 10 files.",
-                     "content": {media: {"schema": {"type": "string", "format": "binary"}} for media in exhibits.ENDINGS}}})
+                     "content": {media: {"schema": {"type": "string", "format": "binary"}} for media in scans.ENDINGS}}})
     async def upload(request: Request, dispute: str, name: Annotated[str, Query(max_length=120)] = "") -> Response:
         caller = require(identify(request), "merchant", "operator")
         if not name:
@@ -249,10 +250,10 @@ def _evidence(routes: APIRouter, parts: Parts, identify: Callable[[Request], Cal
         dispute_id, headers = identified("dispute", dispute), one_of_each(request.scope["headers"])
         key = idempotency_key(headers.get(b"idempotency-key"))
         media_type = headers.get(b"content-type", b"").decode("latin-1").strip().lower()
-        if media_type not in exhibits.ENDINGS:
-            raise Problem("content_type", f"Send a file with the Content-Type {', '.join(exhibits.ENDINGS)}.")
+        if media_type not in scans.ENDINGS:
+            raise Problem("content_type", f"Send a file with the Content-Type {', '.join(scans.ENDINGS)}.")
         await parts.docket.one(dispute_id, caller.merchant_id)  # before its bytes are read
-        content = await raw_body(request, exhibits.BYTES_MAX, "body_too_large")
+        content = await raw_body(request, scans.BYTES_MAX, "body_too_large")
         parts.admit()
         about = json.dumps([dispute, name, media_type, hashlib.sha256(content).hexdigest()]).encode()
         asked = Asked(caller_name(caller), key, "evidence", parts.vault.fingerprint(b"evidence|" + about))
@@ -264,13 +265,13 @@ def _evidence(routes: APIRouter, parts: Parts, identify: Callable[[Request], Cal
 
     @routes.get("/v1/disputes/{dispute}/evidence/{file}", summary="Download a file", response_class=Response,
                 responses={200: {"description": "Its bytes, as an attachment", "content": {
-                    media: {"schema": {"type": "string", "format": "binary"}} for media in exhibits.ENDINGS}}})
+                    media: {"schema": {"type": "string", "format": "binary"}} for media in scans.ENDINGS}}})
     async def download(request: Request, dispute: str, file: str) -> Response:
         merchant_id = whose(identify(request), None)
         row, content = await parts.exhibits.content(identified("dispute", dispute), identified("dispute_file", file), merchant_id)
         # Never shown inline, whatever a browser thinks of its bytes; the name is ours.
         return Response(content, 200, {
-            "content-type": row["media_type"], "content-disposition": f'attachment; filename="{file}.{exhibits.ENDINGS[row["media_type"]]}"',
+            "content-type": row["media_type"], "content-disposition": f'attachment; filename="{file}.{scans.ENDINGS[row["media_type"]]}"',
             "x-content-type-options": "nosniff", "content-security-policy": "default-src 'none'; sandbox", "cache-control": "no-store"})
 
 

@@ -20,11 +20,11 @@ from switch.api.shapes import Shape, refused, shaped
 from switch.api.terminal import Model, one_of_each
 from switch.callers import Caller, require
 from switch.errors import Problem
+from switch.files import scans
 from switch.ids import show
 from switch.merchants.journey import Journey
 from switch.merchants.licences.recorded import Seen
 from switch.payments.resolution import Person
-from switch.settlement.disputes import exhibits
 
 Reason = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(plain_text)]
 _ID = "01980b53-7a10-7c3e-9f52-3b7a1c0de4f1"
@@ -150,16 +150,16 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
                  responses=shaped(201, "It waits for a reviewer", RenewedLicence) | changes,
                  openapi_extra={"requestBody": {
                      "required": True, "description": "The bytes of the file, at most 4 MB.",
-                     "content": {media: {"schema": {"type": "string", "format": "binary"}} for media in exhibits.ENDINGS}}})
+                     "content": {media: {"schema": {"type": "string", "format": "binary"}} for media in scans.ENDINGS}}})
     async def upload(request: Request, document: str) -> Response:
         caller = identify(request)
         of, identity = whose(caller, None), identified("document", document)
         media = one_of_each(request.scope["headers"]).get(b"content-type", b"").decode("latin-1").strip().lower()
-        if media not in exhibits.ENDINGS:
-            raise Problem("content_type", f"Send a file with the Content-Type {', '.join(exhibits.ENDINGS)}.")
+        if media not in scans.ENDINGS:
+            raise Problem("content_type", f"Send a file with the Content-Type {', '.join(scans.ENDINGS)}.")
         await parts.journey.licences.document(identity, of)  # before its bytes are read
-        content = await raw_body(request, exhibits.BYTES_MAX, "body_too_large")
-        await parts.journey.licences.file(identity, of, f"licence.{exhibits.ENDINGS[media]}", media, content, _by(caller))
+        content = await raw_body(request, scans.BYTES_MAX, "body_too_large")
+        await parts.journey.licences.file(identity, of, f"licence.{scans.ENDINGS[media]}", media, content, _by(caller))
         return said({"document": document}, 201)
 
     @routes.post("/v1/merchants/{merchant}/licences", status_code=201,

@@ -15,9 +15,8 @@ from switch.api.shapes import Shape, refused, shaped
 from switch.callers import Caller, require
 from switch.errors import Problem
 from switch.ids import show
-from switch.payments import png
 from switch.payments.history import History
-from switch.payments.signatures import Signatures
+from switch.payments.signatures import SHEET, Signatures
 from switch.payments.transaction import Transaction
 
 PNG = "image/png"
@@ -62,14 +61,14 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
                  summary="The cardholder's signature: one PNG per payment; the same bytes again are the same",
                  responses=shaped(200, "It was there", ShownSignature) | shaped(201, "It is kept", ShownSignature) | refused(400, 403, 409, 413, 415),
                  openapi_extra={"requestBody": {"required": True, "content": _FILE, "description":
-                                                f"A PNG of at most {png.BYTES_MAX >> 10} kB and {png.WIDTH_MAX} x {png.HEIGHT_MAX} pixels."}})
+                                                f"A PNG of {SHEET}."}})
     async def upload(request: Request, authorization: str) -> Response:
         caller = identify(request)
         row = await visible(caller, authorization)
         require(caller, "terminal", "merchant")
         if request.headers.get("content-type", "").strip().lower() != PNG:
             raise Problem("content_type", f"Send the signature with the Content-Type {PNG}.")
-        content = await raw_body(request, png.BYTES_MAX, "body_too_large")
+        content = await raw_body(request, SHEET.bytes_max, "body_too_large")
         parts.admit()
         by = show("terminal", caller.terminal_id) if caller.terminal_id is not None else show("merchant", row.merchant_id)
         kept, new = await parts.signatures.add(row, content, by)

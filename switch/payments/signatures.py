@@ -8,10 +8,13 @@ import asyncpg
 
 from switch.database import UNKNOWN, Pool, work
 from switch.errors import Problem
-from switch.payments import png
+from switch.files.drawing import Sheet, size_of
+from switch.files.png import NoPng
 from switch.payments.receipts import SIGNED, Signed
 from switch.payments.transaction import APPROVED, CONFIRMED, Transaction
 from switch.security.vault import Vault, VaultError
+
+SHEET = Sheet(64 << 10, 16, 16, 1024, 512)
 
 COLUMNS = "merchant_id, transaction_id, width, height, size, sha256, key_id, sealed, signed_at, uploaded_by"
 ADD = f"""INSERT INTO transaction_signature (merchant_id, transaction_id, width, height, size, sha256, key_id, sealed, uploaded_by)
@@ -37,8 +40,8 @@ class Signatures:
     async def add(self, transaction: Transaction, content: bytes, by: str) -> tuple[asyncpg.Record, bool]:
         """The signature, and whether it is new: the same bytes again are the same signature. `transaction`: as it stands now."""
         try:
-            size = png.size_of(content)
-        except png.NoPng as error:
+            size = size_of(content, SHEET)
+        except NoPng as error:
             raise Problem("signature_refused", str(error)) from None
         if transaction.type not in SIGNED or (transaction.state not in (APPROVED, CONFIRMED) and transaction.exchange != "advice"):
             raise Problem("conflict", "Only a payment that was approved is signed for.")

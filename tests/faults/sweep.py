@@ -225,6 +225,8 @@ def sweep(cluster_url: str, folder: Path, everything: bool, say: Callable[[str],
         if not everything and not result.reached and not result.differences and case.occurrence > 1:  # this run passed it less often than the clean one
             return one(Case(case.name, 1))
         say(f"{case}: {'killed' if result.reached else 'not reached'}, {len(result.differences)} differences, {result.seconds:.1f} s")
+        for difference in result.differences:
+            say(f"  {difference}")
         return result
 
     with ThreadPoolExecutor(AT_ONCE) as pool:

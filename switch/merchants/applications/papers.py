@@ -13,13 +13,13 @@ import asyncpg
 from switch.clock import clock
 from switch.database import Connection, Pool, work
 from switch.errors import Problem
-from switch.merchants.applications import requirements, scans
+from switch.files import scans
+from switch.merchants.applications import requirements
 from switch.merchants.applications.cases import held, locked
 from switch.merchants.applications.opening import new_id
 from switch.merchants.applications.requirements import Gap, Paper
 from switch.payments.resolution import Person
 from switch.security.vault import Vault, VaultError
-from switch.settlement.disputes import exhibits
 
 VERSIONS_MAX = 20
 
@@ -92,7 +92,7 @@ class Papers:
 
     async def file(self, application_id: UUID, document_id: UUID, name: str, media_type: str, content: bytes, by: Person) -> None:
         """The scan of a document, once; the same bytes again change nothing. Another scan is another version."""
-        wrong = exhibits.fault(name, media_type, content) or await asyncio.to_thread(scans.fault, media_type, content)
+        wrong = await asyncio.to_thread(scans.fault, name, media_type, content)
         if wrong is not None:
             raise Problem("document_refused", wrong)
         async with work(self.writers) as connection:

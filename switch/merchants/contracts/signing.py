@@ -13,11 +13,15 @@ import asyncpg
 from switch.clock import clock
 from switch.database import Connection, Pool, work
 from switch.errors import Problem
-from switch.merchants.contracts import force, signature, standard, terms
+from switch.files.drawing import Sheet, size_of
+from switch.files.png import NoPng
+from switch.merchants.contracts import force, standard, terms
 from switch.merchants.contracts.cases import checked, country_of, document_of, drawn_up, held_and, moved, new_id, possible, revised, today
 from switch.merchants.contracts.life import MERCHANT, SIGNS
 from switch.payments.resolution import Person
 from switch.security.vault import Vault
+
+SHEET = Sheet(96 << 10, 40, 20, 2000, 1000)
 
 SIGN = """INSERT INTO contract_signature (contract_id, document, side, sha256, signature_id, name, size, image_sha256, key_id, sealed, person,
 api_key) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"""
@@ -72,9 +76,10 @@ class Contracts:
 
     async def sign(self, contract_id: UUID, side: str, hand: Hand, by: Person) -> None:
         """Of the newest document, by its hash. The same signature again changes nothing."""
-        wrong = await asyncio.to_thread(signature.fault, hand.image)
-        if wrong is not None:
-            raise Problem("signature_refused", wrong)
+        try:
+            await asyncio.to_thread(size_of, hand.image, SHEET)
+        except NoPng as error:
+            raise Problem("signature_refused", str(error)) from None
         async with work(self.writers) as connection:
             row, merchant = await held_and(connection, contract_id)
             image = hashlib.sha256(hand.image).digest()

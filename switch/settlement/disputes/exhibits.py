@@ -1,27 +1,23 @@
 """Evidence files of disputes: what they are by their own bytes, sealed in the database with the commit that takes them, shown to their merchant."""
 
+import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Mapping
 from datetime import datetime
-from types import MappingProxyType
 from uuid import UUID
 
 import asyncpg
 
 from switch.database import UNKNOWN, Connection, Pool
 from switch.errors import Problem
+from switch.files import scans
 from switch.ids import uuid7
 from switch.security.vault import Vault, VaultError
 from switch.settlement.disputes import life
 from switch.settlement.disputes.cases import locked
 
-BYTES_MAX = 4 << 20
 FILES_MAX = 10  # of one dispute
-
-NOT_IN_NAMES = frozenset('/\\:*?"<>|')
-ENDINGS: Mapping[str, str] = MappingProxyType({"application/pdf": "pdf", "image/png": "png", "image/jpeg": "jpg"})
 
 COLUMNS = "merchant_id, dispute_id, file_id, name, media_type, size, sha256, uploaded_by, uploaded_at"
 SAME = f"SELECT {COLUMNS} FROM dispute_file WHERE dispute_id = $1 AND sha256 = $2"
@@ -29,31 +25,6 @@ COUNT = "SELECT count(*) FROM dispute_file WHERE dispute_id = $1"
 ADD = f"""INSERT INTO dispute_file (merchant_id, file_id, dispute_id, name, media_type, size, sha256, key_id, sealed, uploaded_by)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING {COLUMNS}"""
 OPEN = f"""SELECT {COLUMNS}, key_id, sealed FROM dispute_file WHERE dispute_id = $1 AND file_id = $2 AND ($3::uuid IS NULL OR merchant_id = $3)"""
-
-
-def sniffed(content: bytes) -> str | None:
-    """The media type that the bytes are from their first to their last, or None. What begins as one thing and ends as another is nothing."""
-    if content.startswith(b"%PDF-1.") or content.startswith(b"%PDF-2."):
-        return "application/pdf" if b"%%EOF" in content[-1024:] and content.rstrip().endswith(b"%%EOF") else None
-    if content.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
-        return "image/png" if content.endswith(b"\0\0\0\0IEND\xaeB`\x82") else None
-    if content.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg" if content.endswith(b"\xff\xd9") else None
-    return None
-
-
-def fault(name: str, media_type: str, content: bytes) -> str | None:
-    """Why a file is no evidence, or None."""
-    if not content:
-        return "It is empty."
-    if len(content) > BYTES_MAX:
-        return f"It is larger than {BYTES_MAX >> 20} MB."
-    if not 1 <= len(name) <= 120 or not name.isprintable() or name != name.strip() or name.startswith(".") or set(name) & NOT_IN_NAMES:
-        return "Its name must be 1 to 120 printable characters, without a path."
-    found = sniffed(content)
-    if found is None:
-        return "Its bytes are no whole PDF, PNG or JPEG."
-    return None if found == media_type else "Its bytes are of another type than its Content-Type says."
 
 
 class Exhibits:
@@ -65,7 +36,7 @@ class Exhibits:
     async def add(self, connection: Connection, dispute_id: UUID, merchant_id: UUID | None, name: str, media_type: str, content: bytes, by: str,
                   now: datetime) -> asyncpg.Record:
         """In the caller's database transaction, so that a kill leaves a whole file or none. The same bytes again are the file that is there."""
-        wrong = fault(name, media_type, content)
+        wrong = await asyncio.to_thread(scans.fault, name, media_type, content)
         if wrong is not None:
             raise Problem("evidence_refused", wrong)
         row = await locked(connection, dispute_id, merchant_id)
