@@ -35,6 +35,7 @@ from loadtests.processes import Processes, RunError, cpu_seconds, rss_mb
 from loadtests.services import BOOKED, ROOT, Cluster, Service, start_baseline, start_stub, start_switch
 
 CONNECTIONS = 64
+OPEN_CONNECTIONS = 512  # of the open loop: more than are ever busy, so that the driver itself holds nothing back
 SETTLE = 0.5  # seconds after the last answer for work that follows it
 STUB_DELAY = 0.020  # seconds, subtracted from the times of the open loop
 BARE_SAMPLES = 1000
@@ -79,14 +80,14 @@ class Bench:
             await self.memory()
 
     @asynccontextmanager
-    async def service(self, kind: str, delay: float = 0.0) -> AsyncIterator[tuple[Service, Driver]]:
+    async def service(self, kind: str, delay: float = 0.0, connections: int = CONNECTIONS) -> AsyncIterator[tuple[Service, Driver]]:
         """A service on a fresh database with a fresh stub and a connected driver; the books are compared at the end."""
         async with self.cluster.fresh() as url:
             stub = start_stub(self.processes, self.home, delay)
             service = (start_baseline if kind == "baseline" else start_switch)(self.processes, self.home, url, stub)
             driver = Driver(Workload(service.url, service.key))
             try:
-                await driver.connect(CONNECTIONS)
+                await driver.connect(connections)
                 yield service, driver
                 await self.agree(service, driver)
             except RunError as error:
@@ -151,7 +152,7 @@ class Bench:
         saturation = self.figures["auths_per_s"]
         if not saturation:
             saturation = (await self.one("switch")).auths_per_s
-        async with self.service("switch", STUB_DELAY) as (_, driver):
+        async with self.service("switch", STUB_DELAY, OPEN_CONNECTIONS) as (_, driver):
             await driver.open(saturation / 2, self.options.warmup)
             with synced(self.home) as beside:
                 tally = await driver.open(saturation / 2, self.options.seconds)

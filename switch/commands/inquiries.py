@@ -4,6 +4,7 @@ import argparse
 import http.client
 import json
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,8 +117,11 @@ def put(question: Question, options: argparse.Namespace, settings: Settings, say
         places = "; ".join(f"{fault['field']}: {fault['rule']}" for fault in said.get("errors") or ())
         raise StartError(f"refused with {status}: {said.get('detail') or said.get('title') or 'no switch answers at this URL'}"
                          + (f" ({places})" if places else ""))
+    line = None
     for line in question.tell(body):
         say(line)
+    if line is None:
+        print("nothing is there by what was asked", file=sys.stderr)  # and nothing on stdout, for whatever reads it
     return 0
 
 
