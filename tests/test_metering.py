@@ -73,6 +73,30 @@ async def test_monthly_fees_come_once_a_month_with_tax_on_all_fees(till: Till) -
     assert await till.balance() == first["net"] + second["net"]
 
 
+async def test_a_month_without_a_sale_is_charged_on_its_last_day_and_once(till: Till) -> None:
+    await agree(till, TERMS)
+    await till.made(amount=10_000)
+    while till.day < date(2027, 1, 1):
+        await till.cut()
+    sold, quiet = await till.settlements()
+    assert (quiet["business_date"], quiet["sales_count"], quiet["fees"], quiet["tax"], quiet["net"]) == (date(2026, 12, 31), 0, 6000, 360, -6360)
+    assert json.loads(quiet["extras"]) == [{"name": "Terminal rent: 2 x 3000", "amount": 6000, "monthly": True}]
+    assert await till.balance() == sold["net"] - 6360
+    bills = bill(await tariffs_of(till.owner, till.merchant), {}, [], {}, {"terminal": 2}, date(2026, 12, 31))
+    assert bills.totals["CNY"].periodic == quiet["fees"]
+
+
+@pytest.mark.parametrize("change", ["UPDATE terminal SET status = 'suspended' WHERE merchant_id = $1", "UPDATE merchant SET status = 'closed' WHERE merchant_id = $1"])
+async def test_nothing_is_charged_for_a_quiet_month_in_which_nothing_is_rented(till: Till, change: str) -> None:
+    await agree(till, TERMS)
+    await till.made(amount=10_000)
+    await till.cut()
+    await till.owner.execute(change, till.merchant)
+    while till.day < date(2027, 1, 1):
+        await till.cut()
+    assert len(await till.settlements()) == 1
+
+
 async def test_a_tax_that_the_fees_contain_is_taken_out_of_them(till: Till) -> None:
     await agree(till, {**TERMS, "periodic": [], "tax": {"name": "VAT", "basis_points": 2500, "inclusive": True}})
     await till.made(amount=10_000)

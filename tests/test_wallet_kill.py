@@ -17,9 +17,23 @@ async def operator(demo: Demo, method: str, path: str, body: object = None) -> A
     return answer.body
 
 
+async def followed(demo: Demo, path: str, body: object) -> Any:
+    """A change, as soon as sales see it."""
+    async def version() -> int:
+        return int((await demo.ask("GET", "/readyz")).body["directory_version"])
+
+    async def seen() -> bool:
+        return await version() > before
+
+    before = await version()
+    made = await operator(demo, "POST", path, body)
+    await flows.eventually(seen, f"the directory does not follow {path}")
+    return made
+
+
 async def joined(demo: Demo, port: int) -> None:
-    made = await operator(demo, "POST", "/v1/acquirers", {"name": "wallet", "dialect": "qr_wallet", "host": "127.0.0.1", "port": port, "answer_timeout_ms": 20_000})
-    await operator(demo, "POST", "/v1/routes", {"acquirer": made["id"]})  # known before the account, with which the line comes up
+    made = await followed(demo, "/v1/acquirers", {"name": "wallet", "dialect": "qr_wallet", "host": "127.0.0.1", "port": port, "answer_timeout_ms": 20_000})
+    await followed(demo, "/v1/routes", {"acquirer": made["id"]})
     await operator(demo, "PUT", f"/v1/acquirers/{made['id']}/account", {"options": {"client": CLIENT, "scheme": "http"}, "secret": SECRET})
     await reached(demo)
 

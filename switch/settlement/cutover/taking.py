@@ -19,6 +19,7 @@ import asyncpg
 from switch.database import Connection
 from switch.failpoints import failpoint
 from switch.ids import uuid7
+from switch.settlement.cutover import quiet
 from switch.settlement.fees import corrections
 from switch.settlement.fees.pricing import Price, Pricer, Pricing, Settled, Taken
 from switch.settlement.funding import payable
@@ -178,6 +179,7 @@ class Batch:
         self.lines, self.written = 0, 0
         self.to_correct: dict[tuple[UUID, str], None] = {}  # merchant and currency, in order; each leaves when it is begun
         self.beside: set[tuple[UUID, str]] = set()  # whose balance moved beside its sales that day; each leaves when it is begun
+        self.quiet: set[tuple[UUID, str]] = set()  # who owes the month's fees without a sale in it; each leaves when it is begun
         self.decided: dict[UUID, list[int]] = {}  # late changes of this snapshot; as few as there are reversals after a day's end
 
     async def settle(self) -> int:
@@ -189,6 +191,7 @@ class Batch:
                 self.decided.setdefault(merchant_id, []).append(change)
             self.to_correct = {(each[0], each[1]): None for each in await self.reader.fetch(corrections.WAITING, self.day.acquirer_id)}
             self.beside = {(each[0], each[1]) for each in await self.reader.fetch(BESIDE, *self.day, timeout=STATEMENT_S)}
+            self.quiet = await quiet.owing(self.reader, *self.day, STATEMENT_S)
             transaction = self.writer.transaction()
             await transaction.start()
             try:
@@ -224,16 +227,16 @@ class Batch:
         return transaction
 
     async def _without_sales(self, transaction: Any) -> Any:
-        """Settlements of merchants that have nothing new today, but lines that were priced before an earlier sale was known, or money that
-        was taken or given back beside it: the day explains itself."""
-        for number, (merchant_id, currency) in enumerate(sorted(self.beside.union(self.to_correct)), 1):
+        """Settlements of merchants that have nothing new today, but lines that were priced before an earlier sale was known, money that was
+        taken or given back beside it, or a month's fees: the day explains itself."""
+        for number, (merchant_id, currency) in enumerate(sorted(self.beside.union(self.to_correct, self.quiet)), 1):
             if not number % SETTLEMENTS:
                 transaction = await self._next(transaction)
             if await self.writer.fetchval(SETTLED_TODAY, *self.day, merchant_id, currency):
                 continue
-            moved_beside = (merchant_id, currency) in self.beside
+            moved_beside, quiet_month = (merchant_id, currency) in self.beside, (merchant_id, currency) in self.quiet
             group = await self._begin(merchant_id, currency)
-            if moved_beside or group.pricer.corrections.by_transaction:
+            if moved_beside or (quiet_month and group.pricer.owes_month) or group.pricer.corrections.by_transaction:
                 await self._end(group)
         return transaction
 
@@ -246,6 +249,7 @@ class Batch:
         waited = (merchant_id, currency) in self.to_correct
         self.to_correct.pop((merchant_id, currency), None)
         self.beside.discard((merchant_id, currency))
+        self.quiet.discard((merchant_id, currency))
         return Group(settlement, await self.pricing.of(self.writer, *self.day, merchant_id, currency, waited), terms)
 
     async def _piece(self, group: Group) -> None:

@@ -47,6 +47,10 @@ class MeteredPricer:
     to_tax: dict[tuple[Tax, str], int] = field(default_factory=lambda: defaultdict(int))
     priced: int = 0
 
+    @property
+    def owes_month(self) -> bool:
+        return self.counts is not None
+
     def prices(self, taken: Sequence[Taken]) -> list[pricing.Price]:
         return [self._price(each) for each in taken]
 

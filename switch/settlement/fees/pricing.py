@@ -81,6 +81,11 @@ class Pricer(Protocol):
 
     corrections: Corrections
 
+    @property
+    def owes_month(self) -> bool:
+        """Whether the fees of the month are charged now, unless they come to nothing."""
+        ...
+
     def prices(self, taken: Sequence[Taken]) -> Sequence[Price]: ...
 
     def close(self, fees: int) -> Closing: ...

@@ -7,12 +7,17 @@ from uuid import UUID
 from switch.database import Connection
 from switch.settlement import ledger
 
-# By which the merchant sold last; before its first sale the one that its routes ask first, of those that know its terminals.
-ACQUIRER = """SELECT coalesce(
-  (SELECT acquirer_id FROM history_transaction WHERE merchant_id = $1 ORDER BY transaction_id DESC LIMIT 1),
+
+def acquirer_of(merchant: str) -> str:
+    """SQL: by which a merchant sold last; before its first sale the one that its routes ask first, of those that know its terminals."""
+    return f"""coalesce(
+  (SELECT acquirer_id FROM history_transaction WHERE merchant_id = {merchant} ORDER BY transaction_id DESC LIMIT 1),
   (SELECT n.acquirer_id FROM directory_acquirer_terminal n
-     LEFT JOIN directory_rule r ON r.acquirer_id = n.acquirer_id AND r.state = 'active' AND coalesce(r.merchant_id, $1) = $1
-   WHERE n.merchant_id = $1 ORDER BY r.priority, r.created_at, n.acquirer_id LIMIT 1))"""
+     LEFT JOIN directory_rule r ON r.acquirer_id = n.acquirer_id AND r.state = 'active' AND coalesce(r.merchant_id, {merchant}) = {merchant}
+   WHERE n.merchant_id = {merchant} ORDER BY r.priority, r.created_at, n.acquirer_id LIMIT 1))"""
+
+
+ACQUIRER = f"SELECT {acquirer_of('$1')}"
 
 
 class Falls(NamedTuple):
