@@ -34,14 +34,17 @@ def test_every_kind_has_words_in_every_language_and_what_is_filled_in_is_no_temp
     assert written("payout.returned", "en", SAID).text.endswith("pay_1. -")
 
 
-@pytest.mark.parametrize(("net", "en", "zh"), [
-    (12_345, "123.45 CNY net are due on 2026-11-25. Statement set_1.", "净额 123.45 CNY，应付日 2026-11-25。结算单 set_1。"),
-    (0, "The net is 0.00 CNY: nothing is due. Statement set_1 shows what moved that day.", "净额 0.00 CNY，无应付款项。当日明细见结算单 set_1。"),
-    (-500, "The net is -5.00 CNY: it is taken from your balance, and what that does not cover from later sales. Statement set_1.",
+@pytest.mark.parametrize(("net", "reserved", "en", "zh"), [
+    (12_345, 0, "123.45 CNY net are due on 2026-11-25. Statement set_1.", "净额 123.45 CNY，应付日 2026-11-25。结算单 set_1。"),
+    (0, 0, "The net is 0.00 CNY: nothing is due. Statement set_1 shows what moved that day.", "净额 0.00 CNY，无应付款项。当日明细见结算单 set_1。"),
+    (-500, 0, "The net is -5.00 CNY: it is taken from your balance, and what that does not cover from later sales. Statement set_1.",
      "净额 -5.00 CNY，从余额中扣除，不足部分由后续销售抵扣。结算单 set_1。"),
+    (12_345, 1_234, "Of 123.45 CNY net, 111.11 CNY are due on 2026-11-25, and 12.34 CNY are kept in reserve until 2027-02-22. Statement set_1.",
+     "净额 123.45 CNY，其中 111.11 CNY 应付日 2026-11-25，12.34 CNY 留作准备金至 2027-02-22。结算单 set_1。"),
 ])
-def test_a_statement_says_what_is_due_and_nothing_is_due_of_a_net_that_is_zero_or_negative(net: int, en: str, zh: str) -> None:
+def test_a_statement_says_what_is_due_and_nothing_is_due_of_a_net_that_is_zero_or_negative(net: int, reserved: int, en: str, zh: str) -> None:
     said = {"settlement": "set_1", "business_date": "2026-11-24", "due_on": "2026-11-25", "net": net, "currency": "CNY"}
+    said |= {"reserve_held": reserved, "reserve_release_on": "2027-02-22"} if reserved else {}
     assert written("settlement.stated", "en", said) == ("Statement of 2026-11-24", en)
     assert written("settlement.stated", "zh", said) == ("2026-11-24 结算单", zh)
 

@@ -93,15 +93,20 @@ WORDS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType({
 })
 
 
-# A statement with nothing to pay out says so, in words of its own.
-NOT_DUE: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType({
+# A statement of which less than its net is paid out says so, in words of its own.
+LESS_DUE: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType({
     "net.zero": {"en": ("Statement of {business_date}", "The net is {money}: nothing is due. Statement {settlement} shows what moved that day."),
                  "zh": ("{business_date} 结算单", "净额 {money}，无应付款项。当日明细见结算单 {settlement}。")},
     "net.negative": {"en": ("Statement of {business_date}",
                             "The net is {money}: it is taken from your balance, and what that does not cover from later sales. "
                             "Statement {settlement}."),
                      "zh": ("{business_date} 结算单", "净额 {money}，从余额中扣除，不足部分由后续销售抵扣。结算单 {settlement}。")},
+    "net.reserved": {"en": ("Statement of {business_date}", "Of {money} net, {due} are due on {due_on}, and {reserved} are kept in reserve until "
+                                                            "{reserve_release_on}. Statement {settlement}."),
+                     "zh": ("{business_date} 结算单", "净额 {money}，其中 {due} 应付日 {due_on}，{reserved} 留作准备金至 {reserve_release_on}。"
+                                                   "结算单 {settlement}。")},
 })
+_RESERVED = frozenset({"due", "reserved", "reserve_release_on"})
 # What applicants read of their applications: they are no merchants yet, and have no webhooks. Event of an application -> kind.
 OF_APPLICATION: Mapping[str, str] = MappingProxyType({
     "submit": "application.submitted", "ask_more": "application.more_wanted", "refuse": "application.refused", "approve": "application.passed",
@@ -136,7 +141,7 @@ def loaded(words: Mapping[str, Mapping[str, tuple[str, str]]], places: Mapping[s
 
 
 TEMPLATES = MappingProxyType(loaded(WORDS, PLACES) | loaded(APPLICANT_WORDS, APPLICANT_PLACES, APPLICANT_PLACES)
-                             | loaded(NOT_DUE, dict.fromkeys(NOT_DUE, PLACES["settlement.stated"]), NOT_DUE))
+                             | loaded(LESS_DUE, dict.fromkeys(LESS_DUE, PLACES["settlement.stated"] | _RESERVED), LESS_DUE))
 KINDS = frozenset(WORDS)
 
 
@@ -144,7 +149,15 @@ def written(kind: str, language: str, data: Mapping[str, Any]) -> Template:
     """Title and text as the merchant reads them. What is filled in is never read as a template again."""
     amount = data.get("amount", data.get("net"))
     values = {**data, "money": None if amount is None else text(amount, data["currency"])}
-    if kind == "settlement.stated" and data["net"] <= 0:
-        kind = "net.negative" if data["net"] else "net.zero"
+    if kind == "settlement.stated" and (less := _less_due(data)) is not None:
+        kind, kept = less, data.get("reserve_held", 0)
+        values |= {"due": text(data["net"] - kept, data["currency"]), "reserved": text(kept, data["currency"])}
     title, body = (PLACE.sub(lambda found: str(values.get(found[1]) or "-"), each) for each in TEMPLATES[kind, language])
     return Template(title, body)
+
+
+def _less_due(data: Mapping[str, Any]) -> str | None:
+    """Of a settlement: which words of LESS_DUE it wants."""
+    if data["net"] <= 0:
+        return "net.negative" if data["net"] else "net.zero"
+    return "net.reserved" if data.get("reserve_held") else None
