@@ -89,7 +89,9 @@ async def measure(options: argparse.Namespace, processes: Processes, home: Path)
             processes.stop(service.process)
             processes.stop(service.stub.process)
     cost, rate = ({name: median(each[at] for each in turns) for name, turns in found.items()} for at in (0, 1))
-    return {"waiting": owed, "cpu_share": round(cost["waiting"] / cost["none"], 3), "time_share": round(rate["none"] / rate["waiting"], 3),
+    pairs = list(zip(found["waiting"], found["none"], strict=True))  # a turn's two stand beside each other: the machine drifts
+    return {"waiting": owed, "cpu_share": round(median(waiting[0] / none[0] for waiting, none in pairs), 3),
+            "time_share": round(median(none[1] / waiting[1] for waiting, none in pairs), 3),
             "cpu_us_waiting": round(cost["waiting"], 1), "cpu_us_none": round(cost["none"], 1),
             "auths_per_s_waiting": round(rate["waiting"], 1), "auths_per_s_none": round(rate["none"], 1)}
 

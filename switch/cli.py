@@ -24,7 +24,7 @@ COMMANDS = {
     "helping": ("article", "announce", "feedback"), "cutovers": ("cutover",),
     "pricing": ("tariff", "fees"), "contests": ("disputes",), "keying": ("crypto-keys",), "fleet": ("terminal",), "accepting": ("acceptance",),
     "importing": ("import", "export"), "moving": ("move",), "choosing": ("offer",), "leaving": ("leave",),
-    "licensing": ("licence",), "watching": ("traffic", "notice"), "clearings": ("clearing",), "paying": ("payouts",),
+    "licensing": ("licence",), "watching": ("traffic", "notice"), "requesting": ("ask",), "clearings": ("clearing",), "paying": ("payouts",),
     "inquiries": ("links", "story", "unmatched", "alerts", "webhooks", "reversals", "approvals", "reconcile", "jobs"),
     "inspection": ("dialect", "message"),
 }

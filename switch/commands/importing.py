@@ -12,9 +12,10 @@ from typing import Any
 from switch.commands.files import write_private
 from switch.commands.inquiries import asking, reached
 from switch.errors import Problem, StartError
+from switch.inquiry import exchange
 from switch.settings import Settings
 
-POLL_S, TIMEOUT_S, FAULTS_SHOWN = 0.5, 60.0, 20
+POLL_S, FAULTS_SHOWN = 0.5, 20
 ENDED = ("checked", "refused", "done")
 
 
@@ -57,18 +58,11 @@ def work(options: argparse.Namespace, settings: Settings, say: Callable[[str], N
 
 def _asked(base: str, key: str, method: str, path: str, body: bytes | None = None) -> bytes:
     """The body of a good answer. Raises Problem as the switch told it, StartError when it is not there."""
-    url = urllib.parse.urlsplit(base)
-    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    connection = kind(url.hostname or "", url.port, timeout=TIMEOUT_S)
     try:
-        connection.request(method, path, body, {"Authorization": f"Bearer {key}", **({"Content-Type": "text/csv"} if body is not None else {})})
-        response = connection.getresponse()
-        raw = response.read()
-    except (OSError, http.client.HTTPException) as error:
+        answer = exchange(base, method, path, key, body, "text/csv")
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise StartError(f"the switch at {base} does not answer ({type(error).__name__}); start it, or name it with --url") from None
-    finally:
-        connection.close()
-    if response.status >= 300:
-        told = json.loads(raw)
+    if answer.status >= 300:
+        told = json.loads(answer.raw)
         raise Problem(told["code"], told.get("detail", ""))
-    return raw
+    return answer.raw

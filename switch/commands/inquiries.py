@@ -111,18 +111,27 @@ def put(question: Question, options: argparse.Namespace, settings: Settings, say
     try:
         status, body = call(url, question.method, question.path, key, question.body, **headers)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise StartError(f"the switch cannot be reached ({getattr(error, 'strerror', None) or type(error).__name__}); check --url") from None
+        raise unreached(error) from None
     if status >= 400 or not isinstance(body, dict):
-        said = body if isinstance(body, dict) else {}
-        places = "; ".join(f"{fault['field']}: {fault['rule']}" for fault in said.get("errors") or ())
-        raise StartError(f"refused with {status}: {said.get('detail') or said.get('title') or 'no switch answers at this URL'}"
-                         + (f" ({places})" if places else ""))
+        raise refusal(status, body)
     line = None
     for line in question.tell(body):
         say(line)
     if line is None:
         print("nothing is there by what was asked", file=sys.stderr)  # and nothing on stdout, for whatever reads it
     return 0
+
+
+def unreached(error: Exception) -> StartError:
+    return StartError(f"the switch cannot be reached ({getattr(error, 'strerror', None) or type(error).__name__}); check --url")
+
+
+def refusal(status: int, body: Any) -> StartError:
+    """What a switch said instead of an answer, for a person."""
+    said = body if isinstance(body, dict) else {}
+    places = "; ".join(f"{fault['field']}: {fault['rule']}" for fault in said.get("errors") or ())
+    return StartError(f"refused with {status}: {said.get('detail') or said.get('title') or 'no switch answers at this URL'}"
+                      + (f" ({places})" if places else ""))
 
 
 def _question(options: argparse.Namespace) -> Question:
