@@ -20,6 +20,14 @@ LONG = ("test_simulation", "test_schemathesis", "test_failpoint_sweep", "test_wo
         "test_demo", "test_rights", "test_webhooks_flow", "test_dialects_flow", "test_keys_flow", "test_follow_ups_flow", "test_money_kill", "test_compiled")
 
 
+gc.disable()  # until the tests are collected: a million objects, and none of them garbage
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # no later collection walks them
+    gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 

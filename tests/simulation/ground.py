@@ -182,7 +182,6 @@ def exchanged() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-        gc.unfreeze()
         for place in reversed(places):
             setattr(*place)
 
