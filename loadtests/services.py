@@ -157,9 +157,9 @@ def start_demo(processes: Processes, home: Path) -> dict[str, Any]:
     return demo
 
 
-def start_switch(processes: Processes, home: Path, database_url: str, stub: Stub) -> Service:
+def start_switch(processes: Processes, home: Path, database_url: str, stub: Stub, **settings: str) -> Service:
     """A migrated database, one merchant, one terminal, one acquirer with one line, and one worker."""
-    variables = environment(home, SWITCH_DATABASE_URL=database_url, SWITCH_HOST="127.0.0.1", SWITCH_PORT="0")
+    variables = environment(home, SWITCH_DATABASE_URL=database_url, SWITCH_HOST="127.0.0.1", SWITCH_PORT="0", **settings)
     processes.run("migrate", [*SWITCH, "migrate"], variables)
     merchant = onboard(processes, variables, "Bench", 1)
     processes.run("acquirer", [*SWITCH, "acquirer", "add", "bench", "--dialect", "iso87_ascii", "--host", "127.0.0.1", "--port",

@@ -28,7 +28,7 @@ def kinds(url: str, reader: Connects, writer: Connects, writers: Pool, owed: Poo
     pay_days = PayDays(lambda after: payout_runs.run(writers, "switch", after=after))
     deadlines, reconciled = Deadlines(owed, cases), Runs(owed, writer)
     housekeeping = Housekeeping(exports, lambda: database.connect(url, QUEUE_ROLE))
-    keys, stays = former.Former(former.KEYS), former.Former(former.STAYS)
+    keys, stays, health = (former.Former(forget) for forget in (former.KEYS, former.STAYS, former.HEALTH))
     return (
         Kind("export", "writes a file for a merchant", exports.do, limit_s=1800, attempts=3, at_once=2),
         Kind("cutover", "ends an acquirer's business day and settles it", cut_overs.do, "* * * * *", cut_overs.due, limit_s=7200),
@@ -40,5 +40,6 @@ def kinds(url: str, reader: Connects, writer: Connects, writers: Pool, owed: Poo
         Kind("import", "brings in merchants and terminals from a file", imports.do, at_once=1),
         Kind("former_keys", "removes working keys that were replaced", keys.do, "17 * * * *", keys.due),
         Kind("former_stays", "removes where terminals were longer ago than risk rules ask", stays.do, "27 * * * *", stays.due),
+        Kind("former_health", "removes what devices said of themselves as long ago", health.do, "37 * * * *", health.due),
         Kind("housekeeping", "removes what is kept for a time only", housekeeping.do, "7 * * * *", housekeeping.due),
     )

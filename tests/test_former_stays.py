@@ -1,4 +1,4 @@
-"""Where terminals were: removed when no rule, and no trial of one, can ask for it; until then it stays."""
+"""Where terminals were, and what devices said of themselves: removed when no rule, and no trial of one, can ask for it; until then it stays."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -71,10 +71,20 @@ async def test_a_trial_that_begins_before_what_is_kept_is_refused_by_name(shop: 
     await post(shop, "risk-rules/try", {"activate": [other["id"]], **asked})
 
 
+async def test_what_a_device_said_goes_as_late(shop: Shop) -> None:
+    one = await device(shop)
+    await says(one, BEIJING)
+    await shop.sql("""INSERT INTO device_health_hour (device_id, hour, latitude_e6, longitude_e6) SELECT device_id, date_trunc('hour', now() - d * interval '1 day'), 1, 1
+        FROM device_health_hour, unnest($1::integer[]) AS d WHERE 'dev_' || device_id = $2""", [96, 98, 500], one.id)
+    assert await forgotten(shop, "former_health") == 2
+    assert [row["days"] for row in await shop.sql("SELECT extract(epoch FROM now() - hour)::integer / 86400 AS days FROM device_health_hour WHERE 'dev_' || device_id = $1 ORDER BY hour", one.id)] == [96, 0]
+
+
 async def test_nothing_else_removes_a_stay(shop: Shop) -> None:
     writer, reader = await database.connect(shop.url, "switch_writer"), await database.connect(shop.url, "switch_reader")
     try:
-        for connection, statement in ((writer, "DELETE FROM terminal_stay"), (reader, "SELECT forget_former_stays(1)")):
+        for connection, statement in ((writer, "DELETE FROM terminal_stay"), (reader, "SELECT forget_former_stays(1)"), (writer, "DELETE FROM device_health_hour"),
+                                      (reader, "SELECT forget_former_health(1)")):
             with pytest.raises(refusals.InsufficientPrivilegeError):
                 await connection.execute(statement)
     finally:

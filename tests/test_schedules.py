@@ -112,7 +112,7 @@ async def test_a_worker_without_schedules_looks_for_nothing(shop: Shop) -> None:
     assert manager is not None and scheduler is not None
     assert {key.entrypoint for key in scheduler.registry} == {"put_back"}
     assert set(manager.entrypoint_registry) == {"export", "cutover", "payouts", "reconciliation", "dispute", "housekeeping", "measured", "licence",
-                                                "contract", "reminder", "import", "former_keys", "former_stays"}
+                                                "contract", "reminder", "import", "former_keys", "former_stays", "former_health"}
 
 
 class Watched:

@@ -1,5 +1,5 @@
 """What nobody can ask for any more, removed each hour by functions of the database, which alone may: working keys that were replaced, also of who
-never signs in again, and where terminals were longer ago than rules, and trials of them, look back."""
+never signs in again, where terminals were longer ago than rules, and trials of them, look back, and what devices said of themselves as long ago."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -10,6 +10,7 @@ from switch.settlement.jobs.table import Due, Run
 AT_ONCE = 1000
 KEYS = "SELECT forget_former_keys($1::integer)"
 STAYS = "SELECT forget_former_stays($1::integer)"
+HEALTH = "SELECT forget_former_health($1::integer)"
 
 
 class Former:
