@@ -91,6 +91,15 @@ class Cluster:
             await connection.close()
 
 
+async def tidy(url: str) -> None:
+    """What a planting has left for autovacuum, which would do it beside the measurement."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("VACUUM (ANALYZE) transaction, duty, idempotency", timeout=1800)
+    finally:
+        await connection.close()
+
+
 def start_stub(processes: Processes, home: Path, delay: float = 0.0) -> Stub:
     book = home / f"book-{secrets.token_hex(4)}.jsonl"
     command = [sys.executable, "-m", "acquirer_stubs", "--port", "0", "--control-port", "0", "--book", str(book), "--fast",

@@ -19,7 +19,7 @@ from loadtests.driver import Driver, Workload
 from loadtests.measured import Result, measured, parser, say
 from loadtests.processes import Processes, RunError, cpu_seconds
 from loadtests.reversals import CONNECTIONS, HELD, OWED, plant
-from loadtests.services import Cluster, Service, start_stub, start_switch
+from loadtests.services import Cluster, Service, start_stub, start_switch, tidy
 
 SLOWER_MAX = 1.10
 WARM_UP_S = 2.0
@@ -50,15 +50,6 @@ async def sales(service: Service, count: int) -> None:
         driver.close()
 
 
-async def tidy(service: Service) -> None:
-    """What the planting has left for autovacuum to do in the turns."""
-    connection = await asyncpg.connect(service.database_url)
-    try:
-        await connection.execute("VACUUM (ANALYZE) transaction, duty, idempotency")
-    finally:
-        await connection.close()
-
-
 async def measure(options: argparse.Namespace, processes: Processes, home: Path) -> dict[str, Any]:
     cluster = Cluster(processes, home)
     await cluster.check()
@@ -77,7 +68,7 @@ async def measure(options: argparse.Namespace, processes: Processes, home: Path)
         await plant(services["waiting"], options.count)
         await sales(services["none"], options.count)
         for each in services.values():
-            await tidy(each)
+            await tidy(each.database_url)
         async with cluster.fresh():  # its end is a checkpoint
             pass
         for number in range(options.turns):
