@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from switch.api.edge import LARGER
 from tests.flows import ROUTE, Shop, body_of, local_now, new_key, open_shop
 from tests.processes import CARD, Answer
+from tests.test_house import text_of
 
 METHODS = ("get", "post", "patch", "put", "delete")
 
@@ -144,6 +145,12 @@ async def test_the_documented_example_is_really_sold(shop: Shop, file: Any) -> N
     assert (answer.status, answer.body["status"]) == (201, "approved")
     key = next(parameter for parameter in operation["parameters"] if parameter["name"] == "Idempotency-Key")
     assert key["required"] and re.search(key["schema"]["pattern"], new_key()) and not re.search(key["schema"]["pattern"], "short")
+
+
+async def test_the_payment_of_the_terminal_guide_is_really_sold(shop: Shop) -> None:
+    (body,) = re.findall(r'^\{"type": "purchase".*?\}\}$', text_of("docs/terminal-guide.md"), re.DOTALL | re.MULTILINE)
+    answer = await shop.post(json.loads(body))
+    assert (answer.status, answer.body["status"]) == (201, "approved")
 
 
 def fits(file: Any, method: str, path: str, answer: Answer) -> None:
