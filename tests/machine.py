@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-STILL_S = 0.2  # a third of the time that an answer may take in the flow tests
+STILL_S = 0.15  # a quarter of the time that an answer may take in the flow tests
 BEAT_S, SYNC_EVERY_S = 0.02, 0.5
 
 

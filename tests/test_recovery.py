@@ -138,19 +138,25 @@ async def taken(shop: Shop) -> bool:
 
 async def test_a_worker_that_lost_its_lease_obeys_the_one_that_took_over(shop: Shop, second: Shop) -> None:
     """The first worker stood still past its lease: its answer comes, but the sale is being reversed already."""
-    loop = asyncio.get_running_loop()
+    loop, path, answer_s = asyncio.get_running_loop(), f"/v1/acquirers/{shop.shown('acquirer.single')}", 3.0
+    assert (await shop.ask("PATCH", path, {"answer_timeout_ms": round(answer_s * 1000)}, "operator")).status == 200
+    await shop.caught_up()
+    await second.caught_up()
     for _ in range(5):
         begun = loop.time()
-        await second.host.order("delay", ANSWER_TIMEOUT_MS * 0.85 / 1000)
+        await second.host.order("delay", answer_s * 0.85)
         sale = asyncio.create_task(second.pay(5100, new_key()))
         await eventually(lambda: taken(second), "the sale has not left")
-        if loop.time() - begun < ANSWER_TIMEOUT_MS / 4000:
+        if loop.time() - begun < answer_s / 4:
             await shop.sql("UPDATE worker SET lease_until = now() - interval '1 second', ended_at = now() WHERE epoch = $1", second.switch.recovery.epoch)
             await shop.switch.recovery.sweep()  # or the one that runs each second was faster
-            if loop.time() - begun < ANSWER_TIMEOUT_MS * 0.75 / 1000:
+            if loop.time() - begun < answer_s * 0.75:
                 break
         await sale  # a busy machine: too little of the host's delay is left
     answer = await sale
+    assert (await shop.ask("PATCH", path, {"answer_timeout_ms": ANSWER_TIMEOUT_MS}, "operator")).status == 200
+    await shop.caught_up()
+    await second.caught_up()
     assert (answer.status, answer.body["status"], answer.body["advice"]) == (202, "reversing", "new_payment_allowed")
     now = await shop.until(answer.body["id"], "reversed")
     assert (now["approved_amount"], await shop.host.effect(now["rrn"])) == (0, (0, 0))

@@ -46,7 +46,7 @@ def typed(shop: Shop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixt
 async def done(typed: Typed, shop: Shop, *words: str) -> str:
     """What it prints when it ends with 0, known to the switch."""
     ended = await typed(*words)
-    assert (ended.code, ended.err) == (0, ""), ended
+    assert ended.code == 0 and ended.err == ("" if ended.out else "nothing is there by what was asked"), ended
     await shop.caught_up()
     return str(ended.out)
 
