@@ -339,7 +339,7 @@ async def in_its_own_database(home: Path, port: int) -> dict[str, str]:
 async def test_posts_with_one_key_over_two_workers_have_one_effect(tmp_path: Path, cluster_url: str) -> None:
     async with shop(tmp_path, cluster_url) as (server, control):
         await ask(control, "POST", "/host", "", {"delay": 0.2})
-        callers = [Caller() for _ in range(12)]
+        callers, elsewhere = [Caller() for _ in range(12)], 0
         for number in range(5):
             key = f"two-workers-{number:011d}"
             content = request("POST", "/v1/authorizations", server.key, sale(3000 + 100 * number), Idempotency_Key=key)
@@ -347,12 +347,13 @@ async def test_posts_with_one_key_over_two_workers_have_one_effect(tmp_path: Pat
             sold = [answer for answer in answers if answer.status == 201]
             assert len({answer.raw for answer in sold}) == 1 and {answer.status for answer in answers} <= {201, 409}
             assert sum("idempotent-replayed" not in answer.headers for answer in sold) == 1
+            elsewhere += len(answers) - len(sold)  # who comes while the other worker sells is asked to come again, or finds it in the books
         for caller in callers:
             caller.close()
         rows = await server.sql("SELECT rrn FROM transaction WHERE idempotency_key LIKE 'two-workers-%'")
         sent = Counter(line["fields"]["37"] for line in await stub_book(control) if line["kind"] == "received" and line["mti"] == "0200")
         assert len(rows) == 5 and all(sent[rrn] == 1 for rrn, in rows)
-        assert await server.figure("switch_replays_total") > 0, "all came to one worker: this test showed nothing"
+        assert elsewhere + await server.figure("switch_replays_total") > 0, "all came to one worker: this test showed nothing"
 
 
 @pytest.mark.parametrize("victim", ["holder", "asker"])
