@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from switch.commands.requesting import FILE_MAX
 from tests.flows import Shop, body_of, new_key, open_shop
+from tests.hands import signature as drawn
 from tests.processes import Ended, run
 from tests.test_exhibits import PDF
 
@@ -40,8 +42,6 @@ async def test_an_order_has_them_in_its_body_and_one_key_has_one_effect(shop: Sh
     words = ("POST", "/v1/authorizations", "--body", str(tmp_path / "sale.json"), "--idempotency-key", new_key())
     first, again = [json.loads((await ask(*words, key="till")).out) for _ in range(2)]
     assert (first["status"], first["id"]) == ("approved", again["id"])
-    hooks = [await ask("POST", "/v1/bank-accounts", "-f", "country=XX", key="merchant.one")]
-    assert hooks[0].code == 2 and "refused with 4" in hooks[0].err, hooks
     changed = await ask("PATCH", f"/v1/acquirers/{shop.shown('acquirer.dual')}", "-j", "answer_timeout_ms=700")
     assert changed.code == 0 and json.loads(changed.out)["answer_timeout_ms"] == 700, changed
 
@@ -55,6 +55,18 @@ async def test_a_file_goes_up_and_one_comes_down(shop: Shop, ask: Ask, tmp_path:
     (tmp_path / "slip.pdf").write_bytes(PDF)
     refused = await ask("POST", f"/v1/authorizations/{sold}/signature", "--body", str(tmp_path / "slip.pdf"), "--media-type", "image/png", key="till")
     assert refused.code == 2 and "no PNG" in refused.err, refused
+    (tmp_path / "hand.png").write_bytes(drawn())
+    signed = await ask("POST", f"/v1/authorizations/{sold}/signature", "--body", str(tmp_path / "hand.png"), "--media-type", "image/png", key="till")
+    assert signed.code == 0 and json.loads(signed.out)["sha256"], signed
+    shown = await ask("GET", f"/v1/transactions/{sold}/signature", key="merchant.one")
+    assert shown.code == 2 and "say --to FILE" in shown.err, shown
+
+
+async def test_what_is_sent_has_a_bound(ask: Ask, tmp_path: Path) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(FILE_MAX + 1)
+    ended = await ask("POST", "/v1/imports", "--body", str(tmp_path / "large"))
+    assert ended.code == 2 and "is larger than 64 MB" in ended.err, ended
 
 
 @pytest.mark.parametrize(("words", "why"), [

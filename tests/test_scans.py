@@ -61,7 +61,7 @@ def test_plain_files_are_taken() -> None:
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_are_judged_without_a_opened(data: bytes) -> None:
+def test_any_bytes_are_judged_without_a_fault(data: bytes) -> None:
     for media, start in (("application/pdf", b"%PDF-1.7\n1 0 obj /ObjStm stream\n"), ("image/png", b"\x89PNG"), ("image/jpeg", b"\xff\xd8\xff")):
         assert opened(media, start + data) is None or isinstance(opened(media, start + data), str)
 

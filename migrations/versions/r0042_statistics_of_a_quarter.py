@@ -1,5 +1,5 @@
 """Statistics of what lists of sales are searched by come from 7,500 rows, not 30,000: an ANALYZE beside a busy line takes 0.08 s of CPU, not 0.31,
-and no sale waits for it. Each list reads by an index whose first columns say whose it is; which one is no matter of fine shares."""
+and sales hardly wait for it. Each list reads by an index whose first columns say whose it is; which one is no matter of fine shares."""
 
 from alembic import op
 
