@@ -12,7 +12,6 @@ import json
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,12 +20,11 @@ from typing import Any, NamedTuple
 from loadtests.choice import Choice
 from loadtests.device import Device, Refused, lose_power
 from loadtests.measured import Result, measured, parser, say
-from loadtests.processes import Processes, RunError
+from loadtests.processes import Processes, RunError, until
 from loadtests.services import start_demo, start_stub
 from loadtests.trial import drawn
 from loadtests.week import WEEKLY, Week
 
-WAIT_S = 30.0
 CUT_OVER_S = 120.0
 END = "2099-12-31"
 COMPANY = {"name": "上海港湾面包有限公司", "trading_name": "Harbour Bakery", "phone": "+86 21 5555 0100", "email": "owner@bakery.example",
@@ -65,7 +63,7 @@ class Person:
     def ask(self, method: str, path: str, body: object = None, *, wants: tuple[int, ...] = (200, 201), media: str = "application/json") -> Any:
         """What the answer says, JSON or bytes. Raises RunError when its status is none of `wants`."""
         data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
-        connection = http.client.HTTPConnection(self.url.hostname or "", self.url.port, timeout=WAIT_S)
+        connection = http.client.HTTPConnection(self.url.hostname or "", self.url.port, timeout=30)
         try:
             connection.request(method, path, data, {"Authorization": f"Bearer {self.key}", **({} if data is None else {"Content-Type": media})})
             answer = connection.getresponse()
@@ -75,18 +73,6 @@ class Person:
         if answer.status not in wants:
             raise RunError(f"{self.name}: {method} {path} was answered {answer.status}, not {wants[0]}: {raw.decode(errors='replace')[:600]}")
         return json.loads(raw) if "json" in (answer.getheader("Content-Type") or "") else raw
-
-
-def until(look: Callable[[], Any], what: str, seconds: float = WAIT_S) -> Any:
-    """The first thing that `look` finds."""
-    end = time.monotonic() + seconds
-    while True:
-        found = look()
-        if found is not None:
-            return found
-        if time.monotonic() > end:
-            raise RunError(f"{what}: not within {seconds:g} s")
-        time.sleep(0.1)
 
 
 class Shop(NamedTuple):
@@ -116,7 +102,7 @@ class Journey:
     def person(self, key: str, name: str, path: str) -> Person:
         """Somebody whose key is known by now: every worker reads new keys within a second."""
         found = Person(self.url, key, name)
-        until(lambda: "code" not in found.ask("GET", path, wants=(200, 401)) or None, f"the key of {name} is not known")
+        until(lambda: "code" not in found.ask("GET", path, wants=(200, 401)), f"the key of {name} is not known")
         return found
 
     def agreed(self, path: str, body: dict[str, object], method: str = "PUT") -> Any:
@@ -199,7 +185,7 @@ class Journey:
         until(lambda: self.beats(till_device), "the device's key is not known")
         self.accepted(till_device, path)
         live = self.operator.ask("POST", f"{path}/moves", {"event": "go_live", "reason": "Journey"})
-        until(lambda: till_device.heartbeat(battery_percent=90)["sells"] or None, "the device does not sell")
+        until(lambda: till_device.heartbeat(battery_percent=90)["sells"], "the device does not sell")
         values = till_device.sign_in()
         say(f"J7  keys: a master key with the activation, working keys by sign-in: {', '.join(f'{name} {kcv}' for name, kcv in values.items())}")
         say(f"J7  {serial}: ordered, shipped, installed, activated by its code, {live['state']}")
@@ -219,11 +205,11 @@ class Journey:
         return [each for each in self.operator.ask("GET", f"/v1/{what}?limit=100")["items"] if each["merchant"] == merchant]
 
     @staticmethod
-    def beats(device: Device) -> bool | None:
+    def beats(device: Device) -> bool:
         try:
             device.heartbeat(battery_percent=95, paper="ok")
         except Refused:
-            return None
+            return False
         return True
 
     # J10
@@ -337,8 +323,8 @@ class Journey:
         self.agreed("/v1/payouts/bank-account", {**OUR_ACCOUNT, "reason": "Opened on 1 March"})
         self.week.arranged()
         shops = list[Shop]()
-        until(lambda: True if "other" in {each["name"] for each in self.operator.ask("GET", "/v1/links")["items"]
-                                          if each["state"] == "up"} else None, "the other acquirer's line is not up")
+        until(lambda: "other" in {each["name"] for each in self.operator.ask("GET", "/v1/links")["items"]
+                                  if each["state"] == "up"}, "the other acquirer's line is not up")
         self.choice.offered()
         for begin, profile, place in ((self.company, COMPANY, "counter"), (self.individual, PERSON, "outdoors")):
             self.choice.advised(profile, place)

@@ -6,15 +6,26 @@ import signal
 import subprocess
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class RunError(Exception):
     """A run cannot go on or its result does not hold; the text is the one line to print."""
+
+
+def until(look: Callable[[], T | None], what: str, seconds: float = 30.0) -> T:
+    """The first that `look` finds; nothing, False and an empty list are not found yet."""
+    end = time.monotonic() + seconds
+    while not (found := look()):
+        if time.monotonic() > end:
+            raise RunError(f"{what}: not within {seconds:g} s")
+        time.sleep(0.1)
+    return found
 
 
 class Processes:
