@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,7 @@ from switch import acquirers, background, database, logs, metrics, schedule
 from switch.alerts import Alerts
 from switch.api.application import application
 from switch.api.bank_accounts import AGREE
+from switch.api.changes import ASGI, taken_up
 from switch.api.crypto_keys import LOAD
 from switch.api.crypto_keys import RETIRE as RETIRE_KEY
 from switch.api.download import Places
@@ -109,7 +110,6 @@ DRAIN_MARGIN_S, READY_PROBE_S, CONFIRM_S = 5.0, 1.0, 0.2
 GC_THRESHOLD = 50_000  # new objects per young collection: an authorization makes hundreds, nearly all die with it
 HOT_PATH = "/v1/authorizations"
 
-ASGI = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 def open_vault(settings: Settings) -> Vault:
@@ -266,7 +266,7 @@ class Switch:
     def application(self) -> tuple[ASGI, StraightWay]:
         """The HTTP application: the hot route in front, everything else behind it; and the straight way to the hot route."""
         hot = AuthorizationEndpoint(self.directory, self.authorizations, self.vault, self.undelivered, self.admit)
-        rest = application(self)
+        rest = taken_up(application(self), self.directory.caught_up)
 
         async def front(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "http" and scope["path"] == HOT_PATH and scope["method"] == "POST":

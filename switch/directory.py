@@ -89,6 +89,7 @@ class Directory:
         self.version = 0
         self.confirmed_at = float("-inf")  # monotonic
         self.changed = asyncio.Event()
+        self.waiting: set[asyncio.Future[None]] = set()  # for the next reading of the change log
         self.on_acquirer: Callable[[Acquirer], Awaitable[bool]] | None = None  # False: not to be used
 
     def fresh(self, now: float) -> bool:
@@ -166,18 +167,30 @@ class Directory:
         self.bins_by_length = [(length, [found.low for found in ranges], ranges) for length, each in groupby(ordered, lambda found: len(found.low))
                                if (ranges := list(each))]
 
+    async def caught_up(self) -> None:
+        """Until what is committed now is in force here; not longer than a worker may go on without having read the log."""
+        read = asyncio.get_running_loop().create_future()
+        self.waiting.add(read)
+        self.changed.set()
+        await asyncio.wait([read], timeout=STALE_AFTER_S)
+        self.waiting.discard(read)
+
     async def follow(self, connect: Callable[[], Awaitable[Connection]]) -> None:
         """Keeps the records fresh until cancelled: woken by NOTIFY, and each second anyway; reconnects for ever."""
         connection: Connection | None = None
         try:
             while True:
+                waiting, self.waiting = self.waiting, set()
                 try:
                     if connection is None or connection.is_closed():
                         connection = await connect()
                         await connection.add_listener("directory", lambda *_: self.changed.set())
                     await self.refresh(connection)
+                    for each in waiting:
+                        each.set_result(None)
                 except (*UNKNOWN, asyncpg.PostgresError) as error:
                     logs.warning("directory_unreachable", error=type(error).__name__)
+                    self.waiting |= waiting
                     if connection is not None:
                         connection.terminate()
                     connection = None

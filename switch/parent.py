@@ -15,7 +15,8 @@ from typing import Any
 import asyncpg
 
 from switch import database, logs, metrics
-from switch.app import ASGI, Switch
+from switch.api.changes import ASGI
+from switch.app import Switch
 from switch.custody import open_vault
 from switch.errors import Problem, StartError
 from switch.payments.recovery import end_all, end_dead

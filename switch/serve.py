@@ -17,9 +17,10 @@ import uvicorn
 import uvloop
 
 from switch import logs
+from switch.api.changes import ASGI
 from switch.api.edge import EdgeLimits, edge_protocol
 from switch.api.straight import StraightWay
-from switch.app import ASGI, Switch
+from switch.app import Switch
 from switch.errors import StartError
 from switch.postgres import EmbeddedPostgres, PostgresError
 from switch.settings import Settings

@@ -310,6 +310,30 @@ async def test_one_record_that_this_release_cannot_read_does_not_stop_the_others
         await owner.execute("UPDATE acquirer SET dialect = 'iso87_ascii' WHERE acquirer_id = $1", other.acquirer)
 
 
+async def test_who_asks_is_told_when_what_is_committed_is_in_force(database_url: str, owner: asyncpg.Connection, house: House,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    refresh = Directory.refresh
+
+    async def slowly(self: Directory, connection: asyncpg.Connection) -> int:
+        await asyncio.sleep(0.2)
+        return await refresh(self, connection)
+
+    async with following(database_url) as (directory, _):
+        monkeypatch.setattr(Directory, "refresh", slowly)
+        for status in ("suspended", "active"):
+            await owner.execute("UPDATE merchant SET status = $2 WHERE merchant_id = $1", house.merchant, status)
+            await asyncio.gather(*(directory.caught_up() for _ in range(3)))
+            assert directory.merchants[house.merchant].status == status
+        assert not directory.waiting
+
+
+async def test_who_asks_is_not_kept_for_ever_when_the_log_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("switch.directory.STALE_AFTER_S", 0.1)
+    directory = Directory()
+    await asyncio.wait_for(directory.caught_up(), 5)
+    assert not directory.waiting
+
+
 # Staleness.
 
 
