@@ -133,6 +133,9 @@ class Worker:
         process = self.process
         if process is None or process.stdin is None or not self.admits.is_set():
             return
+        if process.stdin.is_closing():  # it has just died, and `live` has not come to it: uvloop raises when such a pipe is written to
+            self.told = {**self.told, "ready": False}
+            return
         self._asked += 1
         number = self._asked
         waiter = self._waiting[number] = asyncio.get_running_loop().create_future()

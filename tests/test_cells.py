@@ -35,7 +35,7 @@ def test_decimal_text_says_exactly_the_amount(amount: int, currency: str) -> Non
 
 
 HOSTILE = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "\u00a0=1", "\ufeff=1", "\u200b=1", "＝1+1", "＋1", "－1", "＠x", "﹢1", "﹣1", "﹦1", "﹫1", "−1", "|cmd", "%0A",
-           "=cmd|'/c calc'!A1", '=HYPERLINK("x","y")', "\x00=1", "\u202e=1", "\t", "-"]
+           "=cmd|'/c calc'!A1", '=HYPERLINK("x","y")', "\x00=1", "\u202e=1", "\u0600=1", "\t", "-"]
 
 
 @pytest.mark.parametrize("text", HOSTILE)

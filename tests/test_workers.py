@@ -17,9 +17,11 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+import uvloop
 
 from switch.demo import prepare
 from switch.merchants.onboarding import Onboarding
+from switch.parent import Worker
 from switch.settings import load
 from switch.worker import COMMAND
 from tests import processes
@@ -431,3 +433,19 @@ async def test_a_verb_of_an_operator_reaches_every_worker(tmp_path: Path, cluste
             await do(verb)
             await eventually(lambda state=state: are(state), f"after {verb} one line is not {state}")
         assert (await server.pay("after-all-the-verbs", 5000)).status == 201
+
+
+def test_one_that_has_died_this_moment_is_not_ready_and_asking_it_breaks_nothing() -> None:
+    """uvloop raises when a closed pipe is written to; the admin port would answer 500."""
+    async def asked() -> Worker:
+        worker = Worker(0)
+        worker.process = await asyncio.create_subprocess_exec("sleep", "60", stdin=PIPE, stdout=PIPE)
+        worker.told["ready"] = True
+        worker.admits.set()
+        worker.process.kill()
+        await worker.process.wait()
+        await worker.ask()
+        return worker
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(asked()).told["ready"] is False

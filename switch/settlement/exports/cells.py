@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from types import MappingProxyType
 from typing import Any, Literal
+from unicodedata import category
 from zoneinfo import ZoneInfo
 
 from switch.money import CURRENCIES
 
 BOM = "\ufeff"
 # What makes a table program take a text for a formula, the wide forms that some read alike among them; after anything that shows nothing.
-FORMULA = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]*"
-                     r"[=+\-@|%\u2212\uff1d\uff0b\uff0d\uff20\ufe62\ufe63\ufe66\ufe6b\uff5c\uff05]")
+FORMULA = frozenset("=+-@|%\u2212\uff1d\uff0b\uff0d\uff20\ufe62\ufe63\ufe66\ufe6b\uff5c\uff05")
+UNSEEN = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})  # categories of Unicode: controls, formats, spaces
 LEADING = ("\t", "\r", "\n")
 
 
@@ -27,7 +28,8 @@ def decimal(amount: int, currency: str) -> str:
 
 def harmless(text: str) -> str:
     """A text that begins like a formula gets an apostrophe in front, which table programs take for "this is text"."""
-    return f"'{text}" if text.startswith(LEADING) or FORMULA.match(text) else text
+    first = next((each for each in text if category(each) not in UNSEEN), "")
+    return f"'{text}" if text.startswith(LEADING) or first in FORMULA else text
 
 
 def quoted(cell: str) -> str:
