@@ -52,9 +52,9 @@ $(READY): $(LOCKED) pyproject.toml
 run: $(READY)
 	@exec $(BIN)/switch demo $(ARGS)
 
-# Three processes for two cores, since tests wait much; each with a PostgreSQL of its own; a file stays in one. One process: make test PROCESSES=0
+# Two processes for each core, since tests wait much; each with a PostgreSQL of its own; a file stays in one. One process: make test PROCESSES=0
 # Bytecode is kept whatever the shell says: hundreds of short processes would compile everything anew.
-PROCESSES ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
+PROCESSES ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 2 )))
 test ablations: export PYTHONDONTWRITEBYTECODE =
 test: $(READY)
 	@exec $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)

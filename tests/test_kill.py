@@ -374,7 +374,7 @@ KEYS, POSTS, CONNECTIONS, STORM_S = 100, 10_000, 400, 30.0
 
 async def test_ten_thousand_posts_of_a_hundred_keys_have_a_hundred_effects(tmp_path: Path) -> None:
     with Demo(tmp_path / "home") as demo:
-        control, answers = demo.handover["stub_control_url"], defaultdict[int, list[Answer]](list)
+        control, answers, shed = demo.handover["stub_control_url"], defaultdict[int, list[Answer]](list), list[Answer]()
         numbers = [number % KEYS for number in range(POSTS)]
         random.shuffle(numbers)
         requests = [request("POST", "/v1/authorizations", demo.key, sale(20_000 + 100 * number), Idempotency_Key=f"storm-{number:012d}")
@@ -384,7 +384,10 @@ async def test_ten_thousand_posts_of_a_hundred_keys_have_a_hundred_effects(tmp_p
             caller = Caller()
             while numbers:
                 number = numbers.pop()
-                answers[number].append(await caller.ask(demo.base, requests[number]))
+                while (answer := await caller.ask(demo.base, requests[number])).status == 503 and answer.body["processed"] is False:
+                    shed.append(answer)  # on a machine that is busy with other tests; the same key comes again
+                    await asyncio.sleep(float(answer.headers["retry-after"]))
+                answers[number].append(answer)
             caller.close()
 
         begun = time.monotonic()
@@ -392,7 +395,7 @@ async def test_ten_thousand_posts_of_a_hundred_keys_have_a_hundred_effects(tmp_p
             await asyncio.gather(*(terminal() for _ in range(CONNECTIONS)))
         seconds = time.monotonic() - begun
         given = [answer for each in answers.values() for answer in each]
-        print(f"{POSTS} posts in {seconds:.1f} s: {Counter(answer.status for answer in given)}")
+        print(f"{POSTS} posts in {seconds:.1f} s: {Counter(answer.status for answer in given)}, {len(shed)} shed")
         assert len(given) == POSTS
         for answer in given:
             assert answer.status in (201, 409), answer

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from html import escape
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -64,7 +63,7 @@ from switch.api import (
     training,
     webhooks,
 )
-from switch.api.documented import complete, documented
+from switch.api.documented import Description, complete, documented
 from switch.api.download import Places
 from switch.api.queries import documented_only
 from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails, refused
@@ -127,6 +126,7 @@ from switch.terminals.parameter_sets import ParameterSets
 from switch.terminals.releases import Releases
 from switch.terminals.training import Training
 
+DESCRIPTION = Description()
 EXAMPLE = {
     "type": "purchase", "amount": 10000, "currency": "CNY", "terminal_trace": "000017", "reference": "table 4",
     "card": {"entry_mode": "chip", "pan": "6212345678900000003", "expiry": "3012", "emv": "9F2608A1B2C3D4E5F60718950500000080009A03261123"},
@@ -202,7 +202,7 @@ class Parts(Protocol):
 
 
 def application(parts: Parts) -> FastAPI:
-    app = FastAPI(title="Payment switch", version="1", docs_url=None, redoc_url=None, redirect_slashes=False,
+    app = FastAPI(title="Payment switch", version="1", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False,
                   telemetry={"logs": False, "operation_spans": False}, dependencies=[Depends(documented_only)],
                   description="Money is integer minor units with an ISO 4217 code. Errors are problem details; see /problems.")
     problems.install(app)
@@ -276,9 +276,14 @@ def application(parts: Parts) -> FastAPI:
     async def exposition() -> Response:
         return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
 
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return Response((await asyncio.to_thread(DESCRIPTION.of, app))[0], media_type="application/json")
+
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return HTMLResponse(page(app.openapi()), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
+        return HTMLResponse((await asyncio.to_thread(DESCRIPTION.of, app))[1],
+                            headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
 
     complete(app, [AuthorizationRequest, CancellationRequest, ProblemDetails, *follow_ups.MODELS, *offline.MODELS, *terms.MODELS, *stand_in.MODELS,
                    *operator.MODELS, *routes.MODELS, *resolving.MODELS, *tariffs.MODELS, *estimates.MODELS, *cutovers.MODELS, *reconciliation.MODELS,
@@ -289,18 +294,3 @@ def application(parts: Parts) -> FastAPI:
                    *contract_shapes.MODELS, *tickets.MODELS, *notices.MODELS,
                    *moves.MODELS, *choosing.MODELS, *leaving.MODELS, *licences.MODELS, *help_articles.MODELS, *announcements.MODELS])
     return app
-
-
-def page(schema: dict[str, Any]) -> str:
-    """The OpenAPI file as one plain page: no script, nothing from elsewhere."""
-    rows = []
-    for path, methods in sorted(schema["paths"].items()):
-        for method, operation in methods.items():
-            parameters = ", ".join(f"{escape(p['name'])}{'*' if p.get('required') else ''}" for p in operation.get("parameters", []))
-            rows.append(f"<tr><td>{escape(', '.join(operation.get('tags', [])))}</td><td><b>{method.upper()}</b> {escape(path)}</td>"
-                        f"<td>{escape(operation.get('summary', ''))}</td><td>{parameters}</td>"
-                        f"<td>{escape(' '.join(sorted(operation.get('responses', {}))))}</td></tr>")
-    return ("<!doctype html><meta charset=utf-8><title>Payment switch API</title><style>body{font:14px sans-serif;margin:2em}td,th{"
-            "text-align:left;padding:.3em .8em;border-bottom:1px solid #ddd;vertical-align:top}</style><h1>Payment switch API</h1>"
-            "<p>The whole contract: <a href=/openapi.json>/openapi.json</a>; every error code: <a href=/problems>/problems</a>.</p>"
-            "<table><tr><th>for<th>address<th>what<th>parameters<th>answers</tr>" + "".join(rows) + "</table>")

@@ -2,7 +2,9 @@
 
 import json
 import re
+import threading
 from collections.abc import Iterable, Mapping
+from html import escape
 from typing import Any
 
 from fastapi import FastAPI
@@ -43,3 +45,36 @@ def complete(app: FastAPI, models: Iterable[type[BaseModel]]) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+class Description:
+    """What this release offers, as the OpenAPI file and as a page. It is the same for every application of a process, and takes a second: made once,
+    when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: tuple[bytes, bytes] | None = None
+
+    def of(self, app: FastAPI) -> tuple[bytes, bytes]:
+        """(the file, the page); to be called beside the loop."""
+        with self._lock:
+            if self._made is None:
+                schema = app.openapi()
+                self._made = json.dumps(schema, ensure_ascii=False, separators=(",", ":")).encode(), page(schema).encode()
+                app.openapi_schema = None  # the bytes are a tenth of it
+            return self._made
+
+
+def page(schema: dict[str, Any]) -> str:
+    """The OpenAPI file as one plain page: no script, nothing from elsewhere."""
+    rows = []
+    for path, methods in sorted(schema["paths"].items()):
+        for method, operation in methods.items():
+            parameters = ", ".join(f"{escape(p['name'])}{'*' if p.get('required') else ''}" for p in operation.get("parameters", []))
+            rows.append(f"<tr><td>{escape(', '.join(operation.get('tags', [])))}</td><td><b>{method.upper()}</b> {escape(path)}</td>"
+                        f"<td>{escape(operation.get('summary', ''))}</td><td>{parameters}</td>"
+                        f"<td>{escape(' '.join(sorted(operation.get('responses', {}))))}</td></tr>")
+    return ("<!doctype html><meta charset=utf-8><title>Payment switch API</title><style>body{font:14px sans-serif;margin:2em}td,th{"
+            "text-align:left;padding:.3em .8em;border-bottom:1px solid #ddd;vertical-align:top}</style><h1>Payment switch API</h1>"
+            "<p>The whole contract: <a href=/openapi.json>/openapi.json</a>; every error code: <a href=/problems>/problems</a>.</p>"
+            "<table><tr><th>for<th>address<th>what<th>parameters<th>answers</tr>" + "".join(rows) + "</table>")

@@ -10,7 +10,7 @@ PaymentStatus = Literal["none", "authorized", "expired", "partially_captured", "
 
 
 class Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class ShownCard(Shape):

@@ -114,7 +114,9 @@ Currency = Annotated[str, PlainValidator(_currency), _hex("ISO 4217", "[A-Z]{3}"
 
 
 class Model(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True)
+    """What a body may hold. Each is built when it is first asked for: all at once would be a quarter of a start."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, arbitrary_types_allowed=True, defer_build=True)
 
 
 class Pin(Model):
@@ -166,6 +168,8 @@ class Qr(Model):
 
 class AuthorizationRequest(Model):
     """What is charged in all is `amount`, in minor units; tip and cashback are parts of it."""
+
+    model_config = ConfigDict(defer_build=False)  # no first sale waits for it
 
     type: Literal["purchase", "preauthorization", "cash_advance", "balance_inquiry", "account_verification"]
     amount: Annotated[int, Field(ge=1, le=AMOUNT_MAX)] | None = None
