@@ -196,3 +196,21 @@ async def test_a_refused_file_leaves_no_line_and_no_run(cluster_url: str) -> Non
     for relation in ("clearing_file", "clearing_line", "statement_entry", "reconciliation_run", "transfer"):
         assert await connection.fetchval(f"SELECT count(*) FROM {relation}") == 0, relation
     await connection.close()
+
+
+async def test_while_nothing_speaks_of_a_day_its_transactions_are_not_read(cluster_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each cut-over asks for a run, hours before the file comes: a walk through a million sales, beside payments, to find nothing."""
+    books = Books(await create_database(cluster_url))
+    await books.open()
+    connection = await books.connect()
+    async with connection.transaction():
+        await runs.request(connection, ACQUIRER, [DAY], "cutover")
+    run_id = await connection.fetchval(runs.NEXT)
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "MOVEMENTS", "read")  # no statement
+        assert await runs.make(connection, run_id) == {"lines": 0, "movements": 0}
+    assert [tuple(row) for row in await connection.fetch("SELECT state, complete, found FROM reconciliation_run")] == [("done", False, "{}")]
+    for each in files():
+        await books.bring(*each, run=True)
+    assert await connection.fetchval("SELECT movements FROM reconciliation_run WHERE business_date = $1 ORDER BY ended_at DESC LIMIT 1", DAY) == 30
+    await connection.close()

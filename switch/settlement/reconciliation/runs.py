@@ -194,9 +194,11 @@ async def _run(connection: Connection, run_id: UUID, acquirer_id: UUID, day: dat
     for statement in TABLES:
         await connection.execute(statement)
     lines = _count(await connection.execute(LINES, acquirer_id, day, timeout=STATEMENT_S))
-    movements = _count(await connection.execute(MOVEMENTS, acquirer_id, day, timeout=STATEMENT_S))
-    matched = await pair_up(connection)
-    await find(connection, run_id, complete)
+    movements, matched = 0, dict[str, int]()
+    if complete or lines:  # else nothing speaks of the date yet, which is so each night: its transactions need not be read to find nothing
+        movements = _count(await connection.execute(MOVEMENTS, acquirer_id, day, timeout=STATEMENT_S))
+        matched = await pair_up(connection)
+        await find(connection, run_id, complete)
     await connection.execute(END, run_id, complete, lines, movements, json.dumps(matched, sort_keys=True), timeout=STATEMENT_S)
     for statement in ACROSS_TABLES:
         await connection.execute(statement)
