@@ -53,6 +53,9 @@ async def test_the_list_has_pages_and_filters(shop: Shop) -> None:
     cancelled = (await shop.ask("GET", "/v1/jobs?kind=paged&state=cancelled", key="operator")).body["items"]
     assert [(item["id"], item["cancel_asked_by"]) for item in cancelled] == [(made[0], "Flow Tester")]
     assert (await shop.ask("GET", "/v1/jobs?state=lost", key="operator")).status == 422
+    assert (await shop.ask("GET", "/v1/jobs?kind=housekeeping&state=failed", key="operator")).body["items"] == []
+    refused = await shop.ask("GET", "/v1/jobs?kind=exprot", key="operator")
+    assert refused.status == 422 and "export" in refused.body["errors"][0]["rule"]
 
 
 @pytest.mark.parametrize("key", ["till", "merchant.one"])

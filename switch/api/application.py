@@ -112,6 +112,7 @@ from switch.settlement.disputes.exhibits import Exhibits
 from switch.settlement.exports.files import Connect, Exports
 from switch.settlement.exports.paper import Press
 from switch.settlement.funding.arrangements import Arrangements
+from switch.settlement.jobs.foreman import Foreman
 from switch.settlement.payouts.answers import BankAnswers
 from switch.settlement.payouts.bank_accounts import BankAccounts
 from switch.settlement.payouts.files import PayoutFiles
@@ -157,6 +158,7 @@ class Parts(Protocol):
     writers: Pool
     readers: Pool
     exports: Exports
+    foreman: Foreman
     press: Press
     places: Places
     settlements: Settlements
@@ -239,7 +241,7 @@ def application(parts: Parts) -> FastAPI:
     app.include_router(operator.router(caller_of, parts.onboarding, links, parts.writers, lambda: parts.roster))
     app.include_router(resolving.router(caller_of, parts.resolution, parts.approvals))
     app.include_router(reconciliation.router(parts, caller_of))
-    app.include_router(jobs.router(caller_of, parts.writers))
+    app.include_router(jobs.router(caller_of, parts.writers, lambda: parts.foreman.kinds))
     app.include_router(imports.router(parts, caller_of))
     app.include_router(exports.router(parts, caller_of))
     app.include_router(settlements.router(parts, caller_of))

@@ -1,6 +1,6 @@
 """Background jobs for operators: what runs, what waits and why; try again, cancel."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -41,8 +41,8 @@ def _answered(**more: Any) -> dict[int | str, dict[str, Any]]:
     return {200: {"description": "The job", "content": {"application/json": {"example": {**EXAMPLE, **more}}}}}
 
 
-def router(identify: Callable[[Request], Caller], pool: Pool) -> APIRouter:
-    """`pool` acts as `switch_writer`."""
+def router(identify: Callable[[Request], Caller], pool: Pool, kinds: Callable[[], Collection[str]]) -> APIRouter:
+    """`pool` acts as `switch_writer`; `kinds`: the names of this release's."""
 
     operator = operators(identify)
     routes = APIRouter(dependencies=[Depends(operator)], responses=refused(401, 403, 404, 422, 503))
@@ -53,6 +53,9 @@ def router(identify: Callable[[Request], Caller], pool: Pool) -> APIRouter:
                    kind: Annotated[str | None, Query(max_length=40)] = None) -> Response:
         async with _books():
             found = await table.page(pool, limit + 1, None if after is None else identified("job", after), state, kind)
+        if not found and kind is not None and kind not in kinds():  # those of a newer release may be listed
+            raise Problem("invalid", "There is no such kind of job.",
+                          errors=[{"field": "kind", "rule": f"one of {', '.join(sorted(kinds()))}", "type": "rule"}])
         items = [shown(job) for job in found]
         return paged(items, limit)
 
