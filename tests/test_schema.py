@@ -578,7 +578,7 @@ terminal_batch      totals differences
 transaction         idempotency_key currency entry_mode masked_pan brand pan_token_key pan_sealed pan_key card_sequence_number emv
 transaction         match_key reason advice answer_emv balances request_message answer_message terminal_trace reference
 transaction_event   kind detail
-unmatched_answer    reason field message
+unmatched_answer    reason field message detail
 webhook_attempt     fault answer
 webhook_delivery    state last_fault
 webhook_endpoint    url description types state disabled_reason secret_sealed secret_key old_secret_sealed old_secret_key last_fault

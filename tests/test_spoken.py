@@ -180,7 +180,8 @@ def test_a_reject_ends_its_request_where_the_dialect_says_as_what(code: str | No
     head[3:5] = (len(head) + len(ours)).to_bytes(2, "big")
     line.protocol.receive(frame(VISA.framing, bytes(head) + ours), 1.5, START)
     events = line.protocol.take_events()
-    assert [(event.reason, event.field, event.message) for event in events if isinstance(event, Unmatched)] == [("undecodable", "h", None)]
+    assert [(event.reason, event.field, event.message, event.fault) for event in events if isinstance(event, Unmatched)] == [
+        ("undecodable", "h", None, "rejected with code 0123")]
     settled = [event.result for event in events if isinstance(event, Settled)]
     if code is None:
         assert settled == []

@@ -67,7 +67,7 @@ async def test_what_the_line_found_out_goes_before_the_books(shop: Shop, sold: R
     assert (await record(shop, None, "undecodable", "55"))["field"] == "55"
 
 
-async def test_why_bytes_could_not_be_read_and_where_is_in_the_log(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_why_bytes_could_not_be_read_and_where_is_in_the_log_and_in_the_report(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     said = io.StringIO()
     monkeypatch.setattr(logs.log, "stream", said)
     fault = "at byte 61: 1 byte too many"
@@ -78,6 +78,8 @@ async def test_why_bytes_could_not_be_read_and_where_is_in_the_log(shop: Shop, m
 
     (line,) = await eventually(logged, "it is not logged")
     assert (line["reason"], line["field"], line["detail"]) == ("undecodable", "49", fault)
+    (item,) = (await page(shop, "", reason="undecodable", limit=1))["items"]
+    assert (item["field"], item["detail"], item["message"]) == ("49", fault, None)
 
 
 async def page(shop: Shop, path: str, **asked: object) -> Any:
@@ -97,6 +99,9 @@ async def test_the_list_is_narrowed_by_acquirer_reason_and_time(shop: Shop, sold
     assert [item["id"] for item in (await page(shop, "", acquirer=dual, from_=last["received_at"].isoformat()))["items"]] == [last["unmatched_id"]]
     newest = await page(shop, "", limit=1)
     assert (newest["items"][0]["id"], newest["next"]) == (last["unmatched_id"], last["unmatched_id"])
+    for reason in ("bad_mac", "not_authentic"):
+        stored = await record(shop, None, reason, "64", acquirer="dual")
+        assert [item["id"] for item in (await page(shop, "", acquirer=dual, reason=reason))["items"]] == [stored["unmatched_id"]]
     for wrong, status in (("acquirer=acq_x", 404), ("reason=whatever", 422), ("from=yesterday", 422)):
         assert (await shop.ask("GET", f"/v1/unmatched-answers?{wrong}", key="operator")).status == status
     assert (await shop.ask("GET", "/v1/unmatched-answers/summary", key="merchant.one")).status == 403

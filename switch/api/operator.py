@@ -94,8 +94,8 @@ EXAMPLES: Mapping[str, dict[str, Any]] = {
              "worker": 12, "machine": "till-host-1", "pid": 4711, "as_of": _AT, "age_ms": 1480},
     "alert": {"id": f"alr_{_ID}", "kind": "reversal_parked", "meaning": alerts.KINDS["reversal_parked"], "object": f"txn_{_ID}", "since": _AT,
               "last_at": _AT, "count": 1, "acknowledged_by": None, "acknowledged_at": None},
-    "unmatched answer": {"id": 17, "acquirer": f"acq_{_ID}", "received_at": _AT, "reason": "late", "field": None, "transaction": f"txn_{_ID}",
-                         "message": {"0": "0210", "11": "000123", "39": "00"}},
+    "unmatched answer": {"id": 17, "acquirer": f"acq_{_ID}", "received_at": _AT, "reason": "late", "field": None, "detail": None,
+                         "transaction": f"txn_{_ID}", "message": {"0": "0210", "11": "000123", "39": "00"}},
 }
 
 

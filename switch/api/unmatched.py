@@ -19,11 +19,11 @@ PAGE_MAX = 200
 SUMS_MAX = 1000
 SUMMED = timedelta(days=1)  # when no `from` is given
 
-Reason = Literal["no_request", "differs", "late", "duplicate", "undecodable", "unknown_mti"]
+Reason = Literal["no_request", "differs", "late", "duplicate", "undecodable", "unknown_mti", "bad_mac", "not_authentic"]
 From = Annotated[Moment | None, Query(alias="from")]
 To = Annotated[Moment | None, Query(alias="to")]
 
-UNMATCHED = """SELECT unmatched_id, acquirer_id, received_at, reason, field, transaction_id, message FROM history_unmatched
+UNMATCHED = """SELECT unmatched_id, acquirer_id, received_at, reason, field, transaction_id, message, detail FROM history_unmatched
 WHERE ($1::bigint IS NULL OR unmatched_id < $1) AND ($3::uuid IS NULL OR acquirer_id = $3) AND ($4::text IS NULL OR reason = $4)
   AND ($5::timestamptz IS NULL OR received_at >= $5) AND ($6::timestamptz IS NULL OR received_at < $6)
 ORDER BY unmatched_id DESC LIMIT $2"""
@@ -46,7 +46,7 @@ async def _fetch(pool: Pool, statement: str, *arguments: Any) -> list[asyncpg.Re
 
 def _shown(row: asyncpg.Record) -> dict[str, Any]:
     return {"id": row["unmatched_id"], "acquirer": show("acquirer", row["acquirer_id"]), "received_at": stamp(row["received_at"]),
-            "reason": row["reason"], "field": row["field"],
+            "reason": row["reason"], "field": row["field"], "detail": row["detail"],
             "transaction": None if row["transaction_id"] is None else show("transaction", row["transaction_id"]),
             "message": None if row["message"] is None else json.loads(row["message"])}
 

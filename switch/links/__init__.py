@@ -70,7 +70,7 @@ class Unmatched:
     Reasons: no_request, differs (right key, wrong content), late (its request had ended unanswered), duplicate (had been answered),
     undecodable, unknown_mti (a request that hosts have no business to send), bad_mac (wrong or missing: whatever it says is not believed),
     not_authentic (the same of a plug-in's signature). `sent_at`: of the request that it comes too late for, where the line remembers it.
-    `fault`: why bytes could not be read, and where, without what they say.
+    `fault`: why bytes could not be read, and where, or why the host did not take ours; without what they say.
     """
 
     acquirer_id: str

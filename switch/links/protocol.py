@@ -248,7 +248,7 @@ class LinkProtocol:
 
     def _rejected(self, reject: Rejected, utc: datetime, raw_length: int) -> None:
         """The host did not process a message of ours: evidence, and an answer where the dialect says which."""
-        self._unmatched("undecodable", None, "h", None, raw_length, utc)
+        self._unmatched("undecodable", None, "h", None, raw_length, utc, fault=reject.reason)
         exchange = self._exchanges.get(match_key(self.dialect, reject.message)) if "0" in reject.message else None
         answer = network_rules.reject_answer(self.dialect, exchange.request) if exchange is not None and exchange.end is None else None
         if exchange is not None and exchange.sent_at is not None and answer is not None:

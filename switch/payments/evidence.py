@@ -25,8 +25,8 @@ from switch.records import Acquirer
 
 QUEUE_MAX = 1000
 
-RECORD = """INSERT INTO unmatched_answer (acquirer_id, received_at, reason, field, transaction_id, message)
-VALUES ($1, $2, $3, $4, $5, $6::jsonb)"""
+RECORD = """INSERT INTO unmatched_answer (acquirer_id, received_at, reason, field, transaction_id, message, detail)
+VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7)"""
 FIND = "SELECT transaction_id FROM transaction WHERE acquirer_id = $1 AND rrn = $2 ORDER BY business_date DESC LIMIT 4"
 # Where the host gives DE37: its answer is found by the key of what is still open.
 FIND_OPEN = "SELECT transaction_id FROM open_exchange WHERE acquirer_id = $1 AND match_key = $2"
@@ -72,7 +72,7 @@ class Evidence:
             await self._transaction(acquirer, message, unmatched.sent_at))
         field = unmatched.field or field
         await self.pool.execute(RECORD, acquirer.acquirer_id, unmatched.received_at, unmatched.reason, field,
-                                transaction.transaction_id if transaction else None, shown)
+                                transaction.transaction_id if transaction else None, shown, unmatched.fault)
         logs.warning("unmatched_answer", acquirer=acquirer.name, reason=unmatched.reason, field=field, detail=unmatched.fault,
                      transaction_id=transaction.transaction_id if transaction else None)
         if unmatched.reason == "bad_mac":
