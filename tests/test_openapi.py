@@ -1,15 +1,21 @@
 """The served OpenAPI file is the contract: complete, its example works, answers fit it, and the hot route takes exactly what it says."""
 
+import asyncio
 import json
 import re
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
+from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from switch.api.application import application as made_of
+from switch.api.documented import Description
 from switch.api.edge import LARGER
 from tests.flows import ROUTE, Shop, body_of, local_now, new_key, open_shop
 from tests.processes import CARD, Answer
@@ -29,6 +35,27 @@ async def file(shop: Shop) -> Any:
     answer = await shop.ask("GET", "/openapi.json")
     assert answer.status == 200
     return answer.body
+
+
+async def test_the_file_and_its_page_are_made_once_and_not_in_the_loop(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a second, and payments would stand still meanwhile."""
+    fresh, made = Description(), list[bool]()
+    generated = FastAPI.openapi
+
+    def openapi(app: FastAPI) -> dict[str, Any]:
+        made.append(threading.current_thread() is threading.main_thread())
+        return generated(app)
+
+    monkeypatch.setattr(FastAPI, "openapi", openapi)
+    monkeypatch.setattr("switch.api.application.DESCRIPTION", fresh)
+    apps = [made_of(shop.switch) for _ in range(2)]
+    answers = await asyncio.gather(*(asyncio.to_thread(fresh.of, app) for app in apps))
+    assert answers[0] is answers[1] and made == [False]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=apps[0]), base_url="http://switch") as client:
+        fresh._made = None
+        assert (await client.get("/openapi.json")).json()["paths"].keys() == json.loads(answers[0][0])["paths"].keys()
+        assert "Payment switch API" in (await client.get("/docs")).text
+    assert made == [False, False]
 
 
 TYPES: dict[str, tuple[type, ...]] = {"object": (dict,), "array": (list,), "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "null": (type(None),)}
