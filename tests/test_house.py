@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
-from migrations.versions.r0035_judged_by_statement import MOVES
+from migrations.versions.r0045_judged_by_a_look import MOVES
 from switch import database, metrics
 from switch.alerts import KINDS
 from switch.payments.transaction import LIFE, STATUS, Event, IllegalEvent, step

@@ -198,6 +198,22 @@ async def test_money_of_an_approved_sale(sql: SQL, role: str, sets: dict[str, An
             await update(sql, row, **sets)
 
 
+@pytest.mark.parametrize(("state", "sets", "name"), [
+    ("APPROVED", {"approved_amount": 1001}, "approved_within_amount"), ("APPROVED", {"approved_amount": None}, "approved_has_outcome"),
+    ("APPROVED", {"captured": 1001}, "captured_within_capturable"), ("APPROVED", {"refunded": 1001}, "undone_within_captured"),
+    ("APPROVED", {"capturable": 999, "captured": 0}, "authorised_within_capturable"), ("DECLINED", {"authorised": 1, "capturable": 1}, "declined_has_no_money"),
+    ("NOT_SENT", {"voided": -1}, "void_stands_alone"), ("APPROVED", {"version": 3}, "transaction_life"), ("APPROVED", {"outcome": None}, "approved_has_outcome"),
+], ids=str)
+async def test_an_outcome_that_breaks_a_rule_is_refused_by_its_name(connections: dict[str, SQL], state: str, sets: dict[str, Any], name: str) -> None:
+    sql = connections["owner"]
+    async with sql.transaction():
+        row = await put(sql)
+        with pytest.raises(refusals.CheckViolationError) as refused:
+            await update(sql, row, versions=sets.get("version", 1), state=state, **{k: v for k, v in (OUTCOMES[state] | sets).items() if k != "version"})
+        assert refused.value.constraint_name == name
+        await update(sql, row, state=state, **OUTCOMES[state])  # all the rest of it was right
+
+
 @pytest.mark.parametrize("state", ["DECLINED", "NOT_SENT", "SENT"])
 async def test_what_was_not_approved_holds_no_money(sql: SQL, state: str) -> None:
     row = await put(sql)
