@@ -87,6 +87,24 @@ def test_limits_follow_the_record_of_the_acquirer() -> None:
     assert doors.adjust(ACQUIRER, 300, 2048, 1.0).limit == 300
 
 
+def test_what_an_acquirer_answers_in_half_a_second_may_be_on_its_way_at_once() -> None:
+    gate = Admission(lambda: 0.0).adjust(ACQUIRER, 16, 2048, 0.0)
+    on_way: list[tuple[float, Any]] = []
+    for turn in range(3000):  # three seconds of 1,000 a second that are answered after 24 ms: the limit is never felt
+        now = turn / 1000
+        on_way.append((now, gate.enter(BIG, AUTHORIZATION, now)))
+        if on_way[0][0] <= now - 0.024:
+            on_way.pop(0)[1].leave(now, 0.024)
+    assert 400 <= gate.limit <= 600
+    burst = [gate.enter(BIG, AUTHORIZATION, 3.0 + turn / 1000) for turn in range(300)]  # our disk stood still for 300 ms
+    assert None not in burst
+    quick = Admission(lambda: 0.0).adjust(ACQUIRER, 16, 2048, 0.0)
+    for turn in range(300):  # 100 a second
+        for permit in fill(quick, BIG, 10, AUTHORIZATION):
+            permit.leave(turn / 10 + 0.024, 0.024)
+    assert quick.limit == admission.START, "half a second of these is less than it may anyway"
+
+
 # The door
 
 

@@ -21,6 +21,7 @@ RECENT_S = 30.0  # how long the best of the recent medians is remembered, at lea
 SLOW, SLOW_S = 1.75, 0.15  # a queue stands at the acquirer: this many times its best, and at least so much longer
 QUICK, QUICK_S = 1.4, 0.03  # no queue
 RAISE, ADD = 1.25, 0.04  # growth while there is no queue, and else
+AHEAD_S = 0.5  # what an acquirer lately answered in so long may be on its way at least: a hiccup of ours is no reason to refuse
 DROP = 0.9  # of what the acquirer worked through: a little less, so that its true best shows
 FALL_MAX, TIMED_OUT = 0.1, 0.5  # the deepest fall at once; the fall after a timeout
 SILENT, SILENT_S = 4.0, 1.0  # no answer at all for so many times its best, and at least so long, is as good as a timeout
@@ -136,10 +137,11 @@ class Gate:
             else:
                 felt = self.refused or self.peak * 2 > self.limit  # or nearly
                 growth = self.limit * RAISE if median <= max(best * QUICK, best + QUICK_S) else self.limit + max(1.0, self.limit * ADD)
-                self._limit_to(growth if felt else self.limit)
+                shown = len(self.samples) / max(WINDOW_S, now - self.judged_at) * AHEAD_S
+                self._limit_to(max(growth if felt else self.limit, shown))
             self.judge_at = now + max(WINDOW_S, median)
         self.samples.clear()
-        self.ours = 0.0
+        self.ours, self.judged_at = 0.0, now
         self.peak, self.refused, self.timeouts = self.in_flight, 0, 0
 
     def _silent(self, now: float) -> bool:
