@@ -7,13 +7,13 @@ from uuid import UUID
 
 from switch import database
 from switch.errors import Problem
-from switch.settlement.cutover import posting, steps, taking
+from switch.settlement.cutover import steps, tempo
 
 BUSY = 7
 
 
 async def main(url: str, acquirer: str, day: str) -> int:
-    taking.PIECE, taking.COMMIT, posting.AT_ONCE = 2, 3, 2
+    tempo.BRISK = tempo.Tempo(2, 3, 1_000, 2, 0.0)
     try:
         done = await steps.run(lambda: database.connect(url, "switch_writer"), UUID(acquirer), date.fromisoformat(day), grace_s=0.0, wait_s=0.0,
                                  confirm_s=5.0)

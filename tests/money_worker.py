@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from switch import database
-from switch.settlement.cutover import posting, steps, taking
+from switch.settlement.cutover import steps, tempo
 from switch.settlement.cutover.schedule import CutOvers
 from switch.settlement.jobs.foreman import Foreman
 from switch.settlement.jobs.table import Kind, NotYet, Run, kinds_of
@@ -32,7 +32,7 @@ class CutOversNow(CutOvers):
 
 
 async def main(url: str) -> None:
-    taking.PIECE, taking.COMMIT, posting.AT_ONCE = 25, 25, 1
+    tempo.BRISK = tempo.Tempo(25, 25, 1_000, 1, 0.0)
     connect = partial(database.connect, url)
     writer = partial(connect, "switch_writer")
     pool = await database.pool(url, "switch_writer", 3)

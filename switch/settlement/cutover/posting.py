@@ -11,8 +11,6 @@ from switch.ids import show
 from switch.settlement import ledger
 from switch.settlement.ledger import Account, Transfer, moved
 
-AT_ONCE = 500
-
 WAITING = """SELECT settlement_id, merchant_id, acquirer_id, business_date, currency, sales, refunds, adjustments, adjustments_count, fees, tax,
 costs, net, reserve_held, due_on FROM settlement WHERE acquirer_id = $1 AND business_date = $2 AND state = $3 ORDER BY settlement_id LIMIT $4
 FOR NO KEY UPDATE"""
@@ -34,17 +32,17 @@ def transfers(row: asyncpg.Record) -> list[Transfer]:
                                   f"settlement:{row['settlement_id']}:{cause}")]
 
 
-async def post_some(connection: Connection, acquirer_id: UUID, business_date: date) -> int:
-    """Posts the next settlements that are priced, in the caller's transaction; 0 when none is left."""
-    rows = await connection.fetch(WAITING, acquirer_id, business_date, "priced", AT_ONCE)
+async def post_some(connection: Connection, acquirer_id: UUID, business_date: date, at_most: int) -> int:
+    """Posts the next `at_most` settlements that are priced, in the caller's transaction; 0 when none is left."""
+    rows = await connection.fetch(WAITING, acquirer_id, business_date, "priced", at_most)
     await ledger.post(connection, [transfer for row in rows for transfer in transfers(row)])
     await connection.execute(POSTED, _ids(rows))
     return len(rows)
 
 
-async def state_some(connection: Connection, acquirer_id: UUID, business_date: date) -> list[asyncpg.Record]:
-    """States the next settlements that are posted, in the caller's transaction; from then on they are shown and paid."""
-    rows = await connection.fetch(WAITING, acquirer_id, business_date, "posted", AT_ONCE)
+async def state_some(connection: Connection, acquirer_id: UUID, business_date: date, at_most: int) -> list[asyncpg.Record]:
+    """States the next `at_most` settlements that are posted, in the caller's transaction; from then on they are shown and paid."""
+    rows = await connection.fetch(WAITING, acquirer_id, business_date, "posted", at_most)
     await connection.execute(STATED, _ids(rows))
     return rows
 

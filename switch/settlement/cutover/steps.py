@@ -24,6 +24,7 @@ from switch.database import Connection
 from switch.errors import Problem
 from switch.failpoints import failpoint
 from switch.ids import show
+from switch.settlement.cutover import tempo
 from switch.settlement.cutover.posting import post_some, state_some
 from switch.settlement.cutover.stated import announce
 from switch.settlement.cutover.taking import Batch, Day
@@ -117,7 +118,8 @@ async def run(connect: Connect, acquirer_id: UUID, business_date: date | None = 
     writer = await connect()
     try:
         runner = Runner(connect, writer, await day_to_run(writer, acquirer_id, business_date), pricing or Metered(), told)
-        runner.grace_s, runner.wait_s, runner.confirm_s, runner.gentle = grace_s, wait_s, confirm_s, gentle
+        runner.grace_s, runner.wait_s, runner.confirm_s = grace_s, wait_s, confirm_s
+        runner.pace = tempo.GENTLE if gentle else tempo.BRISK
         return await runner.run()
     finally:
         await writer.close()
@@ -148,7 +150,7 @@ class Runner:
     grace_s: float = GRACE_S
     wait_s: float | None = None
     confirm_s: float = CONFIRM_S
-    gentle: bool = False
+    pace: tempo.Tempo = tempo.BRISK
 
     def __init__(self, connect: Connect, writer: Connection, day: Day, pricing: Pricing, told: Told) -> None:
         self.connect, self.writer, self.day, self.pricing, self.told = connect, writer, day, pricing, told
@@ -240,7 +242,7 @@ class Runner:
     async def _price(self, seconds: float) -> str:
         reader = await self.connect()
         try:
-            await Batch(reader, self.writer, self.day, self.pricing, self._progress, self.gentle).settle()
+            await Batch(reader, self.writer, self.day, self.pricing, self._progress, self.pace).settle()
         finally:
             await reader.close()
         async with self._commit("price_end"):
@@ -258,8 +260,9 @@ class Runner:
         posted = -1
         while posted:
             async with self._commit("post"):
-                posted = await post_some(self.writer, *self.day)
+                posted = await post_some(self.writer, *self.day, self.pace.settlements)
             failpoint("cutover.posted")
+            await asyncio.sleep(self.pace.pause_s)
         async with self._commit("post_end"):
             await self._done("post")
         return ""
@@ -268,10 +271,11 @@ class Runner:
         stated = -1
         while stated:
             async with self._commit("state"):
-                rows = await state_some(self.writer, *self.day)
+                rows = await state_some(self.writer, *self.day, self.pace.settlements)
                 await self.told(self.writer, rows)
                 stated = len(rows)
             failpoint("cutover.stated")
+            await asyncio.sleep(self.pace.pause_s)
         released = -1
         while released:
             async with self._commit("release"):

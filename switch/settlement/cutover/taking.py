@@ -20,16 +20,13 @@ from switch.database import Connection
 from switch.failpoints import failpoint
 from switch.ids import uuid7
 from switch.settlement.cutover import quiet
+from switch.settlement.cutover.tempo import Tempo
 from switch.settlement.fees import corrections
 from switch.settlement.fees.pricing import Price, Pricer, Pricing, Settled, Taken
 from switch.settlement.funding import payable
 from switch.settlement.funding.business_days import calendar_of
 from switch.settlement.funding.calendar import Calendar, due
 
-PIECE = 2_000  # lines priced and copied at once
-GENTLE_PIECE, GENTLE_PAUSE_S = 200, 0.03  # where payments are made meanwhile: a few milliseconds of work, then the others' turn
-COMMIT = 20_000  # lines, or a little more: a commit ends with a merchant
-SETTLEMENTS = 1_000  # of one commit; each merchant's lock is held until then, and the server has room for a bounded number
 STATEMENT_S = 3600.0
 CARD_TYPES_KEPT = 10_000
 
@@ -169,8 +166,8 @@ class Batch:
     """One walk through a closed day. `progress` is told in every commit how many lines there are; it raises when the day is no longer ours."""
 
     def __init__(self, reader: Connection, writer: Connection, day: Day, pricing: Pricing, progress: Callable[[int], Awaitable[None]],
-                 gentle: bool = False) -> None:
-        self.piece, self.pause_s = (GENTLE_PIECE, GENTLE_PAUSE_S) if gentle else (PIECE, 0.0)
+                 pace: Tempo) -> None:
+        self.pace = pace
         self.reader, self.writer, self.day, self.pricing, self.progress = reader, writer, day, pricing, progress
         self.calendars: dict[str, Calendar] = {}
         self.bins: list[tuple[str, str, str]] = []
@@ -200,11 +197,11 @@ class Batch:
                     if group is None or (group.settlement.merchant_id, group.settlement.currency) != (row["merchant_id"], row["currency"]):
                         if group is not None:
                             await self._end(group)
-                            if (self.lines >= COMMIT or len(self.ready) >= SETTLEMENTS) and group.settlement.merchant_id != row["merchant_id"]:
+                            if self._full() and group.settlement.merchant_id != row["merchant_id"]:
                                 transaction = await self._next(transaction)
                         group = await self._begin(row["merchant_id"], row["currency"])
                     group.rows.append(row)
-                    if len(group.rows) >= self.piece:
+                    if len(group.rows) >= self.pace.lines:
                         await self._piece(group)
                 if group is not None:
                     await self._end(group)
@@ -216,8 +213,11 @@ class Batch:
         return self.written
 
     async def _rows(self) -> AsyncIterator[asyncpg.Record]:
-        async for row in self.reader.cursor(BATCH, *self.day, prefetch=self.piece, timeout=STATEMENT_S):
+        async for row in self.reader.cursor(BATCH, *self.day, prefetch=self.pace.lines, timeout=STATEMENT_S):
             yield row
+
+    def _full(self) -> bool:
+        return self.lines >= self.pace.lines_per_commit or len(self.ready) >= self.pace.merchants_per_commit
 
     async def _next(self, transaction: Any) -> Any:
         """Commits the merchants that are ready, and begins the next transaction."""
@@ -230,7 +230,7 @@ class Batch:
         """Settlements of merchants that have nothing new today, but lines that were priced before an earlier sale was known, money that was
         taken or given back beside it, or a month's fees: the day explains itself."""
         for number, (merchant_id, currency) in enumerate(sorted(self.beside.union(self.to_correct, self.quiet)), 1):
-            if not number % SETTLEMENTS:
+            if not number % self.pace.merchants_per_commit:
                 transaction = await self._next(transaction)
             if await self.writer.fetchval(SETTLED_TODAY, *self.day, merchant_id, currency):
                 continue
@@ -278,8 +278,7 @@ class Batch:
         await self.writer.copy_records_to_table("settlement_line", records=records, columns=LINE_COLUMNS, timeout=STATEMENT_S)
         self.lines += len(records)
         group.rows = []
-        if self.pause_s:
-            await asyncio.sleep(self.pause_s)
+        await asyncio.sleep(self.pace.pause_s)
 
     async def _before(self, group: Group) -> dict[UUID, Settled]:
         sales = list({row["original_id"] for row in group.rows if row["type"] == "refund" and row["original_id"] is not None})
