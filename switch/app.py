@@ -271,8 +271,8 @@ class Switch:
         async def front(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "http" and scope["path"] == HOT_PATH and scope["method"] == "POST":
                 await hot(scope, receive, send)
-            else:
-                await rest(scope, receive, send)
+            else:  # HEAD is a GET whose body the server leaves away (RFC 9110, section 9.3.2)
+                await rest({**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope, receive, send)
 
         return front, StraightWay(HOT_PATH, hot.start)
 

@@ -60,7 +60,7 @@ class Caller:
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
             status = int(head[0].split(" ")[1])
-            answer = Answer(status, headers, b"" if status == 304 else await self.reader.readexactly(int(headers["content-length"])))
+            answer = Answer(status, headers, b"" if status == 304 or request.startswith(b"HEAD ") else await self.reader.readexactly(int(headers["content-length"])))
         except BROKEN:
             self.close()
             raise

@@ -79,12 +79,27 @@ async def test_a_kind_of_alert_that_does_not_exist_is_not_an_empty_list(shop: Sh
     assert (await shop.ask("GET", "/v1/alerts?kind=line_down", key="operator")).status == 200
 
 
-@pytest.mark.parametrize(("path", "allow"), [("/v1/acquirers", "GET, POST"), ("/v1/merchants/mer_x", "GET, PATCH"), ("/v1/authorizations", "GET, POST"),
-                                             ("/v1/webhooks/whk_x", "DELETE, GET, PATCH"), ("/healthz", "GET")])
+@pytest.mark.parametrize(("path", "allow"), [("/v1/acquirers", "GET, HEAD, POST"), ("/v1/merchants/mer_x", "GET, HEAD, PATCH"),
+                                             ("/v1/authorizations", "GET, HEAD, POST"), ("/v1/cancellations", "POST"),
+                                             ("/v1/webhooks/whk_x", "DELETE, GET, HEAD, PATCH"), ("/healthz", "GET, HEAD")])
 async def test_a_method_that_is_not_there_says_which_are(shop: Shop, path: str, allow: str) -> None:
     answer = await shop.ask("PUT", path, key="operator")
     refused(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == allow
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/acquirers", "/v1/transactions?limit=1", "/v1/merchants/mer_x", "/v1/transactions?limit=0", "/nowhere"])
+async def test_head_answers_as_get_does_without_the_body(shop: Shop, path: str) -> None:
+    asked, got = await shop.ask("HEAD", path, key="operator"), await shop.ask("GET", path, key="operator")
+    assert (asked.status, asked.raw) == (got.status, b"")
+    assert {name: value for name, value in asked.headers.items() if name in ("content-type", "content-length")} == {
+        name: value for name, value in got.headers.items() if name in ("content-type", "content-length")}
+    assert (await shop.ask("HEAD", path)).status == (await shop.ask("GET", path)).status, "nobody learns more by it"
+
+
+async def test_head_of_what_only_takes_a_body_is_refused(shop: Shop) -> None:
+    asked = await shop.ask("HEAD", "/v1/cancellations", key="till")
+    assert (asked.status, asked.headers["allow"], asked.raw) == (405, "POST", b"")
 
 
 async def test_a_body_that_is_no_object_is_told_so_without_names_of_ours(shop: Shop) -> None:

@@ -16,7 +16,7 @@ from switch.errors import PROBLEMS, Problem
 
 CONTENT_TYPE = "application/problem+json"
 STATUS_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
-METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 
 def request_id() -> str:
@@ -47,7 +47,8 @@ def broken(error: Exception, path: str | None) -> Response:
 def allowed(request: Request) -> str:
     """What a 405 must say: every method of that address."""
     routes, scope = request.app.router.routes, request.scope
-    return ", ".join(method for method in METHODS if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes))
+    return ", ".join(method for method in METHODS if any(
+        route.matches({**scope, "method": "GET" if method == "HEAD" else method})[0] is Match.FULL for route in routes))
 
 
 def field_errors(found: list[Any]) -> list[dict[str, str]]:
