@@ -267,7 +267,8 @@ KEYS: Mapping[str, Key] = {
     "entry_forms": Key("{three digits: text}", {}, "DE22 as this dialect writes it, by the house form (two digits entry, one PIN)."),
     "messages": Key("{verb: (MTI, {number: value}, (number, ...)[, {number: template}])}", REQUIRED,
                     "What is said for each verb. A verb that is not here is not offered."),
-    "network": Key("{purpose: code}", REQUIRED, f"Codes of {', '.join(PURPOSES)}. A purpose that is not here is not done."),
+    "network": Key("{purpose: code}", REQUIRED, f"Codes of {', '.join(PURPOSES)}. A purpose that is not here is not done. "
+                   "A host names the business date that it opens in DE15, as MMDD or YYMMDD."),
     "network_rule": Key("{part: value}", {}, "How network management is said; see below."),
     "batch": Key("{part: value}", {}, "How a terminal's totals are said and answered; see below."),
     "qr_code": Key("(number, template)", None, "The field that holds the payment code of a QR sale, made of {code} and {code_length}."),

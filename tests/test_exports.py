@@ -253,6 +253,25 @@ async def test_the_list_of_transactions_as_csv_has_the_same_filters_and_no_pages
     assert (await got(shop, f"/v1/transactions?format=csv&store={shop.shown('store.second')}", "till")).status_code == 404
 
 
+async def test_what_was_declined_or_reversed_is_no_approved_amount_in_a_file_either(shop: Shop) -> None:
+    reference = f"undone-{new_key()[:8]}"
+    for amount, wanted in ((10_100, "approved"), (10_051, "declined"), (10_200, "approved")):
+        sold = await shop.pay(amount, reference=reference)
+        assert sold.body["status"] == wanted, sold.raw
+    assert (await shop.ask("POST", f"/v1/authorizations/{sold.body['id']}/reversals", {}, Idempotency_Key=new_key())).status in (201, 202)
+
+    async def undone() -> bool:
+        return (await shop.ask("GET", f"/v1/transactions/{sold.body['id']}")).body["status"] == "reversed"
+
+    await eventually(undone, "the sale is not reversed")
+    told = (await got(shop, f"/v1/transactions?reference={reference}")).json()["items"]
+    listed = {each["id"]: each["approved_amount"] for each in told}
+    assert sorted(listed.values()) == [0, 0, 10_100]
+    text = (await got(shop, f"/v1/transactions?format=csv&reference={reference}")).text
+    table = [line for line in csv.DictReader(io.StringIO(text.lstrip("\ufeff"))) if line.get("transaction")]
+    assert {line["transaction"]: int(line["approved_amount"]) for line in table} == listed
+
+
 async def test_no_export_holds_a_card_number(shop: Shop) -> None:
     await shop.pay(5000)
     assert "6212345678900000003" not in (await got(shop, "/v1/transactions?format=csv")).text

@@ -210,13 +210,14 @@ FIRST_AT = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
     ({"pan_token": CARD, "received_at": FIRST_AT + timedelta(seconds=299)}, True),
     ({"pan_token": CARD, "received_at": FIRST_AT + timedelta(seconds=300)}, False),
     ({"pan_token": CARD, "amount": 1001}, False),
+    ({"pan_token": CARD, "currency": "JPY"}, False),
     ({"pan_token": CARD, "terminal_id": UUID(int=99)}, False),
     ({}, False),
     ({"same_trace": TRACE}, True),
     ({"same_trace": TRACE, "amount": 5, "received_at": FIRST_AT + timedelta(hours=23)}, True),
     ({"same_trace": TRACE, "received_at": FIRST_AT + timedelta(hours=24)}, False),
     ({"same_trace": TRACE + 1}, False),
-], ids=["same card, amount and terminal", "after 299 s", "after 300 s", "other amount", "other terminal", "other card", "same trace",
+], ids=["same card, amount and terminal", "after 299 s", "after 300 s", "other amount", "other currency", "other terminal", "other card", "same trace",
         "same trace after 23 h", "same trace the next day", "other trace"])
 @pytest.mark.parametrize("state", ["SENT", "APPROVED", "DECLINED", "NOT_SENT", "REVERSING"])
 async def test_a_sale_that_looks_like_one_that_stands_is_marked(

@@ -1,7 +1,7 @@
 """The link's decisions: bytes in, events and bytes out, at invented instants. All wire bytes here are made by hand."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from messages.dialect import load
 from switch.links import Bounced, CutOver, EchoEnded, KeyChange, LineClosed, LinkSettings, Reply, Settled, Silence, Unmatched
+from switch.links import network as network_rules
 from switch.links.backoff import backoff_delay
 from switch.links.exchange import ENDED_MAX, Exchanges
 from switch.links.protocol import KEY_CHANGES_MAX, PAUSED_NETWORK_FRAMES_MAX, LinkProtocol
@@ -516,13 +517,23 @@ def test_a_line_that_only_sends_is_idle_too():
 # what hosts initiate
 
 
+@pytest.mark.parametrize(("text", "day"), [
+    ("1129", "1129"), ("0229", "0229"), ("0230", None), ("1131", None), ("1301", None), ("", None), ("26W4", None), ("261129", "1129"), ("151129", None),
+    ("261131", None), ("261229", None), ("26W481", None), ("20261129", None), ("٢٦١١", None)])
+def test_the_day_that_a_host_opens_is_one_of_the_calendar_and_of_its_year(text: str, day: str | None) -> None:
+    assert network_rules.day_opened(text, date(2026, 11, 27)) == day
+
+
 @pytest.mark.parametrize(
     ("sent", "code", "events"),
     [
         (network("301"), "00", []),
         (network("001"), "00", []),
         (network("201", _15="0301"), "00", [("0301",)]),
+        (network("201", _15="0229"), "00", [("0229",)]),
         (network("201", _15="1301"), "30", [("unknown_mti", "15")]),
+        (network("201", _15="0230"), "30", [("unknown_mti", "15")]),
+        (network("201", _15="1131"), "30", [("unknown_mti", "15")]),
         (network("201"), "30", [("unknown_mti", "15")]),
         (network("161"), "30", [("unknown_mti", "70")]),
         (network("101"), "30", [("unknown_mti", "70")]),

@@ -502,3 +502,22 @@ async def test_what_a_rule_says_never_changes(shop: Shop, change: str) -> None:
     finally:
         await owner.close()
         await switch_rule(shop, rule["id"], "retire")
+
+
+# who could, and is away
+
+
+async def test_a_sale_that_only_a_line_that_is_down_can_say_may_be_tried_again(shop: Shop) -> None:
+    dual, key = shop.shown("acquirer.dual"), new_key()
+    assert (await shop.ask("POST", f"/v1/links/{dual}/down", {}, key="operator")).status == 200
+    try:
+        async def told(status: int) -> bool:
+            return (await shop.pay(10_000, key, capture_method="manual")).status == status
+
+        await eventually(lambda: told(503), "no 503 while the line is down")
+        answer = await shop.pay(10_000, key, capture_method="manual")
+        assert (answer.status, answer.body["code"], answer.body["processed"]) == (503, "acquirer_unavailable", False), answer.raw
+        assert await shop.by_key(key) == []
+    finally:
+        assert (await shop.ask("POST", f"/v1/links/{dual}/up", {}, key="operator")).status == 200
+    await eventually(lambda: told(201), "the same key does not sell when the line is up again")

@@ -46,13 +46,18 @@ def _in_utc(at: datetime) -> datetime:
 def in_range(at: datetime) -> datetime:
     """In every zone, and a day earlier or later, it is still a time."""
     if not 1 < at.year < 9999:
-        raise PydanticCustomError("instant", "The time is out of range")
+        raise PydanticCustomError("instant", "The time must be of the years 2 to 9998")
     return at
 
 
 Moment = Annotated[datetime, BeforeValidator(_dated), AfterValidator(_in_utc)]
 Day = Annotated[date, PlainValidator(_checked), WithJsonSchema({"type": "string", "pattern": PATTERN})]
 DayText = Annotated[str | None, Query(pattern=PATTERN)]
+From = Annotated[Moment | None, Query(alias="from", description="At or after this instant, RFC 3339. A day alone is its beginning in UTC, "
+                                      "and a time without an offset is UTC: say the offset of your zone, as 2026-11-28T00:00:00%2B08:00.")]
+To = Annotated[Moment | None, Query(alias="to", description="Before this instant, which is not included; written as `from`.")]
+FirstDay = Annotated[DayText, Query(alias="from", description="The first business date, included.")]
+LastDay = Annotated[DayText, Query(alias="to", description="The last business date, included.")]
 
 
 def day_of(name: str, text: str | None) -> date | None:
@@ -65,5 +70,9 @@ def day_of(name: str, text: str | None) -> date | None:
 
 def in_order(since: date | None, until: date | None) -> None:
     """Raises Problem invalid: nothing lies between them, and an empty list would say that there is nothing."""
-    if since is not None and until is not None and since > until:
+    if since is None or until is None or since < until:
+        return
+    if isinstance(since, datetime):  # `to` is not included
+        raise Problem("invalid", "One or more fields are wrong; see errors.", errors=[{"field": "from", "rule": "before `to`", "type": "order"}])
+    if since > until:
         raise Problem("invalid", "One or more fields are wrong; see errors.", errors=[{"field": "from", "rule": "not after `to`", "type": "order"}])

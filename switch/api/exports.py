@@ -9,6 +9,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 from starlette.responses import FileResponse, Response
 
 from switch.api.answers import stamp
@@ -62,11 +63,11 @@ class ExportRequest(Model):
     def _agrees(self) -> "ExportRequest":
         filters = (self.from_, self.to, self.status, self.payment_status, self.type, self.store, self.terminal, self.merchant)
         if self.of == "settlement" and (self.settlement is None or any(each is not None for each in filters)):
-            raise ValueError("An export of a settlement names it, and nothing else")
+            raise PydanticCustomError("export", "An export of a settlement names it, and nothing else")
         if self.of == "transactions" and self.settlement is not None:
-            raise ValueError("An export of transactions names no settlement")
+            raise PydanticCustomError("export", "An export of transactions names no settlement")
         if self.from_ is not None and self.to is not None and self.from_ > self.to:
-            raise ValueError("`from` is after `to`")
+            raise PydanticCustomError("export", "`from` is after `to`")
         return self
 
     def arguments(self) -> dict[str, Any]:

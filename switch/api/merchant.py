@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from switch.api import answers, story
-from switch.api.days import Moment, in_order
+from switch.api.days import From, To, in_order
 from switch.api.documented import documented
 from switch.api.download import Download, Places, books
 from switch.api.onboard import said
@@ -131,7 +131,7 @@ def _list(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller]
                 responses=_PAGE_OR_FILE | refused(404))
     async def transactions(
         request: Request,
-        since: Annotated[Moment | None, Query(alias="from")] = None, until: Annotated[Moment | None, Query(alias="to")] = None,
+        since: From = None, until: To = None,
         status: Status | None = None, payment_status: PaymentStatus | None = None,
         type_: Annotated[Type | None, Query(alias="type")] = None,
         store: str | None = None, terminal: str | None = None, acquirer: str | None = None,

@@ -28,9 +28,10 @@ def _instant(value: Any) -> datetime:
     if not isinstance(value, str) or not RFC3339.fullmatch(value):
         raise fault
     try:
-        return in_range(datetime.fromisoformat(value))
+        found = datetime.fromisoformat(value)
     except ValueError:
         raise fault from None
+    return in_range(found)
 
 
 def _day(value: Any) -> date:

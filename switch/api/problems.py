@@ -81,7 +81,8 @@ def install(app: FastAPI) -> None:
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        answer = rendered(Problem(STATUS_CODES.get(error.status_code, "request_malformed")))
+        wrong_address = "There is no such address; /docs lists them." if error.status_code == 404 else ""
+        answer = rendered(Problem(STATUS_CODES.get(error.status_code, "request_malformed"), wrong_address))
         if error.status_code == 405:
             answer.headers["allow"] = allowed(request)
         return answer

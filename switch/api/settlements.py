@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from switch.api.answers import stamp
-from switch.api.days import DayText, Moment, day_of, in_order
+from switch.api.days import DayText, FirstDay, From, LastDay, To, day_of, in_order
 from switch.api.onboard import identified, said
 from switch.api.shapes import Shape, refused, shaped
 from switch.callers import Caller, require
@@ -225,8 +225,7 @@ def _settlements(routes: APIRouter, parts: Parts, identify: Callable[[Request], 
     @routes.get("/v1/settlements", summary="Settlements, newest first; operators also see those that are not stated yet",
                 responses=shaped(200, "One page", SettlementPage))
     async def page(request: Request, limit: Limit = 50, after: str | None = None, merchant: str | None = None, acquirer: str | None = None,
-                   currency: Currency = None, since: Annotated[DayText, Query(alias="from")] = None,
-                   until: Annotated[DayText, Query(alias="to")] = None) -> Response:
+                   currency: Currency = None, since: FirstDay = None, until: LastDay = None) -> Response:
         caller = identify(request)
         first, last = day_of("from", since), day_of("to", until)
         in_order(first, last)
@@ -267,8 +266,7 @@ def _balances(routes: APIRouter, parts: Parts, identify: Callable[[Request], Cal
 
     @routes.get("/v1/balance/history", summary="The transfers of a merchant's accounts, newest first", responses=shaped(200, "One page", EntryPage))
     async def history(request: Request, limit: Limit = 50, after: str | None = None, merchant: str | None = None, account: AccountKind | None = None,
-                      currency: Currency = None, since: Annotated[Moment | None, Query(alias="from")] = None,
-                      until: Annotated[Moment | None, Query(alias="to")] = None) -> Response:
+                      currency: Currency = None, since: From = None, until: To = None) -> Response:
         in_order(since, until)
         rows = await parts.settlements.entries(
             one_merchant(identify(request), merchant), limit + 2, account=account, currency=currency, since=since, until=until,

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from switch.api.answers import stamp
-from switch.api.days import Moment
+from switch.api.days import From, To
 from switch.api.onboard import said
 from switch.api.settlements import one_merchant
 from switch.api.shapes import Shape, refused, shaped
@@ -61,8 +61,7 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
     @routes.get("/v1/traffic", summary="What a merchant sold hour by hour, of the last day or of at most seven",
                 responses=shaped(200, "Hours with sales", Traffic))
     async def page(request: Request, merchant: Annotated[str | None, Query(max_length=64)] = None,
-                   since: Annotated[Moment | None, Query(alias="from")] = None,
-                   until: Annotated[Moment | None, Query(alias="to")] = None) -> Response:
+                   since: From = None, until: To = None) -> Response:
         of = one_merchant(identify(request), merchant)
         end = until or clock.now() + timedelta(seconds=1)
         begin = since or end - DAY

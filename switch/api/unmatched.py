@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from switch.api.answers import stamp
-from switch.api.days import Moment, in_order
+from switch.api.days import From, To, in_order
 from switch.api.onboard import identified, paged, said
 from switch.database import UNKNOWN, Pool
 from switch.errors import Problem
@@ -20,8 +20,6 @@ SUMS_MAX = 1000
 SUMMED = timedelta(days=1)  # when no `from` is given
 
 Reason = Literal["no_request", "differs", "late", "duplicate", "undecodable", "unknown_mti", "bad_mac", "not_authentic"]
-From = Annotated[Moment | None, Query(alias="from")]
-To = Annotated[Moment | None, Query(alias="to")]
 
 UNMATCHED = """SELECT unmatched_id, acquirer_id, received_at, reason, field, transaction_id, message, detail FROM history_unmatched
 WHERE ($1::bigint IS NULL OR unmatched_id < $1) AND ($3::uuid IS NULL OR acquirer_id = $3) AND ($4::text IS NULL OR reason = $4)

@@ -64,9 +64,9 @@ async def work(options: argparse.Namespace, url: str, settings: Settings, say: C
 
 
 def _tell(row: dict[str, Any], say: Callable[[str], None]) -> None:
-    say(f"{row['business_date']}  next {row['next_date']}  {'done ' + str(row['ended_at']) if row['ended_at'] else 'not finished'}")
+    say(f"{row['business_date']}  next {row['next_date']}  {'done ' + row['ended_at'].isoformat()[:19] if row['ended_at'] else 'not finished'}")
     for step in row["steps"]:
-        say(f"  {step['step']:<8} {step['state']:<8} {step['started_at'][:19]}  {json.dumps(step['detail'])}")
+        say(f"  {step['step']:<8} {step['state']:<8} {(step['ended_at'] or step['started_at'])[:19]}  {json.dumps(step['detail'])}")
 
 
 def _told(done: steps.Cutover, acquirer_id: UUID, say: Callable[[str], None]) -> int:

@@ -279,6 +279,8 @@ def _line(line: Any) -> str:
 
 
 def _wrong(line: Any) -> str:
+    if line["state"] in ("down", "draining"):
+        return "  taken out by an operator"
     return f"  {line['last_error']}" if line["last_error"] and line["state"] != "up" else ""
 
 

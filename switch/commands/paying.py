@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,10 @@ async def _run(options: argparse.Namespace, pool: Pool, say: Callable[[str], Non
 
 
 async def _list(options: argparse.Namespace, pool: Pool, say: Callable[[str], None]) -> None:
-    for row in await Payouts(pool).page(_merchant(options), options.state, options.currency, None, None, SHOWN):
+    rows = await Payouts(pool).page(_merchant(options), options.state, options.currency, None, None, SHOWN)
+    if not rows:
+        print("nothing is there by what was asked", file=sys.stderr)
+    for row in rows:
         say(f"{show('payout', row['payout_id'])}  {row['state']:<9}  {decimal(row['amount'], row['currency']):>16} {row['currency']}  "
             f"{row['holder']} {masked(row['last4'])}  {row['reason']}".rstrip())
 

@@ -1,10 +1,14 @@
 """What is said to manage a line, and what counts as said: built from the dialect alone. Pure: no clock, no state."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from contextlib import suppress
+from datetime import date, datetime
 
 from messages.dialect import Dialect, answer_mti
 from messages.headers import answering
+
+APART_MAX = 31  # days that a host's business day, with its year, may be from today
+LEAP_YEAR = "2000"
 
 
 def asking(dialect: Dialect, purpose: str, stan: str, utc: datetime) -> dict[str, str]:
@@ -22,6 +26,19 @@ def answer(dialect: Dialect, message: Mapping[str, str], fault: str | None) -> d
     if dialect.header is not None:
         said["h"] = answering(dialect.header, message["h"])
     return {**said, "39": rule.refused if fault else rule.approved}
+
+
+def day_opened(text: str, today: date) -> str | None:
+    """MMDD of the business day that a host says it opened, by DE15 as MMDD or YYMMDD (1987 and 1993). None: no day of the calendar, or by its
+    year none of these days."""
+    with suppress(ValueError):
+        if not (text.isascii() and text.isdigit()):
+            return None
+        if len(text) == 6 and abs((date.fromisoformat(f"20{text}") - today).days) <= APART_MAX:
+            return text[2:]
+        if len(text) == 4 and date.fromisoformat(LEAP_YEAR + text):
+            return text
+    return None
 
 
 def differing(dialect: Dialect, request: Mapping[str, str], message: Mapping[str, str]) -> str | None:

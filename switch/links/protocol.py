@@ -5,7 +5,6 @@ read, matched or believed becomes an `Unmatched` record. One object serves the l
 comes after a reconnect is still known as late.
 """
 
-import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -22,7 +21,6 @@ from switch.links.sealing import LineKeys, Sealing
 
 PAUSED_NETWORK_FRAMES_MAX = 64  # for a host that sends 0800 but does not read
 KEY_CHANGES_MAX = 4  # of a host that wait for our answer
-MONTH_DAY = re.compile("(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])").fullmatch
 ANSWER_FUNCTIONS = "13579"  # third digit of an MTI
 
 
@@ -300,8 +298,8 @@ class LinkProtocol:
             self._signed_off("signed off by the host", now)
         elif code == network.get("sign_on") and self.phase == "signed_off":
             self._sign_on_at = now
-        elif code == network.get("cut_over") and MONTH_DAY(message.get("15", "")[-4:]):
-            self._events.append(CutOver(message["15"][-4:]))
+        elif code == network.get("cut_over") and (day := network_rules.day_opened(message.get("15", ""), utc.date())) is not None:
+            self._events.append(CutOver(day))
         elif code == network.get("key_change") and self.keyed and self._key_changes < KEY_CHANGES_MAX:
             self._key_changes += 1
             self._events.append(KeyChange(message))

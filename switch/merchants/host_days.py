@@ -85,13 +85,13 @@ class HostDays:
                 return
             today, said = row["open_date"], decide(row["open_date"], month_day, row["host_cut_over"])
             count = await connection.fetchval(KEEP, acquirer_id, month_day, today, said.business_date, said.action)
-            if count == 1 and said.action == "recorded":
+            if count == 1 and said.action in ("recorded", "refused"):
                 await alerts.raise_within(connection, "host_cut_over", show("acquirer", acquirer_id))
             if count == 1 and said.action == "asked":
                 await table.ask(connection, JOB, table.Due(f"{show('acquirer', acquirer_id)}:{today}", {
                     "acquirer": show("acquirer", acquirer_id), "business_date": today.isoformat()}), "the acquirer's host")
         logs.info("cut_over_said", acquirer_id=acquirer_id, state=said.action, detail=said.business_date or "not within a week after the open day")
-        if count == 1 and said.action == "recorded":
+        if count == 1 and said.action in ("recorded", "refused"):
             alerts.announce("host_cut_over", show("acquirer", acquirer_id))
         if said.action in ("opened", "asked") and said.business_date is not None:
             with suppress(Problem):  # conflict: somebody has opened a later one meanwhile

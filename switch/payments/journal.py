@@ -93,7 +93,7 @@ WITH asked AS (
         (SELECT t.transaction_id FROM transaction t WHERE t.same_trace = asked.same_trace
           AND t.idempotency_key <> asked.idempotency_key AND t.state IN ('SENT', 'APPROVED')
           AND t.received_at > asked.received_at - interval '1 day' LIMIT 1),
-        (SELECT t.transaction_id FROM transaction t WHERE t.pan_token = asked.pan_token AND t.amount = asked.amount
+        (SELECT t.transaction_id FROM transaction t WHERE t.pan_token = asked.pan_token AND t.amount = asked.amount AND t.currency = asked.currency
           AND t.received_at > asked.received_at - interval '5 minutes' AND t.terminal_id = asked.terminal_id
           AND t.idempotency_key <> asked.idempotency_key AND t.state IN ('SENT', 'APPROVED') AND asked.amount > 0 LIMIT 1)
     ) AS possible_duplicate_of FROM asked
@@ -248,7 +248,7 @@ async def _try_again(connection: Connection, intent: Intent) -> None:
 def twins(intent: Intent) -> tuple[Hashable, ...]:
     """What two possible duplicates share; the second is claimed after the first, else the statement would not see it."""
     row = intent.transaction
-    card = (row.pan_token, row.amount, row.terminal_id)
+    card = (row.pan_token, row.amount, row.currency, row.terminal_id)
     return (card,) if row.same_trace is None else (card, row.same_trace)
 
 

@@ -155,7 +155,9 @@ def _tip(original: Transaction, followers: Sequence[Follower], amount: int, open
         return Refusal("not_tippable", "A tip is added to what is captured; capture it with the tip instead.")
     if captured_on(original, followers) < open_day:
         return Refusal("day_closed", "Take the tip as a sale of its own.")
-    return Refusal("amount_exceeds_capturable") if amount > to_capture(original) else None
+    if amount > to_capture(original):
+        return Refusal("amount_exceeds_capturable", "The tip is more than the margin above the sale that is in force here; its operator sets it.")
+    return None
 
 
 def _refund(original: Transaction, followers: Sequence[Follower], amount: int, open_day: date, now: datetime) -> Refusal | None:

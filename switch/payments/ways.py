@@ -89,11 +89,9 @@ class Ways:
 
     def refusal(self, asked: Asked, alternatives: list[Acquirer]) -> Problem:
         """Why nobody takes it; nothing is written."""
-        refusal = None
-        for acquirer in alternatives:
-            fault = self._fault(asked.order, acquirer)
+        faults = [self._fault(asked.order, acquirer) for acquirer in alternatives]
+        for acquirer, fault in zip(alternatives, faults, strict=True):
             if fault is not None:
-                refusal = refusal or fault
                 continue
             if self._too_short(asked.door.deadline_s, acquirer):
                 needed = acquirer.answer_timeout_s + self.commit_budget_s
@@ -101,6 +99,6 @@ class Ways:
             link = self.links.get(acquirer.acquirer_id)
             if acquirer.status == "active" and link is not None and link.state == "up" and not link.tripped():
                 return self.shed("acquirer")  # no room at the gate, or its window is full
-        if refusal is not None:
-            return Problem("not_supported", refusal)
+        if faults and all(faults):  # by nobody, now or later; one that could and is away for a moment is another matter
+            return Problem("not_supported", faults[0] or "")
         return Problem("acquirer_unavailable", retry_after=5, extra={"processed": False})

@@ -47,8 +47,9 @@ WORDS: dict[str, dict[Language, str]] = {
                "zh": "当日拒付、退回、更正及合同收费（即时入账，不含于净额）"},
     "came_to": {"en": "Net with these", "zh": "净额与上述合计"},
     "reference": {"en": "Reference", "zh": "参考号"},
-    "note": {"en": "Amounts are signed from the merchant's point of view. Gross = sales - refunds + adjustments; net = gross - fees - tax.",
-             "zh": "金额以商户角度计正负。总额 = 销售 - 退款 + 调整；净额 = 总额 - 手续费 - 税金。"},
+    "note": {"en": "The summary is signed from the merchant's point of view: gross is the sum of sales, refunds and adjustments, net that of gross, "
+                   "fees and tax. In the other tables fees are what was charged.",
+             "zh": "汇总表金额以商户角度计正负：总额为销售、退款与调整之和，净额为总额、手续费与税金之和；其他表中的手续费为已收取的金额。"},
 }
 
 

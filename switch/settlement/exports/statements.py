@@ -17,7 +17,7 @@ from switch.clock import clock
 from switch.database import Connection
 from switch.ids import show
 from switch.payments.history import Filter, list_query
-from switch.payments.transaction import STATUS, Transaction, payment_status_at
+from switch.payments.transaction import APPROVED, CONFIRMED, STATUS, Transaction, payment_status_at
 from switch.settlement.exports.cells import Column
 
 AT_ONCE = 100  # rows: what is in memory of an export, and what the loop is kept from its other work by
@@ -149,6 +149,7 @@ async def lines(connection: Connection, whole: Head) -> AsyncIterator[list[Row]]
 def _transaction(row: Transaction, now: datetime) -> Row:
     own = {column.name: getattr(row, column.name, None) for column in TRANSACTION_COLUMNS}
     return {**own, "transaction": show("transaction", row.transaction_id), "status": STATUS[row.state], "payment_status": payment_status_at(row, now),
+            "approved_amount": row.approved_amount if row.state in (APPROVED, CONFIRMED) else 0,  # as GET says it
             "original": None if row.original_id is None else show("transaction", row.original_id), "created_at": row.received_at,
             "store": show("store", row.store_id), "terminal": show("terminal", row.terminal_id)}
 
