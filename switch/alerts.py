@@ -49,6 +49,7 @@ KINDS = MappingProxyType({
     "job_failed": "a background job has failed as often as its kind allows: what it owes (a settlement, a payout, an export) is not done",
     "terminal_silent": "a live device has not been heard of for longer than it may be silent: its shop may be unable to sell",
     "terminal_tampered": "a device says that it was opened: it sells no more, its keys are ended and must be erased",
+    "sales_unpriced": "sales were settled without a fee: their merchant has a tariff, and no rule of it is for them",
     "tier_correction_old": "what a merchant paid for the month's volume is not corrected for four days: its acquirer's day is not cut over",
     "ticket_overdue": "a ticket was not answered or not resolved in time: a shop may be unable to sell, and has waited longer than it was promised",
     "undelivered_approval": "an approval was not delivered to its terminal, and nobody has asked for it since",

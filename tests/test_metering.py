@@ -11,8 +11,10 @@ import pytest
 import pytest_asyncio
 from settled import DAY, ONE_DAY, Till, agree, open_till
 
+from switch.ids import show
 from switch.settlement.fees.bills import bill
 from switch.settlement.fees.charges import Sale
+from switch.settlement.fees.pricing import NO_RULE
 from switch.settlement.fees.tariffs import costs_of, tariffs_of
 
 TERMS: dict[str, Any] = {
@@ -59,6 +61,27 @@ async def test_a_refund_gives_the_fee_back_in_proportion_on_the_same_day_and_lat
         await till.cut()
     assert [(line["gross"], line["fee"]) for line in await till.lines()] == [(10_000, 200), (-2500, -50), (-2500, -50), (-5000, -100)]
     assert sum(each["fees"] for each in await till.settlements()) == 0
+
+
+async def test_a_sale_that_no_rule_is_for_is_settled_without_a_fee_and_somebody_is_called(till: Till) -> None:
+    async def called() -> list[tuple[str, int]]:
+        found = await till.owner.fetch("SELECT object, count FROM alert WHERE kind = 'sales_unpriced' AND object = $1", show("merchant", till.merchant))
+        return [tuple(row) for row in found]
+
+    await till.made(amount=10_000)
+    await till.cut()
+    assert await called() == [], "a merchant without a tariff pays nothing, and that is agreed"
+    await agree(till, {**TERMS, "periodic": []})
+    await till.made(amount=10_000)
+    await till.cut()
+    assert await called() == []
+    for _ in range(2):
+        await till.made(amount=2_500, currency="USD")
+    await till.cut()
+    assert [(line["currency"], line["fee"], line["rule"]) for line in await till.lines()][-2:] == [("USD", 0, NO_RULE)] * 2
+    assert await called() == [(show("merchant", till.merchant), 1)], "once in a commit"
+    await till.cut()
+    assert await called() == [(show("merchant", till.merchant), 1)]
 
 
 async def test_monthly_fees_come_once_a_month_with_tax_on_all_fees(till: Till) -> None:

@@ -16,13 +16,14 @@ from uuid import UUID
 
 import asyncpg
 
+from switch import alerts
 from switch.database import Connection
 from switch.failpoints import failpoint
-from switch.ids import uuid7
+from switch.ids import show, uuid7
 from switch.settlement.cutover import quiet
 from switch.settlement.cutover.tempo import Tempo
 from switch.settlement.fees import corrections
-from switch.settlement.fees.pricing import Price, Pricer, Pricing, Settled, Taken
+from switch.settlement.fees.pricing import NO_RULE, Price, Pricer, Pricing, Settled, Taken
 from switch.settlement.funding import payable
 from switch.settlement.funding.business_days import calendar_of
 from switch.settlement.funding.calendar import Calendar, due
@@ -173,6 +174,7 @@ class Batch:
         self.bins: list[tuple[str, str, str]] = []
         self.card_types: dict[str, str] = {}
         self.ready: list[Settlement] = []
+        self.unpriced: set[UUID] = set()  # merchants of `ready` whose tariff is for other sales
         self.lines, self.written = 0, 0
         self.to_correct: dict[tuple[UUID, str], None] = {}  # merchant and currency, in order; each leaves when it is begun
         self.beside: set[tuple[UUID, str]] = set()  # whose balance moved beside its sales that day; each leaves when it is begun
@@ -266,6 +268,8 @@ class Batch:
             if row["settled"]:
                 price = price._replace(fee=price.fee - row["fee"], interchange=price.interchange - row["interchange"],
                                        scheme_fee=price.scheme_fee - row["scheme_fee"], acquirer_fee=price.acquirer_fee - row["acquirer_fee"])
+            if price.rule == NO_RULE:
+                self.unpriced.add(settlement.merchant_id)
             gross = each.amount - row["settled"]
             settlement.add(kind, gross, price)
             settlement.volume += each.counts
@@ -348,8 +352,13 @@ class Batch:
         await self.writer.execute(DEALT_WITH, *self.day, changes)
         rows = [tuple(getattr(each, name) for name in SETTLEMENT_COLUMNS) for each in self.ready]
         await self.writer.copy_records_to_table("settlement", records=rows, columns=SETTLEMENT_COLUMNS, timeout=STATEMENT_S)
+        unpriced = [show("merchant", merchant_id) for merchant_id in sorted(self.unpriced)]
+        for merchant in unpriced:
+            await alerts.raise_within(self.writer, "sales_unpriced", merchant)
         failpoint("cutover.price")
         await transaction.commit()
         failpoint("cutover.priced")
-        self.written, self.lines, self.ready = self.written + self.lines, 0, []
+        for merchant in unpriced:
+            alerts.announce("sales_unpriced", merchant)
+        self.written, self.lines, self.ready, self.unpriced = self.written + self.lines, 0, [], set()
 

@@ -70,7 +70,7 @@ class MeteredPricer:
         if tariff is not None and found.fee:
             self.to_tax[tariff.tax, tariff.rounding] += found.fee
         self.priced += found.fee
-        rule = found.rule or ("no tariff in force" if tariff is None else "no rule of the tariff is for it")
+        rule = found.rule or ("no tariff in force" if tariff is None else pricing.NO_RULE)
         return pricing.Price(found.fee, found.interchange, found.scheme_fee, found.acquirer_fee, found.tariff_id, rule)
 
     def _original(self, taken: Taken) -> Original | None:

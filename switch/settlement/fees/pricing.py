@@ -8,6 +8,8 @@ from uuid import UUID
 from switch.database import Connection
 from switch.settlement.fees.corrections import Corrections
 
+NO_RULE = "no rule of the tariff is for it"  # what is settled without a fee, although its merchant has a tariff
+
 
 class Settled(NamedTuple):
     """What was settled before of the sale behind a refund, and how much of it was refunded."""
