@@ -406,6 +406,8 @@ async def test_a_line_that_is_down_sheds_and_the_key_sells_when_it_is_up_again(s
     await eventually(lambda: state_is("down"), "the line does not go down")
     shed(await shop.pay(5400, key), "acquirer_unavailable")
     assert await shop.by_key(key) == []
+    refused = await shop.ask("POST", f"{link}/sign-on", key="operator")
+    assert (refused.status, refused.body["code"]) == (409, "conflict"), "nothing would come of it"
     assert (await shop.ask("POST", f"{link}/up", key="operator")).status in (200, 202)
     await eventually(lambda: state_is("up"), "the line does not come up")
     outcome(await shop.pay(5400, key))

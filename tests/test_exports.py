@@ -341,6 +341,23 @@ async def test_an_export_is_its_merchants_alone(shop: Shop) -> None:
         assert (await got(shop, f"/v1/exports/{show('export', row['job_id'])}", "operator")).status_code == 404
 
 
+async def test_a_merchants_exports_are_listed_newest_first_page_by_page_and_nobody_elses(shop: Shop) -> None:
+    made = [(await asked(shop, {"of": "transactions", "format": "csv"}))["id"] for _ in range(3)]
+    other = (await asked(shop, {"of": "transactions", "format": "csv"}, "merchant.two"))["id"]
+    first = (await shop.ask("GET", "/v1/exports?limit=2", key="merchant.one")).body
+    second = (await shop.ask("GET", f"/v1/exports?limit=2&after={first['next']}", key="merchant.one")).body
+    assert [each["id"] for each in [*first["items"], *second["items"]]][:3] == made[::-1]
+    assert (await shop.ask("GET", "/v1/exports", key="merchant.two")).body["items"][0]["id"] == other
+    ours = (await shop.ask("GET", "/v1/exports?limit=200", key="merchant.one")).body["items"]
+    assert {each["merchant"] for each in ours} == {shop.shown("merchant.one")} and all(each["asked"] for each in ours)
+    of_two = await shop.ask("GET", f"/v1/exports?merchant={shop.shown('merchant.two')}", key="operator")
+    assert other in [each["id"] for each in of_two.body["items"]] and made[0] not in [each["id"] for each in of_two.body["items"]]
+    assert (await shop.ask("GET", f"/v1/exports?merchant={shop.shown('merchant.two')}", key="merchant.one")).status == 404
+    assert (await shop.ask("GET", "/v1/exports", key="till")).status == 403
+    for query in ("limit=0", "after=exp_x", "state=gone"):
+        assert (await shop.ask("GET", f"/v1/exports?{query}", key="merchant.one")).status in (404, 422)
+
+
 async def test_the_same_key_is_the_same_export(shop: Shop) -> None:
     shown, key = show("settlement", await settled(shop, 3)), new_key()
     body = {"of": "settlement", "settlement": shown, "format": "csv"}

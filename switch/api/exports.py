@@ -191,6 +191,21 @@ def _jobs(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller]
         owner = await _owner(parts, merchant_id, wanted)
         return said(shown(await _asked(parts.writers, owner, key, wanted.arguments(), caller)), 202)
 
+    @routes.get("/v1/exports", tags=["merchants"], summary="Exports, newest first, for as long as their files are kept",
+                responses={200: {"description": "One page", "content": {"application/json": {"example": {"items": [EXAMPLE], "next": None}}}}})
+    async def page(request: Request, limit: Annotated[int, Query(ge=1, le=table.PAGE_MAX)] = 50, after: str | None = None,
+                   state: Literal["queued", "running", "waiting", "done", "failed", "cancelled"] | None = None,
+                   merchant: str | None = None) -> Response:
+        ours = _whose(identify(request))
+        asked_of = ours if merchant is None else identified("merchant", merchant)
+        if ours not in (None, asked_of):
+            raise Problem("not_found")
+        try:
+            found = await table.page(parts.writers, limit + 1, None if after is None else identified("export", after), state, files.KIND, asked_of)
+        except UNKNOWN:
+            raise Problem("not_ready", "The books cannot be read just now.", retry_after=2) from None
+        return said({"items": [shown(job) for job in found[:limit]], "next": show("export", found[limit - 1].job_id) if len(found) > limit else None})
+
     @routes.get("/v1/exports/{export}", tags=["merchants"], summary="An export: how far it is, and where its file is", responses=_answered())
     async def one(request: Request, export: str) -> Response:
         return said(shown(await export_of(identify(request), export)))

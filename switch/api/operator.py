@@ -298,13 +298,15 @@ def _links(routes: APIRouter, onboarding: Onboarding, links: Links, roster: Call
             return said({"items": mine, "next": None, "complete": False})
         return said({"items": sorted(mine + others, key=lambda line: (line["name"], line["worker"])), "next": None, "complete": True})
 
-    @routes.post("/v1/links/{acquirer}/{verb}", tags=["operations"], responses=_answered("line"),
+    @routes.post("/v1/links/{acquirer}/{verb}", tags=["operations"], responses=_answered("line") | refused(409),
                  summary="Drain, take down or up, or sign on an acquirer's line, at every worker; answers when this one's is done")
     async def act(acquirer: str, verb: Literal["drain", "down", "up", "sign-on"]) -> Response:
         acquirer_id = identified("acquirer", acquirer)
         link = links().get(acquirer_id)
         if link is None:
             raise Problem("not_found")
+        if verb == "sign-on" and link.state in ("down", "draining"):
+            raise Problem("conflict", "An operator has taken this line out; take it up first, then it signs on.")
         if verb == "sign-on":  # all workers hear of it by the directory, this one too
             await onboarding.change_acquirer(acquirer_id, sign_on=True)
             return said(own(link))

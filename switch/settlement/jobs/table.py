@@ -236,7 +236,7 @@ async def finish(connection: Connection, job: Job, ending: Ending) -> bool:
 
 ONE = f"SELECT {COLUMNS} FROM job WHERE job_id = $1"
 LIST = f"""SELECT {COLUMNS} FROM job WHERE ($1::uuid IS NULL OR job_id < $1) AND ($3::text IS NULL OR state = $3) AND ($4::text IS NULL OR kind = $4)
-ORDER BY job_id DESC LIMIT $2"""
+AND ($5::uuid IS NULL OR merchant_id = $5) ORDER BY job_id DESC LIMIT $2"""
 RETRY = f"""UPDATE job SET state = 'queued', not_before = now(), failures = 0, cancel_asked_by = NULL, ended_at = NULL
 WHERE job_id = $1 AND state IN ('failed', 'cancelled', 'waiting') RETURNING {COLUMNS}"""
 CANCEL = f"""UPDATE job SET cancel_asked_by = $2, state = CASE WHEN state = 'running' THEN state ELSE 'cancelled' END,
@@ -244,9 +244,10 @@ CANCEL = f"""UPDATE job SET cancel_asked_by = $2, state = CASE WHEN state = 'run
 WHERE job_id = $1 AND state IN ('queued', 'waiting', 'running') RETURNING {COLUMNS}"""
 
 
-async def page(connection: Connection | Pool, limit: int, before: UUID | None, state: str | None, kind: str | None) -> list[Job]:
+async def page(connection: Connection | Pool, limit: int, before: UUID | None, state: str | None, kind: str | None,
+               merchant_id: UUID | None = None) -> list[Job]:
     """Newest first."""
-    return [_job(row) for row in await connection.fetch(LIST, before, limit, state, kind)]
+    return [_job(row) for row in await connection.fetch(LIST, before, limit, state, kind, merchant_id)]
 
 
 async def one(connection: Connection | Pool, job_id: UUID) -> Job:
