@@ -91,7 +91,7 @@ async def test_monthly_fees_come_once_a_month_with_tax_on_all_fees(till: Till) -
         await till.cut()
     first, second = await till.settlements()
     assert (first["fees"], first["tax"], first["net"]) == (200 + 6000, 372, 10_000 - 6200 - 372)
-    assert json.loads(first["extras"]) == [{"name": "Terminal rent: 2 x 3000", "amount": 6000, "monthly": True}]
+    assert json.loads(first["extras"]) == [{"name": "Terminal rent: 2 x 30.00 CNY", "amount": 6000, "monthly": True}]
     assert (second["fees"], second["tax"], json.loads(second["extras"])) == (200, 12, [])
     assert await till.balance() == first["net"] + second["net"]
 
@@ -103,7 +103,7 @@ async def test_a_month_without_a_sale_is_charged_on_its_last_day_and_once(till: 
         await till.cut()
     sold, quiet = await till.settlements()
     assert (quiet["business_date"], quiet["sales_count"], quiet["fees"], quiet["tax"], quiet["net"]) == (date(2026, 12, 31), 0, 6000, 360, -6360)
-    assert json.loads(quiet["extras"]) == [{"name": "Terminal rent: 2 x 3000", "amount": 6000, "monthly": True}]
+    assert json.loads(quiet["extras"]) == [{"name": "Terminal rent: 2 x 30.00 CNY", "amount": 6000, "monthly": True}]
     assert await till.balance() == sold["net"] - 6360
     bills = bill(await tariffs_of(till.owner, till.merchant), {}, [], {}, {"terminal": 2}, date(2026, 12, 31))
     assert bills.totals["CNY"].periodic == quiet["fees"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from uuid import UUID
 
+from switch import money
 from switch.database import Connection
 from switch.settlement.fees import charges, corrections, pricing
 from switch.settlement.fees.charges import Costs, Original, Sale, Schedule, Tariff, Tax
@@ -96,7 +97,7 @@ class MeteredPricer:
         if self.counts is not None:
             for each, count, amount in charges.periodic_fees(tariff, self.counts):
                 if each.currency == self.currency:
-                    extras.append(pricing.Extra(f"{each.name}: {count} x {each.amount}", amount, True))
+                    extras.append(pricing.Extra(f"{each.name}: {count} x {money.text(each.amount, each.currency)}", amount, True))
         if tariff is not None:
             self.to_tax[tariff.tax, tariff.rounding] += charged - self.priced + sum(each.amount for each in extras)
         tax = 0
