@@ -89,8 +89,8 @@ def _suspect(session: Session, asked: Row) -> Any:
                 row["received_at"] > asked["received_at"] - timedelta(days=1):
             return row["transaction_id"]
     for row in standing:
-        if row["pan_token"] == asked["pan_token"] and row["amount"] == asked["amount"] > 0 and row["terminal_id"] == asked["terminal_id"] and \
-                row["received_at"] > asked["received_at"] - timedelta(minutes=5):
+        if row["pan_token"] == asked["pan_token"] and row["amount"] == asked["amount"] > 0 and row["currency"] == asked["currency"] and \
+                row["terminal_id"] == asked["terminal_id"] and row["received_at"] > asked["received_at"] - timedelta(minutes=5):
             return row["transaction_id"]
     return None
 
