@@ -433,6 +433,8 @@ async def test_a_cut_over_of_the_host_is_kept_and_opens_the_day_only_where_that_
     assert (job["key"], job["asked_by"]) == (f"{show('acquirer', shop.ids['acquirer.single'])}:{tomorrow}", "the acquirer's host")
     await shop.host.act(cutover=f"{later - timedelta(days=5):%m%d}")
     assert (await notice(shop, "refused"))["business_date"] is None
+    alert = await shop.sql("SELECT count FROM alert WHERE kind = 'host_cut_over' AND object = $1", shop.shown("acquirer.single"))
+    assert [row["count"] for row in alert] == [2], "the host believes that the day has changed, and a person is told that ours has not"
     states = await shop.sql("SELECT state FROM business_day WHERE acquirer_id = $1 AND business_date = $2", shop.ids["acquirer.single"], today)
     assert states[0]["state"] in ("closing", "closed")
     await put(shop, "host-cut-over", {"host_cut_over": "open"})
