@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -68,6 +69,8 @@ ON CONFLICT (kind, object) DO UPDATE SET last_at = now(), count = alert.count + 
 """
 
 
+SEEN = "UPDATE alert SET seen_at = now() FROM unnest($1::text[], $2::text[]) s (kind, object) WHERE alert.kind = s.kind AND alert.object = s.object"
+OVER_S = 45  # some looks of any worker: what none of them has found for as long is over
 RAISE_ONCE = "INSERT INTO alert (alert_id, kind, object) VALUES ($1, $2, $3) ON CONFLICT (kind, object) DO NOTHING RETURNING true"
 LEFT_MAX = 1000
 
@@ -95,6 +98,11 @@ class Alerts:
         """For what happens once and that several workers see: the first of them raises it. Raises what UNKNOWN lists."""
         if await self.pool.fetchval(RAISE_ONCE, _new_id(), kind, object_):
             announce(kind, object_)
+
+    async def seen(self, standing: Iterable[tuple[str, str]]) -> None:
+        """Marks what a look of this worker has found standing, by kind and object. Raises what UNKNOWN lists."""
+        if found := sorted(standing):
+            await self.pool.execute(SEEN, [kind for kind, _ in found], [object_ for _, object_ in found])
 
     async def write_what_is_left(self) -> None:
         """Raises what UNKNOWN lists: then it is still left."""

@@ -184,6 +184,29 @@ async def test_a_worker_with_stale_records_says_so(shop: Shop) -> None:
     assert ("database_unreachable", "worker 1") in await watch_of(shop).look(directory.confirmed_at + 3.1)
 
 
+async def test_an_alert_says_whether_it_still_stands(shop: Shop) -> None:
+    watch, link, ours = watch_of(shop, line_down=0.0), shop.switch.links[shop.ids["acquirer.single"]], shop.shown("acquirer.single")
+    await shop.switch.alarm.raise_("payout_returned", "pay_one")
+
+    async def listed(query: str = "") -> dict[tuple[str, str], bool | None]:
+        items = (await shop.ask("GET", f"/v1/alerts?limit=200{query}", key="operator")).body["items"]
+        assert all((item["standing"] is None) is (item["seen_at"] is None) for item in items)
+        return {(item["kind"], item["object"]): item["standing"] for item in items}
+
+    state, link.state = link.state, "disconnected"
+    try:
+        await watch.look(now())
+    finally:
+        link.state = state
+    found = await listed()
+    assert (found["line_down", ours], found["payout_returned", "pay_one"]) == (True, None)
+    await shop.sql("UPDATE alert SET seen_at = seen_at - interval '46 seconds' WHERE kind = 'line_down'")
+    await watch.look(now())
+    assert (await listed())["line_down", ours] is False, "no look has found it since"
+    assert ("line_down", ours) in await listed("&standing=false") and not await listed("&standing=false&kind=payout_returned")
+    assert ("line_down", ours) not in await listed("&standing=true")
+
+
 async def test_alerts_are_listed_by_kind_and_by_who_has_them(shop: Shop) -> None:
     for object_ in ("acq_one", "acq_two"):
         await shop.switch.alarm.raise_("line_down", object_)

@@ -51,6 +51,7 @@ RECORDS: Mapping[str, type[Any]] = {"organisation": Organisation, "merchant": Me
                                     "acquirer": Acquirer, "route": Route, "key": Key}
 KEY_ID = re.compile("[!-~]{8,40}")
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
+Standing = Annotated[bool | None, Query(description=f"true: still so, as a worker has found within {alerts.OVER_S} s; false: over since")]
 Links = Callable[[], Mapping[UUID, Link]]
 
 _ID = "01980b53-7a10-7c3e-9f52-3b7a1c0de4f1"
@@ -93,7 +94,7 @@ EXAMPLES: Mapping[str, dict[str, Any]] = {
                         "last_error": None, "breaker": "closed", "breaker_since": _AT, "breaker_trips": 0, "tls": True, "certificate_ends_at": _AT}],
              "worker": 12, "machine": "till-host-1", "pid": 4711, "as_of": _AT, "age_ms": 1480},
     "alert": {"id": f"alr_{_ID}", "kind": "reversal_parked", "meaning": alerts.KINDS["reversal_parked"], "object": f"txn_{_ID}", "since": _AT,
-              "last_at": _AT, "count": 1, "acknowledged_by": None, "acknowledged_at": None},
+              "last_at": _AT, "count": 1, "standing": None, "seen_at": None, "acknowledged_by": None, "acknowledged_at": None},
     "unmatched answer": {"id": 17, "acquirer": f"acq_{_ID}", "received_at": _AT, "reason": "late", "field": None, "detail": None,
                          "transaction": f"txn_{_ID}", "message": {"0": "0210", "11": "000123", "39": "00"}},
 }
@@ -327,27 +328,30 @@ async def _fetch(pool: Pool, statement: str, *arguments: Any) -> list[asyncpg.Re
         raise Problem("not_ready", "The books cannot be read just now.", retry_after=2) from None
 
 
-ALERTS = """SELECT alert_id, kind, object, since, last_at, count, acknowledged_by, acknowledged_at FROM alert
+_STANDING = f"seen_at > now() - interval '{alerts.OVER_S} seconds'"
+_SHOWN = f"alert_id, kind, object, since, last_at, count, {_STANDING} AS standing, seen_at, acknowledged_by, acknowledged_at"
+ALERTS = f"""SELECT {_SHOWN} FROM alert
 WHERE ($1::uuid IS NULL OR alert_id < $1) AND ($3::boolean IS NULL OR (acknowledged_at IS NOT NULL) = $3) AND ($4::text IS NULL OR kind = $4)
-ORDER BY alert_id DESC LIMIT $2"""
-ACKNOWLEDGE = """UPDATE alert SET acknowledged_by = coalesce(acknowledged_by, $2), acknowledged_at = coalesce(acknowledged_at, now())
-WHERE alert_id = $1 RETURNING alert_id, kind, object, since, last_at, count, acknowledged_by, acknowledged_at"""
+AND ($5::boolean IS NULL OR ({_STANDING}) = $5) ORDER BY alert_id DESC LIMIT $2"""
+ACKNOWLEDGE = f"""UPDATE alert SET acknowledged_by = coalesce(acknowledged_by, $2), acknowledged_at = coalesce(acknowledged_at, now())
+WHERE alert_id = $1 RETURNING {_SHOWN}"""
 
 
 def _alert(row: asyncpg.Record) -> dict[str, Any]:
     return {"id": show("alert", row["alert_id"]), "kind": row["kind"], "meaning": alerts.KINDS.get(row["kind"]), "object": row["object"],
             "since": stamp(row["since"]), "last_at": stamp(row["last_at"]), "count": row["count"],
+            "standing": row["standing"], "seen_at": stamp(row["seen_at"]),
             "acknowledged_by": row["acknowledged_by"], "acknowledged_at": stamp(row["acknowledged_at"])}
 
 
 def _alerts(routes: APIRouter, pool: Pool, operator: Callable[[Request], Any]) -> None:
     @routes.get("/v1/alerts", tags=["operations"], summary="Alerts, newest first", responses=_listed("alert"))
     async def page(limit: Limit = 50, after: str | None = None, acknowledged: bool | None = None,
-                   kind: Annotated[str | None, Query(max_length=40)] = None) -> Response:
+                   kind: Annotated[str | None, Query(max_length=40)] = None, standing: Standing = None) -> Response:
         if kind is not None and kind not in alerts.KINDS:
             raise Problem("invalid", "One or more parameters are wrong; see errors.",
                           errors=[{"field": "query.kind", "rule": f"one of: {', '.join(sorted(alerts.KINDS))}", "type": "kind"}])
-        rows = await _fetch(pool, ALERTS, None if after is None else identified("alert", after), limit + 1, acknowledged, kind)
+        rows = await _fetch(pool, ALERTS, None if after is None else identified("alert", after), limit + 1, acknowledged, kind, standing)
         return paged([_alert(row) for row in rows], limit)
 
     @routes.post("/v1/alerts/{ident}/acknowledge", tags=["operations"], summary="Take an alert on; who did stays named until it is raised again",

@@ -40,6 +40,7 @@ def parsers(verbs: Any) -> None:
     listed = asking(kinds.add_parser("list", help="newest first; docs/runbook.md has an entry for each kind"))
     listed.add_argument("--alert-kind", metavar="KIND", help="such as line_down")
     listed.add_argument("--new", action="store_true", help="only those that nobody has acknowledged")
+    listed.add_argument("--standing", action="store_true", help="only what is still so, as a worker found within the minute")
     asking(kinds.add_parser("acknowledge", help="say that you have it; that solves nothing")).add_argument("alert", help="alr_...")
     asking(verbs.add_parser("webhooks", help="endpoints of merchants that fail, or were disabled because they did"))
     kinds = verbs.add_parser("reversals", help="what is owed: list, send again, resolve by hand").add_subparsers(dest="kind", required=True)
@@ -173,7 +174,8 @@ def _question(options: argparse.Namespace) -> Question:
 def _alerts(options: argparse.Namespace) -> Question:
     if options.kind == "acknowledge":
         return Question("POST", f"/v1/alerts/{quoted(options.alert)}/acknowledge", {}, lambda body: iter([_alert(body)]))
-    asked = {"limit": "200", "kind": options.alert_kind, "acknowledged": "false" if options.new else None}
+    asked = {"limit": "200", "kind": options.alert_kind, "acknowledged": "false" if options.new else None,
+             "standing": "true" if options.standing else None}
     query = "&".join(f"{name}={quoted(value)}" for name, value in asked.items() if value)
     return Question("GET", f"/v1/alerts?{query}", None, _each(_alert))
 
@@ -291,7 +293,8 @@ def _unmatched(line: Any) -> str:
 def _alert(row: Any) -> str:
     taken = f"acknowledged by {row['acknowledged_by']}" if row["acknowledged_by"] else "nobody's"
     times = f"{row['last_at']}" + (f", {row['count']} times since {row['since']}" if row["count"] > 1 else "")
-    return f"{row['id']}  {row['kind']} {row['object']}  {times}  {taken}: {row['meaning']}"
+    state = "" if row["standing"] is None else "  still so" if row["standing"] else f"  over, last seen {row['seen_at']}"
+    return f"{row['id']}  {row['kind']} {row['object']}  {times}{state}  {taken}: {row['meaning']}"
 
 
 def _webhook(row: Any) -> str:

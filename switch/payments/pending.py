@@ -88,4 +88,5 @@ class Pending:
         old = {row[0] for row in await self.pool.fetch(OLD, acquirers, ages)}
         for acquirer_id in sorted(old - self.standing):
             await self.alarm.raise_("pending_old", show("acquirer", acquirer_id))
+        await self.alarm.seen(("pending_old", show("acquirer", acquirer_id)) for acquirer_id in old)
         self.standing = old

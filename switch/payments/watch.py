@@ -1,6 +1,7 @@
 """What stands wrong for too long raises an alert: once when it begins, again when it begins anew."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from types import MappingProxyType
@@ -82,6 +83,8 @@ class Watch:
         for kind, object_ in sorted(found - self.standing):
             await self.alarm.raise_(kind, object_)
         self.standing = frozenset(found)
+        with contextlib.suppress(*UNKNOWN, asyncpg.PostgresError):  # the next look says it again
+            await self.alarm.seen(found)
         return self.standing
 
     def _lines(self, now: float) -> Iterator[Standing]:
