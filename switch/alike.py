@@ -49,6 +49,7 @@ class ApiKey(NamedTuple):
     secret_digest: bytes
     ends_at: float | None  # unix time of expiry or revocation
     application_id: UUID | None = None
+    store_id: UUID | None = None  # of staff
 
 
 class Keys(dict[str, ApiKey | bytes]):

@@ -9,14 +9,16 @@ from switch.clock import clock
 from switch.directory import Directory
 from switch.errors import Problem
 from switch.records import Merchant, Store, Terminal
+from switch.rights import NARROW
 from switch.security import credentials
 
 RECOGNISED_MAX = 4096
 
 
 class Caller(NamedTuple):
-    """A known key. Terminals see what their store made, merchants all of the merchant's, operators all (`merchant_id` None), applicants their
-    application alone, support tickets alone (`merchant_id` None too: whoever reads by it asks the role first)."""
+    """A known key. Terminals and staff see what their store made, merchants all of the merchant's, operators all (`merchant_id` None), applicants
+    their application alone, support tickets alone (`merchant_id` None too: whoever reads by it asks the role first). `held`: the role of the key
+    where it acts in another one's place."""
 
     role: str
     key_id: str
@@ -25,6 +27,11 @@ class Caller(NamedTuple):
     terminal_id: UUID | None
     person: str | None
     application_id: UUID | None = None
+    held: str | None = None
+
+    @property
+    def role_of_key(self) -> str:
+        return self.held or self.role
 
 
 class TerminalCaller(NamedTuple):
@@ -55,7 +62,7 @@ def identify(directory: Directory, authorization: str | bytes | None) -> Caller:
     terminal = directory.terminals.get(key.terminal_id) if key.terminal_id is not None else None
     if key.role == "terminal" and terminal is None:
         raise Problem("unauthenticated")
-    return Caller(key.role, key_id, key.merchant_id, terminal.store_id if terminal else None, key.terminal_id, key.person, key.application_id)
+    return Caller(key.role, key_id, key.merchant_id, terminal.store_id if terminal else key.store_id, key.terminal_id, key.person, key.application_id)
 
 
 class Recognised:
@@ -112,6 +119,16 @@ def following_up(directory: Directory, caller: Caller) -> UUID:
     if directory.merchants[caller.merchant_id].status != "active":
         raise Problem("forbidden", "This merchant is not active; ask the operator.")
     return caller.merchant_id
+
+
+def admitted(caller: Caller, method: str, pattern: str) -> Caller:
+    """Whoever has a key of a narrow role, as whom its routes know. Raises Problem forbidden on every other route."""
+    narrow = NARROW.get(caller.role)
+    if narrow is None:
+        return caller
+    if f"{method} {pattern}" not in narrow.routes:
+        raise Problem("forbidden", narrow.words)
+    return caller._replace(role=narrow.acts_as, held=caller.role)
 
 
 def no_applicant(caller: Caller) -> Caller:

@@ -26,6 +26,7 @@ from switch.settings import Settings
 ACQUIRER = "demo"
 ANSWER_TIMEOUT_MS, REVERSAL_GRACE_MS = 3000, 1000
 STUB_START_S = 10
+ADMINISTRATOR = "Demo administrator"
 SAMPLE = {
     "type": "purchase", "amount": 10000, "currency": "CNY", "terminal_trace": "000001", "reference": "demo sale",
     "card": {"entry_mode": "chip", "pan": "6212345678900000003", "expiry": "3012"},
@@ -91,6 +92,9 @@ async def _keys(settings: Settings, pool: Pool, onboarding: Onboarding) -> dict[
     with suppress(OSError, ValueError, KeyError, TypeError):
         kept: dict[str, str] = json.loads(path.read_text())
         if await pool.fetchval("SELECT true FROM api_key WHERE key_id = $1", kept["terminal_key"].partition("_")[2].partition(".")[0]):
+            if "administrator_key" not in kept:  # of a home that an earlier release has made
+                kept["administrator_key"] = (await onboarding.key("administrator", person=ADMINISTRATOR)).text
+                _write(path, kept)
             return kept
     organisation = await onboarding.organisation("Demo organisation")
     merchant = await onboarding.merchant(organisation.organisation_id, "Demo merchant", "5812", "Asia/Shanghai")
@@ -102,6 +106,7 @@ async def _keys(settings: Settings, pool: Pool, onboarding: Onboarding) -> dict[
         "merchant_key": await onboarding.key("merchant", merchant_id=merchant.merchant_id),
         "operator_key": await onboarding.key("operator", person="Demo operator"),
         "second_operator_key": await onboarding.key("operator", person="Second operator"),
+        "administrator_key": await onboarding.key("administrator", person=ADMINISTRATOR),
     }
     texts = {name: key.text for name, key in keys.items()}
     _write(path, texts)

@@ -60,7 +60,7 @@ entry_modes, weekdays, time_from, time_until, weight, cost_basis_points, cost_fi
 date_until, activated_at, retired_at FROM directory_rule
 WHERE $1::text[] IS NULL OR route_id = ANY($1::text[]::uuid[])"""
 KEYS = """SELECT key_id, role, merchant_id, terminal_id, person, secret_digest, extract(epoch FROM least(expires_at, revoked_at))::float8 AS ends_at,
-application_id FROM directory_api_key WHERE $1::text[] IS NULL OR key_id = ANY($1::text[])"""
+application_id, store_id FROM directory_api_key WHERE $1::text[] IS NULL OR key_id = ANY($1::text[])"""
 BINS = """SELECT low, high, brand, card_type, pan_lengths FROM directory_bin_range WHERE $1::text[] IS NULL OR low = ANY($1::text[])"""
 VERSION = "SELECT coalesce(max(version), 0) FROM directory_change"
 CHANGES = "SELECT version, kind, key FROM directory_change WHERE version > $1 ORDER BY version LIMIT $2"
@@ -224,9 +224,9 @@ def _store(row: asyncpg.Record, alike: Alike) -> Store:
 
 
 def _api_key(row: asyncpg.Record, alike: Alike) -> ApiKey:
-    key_id, role, merchant_id, terminal_id, person, digest, ends_at, application_id = row.values()
+    key_id, role, merchant_id, terminal_id, person, digest, ends_at, application_id, store_id = row.values()
     merchant_id, terminal_id = merchant_id and alike.of(MERCHANT, merchant_id), terminal_id and alike.of(TERMINAL, terminal_id)
-    return ApiKey(key_id, text(role), merchant_id, terminal_id, person, digest, ends_at, application_id)
+    return ApiKey(key_id, text(role), merchant_id, terminal_id, person, digest, ends_at, application_id, store_id)
 
 
 def _acquirer(row: asyncpg.Record, _: Alike) -> Acquirer | None:

@@ -199,6 +199,7 @@ async def onboard(shop: Shop) -> None:
             ids[f"terminal.{till}"] = terminal.terminal_id
             keys[till] = (await office.key("terminal", terminal_id=terminal.terminal_id)).text
         keys["operator"] = (await office.key("operator", person="Flow Tester")).text
+        keys["administrator"] = (await office.key("administrator", person="Flow Administrator")).text
     finally:
         await pool.close()
 

@@ -26,7 +26,7 @@ END = "2099-12-31"
 async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
     async with open_shop(database_url, tmp_path_factory.mktemp("applying")) as opened:
         for name in ("chen", "wang"):
-            key = await opened.ask("POST", "/v1/keys", {"role": "operator", "person": f"{name.title()} Reviewer"}, "operator")
+            key = await opened.ask("POST", "/v1/keys", {"role": "operator", "person": f"{name.title()} Reviewer"}, "administrator")
             opened.keys[name] = key.body["key"]
         yield opened
 

@@ -30,7 +30,7 @@ from tests.test_scans import jpeg, pdf
 async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
     async with open_shop(database_url, tmp_path_factory.mktemp("applying"), SWITCH_TRUSTED_PROXIES="127.0.0.0/8") as opened:
         for name in ("chen", "wang"):
-            key = await opened.ask("POST", "/v1/keys", {"role": "operator", "person": f"{name.title()} Reviewer"}, "operator")
+            key = await opened.ask("POST", "/v1/keys", {"role": "operator", "person": f"{name.title()} Reviewer"}, "administrator")
             opened.keys[name] = key.body["key"]
         yield opened
 

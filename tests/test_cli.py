@@ -46,7 +46,9 @@ async def onboard_all(do: Callable[..., Awaitable[dict[str, Any]]]) -> dict[str,
     assert store["merchant"] == merchant["id"] and terminal["store"] == store["id"]
     keys = {"terminal": await do("onboard", "key", "--terminal", terminal["id"]),
             "merchant": await do("onboard", "key", "--merchant", merchant["id"]),
-            "operator": await do("onboard", "key", "--operator", "Li Wei")}
+            "operator": await do("onboard", "key", "--operator", "Li Wei"),
+            "staff": await do("onboard", "key", "--staff", store["id"], "--person", "Zhao Lei"),
+            "administrator": await do("onboard", "key", "--administrator", "Wu Min"), "reviewer": await do("onboard", "key", "--reviewer", "Sun Li")}
     assert all(issued["role"] == role and "digest" not in issued for role, issued in keys.items())
     return {role: issued["key"] for role, issued in keys.items()}
 

@@ -34,7 +34,7 @@ def today() -> date:
 @pytest_asyncio.fixture(scope="module")
 async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
     async with open_shop(database_url, tmp_path_factory.mktemp("contracts")) as opened:
-        opened.keys["second"] = (await opened.ask("POST", "/v1/keys", {"role": "operator", "person": "Second Person"}, "operator")).body["key"]
+        opened.keys["second"] = (await opened.ask("POST", "/v1/keys", {"role": "operator", "person": "Second Person"}, "administrator")).body["key"]
         await opened.caught_up()
         yield opened
 

@@ -17,7 +17,7 @@ from switch.settings import VARIABLES, load
 from tests import processes
 from tests.processes import Demo, ask, run
 
-HANDOVER = {"base_url", "database_url", "terminal_key", "second_terminal_key", "merchant_key", "operator_key", "second_operator_key",
+HANDOVER = {"base_url", "database_url", "terminal_key", "second_terminal_key", "merchant_key", "operator_key", "second_operator_key", "administrator_key",
             "stub_control_url"}
 KEYS = sorted(name for name in HANDOVER if name.endswith("_key"))
 WARM_START_S = 10.0  # of two cores that other tests use too; 1.4 s on an idle machine, where 5 s are allowed

@@ -40,7 +40,7 @@ def test_limits_never_allow_more_than_before() -> None:
 async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
     async with open_shop(database_url, tmp_path_factory.mktemp("licences")) as shop:
         for name in ("chen", "wang"):
-            shop.keys[name] = (await shop.ask("POST", "/v1/keys", {"role": "operator", "person": name.title()}, key="operator")).body["key"]
+            shop.keys[name] = (await shop.ask("POST", "/v1/keys", {"role": "operator", "person": name.title()}, key="administrator")).body["key"]
         await shop.caught_up()
         yield shop
 

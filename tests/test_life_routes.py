@@ -81,7 +81,7 @@ FRESH: dict[str, Fresh] = {
 @pytest_asyncio.fixture(scope="module")
 async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
     async with open_shop(database_url, tmp_path_factory.mktemp("lives")) as opened:
-        opened.keys["second"] = (await opened.ask("POST", "/v1/keys", {"role": "operator", "person": "Wang Fang"}, key="operator")).body["key"]
+        opened.keys["second"] = (await opened.ask("POST", "/v1/keys", {"role": "operator", "person": "Wang Fang"}, key="administrator")).body["key"]
         opened.ids |= {"device": opened.ids["terminal.till"]}
         await opened.caught_up()
         yield opened

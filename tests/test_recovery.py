@@ -196,7 +196,7 @@ async def test_a_wrong_clock_of_the_worker_moves_no_lease(shop: Shop, monkeypatc
 
 
 async def test_a_wrong_clock_of_the_worker_moves_no_deadline_no_reversal_and_no_key(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = (await shop.ask("POST", "/v1/keys", {"role": "operator", "person": "Wang Fang"}, "operator")).body
+    key = (await shop.ask("POST", "/v1/keys", {"role": "operator", "person": "Wang Fang"}, "administrator")).body
     await shop.caught_up()
     assert (await shop.ask("GET", "/v1/merchants", key=key["key"])).status == 200
     jump(monkeypatch)
@@ -210,7 +210,7 @@ async def test_a_wrong_clock_of_the_worker_moves_no_deadline_no_reversal_and_no_
     for said, instant in ((at["transmitted_at"], at["received_at"]), (at["reversed_at"], at["owed_at"])):
         assert abs(datetime.strptime(f"{instant.year}{said}+0000", "%Y%m%d%H%M%S%z") - instant) < timedelta(seconds=10)
     assert at["first_sent_at"] >= at["send_not_after"]
-    await shop.ask("POST", f"/v1/keys/{key['id']}/revoke", key="operator")
+    await shop.ask("POST", f"/v1/keys/{key['id']}/revoke", key="administrator")
     await shop.caught_up()
     assert (await shop.ask("GET", "/v1/merchants", key=key["key"])).status == 401, "by the clock of this machine it ends in an hour"
 

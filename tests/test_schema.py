@@ -545,7 +545,7 @@ acquirer_breaker    codes
 host_cut_over       month_day action
 acquirer_terminal   card_acceptor_terminal card_acceptor
 alert               kind object acknowledged_by
-api_key             key_id role person secret_digest
+api_key             key_id role person secret_digest store_id issued_by
 approval            kind object payload reason requested_by requested_key state decided_by decided_key
 authorization_terms mcc brand
 bin_range           low high brand card_type pan_lengths

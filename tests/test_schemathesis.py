@@ -234,8 +234,8 @@ def harmless(path: str, known: dict[str, Any], random: Random) -> dict[str, Any]
         case "/v1/crypto-keys":
             return {"owner": known["acquirer"], "reason": "A spare key for tests", **COMPONENT}
         case "/v1/keys":
-            of_person = {"role": "operator", "terminal": None, "merchant": None, "person": "Some Body"}
-            return random.choice([of_person, {"role": "terminal", "terminal": known["terminal"], "merchant": None, "person": None}])
+            of_staff = {"role": "staff", "terminal": None, "merchant": None, "store": known["store"], "person": "Some Body"}
+            return random.choice([of_staff, {"role": "terminal", "terminal": known["terminal"], "merchant": None, "store": None, "person": None}])
         case "/v1/acquirers/{acquirer}/cutovers":
             return {"business_date": None}
         case "/v1/payouts/run":

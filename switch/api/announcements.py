@@ -209,7 +209,7 @@ def _feedbacks(routes: APIRouter, parts: Parts, identify: Callable[[Request], Ca
                  openapi_extra=documented(FeedbackRequest, {"kind": "suggestion", "text": "Print the table's number on the receipt."}),
                  responses=shaped(201, "The feedback", ShownFeedback) | WRITES)
     async def give(request: Request) -> Response:
-        by = reader_of(require(identify(request), "merchant", "terminal", "applicant"))
+        by = reader_of(require(identify(request), "merchant", "terminal", "staff", "applicant"))
         wanted = await body_of(request, FeedbackRequest)
         made = await parts.journey.feedback.give(wanted.kind, wanted.text, wanted.about, by)
         return await now(show("feedback", made), by, 201)

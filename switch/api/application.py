@@ -68,7 +68,7 @@ from switch.api.download import Places
 from switch.api.queries import documented_only
 from switch.api.shapes import ApprovedOrDeclined, NotSold, ProblemDetails, refused
 from switch.api.terminal import AuthorizationRequest, CancellationRequest
-from switch.callers import Caller, identify, no_applicant
+from switch.callers import Caller, admitted, identify, no_applicant
 from switch.database import Pool
 from switch.directory import Directory
 from switch.errors import Problem
@@ -210,7 +210,7 @@ def application(parts: Parts) -> FastAPI:
     problems.install(app)
 
     def anybody(request: Request) -> Caller:
-        return identify(parts.directory, request.headers.get("authorization"))
+        return admitted(identify(parts.directory, request.headers.get("authorization")), request.method, request.scope["route"].path)
 
     def caller_of(request: Request) -> Caller:
         return no_applicant(anybody(request))

@@ -15,6 +15,7 @@ from switch.api.answers import stamp
 from switch.api.disputes import answered, asked_json
 from switch.api.documented import documented
 from switch.api.follow_ups import described
+from switch.api.heartbeats import visible
 from switch.api.onboard import body_of, identified, said
 from switch.api.shapes import Shape, refused, shaped
 from switch.api.terminal import Currency, Model
@@ -187,12 +188,8 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
 
 
 def _visible(parts: Parts, caller: Caller, shown_id: str) -> tuple[UUID, UUID | None]:
-    """The terminal, and whose it must be. A terminal sees its own batches alone. Raises Problem not_found."""
-    terminal_id = identified("terminal", shown_id)
-    known = parts.directory.terminals.get(terminal_id)
-    if known is None or caller.merchant_id not in (None, known.merchant_id) or caller.terminal_id not in (None, terminal_id):
-        raise Problem("not_found")
-    return terminal_id, caller.merchant_id
+    """The terminal, and whose it must be. Raises Problem not_found."""
+    return visible(parts.directory, caller, shown_id).terminal_id, caller.merchant_id
 
 
 def _batches(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller]) -> None:

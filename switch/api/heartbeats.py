@@ -154,9 +154,10 @@ def _told(told: Told) -> dict[str, Any]:
 
 
 def visible(directory: Directory, caller: Caller, shown_id: str) -> Terminal:
-    """A terminal sees itself, a merchant its own, an operator all. Raises Problem not_found."""
+    """A terminal sees itself, staff those of their store, a merchant its own, an operator all. Raises Problem not_found."""
     known = directory.terminals.get(identified("terminal", shown_id))
-    if known is None or caller.merchant_id not in (None, known.merchant_id) or caller.terminal_id not in (None, known.terminal_id):
+    if (known is None or caller.merchant_id not in (None, known.merchant_id) or caller.store_id not in (None, known.store_id)
+            or caller.terminal_id not in (None, known.terminal_id)):
         raise Problem("not_found")
     return known
 

@@ -85,13 +85,13 @@ class Parts(Protocol):
 
 def reader_of(caller: Caller) -> Reader:
     """Everybody with a key: under which name, and whether it is one of ours. Raises Problem forbidden."""
-    require(caller, *ROLES)
+    require(caller, *ROLES, "staff")
     if caller.role in OURS:
         return Reader(caller.person or "", caller.role, None, True)
-    kind, ident = {"merchant": ("merchant", caller.merchant_id), "terminal": ("terminal", caller.terminal_id),
+    kind, ident = {"merchant": ("merchant", caller.merchant_id), "terminal": ("terminal", caller.terminal_id), "staff": ("store", caller.store_id),
                    "applicant": ("application", caller.application_id)}[caller.role]
     assert ident is not None
-    return Reader(show(kind, ident), caller.role, caller.merchant_id, False)
+    return Reader(show(kind, ident), "terminal" if caller.role == "staff" else caller.role, caller.merchant_id, False)  # what a shop is told
 
 
 def ours(identify: Callable[[Request], Caller], request: Request) -> Reader:

@@ -59,10 +59,10 @@ def _identified(kind: str, text: str | None) -> UUID | None:
 
 
 def may_see(caller: Caller, row: Transaction) -> bool:
-    """A terminal sees what its store made, a merchant all of the merchant's, an operator all."""
+    """Terminals and staff see what their store made, a merchant all of the merchant's, an operator all."""
     if caller.role == "operator":
         return True
-    return row.merchant_id == caller.merchant_id and (caller.role != "terminal" or row.store_id == caller.store_id)
+    return row.merchant_id == caller.merchant_id and caller.store_id in (None, row.store_id)
 
 
 def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
@@ -177,8 +177,8 @@ def _as_csv(parts: Parts, caller: Caller, wanted: Filter, bom: bool) -> Response
 
 
 def _store(caller: Caller, store_id: UUID | None) -> UUID | None:
-    """A terminal's list ends at its store. Raises Problem not_found for another one."""
-    if caller.role != "terminal":
+    """The list of terminals and staff ends at their store. Raises Problem not_found for another one."""
+    if caller.store_id is None:
         return store_id
     if store_id not in (None, caller.store_id):
         raise Problem("not_found")

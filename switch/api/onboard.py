@@ -150,11 +150,13 @@ class RouteRequest(Model):
 
 
 class KeyRequest(Model):
-    """`terminal` for a terminal's key, `merchant` for a merchant's, `person` for an operator's or support's."""
+    """`terminal` for a terminal's key, `merchant` for its owner's, `store` and `person` for one of its staff's, `person` for those of ours, whose
+    keys administrators give."""
 
-    role: Literal["terminal", "merchant", "operator", "support"]
+    role: Literal["terminal", "merchant", "staff", "operator", "support", "reviewer", "administrator"]
     terminal: Ident | None = None
     merchant: Ident | None = None
+    store: Ident | None = None
     person: Name | None = None
     expires_at: Instant | None = None
 

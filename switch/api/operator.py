@@ -1,16 +1,15 @@
 """What operators do: onboard, route, watch the lines, and look at what waits for a person."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-import asyncpg
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from switch import alerts
-from switch.api import unmatched
+from switch.api import raised, unmatched
 from switch.api.answers import stamp
 from switch.api.documented import documented
 from switch.api.onboard import (
@@ -29,13 +28,12 @@ from switch.api.onboard import (
     TerminalRequest,
     body_of,
     identified,
-    paged,
     said,
     shown,
 )
 from switch.api.operators import operators
 from switch.api.shapes import refused
-from switch.callers import Caller
+from switch.callers import Caller, require
 from switch.database import UNKNOWN, Pool
 from switch.errors import Problem
 from switch.ids import show
@@ -44,14 +42,15 @@ from switch.links.roster import Roster
 from switch.merchants import Acquirer, Key, Merchant, Numbers, Organisation, Route, Store, Terminal
 from switch.merchants.catalogue import PAGE_MAX
 from switch.merchants.onboarding import Onboarding
+from switch.rights import PEOPLE
 
 __all__ = ["EXAMPLES", "MODELS", "router"]
 
 RECORDS: Mapping[str, type[Any]] = {"organisation": Organisation, "merchant": Merchant, "store": Store, "terminal": Terminal,
                                     "acquirer": Acquirer, "route": Route, "key": Key}
+OWN = ("store", "terminal")  # what merchants and their staff read of their own
 KEY_ID = re.compile("[!-~]{8,40}")
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
-Standing = Annotated[bool | None, Query(description=f"true: still so, as a worker has found within {alerts.OVER_S} s; false: over since")]
 Links = Callable[[], Mapping[UUID, Link]]
 
 _ID = "01980b53-7a10-7c3e-9f52-3b7a1c0de4f1"
@@ -86,7 +85,8 @@ EXAMPLES: Mapping[str, dict[str, Any]] = {
     "acquirer": {"id": f"acq_{_ID}", **SENT["acquirer"], "status": "active", "business_date": "2026-03-01", "created_at": _AT},
     "route": {"id": f"rte_{_ID}", **SENT["route"], "created_by": "Li Wei", "created_at": _AT, "activated_by": "Li Wei", "activated_at": _AT,
               "retired_by": None, "retired_at": None},
-    "key": {"id": "t0a1b2c3d4e5f607", **SENT["key"], "merchant": f"mer_{_ID}", "person": None, "created_at": _AT, "revoked_at": None},
+    "key": {"id": "t0a1b2c3d4e5f607", **SENT["key"], "merchant": f"mer_{_ID}", "store": None, "person": None, "issued_by": "Li Wei",
+            "created_at": _AT, "revoked_at": None},
     "line": {"acquirer": f"acq_{_ID}", "name": "harbour-bank", "host": "10.0.0.5", "port": 5000, "state": "up", "since": _AT, "pending": 3,
              "window": 2048, "sent": 1204, "answered": 1200, "timeouts": 1, "unmatched": 0, "late": 1, "undecodable": 0, "line_losses": 0,
              "reconnects": 0, "echo_failures": 0, "last_error": None, "last_answer_at": _AT, "breaker": "closed",
@@ -117,16 +117,22 @@ def router(identify: Callable[[Request], Caller], onboarding: Onboarding, links:
 
     operator = operators(identify)
     routes = APIRouter(dependencies=[Depends(operator)], responses=refused(401, 403, 404, 422, 503))
-    for kind in RECORDS:
-        _reads(routes, onboarding, kind)
+    for kind in RECORDS.keys() - OWN:
+        _reads(routes, onboarding, kind, _all)
+    shops = APIRouter(responses=refused(401, 403, 404, 422, 503))
+    for kind in OWN:
+        _reads(shops, onboarding, kind, own(identify))
     _merchants(routes, onboarding)
     _terminals(routes, onboarding)
     _acquirers(routes, onboarding, operator)
-    _keys(routes, onboarding)
+    _keys(routes, onboarding, operator)
     _links(routes, onboarding, links, roster)
-    _alerts(routes, pool, operator)
+    raised.routes_of(routes, pool, operator, _listed("alert"), _answered("alert", acknowledged_by="Li Wei", acknowledged_at=_AT))
     unmatched.report(routes, pool, _listed("unmatched answer"))
-    return routes
+    both = APIRouter()
+    for each in (routes, shops):
+        both.include_router(each)
+    return both
 
 
 def _ident(kind: str, text: str) -> UUID | str:
@@ -142,6 +148,15 @@ def _all() -> dict[str, UUID]:
     return {}
 
 
+def own(identify: Callable[[Request], Caller]) -> Callable[[Request], Awaitable[dict[str, UUID]]]:
+    """The dependency of what merchants read of their own and operators of everybody: by whom a record must be owned. Raises Problem forbidden."""
+    async def whose(request: Request) -> dict[str, UUID]:
+        caller = require(identify(request), "merchant", "staff", "operator")
+        return {name: ident for name, ident in (("merchant_id", caller.merchant_id), ("store_id", caller.store_id)) if ident is not None}
+
+    return whose
+
+
 def _of_merchant(merchant: Annotated[str | None, Query(description="mer_...")] = None) -> dict[str, UUID]:
     return {} if merchant is None else {"merchant_id": identified("merchant", merchant)}
 
@@ -154,18 +169,27 @@ def _of_store(of_merchant: Annotated[dict[str, UUID], Depends(_of_merchant)],
 WITHIN: Mapping[str, Callable[..., dict[str, UUID]]] = {"store": _of_merchant, "terminal": _of_store}
 
 
-def _reads(routes: APIRouter, onboarding: Onboarding, kind: str) -> None:
+def _reads(routes: APIRouter, onboarding: Onboarding, kind: str, own: Callable[..., Any]) -> None:
     record = RECORDS[kind]
+    Own = Annotated[dict[str, UUID], Depends(own)]
 
     @routes.get(f"/v1/{kind}s", tags=["onboarding"], summary=f"All {kind}s, newest first", responses=_listed(kind))
-    async def page(within: Annotated[dict[str, UUID], Depends(WITHIN.get(kind, _all))], limit: Limit = 50, after: str | None = None) -> Response:
-        found = await onboarding.page(record, limit, None if after is None else _ident(kind, after), **within)
+    async def page(own: Own, within: Annotated[dict[str, UUID], Depends(WITHIN.get(kind, _all))], limit: Limit = 50,
+                   after: str | None = None) -> Response:
+        if any(within.get(name, ident) != ident for name, ident in own.items()):
+            raise Problem("not_found")
+        if kind == "store" and "store_id" in own:
+            return said({"items": [shown(await onboarding.get(record, own["store_id"]))], "next": None})
+        found = await onboarding.page(record, limit, None if after is None else _ident(kind, after), **within | own)
         items = [shown(each) for each in found.items]
         return said({"items": items, "next": items[-1]["id"] if found.next is not None else None})
 
     @routes.get(f"/v1/{kind}s/{{ident}}", tags=["onboarding"], summary=f"One {kind}", responses=_answered(kind))
-    async def one(ident: str) -> Response:
-        return said(shown(await onboarding.get(record, _ident(kind, ident))))
+    async def one(own: Own, ident: str) -> Response:
+        found = await onboarding.get(record, _ident(kind, ident))
+        if any(getattr(found, name) != owner for name, owner in own.items()):
+            raise Problem("not_found")
+        return said(shown(found))
 
 
 def _merchants(routes: APIRouter, onboarding: Onboarding) -> None:
@@ -254,21 +278,30 @@ def _acquirers(routes: APIRouter, onboarding: Onboarding, operator: Callable[[Re
                                                  **wanted.model_dump(exclude={"acquirer", "merchant", "stores"}))), 201)
 
 
-def _keys(routes: APIRouter, onboarding: Onboarding) -> None:
+def _keys(routes: APIRouter, onboarding: Onboarding, operator: Callable[[Request], Any]) -> None:
+    def may(caller: Caller, role: str) -> Caller:
+        if role in PEOPLE and caller.role_of_key != "administrator":
+            raise Problem("forbidden", f"A key of the role {role} is given and revoked by an administrator.")
+        return caller
+
     @routes.post("/v1/keys", tags=["onboarding"], summary="Issue a key; its text is in this answer and never again", status_code=201,
                  openapi_extra=documented(KeyRequest, SENT["key"]),
                  responses=WRITES | _answered("key", 201, key="tk_t0a1b2c3d4e5f607.(43 characters)"))
-    async def issue_key(request: Request) -> Response:
+    async def issue_key(request: Request, caller: Annotated[Caller, Depends(operator)]) -> Response:
         wanted = await body_of(request, KeyRequest)
         issued = await onboarding.key(
-            wanted.role, person=wanted.person, expires_at=wanted.expires_at,
+            wanted.role, person=wanted.person, expires_at=wanted.expires_at, issued_by=may(caller, wanted.role).person,
             terminal_id=None if wanted.terminal is None else identified("terminal", wanted.terminal),
+            store_id=None if wanted.store is None else identified("store", wanted.store),
             merchant_id=None if wanted.merchant is None else identified("merchant", wanted.merchant))
         return said({**shown(issued.key), "key": issued.text}, 201)
 
     @routes.post("/v1/keys/{ident}/revoke", tags=["onboarding"], summary="Revoke a key for ever", responses=_answered("key", revoked_at=_AT))
-    async def revoke_key(ident: str) -> Response:
-        return said(shown(await onboarding.revoke_key(str(_ident("key", ident)))))
+    async def revoke_key(ident: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
+        key_id = str(_ident("key", ident))
+        if key_id != caller.key_id:  # anybody may end their own
+            may(caller, (await onboarding.get(Key, key_id)).role)
+        return said(shown(await onboarding.revoke_key(key_id)))
 
 
 def _line(snapshot: dict[str, Any]) -> dict[str, Any]:
@@ -319,47 +352,3 @@ def _links(routes: APIRouter, onboarding: Onboarding, links: Links, roster: Call
         else:
             await link.up()
         return said(own(link))
-
-
-async def _fetch(pool: Pool, statement: str, *arguments: Any) -> list[asyncpg.Record]:
-    try:
-        return await pool.fetch(statement, *arguments)
-    except UNKNOWN:
-        raise Problem("not_ready", "The books cannot be read just now.", retry_after=2) from None
-
-
-_STANDING = f"seen_at > now() - interval '{alerts.OVER_S} seconds'"
-_SHOWN = f"alert_id, kind, object, since, last_at, count, {_STANDING} AS standing, seen_at, acknowledged_by, acknowledged_at"
-ALERTS = f"""SELECT {_SHOWN} FROM alert
-WHERE ($1::uuid IS NULL OR alert_id < $1) AND ($3::boolean IS NULL OR (acknowledged_at IS NOT NULL) = $3) AND ($4::text IS NULL OR kind = $4)
-AND ($5::boolean IS NULL OR ({_STANDING}) = $5) ORDER BY alert_id DESC LIMIT $2"""
-ACKNOWLEDGE = f"""UPDATE alert SET acknowledged_by = coalesce(acknowledged_by, $2), acknowledged_at = coalesce(acknowledged_at, now())
-WHERE alert_id = $1 RETURNING {_SHOWN}"""
-
-
-def _alert(row: asyncpg.Record) -> dict[str, Any]:
-    return {"id": show("alert", row["alert_id"]), "kind": row["kind"], "meaning": alerts.KINDS.get(row["kind"]), "object": row["object"],
-            "since": stamp(row["since"]), "last_at": stamp(row["last_at"]), "count": row["count"],
-            "standing": row["standing"], "seen_at": stamp(row["seen_at"]),
-            "acknowledged_by": row["acknowledged_by"], "acknowledged_at": stamp(row["acknowledged_at"])}
-
-
-def _alerts(routes: APIRouter, pool: Pool, operator: Callable[[Request], Any]) -> None:
-    @routes.get("/v1/alerts", tags=["operations"], summary="Alerts, newest first", responses=_listed("alert"))
-    async def page(limit: Limit = 50, after: str | None = None, acknowledged: bool | None = None,
-                   kind: Annotated[str | None, Query(max_length=40)] = None, standing: Standing = None) -> Response:
-        if kind is not None and kind not in alerts.KINDS:
-            raise Problem("invalid", "One or more parameters are wrong; see errors.",
-                          errors=[{"field": "query.kind", "rule": f"one of: {', '.join(sorted(alerts.KINDS))}", "type": "kind"}])
-        rows = await _fetch(pool, ALERTS, None if after is None else identified("alert", after), limit + 1, acknowledged, kind, standing)
-        return paged([_alert(row) for row in rows], limit)
-
-    @routes.post("/v1/alerts/{ident}/acknowledge", tags=["operations"], summary="Take an alert on; who did stays named until it is raised again",
-                 responses=_answered("alert", acknowledged_by="Li Wei", acknowledged_at=_AT))
-    async def acknowledge(ident: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
-        rows = await _fetch(pool, ACKNOWLEDGE, identified("alert", ident), caller.person)
-        if not rows:
-            raise Problem("not_found")
-        return said(_alert(rows[0]))
-
-

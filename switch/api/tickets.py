@@ -200,7 +200,7 @@ def shown(row: asyncpg.Record, support: bool) -> dict[str, Any]:
             **{name: row[name] for name in ("subject", "category", "severity", "state", "version", "reopened")},
             "assignee": row["assignee"] if support or row["assignee"] is None else "support",
             "overdue": overdue(row["answer_by"], row["resolve_by"], clock.now()),
-            "opened_by": row["opened_by"] if support or row["opened_by"].startswith(("mer_", "trm_")) else "support",
+            "opened_by": row["opened_by"] if support or row["opened_by"].startswith(("mer_", "sto_", "trm_")) else "support",
             **{name: stamp(row[name]) for name in ("answer_by", "resolve_by", "opened_at")}, "since": stamp(row["state_since"])}
 
 
@@ -226,14 +226,16 @@ def _evidence(evidence: Any) -> dict[str, Any]:
 
 
 def who(caller: Caller) -> Who:
-    """Support and operators see all; a merchant its own; a terminal those of its store. Raises Problem forbidden."""
-    require(caller, "merchant", "terminal", "support", "operator")
+    """Support and operators see all; a merchant its own; a terminal and staff those of their store. Raises Problem forbidden."""
+    require(caller, "merchant", "terminal", "staff", "support", "operator")
     if caller.role in ("support", "operator"):
         return Who(caller.person or "", caller.key_id, True)
     assert caller.merchant_id is not None
     if caller.role == "terminal":
         assert caller.terminal_id is not None
         return Who(show("terminal", caller.terminal_id), caller.key_id, False, caller.merchant_id, caller.store_id)
+    if caller.store_id is not None:
+        return Who(show("store", caller.store_id), caller.key_id, False, caller.merchant_id, caller.store_id)
     return Who(show("merchant", caller.merchant_id), caller.key_id, False, caller.merchant_id)
 
 

@@ -35,7 +35,8 @@ EXAMPLE = {"from": "2026-03-01T00:00:00.000000Z", "to": "2026-03-02T00:00:00.000
      "last_at": "2026-03-01T02:05:00.000000Z"}]}
 
 
-async def _fetch(pool: Pool, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+async def fetched(pool: Pool, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+    """Raises Problem not_ready."""
     try:
         return await pool.fetch(statement, *arguments)
     except UNKNOWN:
@@ -63,7 +64,7 @@ def report(routes: APIRouter, pool: Pool, listed: dict[int | str, dict[str, Any]
                         acquirer: str | None = None, reason: Reason | None = None, since: From = None, until: To = None) -> Response:
         acquirer_id = None if acquirer is None else identified("acquirer", acquirer)
         in_order(since, until)
-        rows = [_shown(row) for row in await _fetch(pool, UNMATCHED, after, limit + 1, acquirer_id, reason, since, until)]
+        rows = [_shown(row) for row in await fetched(pool, UNMATCHED, after, limit + 1, acquirer_id, reason, since, until)]
         return paged(rows, limit)
 
     @routes.get("/v1/unmatched-answers/summary", tags=["operations"],
@@ -74,5 +75,5 @@ def report(routes: APIRouter, pool: Pool, listed: dict[int | str, dict[str, Any]
         to = until or datetime.now(UTC)
         begin = since or to - SUMMED
         in_order(begin, to)
-        rows = await _fetch(pool, SUMS, begin, to, acquirer_id, SUMS_MAX)
+        rows = await fetched(pool, SUMS, begin, to, acquirer_id, SUMS_MAX)
         return said({"from": stamp(begin), "to": stamp(to), "items": [_sum(row) for row in rows]})

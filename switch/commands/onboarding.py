@@ -15,9 +15,11 @@ from switch.errors import Problem, StartError
 from switch.ids import read, show
 from switch.merchants import IssuedKey
 from switch.merchants.accounts import Accounts
-from switch.merchants.onboarding import Onboarding
+from switch.merchants.onboarding import SUBJECTS, Onboarding
 from switch.merchants.reversal_terms import ReversalTerms
 from switch.payments.timers import Limits
+from switch.rights import PEOPLE
+from switch.security.credentials import Role
 from switch.settings import Settings
 
 
@@ -39,11 +41,16 @@ def parsers(verbs: Any) -> None:
     terminal.add_argument("--store", required=True)
     for part in (organisation, merchant, store, terminal):
         part.add_argument("--name", required=True)
-    owner = kinds.add_parser("key").add_mutually_exclusive_group(required=True)
-    owner.add_argument("--terminal")
-    owner.add_argument("--merchant")
+    key = kinds.add_parser("key")
+    key.add_argument("--person", help="of --staff")
+    owner = key.add_mutually_exclusive_group(required=True)
+    owner.add_argument("--terminal", metavar="TRM")
+    owner.add_argument("--merchant", metavar="MER", help="of the merchant's owner")
+    owner.add_argument("--staff", metavar="STO", help="for what this store sold, with --person")
     owner.add_argument("--operator", metavar="PERSON")
     owner.add_argument("--support", metavar="PERSON", help="for tickets alone")
+    owner.add_argument("--reviewer", metavar="PERSON", help="for applications and licences alone")
+    owner.add_argument("--administrator", metavar="PERSON", help="for keys alone")
     acquirers = verbs.add_parser("acquirer", help="acquirers").add_subparsers(dest="kind", required=True)
     added, changed = acquirers.add_parser("add"), acquirers.add_parser("change", help="what is given changes, on every worker")
     added.add_argument("name")
@@ -115,10 +122,12 @@ async def _made(options: argparse.Namespace, onboarding: Onboarding) -> Any:
         case "onboard", "terminal":
             return await onboarding.terminal(_id("store", options.store), options.name)
         case "onboard", "key":
-            return await onboarding.key(
-                "terminal" if options.terminal else "merchant" if options.merchant else "support" if options.support else "operator",
-                terminal_id=_id("terminal", options.terminal) if options.terminal else None,
-                merchant_id=_id("merchant", options.merchant) if options.merchant else None, person=options.operator or options.support)
+            role: Role = next(role for role in SUBJECTS if getattr(options, role))
+            of = getattr(options, role)
+            named = {kind: _id(kind, of) if role == of_role else None
+                     for kind, of_role in (("terminal", "terminal"), ("merchant", "merchant"), ("store", "staff"))}
+            return await onboarding.key(role, terminal_id=named["terminal"], merchant_id=named["merchant"], store_id=named["store"],
+                                        person=of if role in PEOPLE else options.person)
         case "acquirer", "change":
             known = await onboarding.acquirer_named(options.name)
             return await onboarding.change_acquirer(known.acquirer_id, status=options.status, host=options.host, port=options.port,

@@ -124,10 +124,12 @@ class Route:
 @dataclass(frozen=True, slots=True)
 class Key:
     key_id: str
-    role: str  # terminal merchant operator
+    role: str  # terminal merchant staff operator support reviewer administrator applicant
     merchant_id: UUID | None
+    store_id: UUID | None  # of staff
     terminal_id: UUID | None
     person: str | None
+    issued_by: str | None  # a person; None: on the machine itself, or by the way of a terminal or an application
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None

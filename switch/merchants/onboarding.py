@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from typing import Unpack
@@ -72,8 +72,12 @@ min_in_flight = coalesce($6, min_in_flight) WHERE acquirer_id = $1"""
 CHANGE_LINE = "UPDATE acquirer_line SET host = coalesce($2, host), port = coalesce($3, port) WHERE acquirer_id = $1"
 OPEN_DAY = "INSERT INTO business_day (acquirer_id, business_date) VALUES ($1, $2) ON CONFLICT (acquirer_id, business_date) DO NOTHING"
 CLOSE_DAYS = "UPDATE business_day SET state = 'closing' WHERE acquirer_id = $1 AND business_date < $2 AND state = 'open'"
-KEY = """INSERT INTO api_key (key_id, role, merchant_id, terminal_id, person, secret_digest, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7)"""
+KEY = """INSERT INTO api_key (key_id, role, merchant_id, store_id, terminal_id, person, secret_digest, expires_at, issued_by)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
+# What a key of each role is for; nothing else is given.
+SUBJECTS: Mapping[credentials.Role, tuple[str, ...]] = {
+    "terminal": ("terminal",), "merchant": ("merchant",), "staff": ("store", "person"),
+    "operator": ("person",), "support": ("person",), "reviewer": ("person",), "administrator": ("person",)}
 REVOKE = "UPDATE api_key SET revoked_at = now() WHERE key_id = $1 AND revoked_at IS NULL"
 BIN = """INSERT INTO bin_range (low, high, brand, card_type, pan_lengths) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (low, high) DO NOTHING RETURNING true"""
@@ -294,27 +298,28 @@ class Onboarding:
             await (activate_route(connection, route_id, by, list(retires)) if on else retire_route(connection, route_id, by))
             return await found(connection, Route, route_id)
 
-    async def key(self, role: credentials.Role, *, terminal_id: UUID | None = None, merchant_id: UUID | None = None,
-                  person: str | None = None, expires_at: datetime | None = None) -> IssuedKey:
-        """A terminal's key for `terminal_id`, a merchant's for `merchant_id`, else for a named `person`: nothing else.
+    async def key(self, role: credentials.Role, *, terminal_id: UUID | None = None, merchant_id: UUID | None = None, store_id: UUID | None = None,
+                  person: str | None = None, expires_at: datetime | None = None, issued_by: str | None = None) -> IssuedKey:
+        """A key for what SUBJECTS names, and nothing else.
 
-        `expires_at`: aware and in the future, None = until revoked.
+        `expires_at`: aware and in the future, None = until revoked. `issued_by`: the person who gave it.
         """
         check(person=person)
-        needs = {"terminal": "terminal", "merchant": "merchant", "operator": "person", "support": "person"}
-        given = {"terminal": terminal_id, "merchant": merchant_id, "person": person}
-        refuse([("role", f"one of: {', '.join(needs)}")] if role not in needs else
-               [(name, f"given for the role {' or '.join(each for each, need in needs.items() if need == name)}, and only then")
-                for name, subject in given.items() if (subject is None) == (name == needs[role])])
+        given = {"terminal": terminal_id, "merchant": merchant_id, "store": store_id, "person": person}
+        refuse([("role", f"one of: {', '.join(SUBJECTS)}")] if role not in SUBJECTS else
+               [(name, f"given for the role {' or '.join(each for each, needs in SUBJECTS.items() if name in needs)}, and only then")
+                for name, subject in given.items() if (subject is None) == (name in SUBJECTS[role])])
         if expires_at is not None and (expires_at.tzinfo is None or expires_at <= datetime.now(UTC)):
             refuse([("expires_at", "a time in the future, with its offset")])
         async with self._work() as connection:
             if terminal_id is not None:
                 merchant_id = (await found(connection, Terminal, terminal_id)).merchant_id
+            elif store_id is not None:
+                merchant_id = (await found(connection, Store, store_id)).merchant_id
             elif merchant_id is not None:
                 await found(connection, Merchant, merchant_id)
             issued = credentials.issue(role)
-            await connection.execute(KEY, issued.key_id, role, merchant_id, terminal_id, person, issued.digest, expires_at)
+            await connection.execute(KEY, issued.key_id, role, merchant_id, store_id, terminal_id, person, issued.digest, expires_at, issued_by)
             return IssuedKey(await found(connection, Key, issued.key_id), issued.text)
 
     async def revoke_key(self, key_id: str) -> Key:

@@ -7,13 +7,14 @@ import secrets
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-Role = Literal["terminal", "merchant", "operator", "applicant", "support"]
+Role = Literal["terminal", "merchant", "staff", "operator", "applicant", "support", "reviewer", "administrator"]
 
-PREFIXES: dict[Role, str] = {"terminal": "tk", "merchant": "mk", "operator": "ok", "applicant": "ak", "support": "sk"}
+PREFIXES: dict[Role, str] = {"terminal": "tk", "merchant": "mk", "staff": "fk", "operator": "ok", "applicant": "ak", "support": "sk",
+                             "reviewer": "rk", "administrator": "dk"}
 KEY_ID_LENGTH = 16
 SECRET_BYTES = 32
 # The id repeats the first letter of the prefix, so that a key under another role's prefix is malformed.
-_TEXT = re.compile(r"(?:tk_t|mk_m|ok_o|ak_a|sk_s)[0-9a-f]{15}\.[A-Za-z0-9_-]{43}", re.ASCII)
+_TEXT = re.compile(r"(?:tk_t|mk_m|fk_f|ok_o|ak_a|sk_s|rk_r|dk_d)[0-9a-f]{15}\.[A-Za-z0-9_-]{43}", re.ASCII)
 
 
 class Credential(NamedTuple):
