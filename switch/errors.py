@@ -19,7 +19,7 @@ PROBLEMS = MappingProxyType({
     "json_depth": Kind(400, "The JSON is nested too deeply", "Nest at most 16 levels."),
     "json_surrogate": Kind(400, "A string holds half a surrogate pair", "Send whole characters."),
     "json_nul": Kind(400, "A string holds NUL", "Leave out U+0000."),
-    "request_malformed": Kind(400, "The request is not well-formed HTTP", "Send one Host, one length, and no conflicting headers."),
+    "request_malformed": Kind(400, "The request is not well-formed HTTP", "Send a known method, one Host, one length, and no conflicting headers."),
     "request_timeout": Kind(408, "The request took too long to arrive", "Send the whole request within 10 seconds."),
     "headers_too_large": Kind(431, "The headers are too large", "Keep the request line and headers under 32 kB."),
     "too_many_connections": Kind(503, "Too many connections", "Wait for Retry-After, then send the same key again."),

@@ -358,6 +358,23 @@ async def test_a_merchants_exports_are_listed_newest_first_page_by_page_and_nobo
         assert (await shop.ask("GET", f"/v1/exports?{query}", key="merchant.one")).status in (404, 422)
 
 
+async def test_a_part_of_a_file_is_answered_and_a_range_that_is_none_is_told(shop: Shop) -> None:
+    made = (await asked(shop, {"of": "transactions", "format": "csv"}))["id"]
+    path = f"/v1/exports/{made}/file"
+
+    async def there() -> bytes | None:
+        answer = await got(shop, path)
+        return answer.content if answer.status_code == 200 else None
+
+    whole = await eventually(there, "no file")
+    part = await got(shop, path, Range="bytes=3-9")
+    assert (part.status_code, part.content) == (206, whole[3:10])
+    for wrong in ("bytes=abc", "bytes=9-3", "bytes=", "lines=1-2", "bytes=1-2,x"):
+        answer = await got(shop, path, Range=wrong)
+        assert (answer.status_code, answer.json()["code"]) == (400, "request_malformed"), wrong
+    assert (await got(shop, path, Range=f"bytes={len(whole)}-")).status_code == 416
+
+
 async def test_the_same_key_is_the_same_export(shop: Shop) -> None:
     shown, key = show("settlement", await settled(shop, 3)), new_key()
     body = {"of": "settlement", "settlement": shown, "format": "csv"}

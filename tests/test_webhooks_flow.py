@@ -160,6 +160,7 @@ async def test_a_delivery_is_sent_again_by_hand_under_the_same_id_and_not_while_
         endpoint = await hook(shop, till, "webhook.test")
         event = await endpoint.test()
         await endpoint.ended(1)
+        assert (await endpoint.ask("GET"))["last_status"] == 200, "an endpoint that never failed says so"
         assert (await endpoint.ask("POST", f"/deliveries/{event}/redeliver", {}, 202))["state"] == "due"
         log = (await endpoint.attempted(event, 2))["log"]
         assert [each["number"] for each in log] == [2, 1] and till.ids() == [event, event] and till.got[0].raw == till.got[1].raw

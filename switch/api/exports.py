@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal, Protocol
@@ -31,6 +32,8 @@ from switch.settlement.jobs.table import Job
 
 _ID = "01980b53-7a10-7c3e-9f52-3b7a1c0de4f1"
 _AT = "2026-03-01T02:03:04.000000Z"
+PAIR = re.compile(r"([0-9]{1,15})-([0-9]{1,15})")
+RANGE = re.compile(r"bytes=(?:[0-9]{1,15}-[0-9]{0,15}|-[0-9]{1,15})(?:, ?(?:[0-9]{1,15}-[0-9]{0,15}|-[0-9]{1,15})){0,20}")
 Type = Literal["purchase", "preauthorization", "cash_advance", "balance_inquiry", "account_verification", "capture", "increment", "void",
                "tip", "refund", "offline_sale"]
 ASKED: Mapping[str, Any] = {"of": "settlement", "settlement": f"set_{_ID}", "format": "xlsx"}
@@ -219,8 +222,15 @@ def _jobs(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller]
         path = parts.exports.path(job)
         if not await asyncio.to_thread(path.is_file):
             raise Problem("not_found", "The file is no longer kept; ask for a new export.")
+        check_range(request.headers.get("range"))
         return FileResponse(path, media_type=MEDIA[str(job.arguments["format"])], filename=str(job.detail["name"]), headers={
             "cache-control": "no-store", "x-content-type-options": "nosniff", "etag": f'"{job.detail["sha256"]}"'})
+
+
+def check_range(header: str | None) -> None:
+    """Raises Problem request_malformed: of which a file is answered in parts is told like every other mistake."""
+    if header is not None and (RANGE.fullmatch(header) is None or any(int(first) > int(last) for first, last in PAIR.findall(header))):
+        raise Problem("request_malformed", "The header Range is bytes=FIRST-LAST, counted from 0; leave it away for the whole file.")
 
 
 async def _owner(parts: Parts, merchant_id: UUID | None, wanted: ExportRequest) -> UUID:

@@ -251,7 +251,8 @@ def request_deadline(header: bytes | None) -> float | None:
     if header is None:
         return None
     if not re.fullmatch(rb"[0-9]{1,3}(\.[0-9]{1,3})?", header) or float(header) > DEADLINE_MAX_S:
-        raise Problem("deadline_too_short", f"Request-Deadline is a number of seconds up to {DEADLINE_MAX_S}.")
+        raise Problem("invalid", "A header is wrong; see errors.",
+                      errors=[{"field": "header.Request-Deadline", "rule": f"a number of seconds up to {DEADLINE_MAX_S}", "type": "number"}])
     return float(header)
 
 

@@ -28,7 +28,7 @@ class Question(NamedTuple):
 def parsers(verbs: Any) -> None:
     """Adds the commands to the command line."""
     links = asking(verbs.add_parser("links", help="the acquirers' lines, or a verb for one of them"))
-    links.add_argument("action", nargs="?", choices=("drain", "down", "up", "sign-on"))
+    links.add_argument("action", nargs="?", choices=("list", "drain", "down", "up", "sign-on"))
     links.add_argument("acquirer", nargs="?", help="acq_... of the line")
     asking(verbs.add_parser("story", help="everything that happened to a transaction")).add_argument("transaction", help="txn_...")
     unmatched = asking(verbs.add_parser("unmatched", help="answers of acquirers that matched no request: how many by acquirer, reason and "
@@ -42,7 +42,8 @@ def parsers(verbs: Any) -> None:
     listed.add_argument("--new", action="store_true", help="only those that nobody has acknowledged")
     listed.add_argument("--standing", action="store_true", help="only what is still so, as a worker found within the minute")
     asking(kinds.add_parser("acknowledge", help="say that you have it; that solves nothing")).add_argument("alert", help="alr_...")
-    asking(verbs.add_parser("webhooks", help="endpoints of merchants that fail, or were disabled because they did"))
+    hooks = asking(verbs.add_parser("webhooks", help="endpoints of merchants that fail, or were disabled because they did; list: all"))
+    hooks.add_argument("action", nargs="?", choices=("list",))
     kinds = verbs.add_parser("reversals", help="what is owed: list, send again, resolve by hand").add_subparsers(dest="kind", required=True)
     listed = asking(kinds.add_parser("list"))
     listed.add_argument("--state", choices=("open", "parked"))
@@ -146,7 +147,7 @@ def _question(options: argparse.Namespace) -> Question:
         case "alerts", _:
             return _alerts(options)
         case "webhooks", _:
-            return Question("GET", "/v1/webhooks?failing=true&limit=200", None, _each(_webhook))
+            return Question("GET", f"/v1/webhooks?limit=200{'' if options.action else '&failing=true'}", None, _each(_webhook))
         case "reversals", _:
             return _reversals(options)
         case "reconcile", _:
@@ -164,7 +165,7 @@ def _question(options: argparse.Namespace) -> Question:
             return Question("GET", f"/v1/jobs/{quoted(options.job)}", None, _whole_job)
         case "jobs", kind:
             return Question("POST", f"/v1/jobs/{quoted(options.job)}/{kind}", {}, lambda body: iter([_job(body)]))
-    if not options.action:
+    if options.action in (None, "list"):
         return Question("GET", "/v1/links", None, _lines)
     if options.acquirer is None:
         raise StartError(f"links {options.action} needs the acq_... of the line; `switch links` shows them")
@@ -298,7 +299,8 @@ def _alert(row: Any) -> str:
 
 
 def _webhook(row: Any) -> str:
-    why = f"disabled {row['disabled_at']} ({row['disabled_reason']})" if row["disabled_at"] else f"failing since {row['failing_since']}"
+    why = (f"disabled {row['disabled_at']} ({row['disabled_reason']})" if row["disabled_at"] else
+           f"failing since {row['failing_since']}" if row["failing_since"] else row["state"])
     return f"{row['id']}  {why}  last {row['last_status'] or row['last_fault'] or '-'}  {row['url']}  {row['merchant']}"
 
 
