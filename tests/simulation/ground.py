@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from switch import alike, app, clock, database, logs
+from switch import alerts, alike, app, clock, database, logs
 from switch.links import holder
 from switch.merchants.support import overdue
 from switch.notices import post
@@ -163,6 +163,7 @@ def exchanged() -> Iterator[None]:
     exchange(foreman.Foreman, "work", _nothing)  # background jobs are not part of it
     exchange(silence.Silence, "work", _nothing)  # no devices
     exchange(overdue.Overdue, "work", _nothing)  # no tickets
+    exchange(alerts.Alerts, "seen", _nothing)  # a mark for people, who are not part of it
     exchange(hits.Hits, "work", _nothing)  # no rules that sales could hit
     exchange(counting.Counting, "work", _nothing)
     exchange(post, "ssl", SimpleNamespace(create_default_context=lambda: None, SSLError=ssl.SSLError))  # the roots that the machine trusts: read at each start
