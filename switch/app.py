@@ -321,6 +321,7 @@ class Switch:
             async with asyncio.timeout(self.settings.commit_budget_s):
                 await self.reservations.stop()
                 await self.journal.stop()
+        await self.evidence.stop()
         with suppress(*database.UNKNOWN, asyncpg.PostgresError):
             async with asyncio.timeout(2):
                 await self.undelivered.write()

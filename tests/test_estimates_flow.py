@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 import pytest_asyncio
@@ -185,8 +185,18 @@ async def test_a_bad_estimate_is_refused_with_its_place(shop: Shop, body: Any, f
     assert not field or field in [each["field"] for each in answer.body["errors"]], answer.raw
 
 
+async def test_a_refund_without_an_id_comes_after_the_sale_before_it(shop: Shop) -> None:
+    sale = f"txn_{uuid4()}"
+    for more in ({}, {"captured_at": "2026-03-02T04:00:00Z"}):
+        body = await estimated(shop, one(10_000, id=sale, **more), one(5_000, kind="refund", refund_of=sale, **more))
+        assert [each["fee"] for each in body["transactions"]] == [60, -30], more
+
+
 async def test_ids_of_another_form_are_not_found(shop: Shop) -> None:
-    for facts in ({"id": "x"}, {"acquirer": "x"}, {"acquirer": "acq_0192f0c4-7c1e-7aaa-8bbb-1234567890ab"}, {"kind": "refund", "refund_of": "x"}):
+    for facts, field in (({"id": "1"}, "transactions.0.id"), ({"kind": "refund", "refund_of": "x"}, "transactions.0.refund_of")):
+        answer = await shop.ask("POST", ESTIMATES, {"transactions": [one(**facts)]}, "merchant.one")
+        assert (answer.status, [each["field"] for each in answer.body["errors"]]) == (422, [field]), answer.raw
+    for facts in ({"acquirer": "x"}, {"acquirer": "acq_0192f0c4-7c1e-7aaa-8bbb-1234567890ab"}):
         assert (await shop.ask("POST", ESTIMATES, {"transactions": [one(**facts)]}, "merchant.one")).status == 404
 
 

@@ -170,6 +170,15 @@ async def test_a_tip_is_taken_within_the_margin_of_the_terms(shop: Shop) -> None
     assert (void.status, void.body["amount"]) == (201, 12003)
 
 
+async def test_nobody_tips_cash(shop: Shop) -> None:
+    """The terms of the test before hold: a tip of 20 % of what was bought."""
+    cash = await sale(shop, 10000, "dual", type="cash_advance")
+    assert cash["amounts"]["capturable"] == 10000
+    refused = await follow(shop, "tips", cash["id"], {"tip_amount": 1}, "dual")
+    assert (refused.status, refused.body["code"]) == (409, "not_tippable")
+    assert (await sale(shop, 10000, "dual", cashback_amount=4000))["amounts"]["capturable"] == 10000 + 1200
+
+
 def sold_body(amount: int) -> dict[str, Any]:
     return {"type": "purchase", "amount": amount, "currency": "CNY", "card": CARD}
 
@@ -186,6 +195,9 @@ async def test_the_tolerance_of_a_completion_is_that_of_its_approval(shop: Shop)
     raised = await follow(shop, "increments", first.body["id"], {"amount": 1003}, "dual")
     assert raised.status == 201
     assert (await money(shop, first.body["id"]))["capturable"] == 11503 + 1003 + 150
+    usual = await shop.pay(10003, key="dual", type="preauthorization")
+    whole = await follow(shop, "captures", usual.body["id"], None, "dual")
+    assert (whole.status, whole.body["amount"]) == (201, 10003), "the tolerance is for who names an amount"
     over = await follow(shop, "captures", first.body["id"], {"amount": 12657}, "dual")
     assert (over.status, over.body["code"]) == (409, "amount_exceeds_capturable")
     assert (await follow(shop, "captures", first.body["id"], {"amount": 12656}, "dual")).status == 201

@@ -85,7 +85,7 @@ async def test_it_is_refused_by_name_while_something_is_open_and_sales_stop_with
     await approved(shop, 20_000, key="strict")
     leaving = await begun(shop, "three")
     waits = await go(shop, leaving, "stop")
-    assert (waits.status, waits.body["code"]) == (409, "leaving_waits") and "preauthorizations: 1 of 50000 CNY" in waits.body["detail"]
+    assert (waits.status, waits.body["code"]) == (409, "leaving_waits") and "preauthorizations: 1 of 500.00 CNY" in waits.body["detail"]
     void = await shop.ask("POST", f"/v1/authorizations/{held['id']}/voids", {}, key="strict", Idempotency_Key=new_key())
     assert void.status == 201, void.raw
     stopped = await go(shop, leaving, "stop")

@@ -281,6 +281,37 @@ async def line_is(shop: Shop, name: str, state: str) -> bool:
     return any(link["name"] == name and link["state"] == state for link in links)
 
 
+async def test_a_host_that_says_no_and_yes_in_one_breath_is_taken_at_its_yes_and_told_on(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second answer comes while the first is being committed: nobody may be charged for what was declined."""
+    journal = shop.switch.authorizations.journal
+    committed = journal.outcome
+
+    async def slowly(*arguments: Any) -> Any:
+        await asyncio.sleep(0.2)
+        return await committed(*arguments)
+
+    monkeypatch.setattr(journal, "outcome", slowly)
+
+    def script(message: Message) -> list[Reply]:
+        codes = ("00", "05") if message[4] == "000000008200" else ("05", "00")
+        return [(0.0, answer_to(message, code)) for code in codes] if message[0] == "0200" else [(0.0, answer_to(message, "00"))]
+
+    async with hosted(shop, "breathless", script):
+        sold = [await shop.pay(8100, key="lost") for _ in range(3)]
+        for each in sold:
+            assert each.body["status"] == "declined"
+            await shop.until(each.body["id"], "reversed")
+        stands = await shop.pay(8200, key="lost")
+        assert stands.body["status"] == "approved"
+
+        async def called() -> bool:
+            alerts = (await shop.ask("GET", "/v1/alerts?kind=contradicting_answer&limit=200", key="operator")).body["items"]
+            return {each.body["id"] for each in (*sold, stands)} <= {alert["object"] for alert in alerts}
+
+        await eventually(called, "nobody is told")
+        assert (await shop.get(stands.body["id"]))["status"] == "approved"
+
+
 async def test_a_decline_that_an_approval_contradicts_is_reversed_alerts_and_replays_as_the_decline_it_was(shop: Shop) -> None:
     def script(message: Message) -> list[Reply]:
         if message[0] == "0200":

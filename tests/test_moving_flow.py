@@ -80,7 +80,10 @@ async def balanced(shop: Shop, shown_ids: list[str]) -> None:
 
 
 async def test_shares_and_the_way_back_under_traffic_lose_nothing_and_follow_ups_go_where_it_was_authorised(shop: Shop) -> None:
-    held = await approved(shop, 50_000, type="preauthorization", capture_method="manual")
+    held, over = [await approved(shop, amount, type="preauthorization", capture_method="manual") for amount in (50_000, 9_000)]
+    part = await shop.ask("POST", f"/v1/authorizations/{over['id']}/captures", {"amount": 4_000, "final": True}, "till", Idempotency_Key=new_key())
+    assert part.status == 201, part.raw
+    await shop.until(part.body["id"], "approved")  # what is left of it is released: nothing of it is open
     before, kept = await approved(shop, 20_000), await approved(shop, 30_000)
     assert held["acquirer"] == before["acquirer"] == shop.shown("acquirer.single")
     move = await planned(shop)
@@ -118,8 +121,8 @@ async def test_shares_and_the_way_back_under_traffic_lose_nothing_and_follow_ups
     disputed = await shop.ask("POST", "/v1/disputes", notice, key="operator", Idempotency_Key=new_key())
     assert (disputed.status, disputed.body["acquirer"]) == (201, shop.shown("acquirer.single")), disputed.raw
     waits = await refused(shop, move, "finish", "move_waits")
-    assert "disputes: 1 of 100 CNY" in waits
-    assert "preauthorizations: 1 of 50000 CNY" in waits
+    assert "disputes: 1 of 1.00 CNY" in waits
+    assert "preauthorizations: 1 of 500.00 CNY" in waits
     new_sale = next(each for each in sold[full + 4:all_there]
                     if each["status"] == "approved" and each["acquirer"] == shop.shown("acquirer.dual") and each["till"] == "till")  # who gives it back
     back = await step(shop, move, "roll_back")

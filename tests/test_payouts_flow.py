@@ -20,6 +20,7 @@ from settled import ONE_DAY, Till, open_till
 
 from switch import database
 from switch.ids import show
+from switch.merchants.moving.owed import owed
 from switch.merchants.onboarding import Onboarding
 from switch.security.vault import Keyring, Vault
 from switch.settlement import ledger
@@ -159,11 +160,16 @@ async def test_what_comes_back_is_the_merchants_again_and_waits_for_an_account(b
     assert (payout["state"], payout["reason"]) == ("returned", "AC04 account closed") and payout["confirmed_at"] is not None
     assert await bank.balances() == {"acquirer": -12_345, "merchant": 12_345}
     assert (await bank.run())[bank.shop.shown("merchant.one")]["reason"] == "account_suspended"
+    (told,) = (await bank.shop.ask("GET", "/v1/balance", key="merchant.one")).body["items"]
+    assert (told["payable"], told["payable_reason"]) == (12_345, "account_suspended")
     alerts = (await bank.ask("GET", "/v1/alerts")).body["items"]
     assert ("payout_returned", payout["id"]) in {(each["kind"], each["object"]) for each in alerts}
     await bank.agreed(f"/v1/merchants/{bank.shop.shown('merchant.one')}/bank-account", holder="New Account")
     assert (await bank.run())[bank.shop.shown("merchant.one")]["paid"] == 12_345
     assert [each["state"] for each in await bank.payouts()] == ["requested", "returned"]
+    async with bank.shop.switch.readers.acquire() as connection:
+        found = await owed(connection, bank.shop.ids["merchant.one"], bank.shop.ids["acquirer.single"])
+    assert [(each.items, each.amount) for each in found if each.kind == "payouts"] == [(1, 12_345)], "it pays what came back, and is on its way"
 
 
 async def test_a_payout_goes_to_the_account_that_is_agreed_when_its_file_is_made(bank: Bank) -> None:

@@ -268,7 +268,7 @@ async def waiting(opened: Shop) -> str:
 
 async def test_a_confirmed_sale_stands_with_the_whole_amount(shop: Shop) -> None:
     now = await resolved(shop, await parked(shop), "confirmed")
-    assert (now["status"], now["payment_status"], now["approved_amount"]) == ("confirmed", "captured", 1096)
+    assert (now["status"], now["payment_status"], now["approved_amount"], now["advice"]) == ("confirmed", "captured", 1096, "none")
     assert now["amounts"].items() >= {"authorised": 1096, "capturable": 1096, "captured": 1096, "refunded": 0, "charged_back": 0}.items()
     story = await shop.story(now["id"])
     assert "confirmed by a person" in story["in_short"]

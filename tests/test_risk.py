@@ -40,33 +40,33 @@ CASES = [
     ("a terminal", rule("velocity", subject="terminal", window_s=7200, count_max=1), [sale(0), sale(1, card=2)],
      "2 sales of one terminal within 2 hours, more than 1"),
     ("a sum", rule("velocity", subject="store", window_s=90, amount_max=250, currency="CNY"), [sale(0, 100), sale(1, 100), sale(2, 51)],
-     "251 CNY of one store within 90 seconds, more than 250"),
+     "2.51 CNY of one store within 90 seconds, more than 2.50 CNY"),
     ("a sum that just fits", rule("velocity", subject="store", window_s=90, amount_max=250, currency="CNY"), [sale(0, 100), sale(1, 150)], None),
     ("a sum of its currency", rule("velocity", subject="store", window_s=90, amount_max=150, currency="CNY"),
      [sale(0, 100), sale(1, 100, currency="USD")], None),
-    ("amount", rule("amount", amount_max=99, currency="CNY"), [sale(0, 100)], "100 CNY in one sale, more than 99"),
+    ("amount", rule("amount", amount_max=99, currency="CNY"), [sale(0, 100)], "1.00 CNY in one sale, more than 0.99 CNY"),
     ("amount that fits", rule("amount", amount_max=100, currency="CNY"), [sale(0, 100)], None),
     ("amount in another currency", rule("amount", amount_max=99, currency="USD"), [sale(0, 100)], None),
     ("night", rule("night", minute_from=1380, minute_until=300), [sale(0, minute=1380)],
      "a sale at 23:00 where the merchant is, between 23:00 and 05:00"),
     ("morning", rule("night", minute_from=1380, minute_until=300), [sale(0, minute=300)], None),
     ("a large one at night", rule("night", minute_from=0, minute_until=300, amount_min=100, currency="CNY"), [sale(0, 100, minute=0)],
-     "a sale at 00:00 where the merchant is, between 00:00 and 05:00, of 100 CNY, not less than 100"),
+     "a sale at 00:00 where the merchant is, between 00:00 and 05:00, of 1.00 CNY, not less than 1.00 CNY"),
     ("a small one at night", rule("night", minute_from=0, minute_until=300, amount_min=101, currency="CNY"), [sale(0, 100, minute=0)], None),
     ("split", rule("split", window_s=600, count_max=2, amount_max=100, basis_points=1000, currency="CNY"), [sale(0, 90), sale(1, 95), sale(2, 100)],
-     "3 sales of one card at one terminal within 10 minutes, each from 90 to 100 CNY, more than 2; 285 together"),
+     "3 sales of one card at one terminal within 10 minutes, each from 0.90 to 1.00 CNY, more than 2; 2.85 CNY together"),
     ("split in as many as it may be", rule("split", window_s=600, count_max=2, amount_max=100, basis_points=1000, currency="CNY"),
      [sale(0, 90), sale(1, 100)], None),
     ("split too small", rule("split", window_s=600, count_max=2, amount_max=100, basis_points=1000, currency="CNY"),
      [sale(0, 90), sale(1, 89), sale(2, 100)], None),
     ("refunds", rule("refund_ratio", subject="merchant", window_s=86400, count_max=1, basis_points=2000, currency="CNY"),
      [sale(0, 1000), sale(1, 100, type="refund"), sale(2, 101, type="refund")],
-     "2 refunds of 201 CNY against sales of 1000 of one merchant within 1 day, more than 20.00 %"),
+     "2 refunds of 2.01 CNY against sales of 10.00 CNY of one merchant within 1 day, more than 20.00 %"),
     ("refunds that fit", rule("refund_ratio", subject="merchant", window_s=86400, count_max=1, basis_points=2000, currency="CNY"),
      [sale(0, 1000), sale(1, 100, type="refund"), sale(2, 100, type="refund")], None),
     ("card testing", rule("card_testing", subject="terminal", window_s=3600, count_max=2, amount_max=100, currency="CNY"),
      [sale(0, 1, 1), sale(1, 2, 2), sale(2, 3, 3)],
-     "3 different cards at one terminal within 1 hour with sales declined or of at most 100 CNY, more than 2"),
+     "3 different cards at one terminal within 1 hour with sales declined or of at most 1.00 CNY, more than 2"),
     ("as many cards as it may", rule("card_testing", subject="terminal", window_s=3600, count_max=2, amount_max=100, currency="CNY"),
      [sale(0, 1, 1), sale(1, 2, 2)], None),
     ("a card that is large", rule("card_testing", subject="terminal", window_s=3600, count_max=2, amount_max=100, currency="CNY"),
@@ -112,7 +112,7 @@ def test_a_sale_that_a_limit_of_amounts_also_counts_is_in_the_ratio_once() -> No
     ({"state": "retired"}, False),
 ])
 def test_a_rule_is_for_its_scope(scope: dict[str, Any], fits: bool) -> None:
-    assert judged(rule("amount", amount_max=1, currency="CNY", **scope), [sale(0)]) == [["100 CNY in one sale, more than 1"] if fits else []]
+    assert judged(rule("amount", amount_max=1, currency="CNY", **scope), [sale(0)]) == [["1.00 CNY in one sale, more than 0.01 CNY"] if fits else []]
 
 
 def test_a_rule_counts_the_sales_of_its_scope_alone() -> None:
@@ -135,7 +135,7 @@ def test_a_block_goes_before_an_allowance_and_an_allowance_before_rules() -> Non
     allowed, blocked = entry(*card, "allow"), entry(*terminal, "block", 2)
     assert judged(said, [sale(0)], {card: allowed}) == [[]]
     assert judged(said, [sale(0)], {card: allowed, terminal: blocked}) == [["the terminal is blocked: Because"]]
-    assert judged(said, [sale(0, terminal=4)], {terminal: blocked}) == [["100 CNY in one sale, more than 1"]]
+    assert judged(said, [sale(0, terminal=4)], {terminal: blocked}) == [["1.00 CNY in one sale, more than 0.01 CNY"]]
 
 
 def test_the_strongest_action_decides() -> None:

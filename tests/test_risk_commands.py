@@ -72,7 +72,7 @@ async def test_a_rule_is_added_as_a_draft_tried_switched_on_hit_reviewed_and_ret
     tried = (await done(typed, shop, "try", "--activate", rule, "--from", begin, "--to", until, "--limit", "100")).splitlines()
     assert tried[0] == "2 sales" and tried[1].startswith("  before none 2") and tried[2].startswith("  after  none 1") and "decline 1" in tried[2]
     assert tried[3].split()[:4] == [rule, "decline", "1", "hits"] and tried[3].endswith("Twice is much")
-    assert "1200 CNY 411111" in tried[4] and tried[4].endswith("approved: 2 sales of one card within 10 minutes, more than 1")
+    assert "12.00 CNY 411111" in tried[4] and tried[4].endswith("approved: 2 sales of one card within 10 minutes, more than 1")
     one = (await done(typed, shop, "try", "--activate", rule, "--from", begin, "--to", until, "--limit", "1")).splitlines()
     assert one[0] == "1 sales (the newest of more)"
     assert "state active" in await done(typed, shop, "activate", rule)

@@ -135,7 +135,7 @@ async def test_a_flag_rides_in_the_commit_of_its_sale_and_is_reviewed_once(shop:
         sold = await shop.pay(6000, key=name, card=VISA)
         assert (sold.status, sold.body["status"]) == (201, "approved")
         (hit,) = await hits_of(shop, rule)  # at once: it was in the commit
-        assert (hit["transaction"], hit["state"], hit["why"]) == (sold.body["id"], "open", "6000 CNY in one sale, more than 5000")
+        assert (hit["transaction"], hit["state"], hit["why"]) == (sold.body["id"], "open", "60.00 CNY in one sale, more than 50.00 CNY")
         story = await shop.story(sold.body["id"])
         assert [step["detail"] for step in story["steps"] if step["what"] == "risk"] == [{"hits": [hit["id"]]}]
         decided = await post(shop, f"risk-hits/{hit['id']}/dismiss", {"reason": "A wedding"})

@@ -53,6 +53,12 @@ def test_rolled_back_means_that_who_has_it_goes_back_and_others_hear_nothing() -
     assert target([back], DEVICES[0], STORE, "1") is None and target([back], DEVICES[0], STORE, None) is None
 
 
+def test_what_was_rolled_back_comes_with_no_older_roll_out() -> None:
+    back, older = rollout(state="rolled_back", number=2), rollout()
+    assert target([back, older], DEVICES[0], STORE, "2") == "1" and target([back, older], DEVICES[0], STORE, "1") is None, "it would go to and fro"
+    assert target([rollout(number=3), back, older], DEVICES[0], STORE, "1") == "2", "a new decision is one"
+
+
 def test_the_newest_that_has_chosen_a_device_counts() -> None:
     newest, older = rollout("3", percent=0, number=2), rollout("2")
     assert target([newest, older], DEVICES[0], STORE, "1") == "2"

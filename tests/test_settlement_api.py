@@ -152,9 +152,16 @@ async def test_the_steps_are_shown_and_asking_again_changes_nothing(shop: Shop, 
     assert [(step["step"], step["state"]) for step in shown["steps"]] == [(name, "done") for name in ("open", "confirm", "wait", "take", "price", "post", "state")]
     assert await cut_over(shop, "acquirer.single", {"business_date": day["date"]}) == shown
     path = f"/v1/acquirers/{shop.shown('acquirer.single')}/cutovers"
-    for body, status in (({"business_date": "2020-01-01"}, 404), ({"business_date": "2026-02-30"}, 422), ({"business_date": 20_260_101}, 422), ({"x": 1}, 422)):
+    for body, status in (({}, 409), ({"business_date": "2020-01-01"}, 404), ({"business_date": "2026-02-30"}, 422), ({"business_date": 20_260_101}, 422), ({"x": 1}, 422)):
         assert (await shop.ask("POST", path, body, "operator")).status == status, body
     assert (await shop.ask("POST", "/v1/acquirers/acq_x/cutovers", {}, "operator")).status == 404
+
+
+async def test_a_day_that_has_not_begun_is_closed_only_by_its_name(shop: Shop, day: dict[str, Any]) -> None:
+    path, next_date = f"/v1/acquirers/{shop.shown('acquirer.dual')}/cutovers", day["steps"][1]["next_date"]
+    once_too_often = await shop.ask("POST", path, {}, "operator")
+    assert (once_too_often.status, once_too_often.body["code"]) == (409, "conflict") and f"{next_date} has not begun" in once_too_often.body["detail"]
+    assert (await cut_over(shop, "acquirer.dual", {"business_date": next_date}))["business_date"] == next_date
 
 
 async def test_after_it_the_next_day_is_sold_and_the_old_one_cannot_be_undone(shop: Shop, day: dict[str, Any]) -> None:
@@ -164,6 +171,22 @@ async def test_after_it_the_next_day_is_sold_and_the_old_one_cannot_be_undone(sh
         refused = await shop.ask("POST", f"/v1/authorizations/{day['sold']['branch']['id']}/{verb}", {}, "branch", Idempotency_Key=new_key())
         assert (refused.status, refused.body["code"]) == (409, "day_closed")
     assert (await balance(shop))["not_settled"] == 4000
+
+
+async def test_what_moves_after_its_day_was_settled_is_in_the_balance_until_it_is(shop: Shop, day: dict[str, Any]) -> None:
+    """A capture of a settled day that was decided late; and one whose day took it, and that no longer stands."""
+    before = (await balance(shop, "merchant.two"))["not_settled"]
+    capture = (await shop.row(day["capture"]))["transaction_id"]
+    line = await shop.sql("SELECT gross FROM settlement_line WHERE transaction_id = $1", capture)
+    assert [row["gross"] for row in line] == [7000]
+    await shop.sql("""INSERT INTO late_change (merchant_id, transaction_id, acquirer_id, for_date)
+        SELECT merchant_id, transaction_id, acquirer_id, business_date FROM transaction WHERE transaction_id = $1""", capture)
+    assert (await balance(shop, "merchant.two"))["not_settled"] == before, "it is worth what was settled of it"
+    await shop.sql("ALTER TABLE settlement_line DISABLE TRIGGER USER")
+    await shop.sql("UPDATE settlement_line SET gross = 3000 WHERE transaction_id = $1", capture)
+    assert (await balance(shop, "merchant.two"))["not_settled"] == before + 4000
+    await shop.sql("UPDATE settlement_line SET gross = 7000 WHERE transaction_id = $1", capture)
+    await shop.sql("UPDATE late_change SET settled_on = for_date WHERE transaction_id = $1", capture)
 
 
 async def test_every_answer_has_its_documented_shape(shop: Shop, file: Any, day: dict[str, Any]) -> None:
@@ -184,6 +207,6 @@ async def test_the_command_line_shows_and_runs_it(shop: Shop, day: dict[str, Any
     assert run(tmp_path / "home", "cutover", "status", "single", "2020-01-01", **variables).out == "no cut-over of 2020-01-01 has begun\n"
     again = run(tmp_path / "home", "cutover", "run", shop.shown("acquirer.single"), day["date"], **variables)
     assert (again.code, json.loads(again.out)["done"]) == (0, True)
-    for words in (("run", "nobody"), ("run", "single", "2020-01-01"), ("run", "single", "yesterday")):
+    for words in (("run", "nobody"), ("run", "single", "2020-01-01"), ("run", "single", "yesterday"), ("run", "single")):
         refused = run(tmp_path / "home", "cutover", *words, **variables)
         assert refused.code == 2 and refused.out == "" and refused.err, words

@@ -12,7 +12,7 @@ from switch.errors import PROBLEMS
 from switch.money import AMOUNT_MAX
 from switch.payments import verbs
 from switch.payments.transaction import Transaction
-from switch.payments.verbs import CODE_OF, RULES, VERBS, Follower, exchange, refusal, taking_back_refusal, tolerance, undo_refusal
+from switch.payments.verbs import CODE_OF, RULES, VERBS, Follower, amount_of, exchange, refusal, taking_back_refusal, tolerance, undo_refusal
 
 TODAY, YESTERDAY = rows.DAY, rows.DAY - timedelta(days=1)
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -124,6 +124,15 @@ def test_the_table(type_: str, name: str, amount: int, code: str) -> None:
     if found is not None:
         assert PROBLEMS[found.code].status == 409 and found.amounts.keys() == {"authorised", "captured", "refunded", "left_to_capture", "left_to_refund"}
         assert (found.retry_after is not None) == (found.code == "follow_up_open")
+
+
+@pytest.mark.parametrize(("type_", "name", "more", "amount"), [
+    ("capture", "hold", {}, 1000), ("capture", "tolerant", {}, 1000), ("capture", "tolerant", {"captured": 400}, 600), ("capture", "tolerant", {"captured": 1000}, 0),
+    ("capture", "tolerant", {"captured": 400, "released": 750}, 0), ("capture", "tolerant", {"capture_reserved": 300}, 700), ("capture", "released", {}, 0),
+    ("refund", "part refunded", {}, 500), ("void", "sale", {}, 1000), ("void", "hold", {}, 1000)])
+def test_without_an_amount_it_is_what_was_authorised_and_is_left(type_: str, name: str, more: dict[str, int], amount: int) -> None:
+    """The tolerance is taken only by who names an amount."""
+    assert amount_of(type_, original(name, **more), None) == amount
 
 
 @pytest.mark.parametrize("state", ["SENT", "REVERSING", "PARKED"])

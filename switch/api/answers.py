@@ -148,6 +148,8 @@ def unsold(row: Transaction) -> dict[str, Any]:
 def _advice(row: Transaction) -> str | None:
     if row.state == SENT:
         return "none" if row.exchange == "advice" else "ask_again"  # an advice is repeated until it is answered
+    if row.state == CONFIRMED:
+        return "none"  # two people found that it stands, whatever was advised before
     if row.original_id is not None and row.state in REVERSAL_STATE:
         return "retry_new_key"
     return "new_payment_allowed" if row.state in REVERSAL_STATE else row.advice

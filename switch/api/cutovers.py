@@ -21,7 +21,7 @@ from switch.settlement.cutover.closing import Closing
 PAGE_MAX = 200
 
 class CutoverRequest(Model):
-    """`business_date`: by default the oldest that is not finished."""
+    """`business_date`: by default the oldest that is not finished; one that has not begun must be named."""
 
     business_date: Day | None = None
 

@@ -22,7 +22,7 @@ from switch.api.terminal import Model, check_content, one_of_each, read_body
 from switch.callers import Caller, require
 from switch.directory import Directory
 from switch.errors import Problem
-from switch.ids import show
+from switch.ids import read, show
 from switch.money import AMOUNT_MAX, CURRENCIES
 from switch.payments import routing
 from switch.settlement.fees import tariffs, wording
@@ -35,6 +35,7 @@ BODY_MAX = 4 << 20
 AT_ONCE = 4  # estimates of one worker at work, each of another merchant: they take threads, and memory for their bodies
 VOLUME_MAX = 10**15 - 1
 ERRORS_MAX = 20
+UNNAMED = 2**128 - TRANSACTIONS_MAX  # what has no id comes after what has one, in the order of the list: a refund after its sale
 
 Amount = Annotated[int, Field(ge=1, le=AMOUNT_MAX)]
 Money = Annotated[int, Field(ge=0, le=AMOUNT_MAX)]
@@ -233,7 +234,13 @@ def _asked(body: bytes, caller: Caller, directory: Directory, now: datetime) -> 
     zone, faults, sales, seen = merchant.zone, list[dict[str, str]](), list[Sale](), set[UUID]()
     routed = {None: None} | {each.brand: _routed(directory, merchant_id, each.brand) for each in transactions}
     for at, each in enumerate(transactions):
-        ident = UUID(int=at) if each.id is None else identified("transaction", each.id)
+        ident = UUID(int=UNNAMED + at) if each.id is None else read("transaction", each.id)
+        refund_of = None if each.refund_of is None else read("transaction", each.refund_of)
+        for name, text, found in (("id", each.id, ident), ("refund_of", each.refund_of, refund_of)):
+            if text is not None and found is None:
+                faults.append(_fault(f"transactions.{at}.{name}", "txn_ and a UUID; of a transaction that might be made, one of your own making"))
+        if ident is None:
+            continue
         if ident in seen:
             faults.append(_fault(f"transactions.{at}.id", "each transaction once"))
         seen.add(ident)
@@ -244,7 +251,7 @@ def _asked(body: bytes, caller: Caller, directory: Directory, now: datetime) -> 
             ident, captured_at, each.amount, each.kind, each.currency, each.brand, each.card_type, each.method, each.entry_mode,
             each.mcc or merchant.mcc, each.business_date or captured_at.astimezone(zone).date(),
             routed[each.brand] if each.acquirer is None else identified("acquirer", each.acquirer),
-            None if each.refund_of is None else identified("transaction", each.refund_of),
+            refund_of,
             None if original is None else Original(original.amount, original.fee, refunded=original.refunded),
             each.settled_on or captured_at.astimezone(zone).date()))
     faults += [_fault("month_to_date", "ISO 4217 alpha codes with whole numbers of minor units")] if wanted.month_to_date.keys() - CURRENCIES else []

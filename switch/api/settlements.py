@@ -111,8 +111,9 @@ class LinePage(Shape):
 
 class ShownBalance(Shape):
     """Minor units of one currency. `posted` is what we owe you by the ledger; `not_settled` is what was sold and given back on days that are not
-    settled yet, before fees. `not_due` is the part of `posted` that is paid out later, `disputed` what open disputes have taken of it already.
-    `payable` is what would be paid out today; when it is 0, `payable_reason` says why: a negative balance is carried until later sales cover it."""
+    settled yet, and what moved after its day was, before fees. `not_due` is the part of `posted` that is paid out later, `disputed` what open
+    disputes have taken of it already. `payable` is what is due today. `payable_reason` says why it is 0 (a negative balance is carried until later
+    sales cover it), or why it is not paid out all the same: no bank account is agreed for the currency, or a payout to it came back; else null."""
 
     currency: str
     posted: int
@@ -124,7 +125,7 @@ class ShownBalance(Shape):
     in_payout: int
     disputed: int
     payable: int
-    payable_reason: Literal["on_hold", "negative_carried", "nothing_due", "below_minimum"] | None
+    payable_reason: Literal["on_hold", "negative_carried", "nothing_due", "below_minimum", "no_bank_account", "account_suspended"] | None
 
 
 class Balances(Shape):
@@ -183,8 +184,8 @@ def _line(row: asyncpg.Record) -> dict[str, Any]:
 
 
 def _balance(balance: Balance) -> dict[str, Any]:
-    return {**balance._asdict(), "next_due_on": _day(balance.next_due_on), "payable": balance.payable.amount,
-            "payable_reason": balance.payable.reason or None}
+    told = {name: value for name, value in balance._asdict().items() if name != "reason"}
+    return {**told, "next_due_on": _day(balance.next_due_on), "payable": balance.payable.amount, "payable_reason": balance.reason or None}
 
 
 def _entry(row: asyncpg.Record) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from switch import money
 from switch.commands.inquiries import Question, asking, put, quoted
 from switch.errors import StartError
 from switch.settings import Settings
@@ -67,7 +68,8 @@ def _offer(row: Any) -> str:
 def _compared(row: Any) -> str:
     cost, measured = row["cost"], row["measured"]
     price = row["why_not"] if cost is None else (
-        f"{cost['total']} {cost['currency']} a month ({cost['fees']} fees, {cost['periodic']} by the month, {cost['tax']} tax)")
+        "{} a month ({} fees, {} by the month, {} tax)".format(
+            *(money.text(cost[name], cost["currency"]) for name in ("total", "fees", "periodic", "tax"))))
     return (f"{row['offer']}  {row['name']} of {row['acquirer_name']}: {price}; T+{row['funding_days']}; {', '.join(row['methods'])}; "
             f"of {measured['asked']} asked, approved {measured['approval_basis_points']}, up {measured['uptime_basis_points']} in 1/100 %, "
             f"p50 {measured['p50_ms']} ms, p95 {measured['p95_ms']} ms; {row['rating']['count']} ratings")

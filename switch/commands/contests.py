@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from switch import money
 from switch.commands.inquiries import Question, asking, put, quoted
 from switch.settings import Settings
 
@@ -58,8 +59,8 @@ def _question(options: argparse.Namespace) -> Question:
 
 def _dispute(row: Any) -> str:
     until = f"  answer by {row['answer_by']}" if row["answer_by"] else ""
-    return (f"{row['id']}  {row['state']:<15} {row['amount']} {row['currency']} (charged {row['charged']})  {row['reference']}  "
-            f"reason {row['reason_code']}  {row['transaction']}{until}")
+    return (f"{row['id']}  {row['state']:<15} {money.text(row['amount'], row['currency'])} "
+            f"(charged {money.text(row['charged'], row['currency'])})  {row['reference']}  reason {row['reason_code']}  {row['transaction']}{until}")
 
 
 def _story(body: Any) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from switch import database
+from switch.clock import clock
 from switch.errors import Problem
 from switch.ids import read, show
 from switch.settings import Settings
@@ -60,7 +61,7 @@ async def work(options: argparse.Namespace, url: str, settings: Settings, say: C
             return 0
     finally:
         await connection.close()
-    return _told(await steps.run(connect, acquirer_id, options.date, gentle=options.gentle), acquirer_id, say)
+    return _told(await steps.run(connect, acquirer_id, options.date, gentle=options.gentle, now=clock.now()), acquirer_id, say)
 
 
 def _tell(row: dict[str, Any], say: Callable[[str], None]) -> None:

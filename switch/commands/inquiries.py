@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from switch import money
 from switch.errors import StartError
 from switch.inquiry import call
 from switch.settings import Settings
@@ -233,10 +234,14 @@ def _reconciled(row: Any) -> str:
             f"{row['acquirer']}")
 
 
+def _money(row: Any, name: str) -> str:
+    return "-" if row[name] is None else money.text(row[name], row["currency"])
+
+
 def _exception(row: Any) -> str:
     owner = f"  owner {row['owner']}" if row["owner"] else ""
-    return (f"{row['id']}  {row['business_date']}  {row['kind']:<14} {row['state']:<9} RRN {row['rrn'] or '-'}  expected {row['expected']} "
-            f"found {row['found']} difference {row['difference']} {row['currency']}{owner}  {row['transaction'] or ''}")
+    return (f"{row['id']}  {row['business_date']}  {row['kind']:<14} {row['state']:<9} RRN {row['rrn'] or '-'}  expected {_money(row, 'expected')} "
+            f"found {_money(row, 'found')} difference {money.text(row['difference'], row['currency'])}{owner}  {row['transaction'] or ''}")
 
 
 def reached(options: argparse.Namespace, settings: Settings) -> tuple[str, str]:
@@ -306,8 +311,8 @@ def _webhook(row: Any) -> str:
 
 def _reversal(row: Any) -> str:
     why = f" ({row['parked_reason']})" if row["parked_reason"] else ""
-    return (f"{row['transaction']}  {row['state']}{why}  {row['amount']} {row['currency']}  because of {row['cause']}  sent {row['transmissions']} "
-            f"times  last code {row['last_code'] or '-'}  {row['age_s']} s old  {row['acquirer']}")
+    return (f"{row['transaction']}  {row['state']}{why}  {money.text(row['amount'], row['currency'])}  because of {row['cause']}  "
+            f"sent {row['transmissions']} times  last code {row['last_code'] or '-'}  {row['age_s']} s old  {row['acquirer']}")
 
 
 def _approval(row: Any) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from switch.commands.inquiries import Question, asking, put, quoted
+from switch.money import text
 from switch.settings import Settings
 
 STEPS = ("stop", "return", "settle", "close", "withdraw")
@@ -46,7 +47,7 @@ def _line(row: Any) -> str:
 
 def _whole(body: Any) -> Iterator[str]:
     yield f"{_line(body)}  can: {', '.join(body['can']) or 'nothing'}"
-    yield from (f"  open: {each['kind']} {each['count']} of {each['amount']} {each['currency']}" for each in body["open"])
+    yield from (f"  open: {each['kind']} {each['count']} of {text(each['amount'], each['currency'])}" for each in body["open"])
     yield from (f"  kept until {each['until']}: {each['what']} ({each['source']})" for each in body["kept"])
     for each in body["events"]:
         yield f"  {each['number']}. {each['at']}  {each['event']} -> {each['state']}  {each['by']}: {each['reason']}"

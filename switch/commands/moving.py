@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from switch import money
 from switch.commands.inquiries import Question, asking, put, quoted
 from switch.settings import Settings
 
@@ -80,7 +81,7 @@ def _whole(body: Any) -> Iterator[str]:
 
 def _owed(body: Any) -> Iterator[str]:
     for each in body["open"]:
-        yield f"{each['kind']:<18} {each['count']:>6}  {each['amount']:>12} {each['currency']}  {each['what']}"
+        yield f"{each['kind']:<18} {each['count']:>6}  {money.text(each['amount'], each['currency']):>18}  {each['what']}"
     yield from (f"contract: {each}" for each in body["contract"])
     if not body["open"]:
         yield "nothing is open"

@@ -59,6 +59,8 @@ def parsers(verbs: Any) -> None:
     added.add_argument("--port", required=True, type=int)
     added.add_argument("--message-mode", default="single", choices=("single", "dual"))
     added.add_argument("--answer-timeout", type=_milliseconds, default=30_000, metavar="SECONDS")
+    added.add_argument("--numbers-come", action="store_true",
+                       help="the acquirer gives its terminals' numbers: none are made here, since a number never changes")
     changed.add_argument("name")
     changed.add_argument("--host")
     changed.add_argument("--port", type=int)
@@ -135,7 +137,8 @@ async def _made(options: argparse.Namespace, onboarding: Onboarding) -> Any:
         case _:
             await onboarding.install_bins()
             return await onboarding.acquirer(options.name, options.dialect, options.host, options.port, message_mode=options.message_mode,
-                                             answer_timeout_ms=options.answer_timeout, **_terms_of(options))
+                                             number_terminals=not options.numbers_come, answer_timeout_ms=options.answer_timeout,
+                                             **_terms_of(options))
 
 
 async def _account(options: argparse.Namespace, pool: database.Pool, settings: Settings) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from switch.commands.inquiries import Question, asking, put, quoted
 from switch.merchants.risk_rules import ACTIONS, BLOCKS, NEEDS, SUBJECTS
+from switch.money import text
 from switch.settings import Settings
 
 _LISTS = ("mccs", "brands", "entry_modes")
@@ -156,4 +157,4 @@ def _tried(body: Any) -> Iterator[str]:
         yield (f"  {each['rule']}  {each['action']:<7} {each['hits']} hits of {each['cards']} cards at {each['merchants']} merchants; "
                f"{each['approved']} were approved, {each['charged_back']} charged back  {each['name']}")
     for each in body["examples"]:
-        yield f"  {each['transaction']}  {each['amount']} {each['currency']} {each['masked_pan']} {each['status']}: {'; '.join(each['why'])}"
+        yield f"  {each['transaction']}  {text(each['amount'], each['currency'])} {each['masked_pan']} {each['status']}: {'; '.join(each['why'])}"

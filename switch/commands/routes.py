@@ -14,6 +14,7 @@ from switch.errors import Problem
 from switch.ids import read
 from switch.merchants.onboarding import Onboarding
 from switch.merchants.routes import ENTRY_MODES, Conditions
+from switch.money import text
 from switch.settings import Settings
 
 CONDITIONS = tuple(Conditions.__annotations__)
@@ -147,7 +148,7 @@ def _rule(row: Any) -> str:
 
 def _explained(body: Any) -> Iterator[str]:
     sale = body["sale"]
-    yield (f"{sale['transaction']}  {sale['amount']} {sale['currency']} {sale['entry_mode']} on {sale['bin']}... ({sale['brand']})  "
+    yield (f"{sale['transaction']}  {text(sale['amount'], sale['currency'])} {sale['entry_mode']} on {sale['bin']}... ({sale['brand']})  "
            f"MCC {sale['mcc']}  {sale['at']}  {sale['terminal']}")
     for each in body["alternatives"]:
         seen = "" if each["line"] is None else f"  line {each['line']}, answered {each['answered']} of {each['asked']}"
@@ -172,7 +173,7 @@ def _tried(body: Any) -> Iterator[str]:
     for each in body["fired"]:
         yield f"  fired    {each['sales']:>7}           {each['route']} {each['name'] or ''}"
     for each in body["examples"]:
-        yield (f"  {each['transaction']}  {each['amount']} {each['currency']} {each['brand']}: {each['before'] or 'nowhere'} -> "
+        yield (f"  {each['transaction']}  {text(each['amount'], each['currency'])} {each['brand']}: {each['before'] or 'nowhere'} -> "
                f"{each['after'] or 'nowhere'}  by {each['route'] or 'no rule'}")
 
 

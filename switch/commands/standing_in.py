@@ -11,6 +11,7 @@ from switch.errors import Problem
 from switch.ids import read
 from switch.merchants.onboarding import Onboarding
 from switch.merchants.stand_in import ANY, ENTRY_MODES, end_stand_in, set_stand_in, stand_in_of
+from switch.money import text
 from switch.settings import Settings
 
 
@@ -43,7 +44,7 @@ async def work(options: argparse.Namespace, url: str, settings: Settings, say: C
             for each in terms:
                 say(json.dumps(shown(each)))
             for day in days:
-                say(f"{day.business_date}  {day.merchant_id}  {day.brand}: {day.count} sales, {day.amount} {day.currency}")
+                say(f"{day.business_date}  {day.merchant_id}  {day.brand}: {day.count} sales, {text(day.amount, day.currency)}")
             return 0
         merchant_id = None if options.merchant is None else read("merchant", options.merchant)
         if options.merchant is not None and merchant_id is None:

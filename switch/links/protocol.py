@@ -294,17 +294,19 @@ class LinkProtocol:
 
     def _receive_network_request(self, message: dict[str, str], now: float, utc: datetime, raw_length: int) -> None:
         network, code, fault = self.dialect.network, self.dialect.value(message, self.dialect.network_rule.code), None
+        exchange = self.dialect.key_exchange
+        brings_keys = code == network.get("sign_on") and exchange is not None and exchange.field in message  # unasked, and said as a sign-on
         if code == network.get("sign_off") and self.phase == "up":
             self._signed_off("signed off by the host", now)
-        elif code == network.get("sign_on") and self.phase == "signed_off":
-            self._sign_on_at = now
-        elif code == network.get("cut_over") and (day := network_rules.day_opened(message.get("15", ""), utc.date())) is not None:
-            self._events.append(CutOver(day))
-        elif code == network.get("key_change") and self.keyed and self._key_changes < KEY_CHANGES_MAX:
+        elif (brings_keys or code == network.get("key_change")) and self.keyed and self._key_changes < KEY_CHANGES_MAX:
             self._key_changes += 1
             self._events.append(KeyChange(message))
             return
-        elif code in (network.get("cut_over"), network.get("key_change")) or code not in network.values():
+        elif code == network.get("sign_on") and self.phase == "signed_off" and not brings_keys:
+            self._sign_on_at = now
+        elif code == network.get("cut_over") and (day := network_rules.day_opened(message.get("15", ""), utc.date())) is not None:
+            self._events.append(CutOver(day))
+        elif brings_keys or code in (network.get("cut_over"), network.get("key_change")) or code not in network.values():
             fault = "15" if code == network.get("cut_over") else self.dialect.network_rule.code
             self._unmatched("unknown_mti", message, fault, None, raw_length, utc)
         self._send(network_rules.answer(self.dialect, message, fault))

@@ -198,6 +198,9 @@ class Onboarding:
         numbers = _padded(Numbers(acquirer_id, card_acceptor_terminal, card_acceptor))
         async with self._work(numbering=True) as connection:
             terminal = await found(connection, Terminal, terminal_id)
+            if any(each.acquirer_id == acquirer_id for each in terminal.numbers):
+                raise Problem("already_exists", "The terminal has numbers there, perhaps made when the acquirer was added with number_terminals. "
+                                                "They never change; add a new terminal, or an acquirer that gives its numbers itself.")
             await _number_terminal(connection, terminal.merchant_id, terminal_id, numbers)
             return await found(connection, Terminal, terminal_id)
 

@@ -66,7 +66,7 @@ SELECT t.merchant_id, t.endpoint_id, t.event_id, t.attempts, t.step, w.url, w.se
   CASE WHEN w.old_secret_until > now() THEN w.old_secret_key END AS old_secret_key, w.old_secret_sealed, e.body
 FROM taken t JOIN webhook_endpoint w USING (merchant_id, endpoint_id) JOIN webhook_event e USING (merchant_id, event_id) ORDER BY t.event_id
 """
-# A success is written on the endpoint only when it ends a failure or says something new: otherwise each delivery would write a row that others wait for.
+# A success is written on the endpoint only when it ends a failure or says something new: else each delivery would write a row that others wait for.
 WORKS = """UPDATE webhook_endpoint SET failing_since = NULL, last_status = $2, last_fault = NULL, resume_at = NULL
 WHERE endpoint_id = $1 AND (failing_since IS NOT NULL OR last_status IS DISTINCT FROM $2)"""
 FAILS = """UPDATE webhook_endpoint SET failing_since = coalesce(failing_since, now()), last_status = $2, last_fault = $3,

@@ -356,6 +356,7 @@ def book_approval(transaction: Transaction, acquirer: Acquirer, verdict: Verdict
     elif transaction.original_id is None and transaction.type != "refund":
         by_itself = transaction.capture_method == "automatic"
         if terms:
-            transaction.tolerance = tolerance(approved, terms.tip_basis_points if by_itself else terms.completion_basis_points)
+            goods = 0 if transaction.type == "cash_advance" else max(0, approved - transaction.cashback_amount)  # nobody tips cash that is handed out
+            transaction.tolerance = tolerance(goods, terms.tip_basis_points) if by_itself else tolerance(approved, terms.completion_basis_points)
         transaction.authorised, transaction.capturable = approved, approved + transaction.tolerance
         transaction.captured = approved if by_itself else 0

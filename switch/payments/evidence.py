@@ -1,6 +1,7 @@
 """Answers that match no waiting request: late, twice, wrong. Every one is recorded; what it proves may open or hasten a reversal."""
 
 import asyncio
+import contextlib
 import json
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -10,6 +11,7 @@ import asyncpg
 from messages.dialect import answer_fault, differing_field, match_key
 from messages.masking import mask
 from switch import alerts, logs, metrics
+from switch.background import Background
 from switch.database import UNKNOWN, Pool
 from switch.directory import Directory
 from switch.errors import Problem
@@ -24,6 +26,8 @@ from switch.payments.transaction import REVERSING, SENT, Event, Transaction, ste
 from switch.records import Acquirer
 
 QUEUE_MAX = 1000
+STOP_S = 1.0
+DECIDED_WITHIN_S = 30  # beyond the acquirer's time: commits that are in doubt, and the recovery of a worker that died
 
 RECORD = """INSERT INTO unmatched_answer (acquirer_id, received_at, reason, field, transaction_id, message, detail)
 VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7)"""
@@ -46,6 +50,7 @@ class Evidence:
                  alarm: alerts.Alerts) -> None:
         self.pool, self.directory, self.history, self.authorizations, self.alarm = pool, directory, history, authorizations, alarm
         self.queue: asyncio.Queue[Unmatched] = asyncio.Queue(QUEUE_MAX)
+        self.undecided = Background()  # second answers whose first one is being written
 
     def take(self, unmatched: Unmatched) -> None:
         """Called by the link, from the loop; never waits."""
@@ -63,6 +68,13 @@ class Evidence:
                 await self._consider(unmatched)
             except (*UNKNOWN, asyncpg.PostgresError, Problem) as error:
                 logs.warning("answer_not_recorded", reason=unmatched.reason, error=type(error).__name__)
+
+    async def stop(self) -> None:
+        """What was said twice is held against what stands, as far as it is decided by now."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await asyncio.gather(*self.undecided.tasks)
+        await self.undecided.end()
 
     async def _consider(self, unmatched: Unmatched) -> None:
         acquirer = self.directory.acquirers[UUID(unmatched.acquirer_id)]
@@ -113,12 +125,31 @@ class Evidence:
         if not translation.is_answer_to(transaction, message) or answer_fault(acquirer.dialect, request_of(transaction), message) is not None:
             return
         verdict = translation.verdict(transaction, acquirer.dialect, message)
-        duty = await self.history.duty(transaction.transaction_id)
-        event = Event.APPROVE if verdict.event is Event.PARTIAL_REFUSED else verdict.event
         await self.pool.execute(EVENT, transaction.merchant_id, transaction.transaction_id, f"{reason}_answer",
                                 alerts.detail(response_code=verdict.response_code, approval_code=verdict.approval_code))
-        if transaction.state == SENT:  # its worker is gone or about to decide; recovery reverses it
-            return
+        if transaction.state != SENT:
+            await self._hold_against(transaction, verdict.event)
+        elif len(self.undecided.tasks) < QUEUE_MAX:
+            self.undecided.later(self._once_decided(transaction.transaction_id, verdict.event, acquirer.answer_timeout_s + DECIDED_WITHIN_S))
+        else:
+            metrics.unmatched_answers.labels("not_recorded").inc()
+
+    async def _once_decided(self, transaction_id: UUID, event: Event, within_s: float) -> None:
+        """A second answer that came while the first was being written: it may say the opposite. What is never decided recovery reverses."""
+        for waits_s in (*(0.02 * 2**at for at in range(6)), *[1.0] * int(within_s)):
+            await asyncio.sleep(waits_s)
+            with contextlib.suppress(*UNKNOWN, asyncpg.PostgresError, Problem):  # looked at again, as long as it takes
+                transaction = await self.history.transaction(transaction_id)
+                if transaction is not None and transaction.state != SENT:
+                    await self._hold_against(transaction, event)
+                    return
+        logs.warning("answer_not_held_against", transaction_id=transaction_id)
+
+    async def _hold_against(self, transaction: Transaction, said: Event) -> None:
+        """What an answer means beside what stands: a reversal, a hastened one, an alert, or nothing. Raises Problem not_ready and what UNKNOWN
+        lists."""
+        duty = await self.history.duty(transaction.transaction_id)
+        event = Event.APPROVE if said is Event.PARTIAL_REFUSED else said
         after = step(transaction.state, event, transaction.exchange, duty.closed_by if duty else None)
         if after.state == REVERSING and transaction.state != REVERSING:
             if await self.authorizations.undo(transaction, event, duty.closed_by if duty else None) is not Written.OURS:

@@ -82,7 +82,9 @@ class FollowUps:
         if exchange is None:
             raise Problem("not_supported", f"The acquirer of this authorization has no {wanted.type}.")
         amount = verbs.amount_of(wanted.type, original, wanted.amount)
-        refused = verbs.refusal(wanted.type, original, await self.history.followers(original), amount, acquirer.business_date, door.received_at)
+        followers = await self.history.followers(original)
+        refused = verbs.refusal(wanted.type, original, followers, amount, acquirer.business_date, door.received_at)
+        refused = refused or verbs.captured_in_parts(wanted.type, original, followers, acquirer.dialect)
         if refused is not None:
             raise problem(refused)
         link, permit = self._way(wanted.type, original.merchant_id, acquirer, exchange, door)
@@ -141,7 +143,10 @@ class FollowUps:
         identity, now = uuid7(time.time_ns() // 1_000_000, os.urandom(10)), door.received_at
         pan_key, sealed = cards.sealed(self.vault, pan, expiry, identity, now.date())
         store = self.directory.stores.get(original.store_id)
-        wall, rule = now.astimezone(store.zone) if store is not None else now, acquirer.dialect.rule(wanted.type, original.type)
+        wall, named = now.astimezone(store.zone) if store is not None else now, original
+        if verbs.names_capture(wanted.type, original, acquirer.dialect):
+            named = await self.history.capture(original, identity) or original
+        rule = acquirer.dialect.rule(wanted.type, named.type)
         row = replace(
             original, **FRESH | {"original_id": original.transaction_id}, transaction_id=identity, type=wanted.type, exchange=exchange,
             caller=key[1], idempotency_key=key[2], match_key="", request_message="{}", worker_epoch=self.authorizations.worker_epoch,
@@ -152,7 +157,7 @@ class FollowUps:
             received_at=now, send_not_after=now + timedelta(seconds=send_within(acquirer.answer_timeout_s)),
             respond_by=now + timedelta(seconds=acquirer.answer_timeout_s), terminal_trace=None, reference=wanted.reference, same_trace=None,
             emv=None)
-        message = translation.follow_up(row, original, acquirer.dialect, pan, expiry, acquirer.institution_code)
+        message = translation.follow_up(row, named, acquirer.dialect, pan, expiry, acquirer.institution_code)
         row.match_key = match_key(acquirer.dialect, message)
         row.request_message = translation.masked(acquirer.dialect, message)
         return row, message

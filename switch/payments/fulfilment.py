@@ -64,12 +64,13 @@ FROM moved m WHERE d.transaction_id = m.transaction_id AND d.kind = 'reversal' A
 CLOSE_ADVICES = """
 WITH asked AS (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::text[],
-      $8::timestamptz[], $9::text[], $10::text[])
-      AS a(transaction_id, closed_by, code, state, object, alert_id, message, sent_at, reason, advice)
+      $8::timestamptz[], $9::text[], $10::text[], $11::text[])
+      AS a(transaction_id, closed_by, code, state, object, alert_id, message, sent_at, reason, advice, acquirer_rrn)
 ), moved AS (
     UPDATE transaction t SET state = a.state, version = t.version + 1, outcome = a.state, outcome_at = now(), answered_at = now(),
       response_code = a.code, approved_amount = CASE WHEN a.state = 'APPROVED' THEN t.amount ELSE 0 END, answer_message = a.message,
-      sent_at = coalesce(t.sent_at, a.sent_at), reason = a.reason, advice = a.advice, (authorised, capturable, captured) = (
+      sent_at = coalesce(t.sent_at, a.sent_at), reason = a.reason, advice = a.advice, acquirer_rrn = a.acquirer_rrn,
+      (authorised, capturable, captured) = (
         SELECT m, m, m FROM (SELECT CASE WHEN a.state = 'APPROVED' AND t.type IN ('offline_sale', 'purchase') THEN t.amount ELSE 0 END) booked(m))
     FROM asked a WHERE t.transaction_id = a.transaction_id AND t.state = 'SENT' AND t.exchange = 'advice'
     RETURNING t.transaction_id, t.type, a.closed_by, a.code, a.object, a.alert_id
@@ -155,8 +156,8 @@ def _close_reversal(ended: Ended, close: Close) -> tuple[Any, ...]:
 
 
 def _close_advice(ended: Ended, close: Close) -> tuple[Any, ...]:
-    message, sent_at, reason, advice, *_ = ended.answered
-    return ended.transaction_id, close.by, ended.code, STATE_OF[close.by], *_alert(ended), message, sent_at, reason, advice
+    message, sent_at, reason, advice, _, acquirer_rrn = ended.answered
+    return ended.transaction_id, close.by, ended.code, STATE_OF[close.by], *_alert(ended), message, sent_at, reason, advice, acquirer_rrn
 
 
 def _query(ended: Ended) -> tuple[str, tuple[Any, ...]]:

@@ -20,6 +20,8 @@ COLUMNS = ", ".join(field.name for field in fields(Transaction))
 
 TRANSACTION = f"SELECT {COLUMNS} FROM history_transaction WHERE transaction_id = $1"
 TRANSACTIONS = f"SELECT {COLUMNS} FROM history_transaction WHERE transaction_id = ANY($1::uuid[])"
+CAPTURE = f"""SELECT {COLUMNS} FROM history_transaction WHERE merchant_id = $1 AND original_id = $2 AND transaction_id < $3 AND type = 'capture'
+AND state IN ('APPROVED', 'CONFIRMED') ORDER BY transaction_id DESC LIMIT 1"""
 KEY = """SELECT route, fingerprint, transaction_id FROM history_idempotency
 WHERE merchant_id = $1 AND caller = $2 AND idempotency_key = $3"""
 DUTY = """SELECT kind, state, cause, stan, transmissions, first_sent_at, last_sent_at, last_code, next_attempt_at, created_at, closed_at,
@@ -151,6 +153,11 @@ class History:
     async def transactions(self, transaction_ids: list[UUID]) -> dict[UUID, Transaction]:
         """Those that are there, by id."""
         return {row["transaction_id"]: Transaction(**dict(row)) for row in await self._fetch(TRANSACTIONS, transaction_ids)}
+
+    async def capture(self, original: Transaction, before: UUID) -> Transaction | None:
+        """The newest capture of an authorization that stands and is older than `before`: what a follow-up of that id names."""
+        rows = await self._fetch(CAPTURE, original.merchant_id, original.transaction_id, before)
+        return Transaction(**dict(rows[0])) if rows else None
 
     async def key(self, merchant_id: UUID, caller: UUID, idempotency_key: str) -> KnownKey | None:
         rows = await self._fetch(KEY, merchant_id, caller, idempotency_key)

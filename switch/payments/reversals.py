@@ -19,7 +19,7 @@ from switch.errors import Problem
 from switch.failpoints import failpoint
 from switch.ids import show
 from switch.links import Bounced, Link, Reply, Share, Silence
-from switch.payments import cards, duties, translation
+from switch.payments import cards, duties, translation, verbs
 from switch.payments.authorization import captures_later
 from switch.payments.duties import Close, Decision, Owed, Pace, Park
 from switch.payments.fulfilment import UNANSWERED, Answered, Ended, run_ended
@@ -214,17 +214,24 @@ class Reversals:
         if not taken:
             return
         rows = await self.history.transactions([each.transaction_id for each in taken])
-        wanted = [row.original_id for row in rows.values() if row.exchange != "request" and row.original_id is not None]
-        originals = await self.history.transactions(wanted) if wanted else {}
+        named = [row for row in rows.values() if row.original_id is not None and (row.exchange != "request" or self._named(row))]
+        originals = await self.history.transactions([row.original_id for row in named if row.original_id is not None]) if named else {}
         for each in taken:
             row = rows.get(each.transaction_id)
             if row is None:  # the reader is behind the writer; its lease ends by itself
                 continue
             original = originals.get(row.original_id) if row.original_id is not None else None
+            if original is not None and verbs.names_capture(row.type, original, self.directory.acquirers[row.acquirer_id].dialect):
+                original = await self.history.capture(original, row.transaction_id) or original
             self.busy[each.acquirer_id] = self.busy.get(each.acquirer_id, 0) + 1
             task = self.loop.create_task(self._fulfil(each, row, original, started + SEND_WITHIN_S))
             self.at_work.add(task)
             task.add_done_callback(self._ended)
+
+    def _named(self, row: Transaction) -> bool:
+        """Whether the reversal of a request names what that followed, as messages of our house do not."""
+        acquirer = self.directory.acquirers.get(row.acquirer_id)
+        return acquirer is not None and not acquirer.dialect.house
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         """A fault of our own in one duty ends neither the worker nor the duty, whose lease ends by itself."""
@@ -282,7 +289,7 @@ class Reversals:
         if taken.kind == "reversal":
             return _of(taken, transaction, duties.reversal_answered(owed, code, acquirer.reversals.codes, max_age_s, now, draw), code)
         verdict = translation.verdict(transaction, acquirer.dialect, result.message)
-        answered = Answered(verdict.message, result.sent_at, verdict.reason, verdict.advice)
+        answered = Answered(verdict.message, result.sent_at, verdict.reason, verdict.advice, acquirer_rrn=verdict.acquirer_rrn)
         return _of(taken, transaction, duties.advice_answered(owed, verdict.event, now, draw), code, answered)
 
     def _message(self, taken: Taken, transaction: Transaction, original: Transaction | None, acquirer: Acquirer) -> dict[str, str]:

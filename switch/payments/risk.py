@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from switch.money import decimal, text
 from switch.payments.judging import Counts, Plan
 from switch.payments.velocity import Counter, Counters, Different, Sale, Seen, Spec
 from switch.watchlist import Limit, RiskEntry, RiskRule
@@ -59,14 +60,14 @@ def _velocity(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
     within = f"of one {rule.subject} within {_lasting(rule.window_s or 0)}, more than"
     if rule.count_max is not None:
         return (f"{seen.sales} sales {within} {rule.count_max}", {"count": seen.sales, "count_max": rule.count_max, "window_s": rule.window_s})
-    return (f"{seen.amount} {sale.currency} {within} {rule.amount_max}",
+    return (f"{text(seen.amount, sale.currency)} {within} {text(rule.amount_max or 0, sale.currency)}",
             {"amount": seen.amount, "amount_max": rule.amount_max, "currency": sale.currency, "window_s": rule.window_s})
 
 
 def _split(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
     low, seen = counts[0].spec.low, _sums(counts[0], sale)
-    return (f"{seen.sales} sales of one card at one terminal within {_lasting(rule.window_s or 0)}, each from {low} to {rule.amount_max} "
-            f"{sale.currency}, more than {rule.count_max}; {seen.amount} together",
+    return (f"{seen.sales} sales of one card at one terminal within {_lasting(rule.window_s or 0)}, each from {decimal(low or 0, sale.currency)} to "
+            f"{text(rule.amount_max or 0, sale.currency)}, more than {rule.count_max}; {text(seen.amount, sale.currency)} together",
             {"count": seen.sales, "count_max": rule.count_max, "low": low, "high": rule.amount_max, "amount": seen.amount, "currency": sale.currency,
              "window_s": rule.window_s})
 
@@ -78,7 +79,7 @@ def _sums(counter: Counter | Different, sale: Sale) -> Seen:
 
 
 def _amount(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
-    return (f"{sale.amount} {sale.currency} in one sale, more than {rule.amount_max}",
+    return (f"{text(sale.amount, sale.currency)} in one sale, more than {text(rule.amount_max or 0, sale.currency)}",
             {"amount": sale.amount, "amount_max": rule.amount_max, "currency": sale.currency})
 
 
@@ -90,7 +91,7 @@ def _night(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
     least = rule.amount_min
     begin, end = _clock(rule.minute_from or 0), _clock(rule.minute_until or 0)
     return (f"a sale at {_clock(sale.minute)} where the merchant is, between {begin} and {end}"
-            + ("" if least is None else f", of {sale.amount} {sale.currency}, not less than {least}"),
+            + ("" if least is None else f", of {text(sale.amount, sale.currency)}, not less than {text(least, sale.currency)}"),
             {"time": _clock(sale.minute), "time_from": begin, "time_until": end, "amount": sale.amount, "currency": sale.currency})
 
 
@@ -98,8 +99,8 @@ def _refund_ratio(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
     (amount_forth, (count, amount_back)) = _sums(counts[0], sale).amount, _sums(counts[1], sale)
     if count <= (rule.count_max or 0) or amount_back * 10_000 <= (rule.basis_points or 0) * amount_forth:
         return None
-    return (f"{count} refunds of {amount_back} {sale.currency} against sales of {amount_forth} of one {rule.subject} within "
-            f"{_lasting(rule.window_s or 0)}, more than {_percent(rule.basis_points or 0)}",
+    return (f"{count} refunds of {text(amount_back, sale.currency)} against sales of {text(amount_forth, sale.currency)} of one "
+            f"{rule.subject} within {_lasting(rule.window_s or 0)}, more than {_percent(rule.basis_points or 0)}",
             {"refunds": count, "refunded": amount_back, "sold": amount_forth, "basis_points": rule.basis_points, "currency": sale.currency,
              "window_s": rule.window_s})
 
@@ -120,7 +121,7 @@ def _card_testing(rule: RiskRule, counts: Counts, sale: Sale) -> Why:
     found = _different(rule, counts, sale)
     if found is None:
         return None
-    small = "" if rule.amount_max is None else f" or of at most {rule.amount_max} {rule.currency}"
+    small = "" if rule.amount_max is None else f" or of at most {text(rule.amount_max, rule.currency or sale.currency)}"
     return (f"{found} different cards at one {rule.subject} within {_lasting(rule.window_s or 0)} with sales declined{small}, "
             f"more than {rule.count_max}",
             {"cards": found, "count_max": rule.count_max, "small": rule.amount_max, "window_s": rule.window_s})
@@ -261,6 +262,6 @@ def over_limit(limit: Limit, amount: int, day: int, month: int) -> Hit | None:
     for span, most, total in (("sale", limit.per_sale, amount), ("day", limit.per_day, day + amount), ("month", limit.per_month, month + amount)):
         if most is not None and total > most:
             return Hit("limit", limit.limit_id, f"limit_per_{span}", "decline", None,
-                       f"{total} {limit.currency} in one {span} of the merchant, more than its limit of {most}",
+                       f"{text(total, limit.currency)} in one {span} of the merchant, more than its limit of {text(most, limit.currency)}",
                        {"amount": total, "amount_max": most, "currency": limit.currency, "per": span})
     return None

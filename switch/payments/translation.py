@@ -95,6 +95,8 @@ def fault(order: Order, dialect: Dialect, message_mode: str, pin_translated: boo
         return "this acquirer takes a refund only with its sale"
     if order.emv is not None and len(order.emv.sent) > (room := _chip_room(dialect)):
         return f"this acquirer takes at most {room // 2} bytes of EMV data"
+    if order.tip_amount and order.cashback_amount and "54" in dialect.fields and len(_additional_amounts(order)) > dialect.fields["54"].length:
+        return "this acquirer takes no tip and cash back in one sale"
     return _pin_fault(order, dialect, pin_translated) if order.pin_block is not None else None
 
 

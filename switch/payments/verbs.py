@@ -62,6 +62,12 @@ def asking(dialect: Dialect) -> str:
     return "query" if dialect.asks else "request"
 
 
+def names_capture(type_: str, original: Transaction, dialect: Dialect) -> bool:
+    """Whether the host knows what was captured by hand as a transaction of its own, which what undoes it names in place of the authorization."""
+    return (type_ in ("void", "refund", "tip") and original.capture_method == "manual" and "void.capture" in dialect.messages
+            and original.captured + original.voided_captured > 0)
+
+
 def to_capture(original: Transaction) -> int:
     """What may still be captured."""
     return max(0, original.capturable - original.captured - original.capture_reserved - original.released) if stands(original) else 0
@@ -88,7 +94,13 @@ def amount_of(type_: str, original: Transaction, asked: int | None) -> int:
         return asked
     if type_ == "void":
         return original.captured or original.authorised
-    return to_refund(original) if type_ == "refund" else to_capture(original)
+    return to_refund(original) if type_ == "refund" else min(to_capture(original), authorised_left(original))
+
+
+def authorised_left(original: Transaction) -> int:
+    """What of the authorised amount is not captured yet. The tolerance above it is taken only by who names an amount: the cardholder agreed to it
+    for a tip or a final bill, and to nothing else."""
+    return max(0, original.authorised - original.captured - original.capture_reserved - original.released)
 
 
 def tolerance(authorised: int, basis_points: int) -> int:
@@ -100,6 +112,14 @@ def refusal(type_: str, original: Transaction, followers: Sequence[Follower], am
     """Why this follow-up of `amount` may not be, or None. `open_day`: the acquirer's business date."""
     found = _state(type_, original) or RULES[type_](original, followers, amount, open_day, now)
     return found and found._replace(amounts=remaining(original))
+
+
+def captured_in_parts(type_: str, original: Transaction, followers: Sequence[Follower], dialect: Dialect) -> Refusal | None:
+    """A host that knows each capture as a transaction of its own is told to void one, not a sum."""
+    captures = sum(follower.type == "capture" and follower.state in (APPROVED, CONFIRMED) for follower in followers)
+    if type_ == "void" and captures > 1 and names_capture(type_, original, dialect):
+        return Refusal("not_voidable", "It was captured in parts, and its acquirer voids one at a time; refund it.", amounts=remaining(original))
+    return None
 
 
 def _state(type_: str, original: Transaction) -> Refusal | None:
@@ -151,6 +171,8 @@ def _void(original: Transaction, followers: Sequence[Follower], amount: int, ope
 
 
 def _tip(original: Transaction, followers: Sequence[Follower], amount: int, open_day: date, now: datetime) -> Refusal | None:
+    if original.type == "cash_advance":
+        return Refusal("not_tippable", "Nobody tips the cash that is handed out.")
     if not original.captured:
         return Refusal("not_tippable", "A tip is added to what is captured; capture it with the tip instead.")
     if captured_on(original, followers) < open_day:

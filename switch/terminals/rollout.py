@@ -40,11 +40,16 @@ def chosen(rollout: Rollout, device_id: UUID, store_id: UUID) -> bool:
 
 
 def target(rollouts: Iterable[Rollout], device_id: UUID, store_id: UUID, installed: str | None) -> str | None:
-    """The version that the device shall have; None: what it has. `rollouts` of its model, the newest first."""
+    """The version that the device shall have; None: what it has. `rollouts` of its model, the newest first. What was rolled back comes with no older
+    one, or its devices would go to and fro."""
+    taken_back: set[str] = set()
     for rollout in rollouts:
         if rollout.state == ROLLED_BACK:
             if installed == rollout.version:
                 return rollout.back_to
+            taken_back.add(rollout.version)
+        elif rollout.version in taken_back:
+            continue
         elif rollout.state == PAUSED:
             if installed == rollout.version:
                 return installed

@@ -325,13 +325,13 @@ def close_reversals(session: Session, *columns: Rows) -> Rows:
 @statement(fulfilment.CLOSE_ADVICES)
 def close_advices(session: Session, *columns: Rows) -> Rows:
     closed = []
-    for key, closed_by, code, state, object_, _, message, sent_at, reason, advice in zip(*columns, strict=True):
+    for key, closed_by, code, state, object_, _, message, sent_at, reason, advice, acquirer_rrn in zip(*columns, strict=True):
         row = session.locked("transaction", key)
         sold = row["amount"] if row is not None and state == "APPROVED" and row["type"] == "offline_sale" else 0
         if row is not None and row["exchange"] == "advice" and _move(
                 session, key, ("SENT",), state=state, outcome=state, outcome_at=session.now, answered_at=session.now, response_code=code,
                 approved_amount=row["amount"] if state == "APPROVED" else 0, answer_message=message, sent_at=row["sent_at"] or sent_at,
-                reason=reason, advice=advice, authorised=sold, capturable=sold, captured=sold):
+                reason=reason, advice=advice, acquirer_rrn=acquirer_rrn, authorised=sold, capturable=sold, captured=sold):
             if closed_by == "declined":
                 raise_(session, None, "capture_declined" if row["type"] == "capture" else "advice_declined", object_)
             closed += _done(session, key, "advice", closed_by, code)

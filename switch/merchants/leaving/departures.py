@@ -15,6 +15,7 @@ from switch.ids import show
 from switch.merchants.applications.opening import new_id
 from switch.merchants.leaving.life import BEFORE_SETTLED, BEFORE_STOP, LIFE, kept
 from switch.merchants.moving import owed
+from switch.money import text
 from switch.payments.resolution import Person
 from switch.terminals.lifecycle import ASSIGNED
 
@@ -126,7 +127,7 @@ async def _do(connection: Connection, merchant_id: UUID, leaving_id: UUID, event
             balances = await connection.fetch(BALANCES, merchant_id)
             if balances:
                 raise Problem("leaving_waits", "Its accounts are not empty: "
-                              + "; ".join(f"{each['kind']} {each['balance']} {each['currency']}" for each in balances) + ".")
+                              + "; ".join(f"{each['kind']} {text(each['balance'], each['currency'])}" for each in balances) + ".")
             return {}
     assert event == "close"
     ended = clock.now().astimezone(ZoneInfo(merchant["time_zone"])).date()

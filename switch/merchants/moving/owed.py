@@ -8,6 +8,7 @@ from uuid import UUID
 
 from switch.database import Connection
 from switch.ids import lowest
+from switch.money import text
 from switch.settlement.cutover.taking import GROSS, ORIGINAL
 
 # kind -> what it is. Each is asked of $1 the merchant and $2 the acquirer, None for all, and says currency, count and amount in minor units.
@@ -28,17 +29,19 @@ _STATEMENTS: Mapping[str, str] = MappingProxyType({
     "reversals": f"""SELECT x.currency, count(*), sum(x.amount)::bigint
         FROM (SELECT * FROM duty WHERE state = 'open' UNION ALL SELECT * FROM duty WHERE state = 'parked') t
         JOIN history_transaction x USING (merchant_id, transaction_id) WHERE {_OF} GROUP BY x.currency""",
-    "preauthorizations": f"""SELECT t.currency, count(*), sum(t.capturable - t.captured)::bigint FROM history_transaction t
-        WHERE {_OF} AND t.release_at IS NOT NULL AND t.state IN ('APPROVED', 'CONFIRMED') AND t.voided = 0 AND t.capturable > t.captured
+    "preauthorizations": f"""SELECT t.currency, count(*), sum(t.authorised - t.captured - t.released)::bigint FROM history_transaction t
+        WHERE {_OF} AND t.release_at IS NOT NULL AND t.state IN ('APPROVED', 'CONFIRMED') AND t.voided = 0
+        AND t.authorised > t.captured + t.released
         GROUP BY t.currency""",
     "disputes": f"SELECT t.currency, count(*), sum(t.amount)::bigint FROM dispute t WHERE {_OF} AND t.closed_at IS NULL GROUP BY t.currency",
     "unpaid": f"""SELECT t.currency, count(*), sum(t.net - t.reserve_held)::bigint FROM settlement t
         WHERE {_OF} AND t.payout_id IS NULL AND t.net <> t.reserve_held GROUP BY t.currency""",
     "reserves": f"""SELECT t.currency, count(*), sum(t.reserve_held)::bigint FROM settlement t
         WHERE {_OF} AND t.reserve_held > 0 AND t.reserve_released_at IS NULL GROUP BY t.currency""",
-    # A payout is of all acquirers together: what may be on its way of this one's money.
+    # A payout is of all acquirers together: what may be on its way of this one's money. One without settlements pays what came back.
     "payouts": """SELECT t.currency, count(*), sum(t.amount)::bigint FROM payout t WHERE t.merchant_id = $1 AND t.state IN ('requested', 'sent')
-        AND ($2::uuid IS NULL OR EXISTS (SELECT FROM settlement s WHERE s.merchant_id = $1 AND s.payout_id = t.payout_id AND s.acquirer_id = $2))
+        AND ($2::uuid IS NULL OR EXISTS (SELECT FROM settlement s WHERE s.merchant_id = $1 AND s.payout_id = t.payout_id AND s.acquirer_id = $2)
+          OR NOT EXISTS (SELECT FROM settlement s WHERE s.merchant_id = $1 AND s.payout_id = t.payout_id))
         GROUP BY t.currency""",
 })
 # Of the days that are not closed, and what moved after its day was.
@@ -83,4 +86,4 @@ async def owed(connection: Connection, merchant_id: UUID, acquirer_id: UUID | No
 
 def named(items: Sequence[Owed], kinds: frozenset[str]) -> str:
     """Those of some kinds, for a refusal: which, how many, how much."""
-    return "; ".join(f"{each.kind}: {each.items} of {each.amount} {each.currency}" for each in items if each.kind in kinds)
+    return "; ".join(f"{each.kind}: {each.items} of {text(each.amount, each.currency)}" for each in items if each.kind in kinds)

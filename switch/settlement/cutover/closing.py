@@ -6,6 +6,7 @@ from uuid import UUID
 
 from switch import logs
 from switch.background import Background
+from switch.clock import clock
 from switch.database import UNKNOWN, Connection
 from switch.errors import Problem
 from switch.ids import show
@@ -23,7 +24,7 @@ class Closing:
         """The business date that is being cut over now, or was. Raises Problem: not_found, conflict, not_ready."""
         connection = await self._connected()
         try:
-            day = await steps.day_to_run(connection, acquirer_id, business_date)
+            day = await steps.day_to_run(connection, acquirer_id, business_date, clock.now())
         finally:
             await connection.close()
         self.background.later(self._run(acquirer_id, day.business_date))

@@ -1,6 +1,7 @@
 """What a merchant reads of its money: settlements and their lines, balances, and the transfers behind them. In one snapshot each."""
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from switch.errors import Problem
 from switch.ids import lowest
 from switch.settlement import ledger
 from switch.settlement.cutover.taking import GROSS, ORIGINAL
-from switch.settlement.funding.payable import Payable, payable
+from switch.settlement.funding.payable import Payable, payable, why_not
 
 PAGE_MAX = 200
 CLOCKS = timedelta(days=1)  # by how much an id may be older than its day: its worker's clock
@@ -59,8 +60,8 @@ class Wanted:
 
 
 class Balance(NamedTuple):
-    """Of one currency, minor units. `posted`: what is owed by the ledger; `not_settled`: sold and given back on days that are not settled, before
-    fees; `not_due`: what of `posted` is due later, the next on `next_due_on`."""
+    """Of one currency, minor units. `posted`: what is owed by the ledger; `not_settled`: sold and given back on days that are not settled, and what
+    moved after its day was, before fees; `not_due`: what of `posted` is due later, the next on `next_due_on`; `reason`: why nothing is paid out."""
 
     currency: str
     posted: int
@@ -71,6 +72,7 @@ class Balance(NamedTuple):
     in_payout: int
     disputed: int
     payable: Payable
+    reason: str
     next_due_on: date | None
 
 
@@ -82,6 +84,22 @@ JOIN unnest($3::uuid[], $4::date[]) AS d(acquirer_id, business_date) ON d.acquir
 WHERE t.merchant_id = $1 AND t.transaction_id >= $2 AND t.state IN ('APPROVED', 'CONFIRMED')
   AND NOT EXISTS (SELECT FROM settlement s WHERE s.acquirer_id = t.acquirer_id AND s.business_date = t.business_date AND s.merchant_id = t.merchant_id
                   AND s.currency = t.currency AND s.state <> 'priced') GROUP BY t.currency"""
+# What was decided after its day was taken, and all that follows the same original: what it is worth now, over what was settled of it.
+LATE = f"""
+WITH kin AS (
+    SELECT transaction_id FROM late_change WHERE merchant_id = $1 AND settled_on IS NULL
+    UNION SELECT t.original_id FROM late_change l JOIN history_transaction t USING (merchant_id, transaction_id)
+      WHERE l.merchant_id = $1 AND l.settled_on IS NULL AND t.original_id IS NOT NULL
+), late AS (
+    SELECT transaction_id FROM kin
+    UNION SELECT t.transaction_id FROM kin JOIN history_transaction t ON t.merchant_id = $1 AND t.original_id = kin.transaction_id)
+SELECT t.currency, sum({GROSS} - s.settled)::bigint AS gross FROM late
+JOIN history_transaction t ON t.merchant_id = $1 AND t.transaction_id = late.transaction_id {ORIGINAL}
+CROSS JOIN LATERAL (SELECT coalesce(sum(l.gross), 0)::bigint AS settled FROM settlement_line l
+  WHERE l.merchant_id = $1 AND l.transaction_id = t.transaction_id) s
+WHERE NOT EXISTS (SELECT FROM unnest($2::uuid[], $3::date[]) AS d(acquirer_id, business_date)
+  WHERE d.acquirer_id = t.acquirer_id AND d.business_date = t.business_date) GROUP BY t.currency"""
+ACCOUNTS = "SELECT currency, state FROM bank_account WHERE merchant_id = $1 AND state IN ('active', 'suspended')"
 NOT_DUE = """SELECT currency, sum(net - reserve_held)::bigint AS amount, min(due_on) AS next_due_on FROM settlement
 WHERE merchant_id = $1 AND state <> 'priced' AND due_on > $2 AND payout_id IS NULL GROUP BY currency"""
 HELD = "SELECT currency FROM merchant_hold WHERE merchant_id = $1 AND amount IS NULL AND released_at IS NULL"
@@ -163,17 +181,21 @@ async def balances(connection: Connection, merchant_id: UUID) -> tuple[datetime,
         raise Problem("not_found")
     days = await connection.fetch(UNFINISHED)
     since = lowest(min((day["opened_at"] for day in days), default=merchant["at"]) - CLOCKS)
-    not_settled = {row["currency"]: row["gross"] for row in await connection.fetch(
-        NOT_SETTLED, merchant_id, since, [day["acquirer_id"] for day in days], [day["business_date"] for day in days])}
+    open_days = [day["acquirer_id"] for day in days], [day["business_date"] for day in days]
+    not_settled: Counter[str] = Counter()
+    for row in (*await connection.fetch(NOT_SETTLED, merchant_id, since, *open_days), *await connection.fetch(LATE, merchant_id, *open_days)):
+        not_settled[row["currency"]] += row["gross"]
     not_due = {row["currency"]: row for row in await connection.fetch(NOT_DUE, merchant_id, merchant["today"])}
     held = {row["currency"] for row in await connection.fetch(HELD, merchant_id)}
     disputed = {row["currency"]: row["amount"] for row in await connection.fetch(DISPUTED, merchant_id)}
+    where_to = {row["currency"]: row["state"] for row in await connection.fetch(ACCOUNTS, merchant_id)}
     accounts = {(account.kind, account.currency): amount for account, amount in (await ledger.balances(connection, merchant_id)).items()}
     found = []
     for currency in sorted({currency for _, currency in accounts} | set(not_settled)):
         later, posted = not_due.get(currency), accounts.get(("merchant", currency), 0)
         waits, next_due_on = (0, None) if later is None else (later["amount"], later["next_due_on"])
         reserved, on_hold, in_payout = (accounts.get((kind, currency), 0) for kind in ("reserve", "hold", "payout"))
-        found.append(Balance(currency, posted, not_settled.get(currency, 0), waits, reserved, on_hold, in_payout, disputed.get(currency, 0),
-                             payable(posted, waits, merchant["minimum_payout"], currency in held), next_due_on))
+        free = payable(posted, waits, merchant["minimum_payout"], currency in held)
+        found.append(Balance(currency, posted, not_settled[currency], waits, reserved, on_hold, in_payout, disputed.get(currency, 0), free,
+                             why_not(free, where_to.get(currency)), next_due_on))
     return merchant["at"], found

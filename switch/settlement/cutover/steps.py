@@ -13,9 +13,10 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import date
+from datetime import date, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import asyncpg
 
@@ -32,6 +33,7 @@ from switch.settlement.fees.metering import Metered
 from switch.settlement.fees.pricing import Pricing
 from switch.settlement.funding import reserves
 from switch.settlement.funding.business_days import calendar_of
+from switch.settlement.funding.calendar import business_date_at
 from switch.settlement.ledger import DAY_LOCK
 
 STEPS = ("open", "confirm", "wait", "take", "price", "post", "state")
@@ -65,6 +67,7 @@ DUE = """SELECT least(
   (SELECT min(business_date) FROM cutover WHERE acquirer_id = $1 AND ended_at IS NULL),
   (SELECT min(business_date) FROM business_day WHERE acquirer_id = $1 AND state <> 'closed'))"""
 ACQUIRER = "SELECT name, calendar, answer_timeout_ms FROM directory_acquirer WHERE acquirer_id = $1"
+CLOCK = "SELECT cut_over_minute, time_zone FROM directory_acquirer WHERE acquirer_id = $1"
 LATER_DAY = "SELECT min(business_date) FROM business_day WHERE acquirer_id = $1 AND business_date > $2"
 KNOWN_DAY = """SELECT coalesce(c.ended_at IS NOT NULL, false) AS finished FROM business_day d LEFT JOIN cutover c USING (acquirer_id, business_date)
 WHERE d.acquirer_id = $1 AND d.business_date = $2"""
@@ -108,16 +111,17 @@ ON CONFLICT (merchant_id, transaction_id) DO UPDATE SET settled_on = NULL RETURN
 
 
 async def run(connect: Connect, acquirer_id: UUID, business_date: date | None = None, *, pricing: Pricing | None = None, told: Told = announce,
-              grace_s: float = GRACE_S, wait_s: float | None = None, confirm_s: float = CONFIRM_S, gentle: bool = False) -> Cutover:
+              grace_s: float = GRACE_S, wait_s: float | None = None, confirm_s: float = CONFIRM_S, gentle: bool = False,
+              now: datetime | None = None) -> Cutover:
     """Runs the cut-over of a business date, by default the oldest that is not finished, to its end or to where it must wait.
 
     `connect` opens a writer's connection; two are used, and closed. `told` is called in the commit that states settlements. `wait_s`: how
     long open transactions are waited for at most; by default the acquirer's answer timeout and a margin. `gentle`: slower, beside payments.
-    Raises Problem: not_found, conflict (an earlier day is not finished; another runner works).
+    `now`: as `day_to_run`. Raises Problem: not_found, conflict (an earlier day is not finished; another runner works).
     """
     writer = await connect()
     try:
-        runner = Runner(connect, writer, await day_to_run(writer, acquirer_id, business_date), pricing or Metered(), told)
+        runner = Runner(connect, writer, await day_to_run(writer, acquirer_id, business_date, now), pricing or Metered(), told)
         runner.grace_s, runner.wait_s, runner.confirm_s = grace_s, wait_s, confirm_s
         runner.pace = tempo.GENTLE if gentle else tempo.BRISK
         return await runner.run()
@@ -125,8 +129,9 @@ async def run(connect: Connect, acquirer_id: UUID, business_date: date | None = 
         await writer.close()
 
 
-async def day_to_run(connection: Connection, acquirer_id: UUID, business_date: date | None) -> Day:
-    """The day that is asked for, by default the oldest that is not finished. Raises Problem: not_found, conflict."""
+async def day_to_run(connection: Connection, acquirer_id: UUID, business_date: date | None, now: datetime | None = None) -> Day:
+    """The day that is asked for, by default the oldest that is not finished. `now`: of a person who asks, perhaps once too often: a day that has not
+    begun must be named. Raises Problem: not_found, conflict."""
     oldest = await connection.fetchval(DUE, acquirer_id)
     day = oldest if business_date is None else business_date
     known = await connection.fetchrow(KNOWN_DAY, acquirer_id, day)
@@ -134,6 +139,11 @@ async def day_to_run(connection: Connection, acquirer_id: UUID, business_date: d
         raise Problem("not_found", "This acquirer has no such business day.")
     if not known["finished"] and oldest is not None and oldest < day:
         raise Problem("conflict", f"The business day {oldest} is not finished; days are cut over in their order.")
+    if business_date is None and now is not None:
+        row = await connection.fetchrow(CLOCK, acquirer_id)
+        assert row is not None  # it has a business day
+        if day > (running := business_date_at(now, row["cut_over_minute"], ZoneInfo(row["time_zone"]))):
+            raise Problem("conflict", f"Every business day up to {running} is closed; {day} has not begun. Name it to close it all the same.")
     return Day(acquirer_id, day)
 
 

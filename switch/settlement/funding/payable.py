@@ -46,12 +46,17 @@ class Shares(NamedTuple):
     reason: str
 
 
+def why_not(found: Payable, account: str | None) -> str:
+    """Why nothing of it is paid out, or empty. `account`: the state of the bank account, None without one."""
+    if not found.amount or account == "active":
+        return found.reason
+    return "no_bank_account" if account is None else "account_suspended"
+
+
 def shares(balance: int, not_due: int, minimum: int, held: bool, account: str | None) -> Shares:
-    """What `payable` says, when there is where to: `account` is the state of the bank account, None without one."""
+    """What `payable` says, when there is where to."""
     due, found = balance - max(0, not_due), payable(balance, not_due, minimum, held)
-    reason = found.reason
-    if found.amount and account != "active":
-        reason = "no_bank_account" if account is None else "account_suspended"
+    reason = why_not(found, account)
     paid = 0 if reason else found.amount
     return Shares(due, paid, due - paid, reason)
 
