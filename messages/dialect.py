@@ -287,7 +287,7 @@ def answer_fault(dialect: Dialect, request: Mapping[str, str], answer: Mapping[s
     response = dialect.response(code, request.get("3", ""))
     for number in dialect.agree:
         if number in request and answer.get(number) != request[number]:
-            in_part = number == "4" and response.verdict == "partial" and 0 < int(answer.get("4", "0")) < int(request["4"])
+            in_part = number == "4" and response.verdict == "partial" and 0 < minor_units(answer.get("4", "")) < minor_units(request["4"])
             if not in_part:
                 return number
     for number in dialect.agree_if_present:
@@ -298,11 +298,17 @@ def answer_fault(dialect: Dialect, request: Mapping[str, str], answer: Mapping[s
     return None
 
 
+def minor_units(amount: str) -> int:
+    """What DE4 says, also where currency and exponent or a sign stand before its twelve digits (ISO 8583:2003); 0 for what is none."""
+    digits = amount[-12:]
+    return int(digits) if digits.isascii() and digits.isdigit() else 0
+
+
 def _approval_code_missing(dialect: Dialect, request: Mapping[str, str], answer: Mapping[str, str], response: ResponseCode) -> bool:
     return (
         answer["0"] in dialect.approval_code_required
         and response.verdict in ("approved", "partial")
-        and int(request.get("4", "0")) > 0
+        and minor_units(request.get("4", "")) > 0
         and not request.get("3", "").startswith(dialect.approval_code_exempt)
         and not answer.get("38", "").strip()
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import cast
 
 from messages.dialect import match_key
+from switch import logs
 from switch.clock import clock
 from switch.failpoints import failpoint, failpoint_half, failpoint_written
 from switch.links import Bounced, CutOver, EchoEnded, KeyChange, LineClosed, Reply, Settled, Silence, Unmatched
@@ -68,6 +69,8 @@ class LineConnection(asyncio.Protocol):
             if self._joined >= JOIN_MAX:
                 self._write_frames()
             return None
+        if isinstance(taken, Bounced) and taken.reason == "not_encodable":
+            logs.error("not_encodable", acquirer_id=self._protocol.acquirer_id, detail=self._protocol.last_error)
         return cast(Bounced | None, taken)
 
     def _write_frames(self) -> None:
@@ -108,14 +111,27 @@ class LineConnection(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         for level, option, value in SOCKET_OPTIONS:
             sock.setsockopt(level, option, value)
-        self._protocol.connected(self._loop.time(), clock.now())
+        try:
+            self._protocol.connected(self._loop.time(), clock.now())
+        except Exception as error:
+            self._fault(error)
         self._flush()
         self._ticker = self._loop.call_later(TICK, self._tick)
 
     def data_received(self, data: bytes) -> None:
         failpoint("resp.read")
-        self._protocol.receive(data, self._loop.time(), clock.now())
+        try:
+            self._protocol.receive(data, self._loop.time(), clock.now())
+        except Exception as error:
+            self._fault(error)
         self._flush()
+
+    def _fault(self, error: Exception) -> None:
+        """A fault of our own over what a host said ends this line alone, and says so: what was sent on it is unknown, and it is made anew."""
+        logs.error("line_fault", acquirer_id=self._protocol.acquirer_id, error=type(error).__name__, where=logs.place(error))
+        self._protocol.last_error = reason = f"a fault of ours: {type(error).__name__}"
+        self._protocol.close(reason)
+        self._transport.abort()  # also where the protocol had not begun
 
     def eof_received(self) -> None:
         self.close("closed by the host")
@@ -144,7 +160,10 @@ class LineConnection(asyncio.Protocol):
         now, utc = self._loop.time(), clock.now()
         if self.breaker is not None and self.breaker.probe_due(now, utc):
             self._protocol.probe(now, utc)
-        self._protocol.tick(now, utc)
+        try:
+            self._protocol.tick(now, utc)
+        except Exception as error:
+            self._fault(error)
         self._flush()
 
     def _flush(self) -> None:

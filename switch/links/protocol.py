@@ -73,7 +73,8 @@ class LinkProtocol:
             return Bounced("window_full")
         try:
             payload = frame(self.dialect.framing, self._sealing.write(message))
-        except (EncodeError, FramingError):
+        except (EncodeError, FramingError) as error:
+            self.last_error = f"a request cannot be said in this dialect: {error}"
             return Bounced("not_encodable")
         key = match_key(self.dialect, message)
         known = self._exchanges.get(key)
@@ -120,7 +121,8 @@ class LinkProtocol:
         """The answer to a `KeyChange`, when its keys are installed or refused. Nothing is said over another connection than it came by."""
         if self.phase != "closed" and self._key_changes:
             self._key_changes -= 1
-            self._send({**network_rules.answer(self.dialect, message, None), "39": code})
+            if (fault := self._send({**network_rules.answer(self.dialect, message, None), "39": code})) is not None:
+                self.last_error = f"the answer to a key change cannot be said: {fault}"
 
     def drain(self, until: float) -> None:
         """No new requests; when the last one ended, or at `until`, the next tick signs off. A line that is not up is closed instead."""
@@ -309,7 +311,8 @@ class LinkProtocol:
         elif brings_keys or code in (network.get("cut_over"), network.get("key_change")) or code not in network.values():
             fault = "15" if code == network.get("cut_over") else self.dialect.network_rule.code
             self._unmatched("unknown_mti", message, fault, None, raw_length, utc)
-        self._send(network_rules.answer(self.dialect, message, fault))
+        if (unsaid := self._send(network_rules.answer(self.dialect, message, fault))) is not None:  # the host goes without: no line is lost for it
+            self._unmatched("unknown_mti", message, fault, None, raw_length, utc, fault=f"its answer cannot be said: {unsaid}")
 
     def _receive_network_answer(self, message: dict[str, str], now: float, utc: datetime, raw_length: int) -> None:
         found = next((item for item in self._network.items() if item[1].message["11"] == message.get("11")), None)
@@ -390,11 +393,17 @@ class LinkProtocol:
             return
         message = network_rules.asking(self.dialect, purpose, stan, utc)
         self._network[purpose] = NetworkRequest(message, now, now + timeout)
-        self._send(message)
+        if (fault := self._send(message)) is not None:
+            self.close(f"{purpose} cannot be said: {fault}")
 
-    def _send(self, message: dict[str, str]) -> None:
+    def _send(self, message: dict[str, str]) -> str | None:
+        """Why it cannot be said in this dialect, or None."""
         self._paused_frames += 1
         if self._paused_since is not None and self._paused_frames > PAUSED_NETWORK_FRAMES_MAX:
             self.close("the host sends network messages and does not read")
-        else:
+            return None
+        try:
             self._output.append(frame(self.dialect.framing, self._sealing.write(message)))
+        except (EncodeError, FramingError) as error:
+            return str(error)
+        return None

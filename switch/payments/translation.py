@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import orjson
 
-from messages.dialect import Dialect, answer_mti, match_key
+from messages.dialect import Dialect, answer_mti, match_key, minor_units
 from messages.grammar import REASONS_OF_THEIR_OWN, MessageRule
 from messages.masking import mask
 from messages.tlv import EMV_STORED, TlvError, keep
@@ -302,8 +302,10 @@ def verdict(transaction: Transaction, dialect: Dialect, answer: Mapping[str, str
     if response.verdict == "approved":
         approved = transaction.amount
     elif response.verdict == "partial":
-        approved = int(answer["4"])
-        if transaction.partial_approval == "refuse":
+        approved = minor_units(answer["4"])
+        if not 0 < approved < transaction.amount:
+            event, approved = Event.DOUBT, 0  # a part that is none
+        elif transaction.partial_approval == "refuse":
             event = Event.PARTIAL_REFUSED
     return Verdict(event, code, response.reason, response.advice, approved, (answer.get("38") or "").strip() or None,
                    (answer.get("37") or "").strip() or None, _answer_emv(_chip_data(dialect, answer.get("55"))), answer.get("54"),
