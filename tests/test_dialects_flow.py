@@ -1,5 +1,6 @@
 """Each dialect end to end: a sale, a decline, a timeout with its reversal and a void, over HTTP, TCP and PostgreSQL, with a host that speaks it."""
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -293,3 +294,52 @@ async def test_a_sale_by_payment_code_without_an_answer_is_reversed_without_a_ca
     assert await net(lane) == before
     undone = [line["fields"] for line in await received(lane) if line["mti"] == "0400"][-1]
     assert not {"2", "14", "59"} & set(undone)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_undoes_a_captured_preauthorization_names_its_capture_where_the_host_knows_it_by_itself(
+        lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """UnionPay: a completion is voided as such (60.1 21) and refunded by its DE37; its DE61 has the batch and trace of the completion."""
+    if lane.dialect != "unionpay_pos":
+        assert "void.capture" not in load(lane.dialect).messages
+        return
+
+    async def captured(amount: int) -> tuple[str, Any]:
+        held = await sale(lane, 8000, type="preauthorization")
+        taken = await lane.shop.ask("POST", f"/v1/authorizations/{held.body['id']}/captures", {"amount": amount}, "lost", Idempotency_Key=flows.new_key())
+        assert taken.status == 201, taken.body
+        await lane.shop.until(taken.body["id"], "approved")
+        return held.body["id"], await lane.shop.row(taken.body["id"])
+
+    reversals, owed = lane.shop.switch.reversals, list[dict[str, str]]()
+    made = reversals._message
+    monkeypatch.setattr(reversals, "_message", lambda *of: owed.append(message := made(*of)) or message)
+    before = await net(lane)
+    held, capture = await captured(6000)
+    await lane.host.order("silence")
+    unheard = await lane.shop.ask("POST", f"/v1/authorizations/{held}/voids", {}, "lost", Idempotency_Key=flows.new_key())
+    assert unheard.status == 202
+    await lane.shop.until(unheard.body["id"], "reversed")
+    said, undone, trace = json.loads((await lane.shop.row(unheard.body["id"]))["request_message"]), owed[-1], capture["stan"]
+    assert (said["3"], said["25"], said["4"], said["60"][:2], said["61"][6:12]) == ("200000", "06", "000000006000", "21", trace)
+    assert said["37"].strip() == (capture["acquirer_rrn"] or capture["rrn"]).strip()
+    assert (undone["0"], undone["61"], undone["60"][:2]) == ("0400", said["61"], "21"), "its reversal names the same"
+    assert await net(lane) == before + 6000
+    voided = await lane.shop.ask("POST", f"/v1/authorizations/{held}/voids", {}, "lost", Idempotency_Key=flows.new_key())
+    assert (voided.status, voided.body["status"]) == (201, "approved"), voided.body
+    assert await net(lane) == before
+
+    held, capture = await captured(5000)
+    refund = await lane.shop.ask("POST", "/v1/refunds", {"authorization": held, "amount": 1000}, "merchant.four", Idempotency_Key=flows.new_key())
+    await lane.shop.until(refund.body["id"], "approved")
+    row = await lane.shop.row(refund.body["id"])
+    said = json.loads(row["request_message"])
+    assert (said["61"][6:12], said["37"].strip()) == (capture["stan"], (capture["acquirer_rrn"] or capture["rrn"]).strip())
+    assert row["acquirer_rrn"], "the number that the host gave an advice is kept"
+    assert await net(lane) == before + 4000
+
+    held, _ = await captured(3000)
+    more = await lane.shop.ask("POST", f"/v1/authorizations/{held}/captures", {"amount": 1000}, "lost", Idempotency_Key=flows.new_key())
+    await lane.shop.until(more.body["id"], "approved")
+    parts = await lane.shop.ask("POST", f"/v1/authorizations/{held}/voids", {}, "lost", Idempotency_Key=flows.new_key())
+    assert (parts.status, parts.body["code"]) == (409, "not_voidable"), parts.body
