@@ -63,6 +63,12 @@ def test_a_partial_approval_says_what_was_asked_and_what_was_taken() -> None:
     assert "61.50 CNY" in paper and "123.00 CNY" in paper and "Asked for" in paper
 
 
+def test_what_follow_ups_have_made_of_it_is_told_and_nothing_where_there_are_none() -> None:
+    plain, later = printed(said(captured=12_300), 80), printed(said(captured=14_300, refunded=2_000), 80)
+    assert "by now" not in plain
+    assert "Charged by now" in later and "143.00 CNY" in later and "Refunded by now" in later and "20.00 CNY" in later
+
+
 def test_an_offline_sale_is_accepted_before_its_acquirer_has_answered() -> None:
     made = said(type="offline_sale", exchange="advice", state="SENT", approved_amount=None)
     assert (made.status, made.paid, made.amount) == ("accepted", True, 12_300)

@@ -51,6 +51,8 @@ class ShownReceipt(Shape):
     asked: int
     tip_amount: int
     cashback_amount: int
+    captured: int
+    refunded: int
     currency: str
     amount_text: str
     approval_code: str | None

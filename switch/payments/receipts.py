@@ -33,6 +33,7 @@ WORDS: Mapping[str, Mapping[Language, str]] = MappingProxyType({
     "card": {"en": "Card", "zh": "卡号"}, "brand": {"en": "Brand", "zh": "卡组织"}, "entry_mode": {"en": "Entry", "zh": "输入方式"},
     "amount": {"en": "Amount", "zh": "金额"}, "tip_amount": {"en": "of it tip", "zh": "其中小费"},
     "cashback_amount": {"en": "of it cashback", "zh": "其中取现"}, "asked": {"en": "Asked for", "zh": "请求金额"},
+    "captured": {"en": "Charged by now", "zh": "已扣款合计"}, "refunded": {"en": "Refunded by now", "zh": "已退款合计"},
     "approval_code": {"en": "Approval", "zh": "授权码"}, "rrn": {"en": "Reference no.", "zh": "参考号"}, "stan": {"en": "Trace no.", "zh": "凭证号"},
     "response_code": {"en": "Response", "zh": "应答码"}, "at": {"en": "Date", "zh": "日期时间"}, "reference": {"en": "Order", "zh": "订单号"},
     "transaction": {"en": "Id", "zh": "交易号"}, "signature": {"en": "Cardholder's signature", "zh": "持卡人签名"},
@@ -87,6 +88,8 @@ class Receipt:
     asked: int
     tip_amount: int
     cashback_amount: int
+    captured: int
+    refunded: int
     currency: str
     amount_text: str
     approval_code: str | None
@@ -116,7 +119,8 @@ def receipt(row: Transaction, shown: str, head: Head, language: Language, copy: 
     return Receipt(
         shown, row.type, status, WORDS[row.type][language], WORDS[status][language], paid, copy, language, head.merchant, head.store, head.city,
         head.acquirer, row.card_acceptor.strip(), row.card_acceptor_terminal.strip(), f"**** **** **** {row.card_last4}", row.brand, row.entry_mode,
-        amount, row.amount, row.tip_amount, row.cashback_amount, row.currency, text(amount, row.currency),
+        amount, row.amount, row.tip_amount, row.cashback_amount, row.captured if paid else 0, row.refunded if paid else 0, row.currency,
+        text(amount, row.currency),
         row.approval_code if paid else None, row.response_code, row.rrn, row.stan, row.reference, f"{moment:%Y-%m-%d %H:%M:%S}",
         paid and copy == "merchant" and row.type in SIGNED and signed is None, signed.sha256 if signed else None,
         f"{signed.at.astimezone(head.zone):%Y-%m-%d %H:%M:%S}" if signed else None)
@@ -165,11 +169,13 @@ def details(said: Receipt) -> list[tuple[str, str]]:
 
 
 def amounts(said: Receipt) -> list[tuple[str, str]]:
-    """What was charged, what of it is for what, and what was asked if that is not the same."""
+    """What was approved, what of it is for what, what follow-ups have made of it since, and what was asked if that is not the same."""
     rows = [("amount", said.amount_text)]
     if said.paid:
         parts = (("tip_amount", said.tip_amount), ("cashback_amount", said.cashback_amount))
         rows += [(name, text(part, said.currency)) for name, part in parts if part]
+        later = (("captured", said.captured if said.captured != said.amount else 0), ("refunded", said.refunded))  # tips, captures, refunds since
+        rows += [(name, text(sum_, said.currency)) for name, sum_ in later if sum_]
     if said.asked != said.amount:
         rows.append(("asked", text(said.asked, said.currency)))
     return [(WORDS[name][said.language], value) for name, value in rows]

@@ -158,7 +158,7 @@ class Worker:
             raise Problem("not_found")
         if known.transaction_id is None:
             raise Problem("cancelled_by_terminal")
-        row = await switch.history.transaction(known.transaction_id)
+        row = await switch.history.sale(known.transaction_id)
         assert row is not None
         return f"200 {STATUS[row.state]}", 0
 
