@@ -1,6 +1,7 @@
 """A dialect of ISO 8583 as immutable data: fields, match rules, response codes, messages. Read once from its literal, checked whole."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -78,11 +79,8 @@ class Dialect:
     never_stored: frozenset[str]
     shown: frozenset[str]
     key_cuts: Mapping[str, tuple[str, slice]]  # sub-fields that match names -> where they are
-
-    @property
-    def house(self) -> bool:
-        """Whether messages leave as the switch makes them."""
-        return not (self.omitted or self.composed or self.entry_forms)
+    house: bool  # whether messages leave as the switch makes them
+    answered: frozenset[str]  # fields of an answer that templates name: {answer_63}
 
     @property
     def asks(self) -> bool:
@@ -126,6 +124,9 @@ class Dialect:
             return UNKNOWN_CODE
         only_for = self.codes_only_for.get(code)
         return UNKNOWN_CODE if only_for and not processing_code.startswith(only_for) else known
+
+
+ANSWERED = re.compile(r"\{answer_([0-9]{1,3})[:}]").findall
 
 
 class DialectError(ValueError):
@@ -222,7 +223,17 @@ def _built(literal: Mapping[str, Any]) -> Dialect:
         never_stored=frozenset(literal["never_stored"]),
         shown=frozenset(literal["shown"].split()),
         key_cuts=_frozen(_cuts(layouts)),
+        house=not (literal["omitted"] or literal["composed"] or literal["entry_forms"] or literal["icc_dataset"] or any(
+            len(rest) > 3 and rest[3] for rest in literal["messages"].values())),
+        answered=frozenset(number for text in _templates(literal) for number in ANSWERED(text)),
     )
+
+
+def _templates(literal: Mapping[str, Any]) -> Iterator[str]:
+    """Of money messages."""
+    yield from literal["composed"].values()
+    for rest in literal["messages"].values():
+        yield from rest[3].values() if len(rest) > 3 else ()
 
 
 def _key_exchange(field: str, layouts: Mapping[int, tuple[Any, ...]], sign_on_after: Mapping[str, int]) -> KeyExchange:

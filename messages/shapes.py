@@ -50,9 +50,9 @@ def one_of(names: Iterable[str]) -> Shape:
     return check
 
 
-def number(least: float, most: float = 1_000_000) -> Shape:
+def number(least: float, most: float = 1_000_000, parts: bool = False) -> Shape:
     def check(place: str, value: object) -> Iterable[str]:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        if isinstance(value, bool) or not (isinstance(value, int) or (parts and isinstance(value, float))) or not least <= value <= most:
             yield _wrong(place, value, f"a number from {least} to {most}")
     return check
 
@@ -160,7 +160,7 @@ SHAPES: Mapping[str, Shape] = {
     "name": text("[a-z][a-z0-9_]*", "small letters, digits and _"),
     "like": maybe(text()),
     "framing": _framing,
-    "header": maybe(record(2, ("kind", one_of(HEADERS)), ("bytes", HEX))),
+    "header": maybe(record(2, ("kind", one_of(HEADERS)), ("bytes", text("([0-9A-Fa-f]{2}){1,255}", "hexadecimal text of 1 to 255 bytes")))),
     "fixed_bitmap": either,
     "fields": table(NUMBER, FIELD),
     "sub_fields": table(NUMBER, _layout),
@@ -194,7 +194,7 @@ SHAPES: Mapping[str, Shape] = {
     "network_rule": _network_rule,
     "batch": _batch,
     "qr_code": maybe(record(2, ("field", NUMBER), ("template", text()))),
-    "query": table(one_of(("first_s", "longest_s", "limit_s")), number(0, 86_400)),
+    "query": table(one_of(("first_s", "longest_s", "limit_s")), number(0, 86_400, parts=True)),
     "entry_modes": _entry_modes,
     "never_stored": NUMBERS,
     "shown": text("[0-9. ]*", "numbers of fields and of parts with blanks between, in one text"),

@@ -39,8 +39,15 @@ if TYPE_CHECKING:
     from messages.dialect import Dialect
 
 FIELD_NUMBERS = frozenset(str(number) for number in range(2, 129)) - {"65"}  # 1 and 65 are the bits of further bitmaps
-TEMPLATE = re.compile(r"(?:[^{}]|\{[a-z_]+\})*").fullmatch
-NAMED = re.compile(r"\{([a-z_]+)\}").findall
+_SPEC = r"(?::(?:[^{}]?[<>])?[1-9][0-9]?)?"  # a width, with the side that it is filled on and the character that fills it
+TEMPLATE = re.compile(rf"(?:[^{{}}]|\{{[a-z_0-9]+{_SPEC}\}})*").fullmatch
+NAMED = re.compile(rf"\{{([a-z_0-9]+){_SPEC}\}}").findall
+HELD = {"37": 12, "38": 6, "39": 4}  # characters that the books have for what a host gives
+ANSWER_NAME = re.compile(r"answer_([0-9]{1,3})").fullmatch
+CARD_FIELDS = frozenset({"2", "14", "35", "36", "45", "52", "55"})
+MTI_OF_SALE = re.compile("[0-9][12][0-9][0-9]").fullmatch
+UNKNOWN_MAX = 5
+SALES = frozenset({"purchase", "preauthorization", "cash_advance", "balance_inquiry", "account_verification"})
 _NONE = Field("", "", "", 0, 0)
 
 
@@ -50,11 +57,15 @@ def key_faults(literal: object) -> list[str]:
         return ["not a mapping of keys"]
     given = {*literal, *(LIKE if literal.get("like") else ())}
     missing = [f"{name}: missing ({key.shape})" for name, key in KEYS.items() if key.default is REQUIRED and name not in given]
-    return missing + [f"{name}: unknown key; known: {', '.join(KEYS)}" for name in literal if name not in KEYS] + _part_faults(literal)
+    unknown = [name for name in literal if name not in KEYS]
+    more = [f"and {len(unknown) - UNKNOWN_MAX} unknown keys more"] if len(unknown) > UNKNOWN_MAX else []
+    return missing + [f"{str(name)[:60]}: unknown key; known: {', '.join(KEYS)}" for name in unknown[:UNKNOWN_MAX]] + more + _part_faults(literal)
 
 
 def _part_faults(literal: Mapping[str, Any]) -> list[str]:
     coding, rule = literal.get("coding") or {}, literal.get("network_rule") or {}
+    if not isinstance(coding, Mapping) or not isinstance(rule, Mapping):
+        return [f"{part}: a dict, {{...}}" for part, value in (("coding", coding), ("network_rule", rule)) if not isinstance(value, Mapping)]
     faults = [f"coding: no part {part}; known: {', '.join(Coding._fields)}" for part in coding if part not in Coding._fields]
     faults += [f"coding: {part} is {code!r}, none of {', '.join(CODINGS[part])}" for part, code in coding.items()
                if part in CODINGS and code not in CODINGS[part]]
@@ -94,8 +105,15 @@ def _field_faults(dialect: "Dialect") -> list[str]:
 
 
 def _missing_faults(dialect: "Dialect") -> list[str]:
-    return [f"fields: {number} ({name}) is missing; every host has it" for number, name in (("11", "STAN"), ("39", "response code"))
-            if number not in dialect.fields]
+    found = [f"fields: {number} ({name}) is missing; every host has it" for number, name in (("11", "STAN"), ("39", "response code"))
+             if number not in dialect.fields]
+    found += [f"field {number}: the books keep at most {most} characters of it, and it has {dialect.fields[number].length}"
+              for number, most in HELD.items() if number in dialect.fields and dialect.fields[number].length > most]
+    if not dialect.messages:
+        found.append("messages: none; a dialect says at least one verb")
+    elif not {"reversal", "query"} & dialect.messages.keys():
+        found.append("messages: no reversal, by which a sale without an answer is undone")
+    return found
 
 
 def _reference_faults(dialect: "Dialect") -> list[str]:
@@ -115,6 +133,10 @@ def _reference_faults(dialect: "Dialect") -> list[str]:
     # A match key is read back as one text: only fixed fields cannot run into each other.
     found += [f"match: field {number} is not fixed: only fields, and parts by position, of a fixed length" for number in named["match"]
               if dialect.fields.get(number, _NONE).prefix]
+    keys = [(part, numbers) for part, numbers in dialect.match.items() if part == "*"]
+    found += [f"match {part}: neither 11 nor 37, so two requests at once have one key" for part, numbers in keys
+              if not ({"11", "37"} & set(numbers) or dialect.asks or not dialect.network)]
+    found += [f"match: field {number} is in no request" for number in named["match"] if number in ("38", "39")]
     found += [f"shown: field {number} is never stored" for number in dialect.shown if number.partition(".")[0] in dialect.never_stored]
     return found + [f"field {number}: card data, so it belongs to never_stored" for number in ("35", "36", "45", "52")
                     if number in dialect.fields and number not in dialect.never_stored]
@@ -145,9 +167,15 @@ def _message_faults(dialect: "Dialect") -> list[str]:
     found = [f"entry_forms {form}: field 22 cannot be {text}: {_accepted(entry)}" for form, text in dialect.entry_forms.items()
              if entry is not None and not check(*_shape(entry))(text)]
     for verb, rule in dialect.messages.items():
+        if verb in ("purchase", "cash_advance"):
+            found.append(f"message {verb}: {verb}.single or {verb}.dual, as the acquirer's message_mode is")
         if not (len(rule.mti) == 4 and rule.mti.isdecimal()):
             found.append(f"message {verb}: MTI {rule.mti}")
+        elif rule.mti[2] not in "0246" or (verb.partition(".")[0] in SALES and not MTI_OF_SALE(rule.mti)):
+            found.append(f"message {verb}: MTI {rule.mti} is no request or advice of its class")
         found += [f"message {verb}: no field {number}" for number in (*rule.fixed, *rule.required, *rule.composed) if number not in dialect.fields]
+        found += [f"message {verb}: field {number} is {value}: the books keep {width} digits of it" for number, width in (("25", 2),)
+                  if (value := rule.fixed.get(number)) is not None and len(value) != width]
         for number, value in rule.fixed.items():
             field = dialect.fields.get(number)
             if field and not check(field.type, field.length, field.prefix)(value):
@@ -165,10 +193,13 @@ def _template_faults(dialect: "Dialect") -> list[str]:
     if dialect.batch.items is not None:
         templates["batch: items"] = dialect.batch.items[2], ITEM_NAMES
     templates |= {f"network_rule: composed {number}": (text, NETWORK_NAMES) for number, text in dialect.network_rule.composed.items()}
-    found = [f"{place}: not a template: {text[:60]!r}; a text with names such as {{stan}}"
+    found = [f"{place}: not a template: {text[:60]!r}; a text with names such as {{stan}} or, 16 wide, {{terminal:<16}}"
              for place, (text, _) in templates.items() if not TEMPLATE(text)]
     found += [f"{place}: no name {name}; known: {', '.join(names)}"
-              for place, (text, names) in templates.items() for name in NAMED(text) if name not in names]
+              for place, (text, names) in templates.items() for name in NAMED(text) if name not in names
+              and not (names is NAMES and ANSWER_NAME(name))]
+    found += [f"answer_{number}: " + (f"no field {number}" if number not in dialect.fields else "it is not in shown, so it is not kept")
+              for number in sorted(dialect.answered) if number not in dialect.fields or number not in dialect.shown or number in CARD_FIELDS]
     if dialect.reversal_stan not in REVERSAL_STANS:
         found.append(f"reversal_stan: {dialect.reversal_stan!r} is none of {', '.join(REVERSAL_STANS)}")
     found += [f"reversal_reasons: {cause} is none of {', '.join((*REASONS, *REASONS_OF_THEIR_OWN))}" for cause in dialect.reversal_reasons
@@ -246,7 +277,7 @@ def _mac_faults(dialect: "Dialect") -> list[str]:
     if rule is not None:
         field = dialect.fields.get(rule.field)
         if field is None or (field.type, field.length, field.prefix) != ("b", 16, 0) or int(rule.field) != max(map(int, dialect.fields)):
-            found.append(f"mac: field {rule.field} is not the last one, of 16 hex characters")
+            found.append(f"mac: field {rule.field} is not the last one ({max(map(int, dialect.fields))} is), of 16 hex characters")
         if rule.algorithm not in MAC_ALGORITHMS:
             found.append(f"mac: {rule.algorithm} is none of {', '.join(MAC_ALGORITHMS)}")
     if exchange is not None:

@@ -314,7 +314,7 @@ async def test_a_number_that_is_taken_is_that_rows_error_and_never_a_duplicate(j
     lambda outcome: outcome._replace(transaction=replace(outcome.transaction, state="CONFIRMED")),
     lambda outcome: outcome._replace(transaction=replace(outcome.transaction, captured=2000)),
     lambda outcome: outcome._replace(transaction=replace(outcome.transaction, state="REVERSING", outcome=None)),
-    lambda outcome: outcome._replace(transaction=replace(outcome.transaction, response_code="0000")),
+    lambda outcome: outcome._replace(transaction=replace(outcome.transaction, response_code="00000")),
     lambda outcome: outcome._replace(transaction=replace(outcome.transaction, reason="\0")),
     lambda outcome: outcome._replace(event=("kind", "not json")),
 ], ids=["illegal step", "more than may be captured", "reversing without a duty", "long code", "NUL", "broken event"])

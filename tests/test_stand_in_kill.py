@@ -78,7 +78,7 @@ async def test_what_was_approved_in_its_stead_is_said_once_whenever_the_switch_d
         await shop.line(1)
         unsaid = await shop.pay(2200, keys[2200])
         assert await shop.heard(unsaid.body["rrn"]) == []
-        assert "2 sales, 4300 CNY" in stand_in(home, "list", ACQUIRER)
+        assert "2 sales, 43.00 CNY" in stand_in(home, "list", ACQUIRER)
         demo.kill()
     with Demo(home) as demo:  # its line goes to its host again
         shop = Shop(demo)

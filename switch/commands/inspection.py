@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from messages import grammar
+from messages import grammar, trial
 from messages.codec import DecodeError, EncodeError, Rejected, decode, encode
 from messages.dialect import LITERALS, Dialect, DialectError, build, faults, load
 from messages.framing import Deframer, FramingError, frame
@@ -78,6 +78,8 @@ def _literal(path: Path) -> Any:
         raise StartError(f"{path}: {error.strerror if isinstance(error, OSError) else 'not UTF-8 text'}") from None
     if len(text) > FILE_MAX:
         raise StartError(f"{path}: more than {FILE_MAX} characters")
+    if "\0" in text:
+        raise StartError(f"{path}: a NUL character: this is no text")
     try:
         body = [each for each in ast.parse(text).body if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))]
         if len(body) != 1 or not isinstance(body[0], ast.Assign | ast.Expr):
@@ -105,6 +107,9 @@ def _repeated(node: ast.Dict) -> list[ast.Constant]:
 def _check(path: Path, say: Callable[[str], None]) -> int:
     literal = _literal(path)
     found = faults(literal)
+    found = found or trial.faults(build(literal))
+    if not found and path.stem in LITERALS and literal["name"] != path.stem:
+        found = [f"name: {literal['name']!r}, and the file is called {path.stem}"]
     for fault in found:
         say(f"{path}: {fault}")
     if not found:

@@ -19,6 +19,14 @@ def asking(dialect: Dialect, purpose: str, stan: str, utc: datetime) -> dict[str
     return {"0": rule.mtis.get(purpose, rule.mti), **{number: template.format_map(names) for number, template in rule.composed.items()}}
 
 
+def purpose_of(dialect: Dialect, message: Mapping[str, str]) -> str | None:
+    """What a host's network message is for, by the names of `dialect.network`; None: nothing that we know. One that signs on and brings keys
+    unasked changes them."""
+    code, exchange = dialect.value(message, dialect.network_rule.code), dialect.key_exchange
+    purpose = next((name for name, known in dialect.network.items() if known == code), None)
+    return "key_change" if purpose == "sign_on" and exchange is not None and exchange.field in message else purpose
+
+
 def answer(dialect: Dialect, message: Mapping[str, str], fault: str | None) -> dict[str, str]:
     """The answer to a host's network message; `fault` is the field that was not understood."""
     rule = dialect.network_rule

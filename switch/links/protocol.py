@@ -37,9 +37,8 @@ class LinkProtocol:
         self.acquirer_id, self.dialect, self.settings, self.keyed = acquirer_id, dialect, settings, keyed
         self.counters = Counters()
         self.phase: Literal["closed", "signing_on", "signed_off", "up", "signing_off"] = "closed"
-        self.draining = False
-        self.in_flight = 0
-        self.echo_failures = 0
+        self.draining = self._probing = False
+        self.in_flight = self.echo_failures = self._paused_frames = self._key_changes = 0
         self.last_answer_at: datetime | None = None
         self.last_error: str | None = None
         self._next_stan, self.backoff = next_stan, Backoff(settings.backoff_min, settings.backoff_max, draw)
@@ -52,8 +51,6 @@ class LinkProtocol:
         self._events: list[Event] = []
         self._output: list[bytes] = []
         self._paused_since: float | None = None
-        self._paused_frames = self._key_changes = 0
-        self._probing = False
         self._last_received = self._sign_on_at = self._drain_until = 0.0
 
     # what the switch asks
@@ -76,8 +73,7 @@ class LinkProtocol:
         except (EncodeError, FramingError) as error:
             self.last_error = f"a request cannot be said in this dialect: {error}"
             return Bounced("not_encodable")
-        key = match_key(self.dialect, message)
-        known = self._exchanges.get(key)
+        known = self._exchanges.get(key := match_key(self.dialect, message))
         if known is not None and known.end is None:
             return Bounced("duplicate_key")
         exchange = Exchange(key, message, token, self, send_not_after, deadline, sealed=self._sealing.required())
@@ -121,8 +117,7 @@ class LinkProtocol:
         """The answer to a `KeyChange`, when its keys are installed or refused. Nothing is said over another connection than it came by."""
         if self.phase != "closed" and self._key_changes:
             self._key_changes -= 1
-            if (fault := self._send({**network_rules.answer(self.dialect, message, None), "39": code})) is not None:
-                self.last_error = f"the answer to a key change cannot be said: {fault}"
+            self._send({**network_rules.answer(self.dialect, message, None), "39": code})
 
     def drain(self, until: float) -> None:
         """No new requests; when the last one ended, or at `until`, the next tick signs off. A line that is not up is closed instead."""
@@ -209,8 +204,6 @@ class LinkProtocol:
         self._output.clear()
         return output
 
-    # exchanges
-
     def _fall_due(self, exchange: Exchange, now: float) -> None:
         if exchange.sent_at is None:
             self._end(exchange, "bounced", Bounced("too_late"))
@@ -295,24 +288,22 @@ class LinkProtocol:
         self._events.append(Unmatched(self.acquirer_id, message, reason, number, key, raw_length, utc, sent_at, fault))
 
     def _receive_network_request(self, message: dict[str, str], now: float, utc: datetime, raw_length: int) -> None:
-        network, code, fault = self.dialect.network, self.dialect.value(message, self.dialect.network_rule.code), None
-        exchange = self.dialect.key_exchange
-        brings_keys = code == network.get("sign_on") and exchange is not None and exchange.field in message  # unasked, and said as a sign-on
-        if code == network.get("sign_off") and self.phase == "up":
-            self._signed_off("signed off by the host", now)
-        elif (brings_keys or code == network.get("key_change")) and self.keyed and self._key_changes < KEY_CHANGES_MAX:
+        purpose, fault = network_rules.purpose_of(self.dialect, message), None
+        if purpose == "key_change" and self.keyed and self._key_changes < KEY_CHANGES_MAX:
             self._key_changes += 1
             self._events.append(KeyChange(message))
             return
-        elif code == network.get("sign_on") and self.phase == "signed_off" and not brings_keys:
+        if purpose == "sign_off" and self.phase == "up":
+            self._signed_off("signed off by the host", now)
+        elif purpose == "sign_on" and self.phase == "signed_off":
             self._sign_on_at = now
-        elif code == network.get("cut_over") and (day := network_rules.day_opened(message.get("15", ""), utc.date())) is not None:
+        elif purpose == "cut_over" and (day := network_rules.day_opened(message.get("15", ""), utc.date())) is not None:
             self._events.append(CutOver(day))
-        elif brings_keys or code in (network.get("cut_over"), network.get("key_change")) or code not in network.values():
-            fault = "15" if code == network.get("cut_over") else self.dialect.network_rule.code
-            self._unmatched("unknown_mti", message, fault, None, raw_length, utc)
-        if (unsaid := self._send(network_rules.answer(self.dialect, message, fault))) is not None:  # the host goes without: no line is lost for it
-            self._unmatched("unknown_mti", message, fault, None, raw_length, utc, fault=f"its answer cannot be said: {unsaid}")
+        elif purpose in ("cut_over", "key_change", None):
+            fault = "15" if purpose == "cut_over" else self.dialect.network_rule.code
+        unsaid = self._send(network_rules.answer(self.dialect, message, fault))  # the host goes without: no line is lost for it
+        if fault or unsaid:
+            self._unmatched("unknown_mti", message, fault, None, raw_length, utc, fault=unsaid and f"its answer cannot be said: {unsaid}")
 
     def _receive_network_answer(self, message: dict[str, str], now: float, utc: datetime, raw_length: int) -> None:
         found = next((item for item in self._network.items() if item[1].message["11"] == message.get("11")), None)
@@ -404,6 +395,6 @@ class LinkProtocol:
             return None
         try:
             self._output.append(frame(self.dialect.framing, self._sealing.write(message)))
+            return None
         except (EncodeError, FramingError) as error:
             return str(error)
-        return None

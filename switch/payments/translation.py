@@ -8,8 +8,9 @@ from typing import NamedTuple
 import orjson
 
 from messages.dialect import Dialect, answer_mti, match_key, minor_units
-from messages.grammar import REASONS_OF_THEIR_OWN, MessageRule
+from messages.grammar import REASONS_OF_THEIR_OWN
 from messages.masking import mask
+from messages.saying import filled, said
 from messages.tlv import EMV_STORED, TlvError, keep
 from switch.money import CURRENCIES
 from switch.payments.transaction import STOOD_IN_FOR, Event, Transaction, stood_in
@@ -160,7 +161,7 @@ def request(order: Order, transaction: Transaction, acquirer: Acquirer, merchant
         message |= dialect.with_pin
     if not dialect.house:
         rule = dialect.said_by(_said_as(transaction), transaction.mti, transaction.processing_code, transaction.pos_condition)
-        message = _said(dialect, rule, message, _names(transaction, None, dialect, acquirer.institution_code))
+        message = said(dialect, rule, message, _names(transaction, None, dialect, acquirer.institution_code))
     if code is not None and dialect.qr_code is not None:
         number, template = dialect.qr_code
         message[number] = template.format(code=code.reveal(), code_length=f"{len(code.reveal()):03d}")
@@ -170,18 +171,6 @@ def request(order: Order, transaction: Transaction, acquirer: Acquirer, merchant
 def _said_as(transaction: Transaction) -> str:
     """The verb of its message: a sale that was stood in for is said like an offline approval."""
     return STOOD_IN_FOR if stood_in(transaction) else transaction.type
-
-
-def _said(dialect: Dialect, rule: MessageRule, message: dict[str, str], names: Mapping[str, str]) -> dict[str, str]:
-    """A message of the house as a dialect says it: what it does not know left out, what it has of its own made from its templates."""
-    said = {number: value for number, value in message.items() if number not in dialect.omitted}
-    if "55" in said and dialect.icc_dataset is not None:
-        said["55"] = f"{dialect.icc_dataset}{len(said['55']) // 2:04X}{said['55']}"
-    said["22"] = dialect.entry_forms.get(said["22"], said["22"])
-    said |= {number: value for number, value in rule.fixed.items() if number not in ("3", "25")}
-    for number, template in (*dialect.composed.items(), *rule.composed.items()):
-        said[number] = template.format_map(names)
-    return said
 
 
 def _names(transaction: Transaction, original: Transaction | None, dialect: Dialect, institution: str | None) -> dict[str, str]:
@@ -197,8 +186,16 @@ def _names(transaction: Transaction, original: Transaction | None, dialect: Dial
         "original_amount": f"{of.amount:012d}", "original_rrn": (of.acquirer_rrn or of.rrn).ljust(12)[:12],
         "original_elements": f"{of.mti}{of.stan}{_local(of)}{len(code):02d}{code}",
         "transaction": transaction.transaction_id.hex, "original_transaction": of.transaction_id.hex,
-        "reversal_reason": _reversal_reason(transaction, dialect),
+        "reversal_reason": _reversal_reason(transaction, dialect), "terminal": transaction.card_acceptor_terminal.rstrip(),
+        "merchant": transaction.card_acceptor.rstrip(), "currency": CURRENCIES[transaction.currency][0],
+        **(_answered(of, dialect) if dialect.answered else {}),
     }
+
+
+def _answered(of: Transaction, dialect: Dialect) -> dict[str, str]:
+    """What a host answered, as far as it is kept: fields that the dialect shows."""
+    kept = orjson.loads(of.answer_message) if of.answer_message else {}
+    return {f"answer_{number}": kept.get(number, "") for number in dialect.answered}
 
 
 def _reversal_reason(transaction: Transaction, dialect: Dialect) -> str:
@@ -243,10 +240,10 @@ def _undoing(transaction: Transaction, dialect: Dialect, message: dict[str, str]
     """A reversal as a dialect says it. What it undoes gives it the fields that both carry, as it had them itself."""
     rule = dialect.messages["reversal"]
     undone = dialect.said_by(_said_as(transaction), transaction.mti, transaction.processing_code, transaction.pos_condition)
-    said = _said(dialect, rule, message, _names(transaction, None, dialect, institution))
     own = _names(transaction, original, dialect, institution)
-    return said | {number: template.format_map(own) for number, template in undone.composed.items()
-                   if number in rule.required and number not in rule.composed}
+    shared = {number: template for number, template in undone.composed.items() if number in rule.required and number not in rule.composed}
+    return said(dialect, rule, message, _names(transaction, None, dialect, institution)) | {
+        number: text for number, text in filled(shared.items(), own) if text}
 
 
 def reversal_key(transaction: Transaction, dialect: Dialect, stan: str, transmitted_at: str) -> str:
@@ -265,7 +262,7 @@ def query(transaction: Transaction, original: Transaction | None, dialect: Diale
         "22": transaction.pos_entry_mode, "25": transaction.pos_condition, "37": transaction.rrn,
         "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor, "49": CURRENCIES[transaction.currency][0],
     }
-    return message | dict(rule.fixed) if dialect.house else _said(dialect, rule, message, _names(transaction, original, dialect, institution))
+    return message | dict(rule.fixed) if dialect.house else said(dialect, rule, message, _names(transaction, original, dialect, institution))
 
 
 def follow_up(transaction: Transaction, original: Transaction | None, dialect: Dialect, pan: Pan | None, expiry: str,
@@ -282,7 +279,7 @@ def follow_up(transaction: Transaction, original: Transaction | None, dialect: D
         "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor, "49": CURRENCIES[transaction.currency][0],
         **({"90": original_elements(original)} if original is not None and "90" in asked else {}),
     }
-    return message if dialect.house else _said(dialect, rule, message, _names(transaction, original, dialect, institution))
+    return message if dialect.house else said(dialect, rule, message, _names(transaction, original, dialect, institution))
 
 
 def masked(dialect: Dialect, message: Mapping[str, str], stored_emv: str | None = None) -> str:
