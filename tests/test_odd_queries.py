@@ -58,6 +58,11 @@ async def test_an_export_of_no_time_that_there_is_is_refused_at_once(shop: Shop,
     refused(await shop.ask("POST", "/v1/exports", key="merchant.one", body=asked), 422, "invalid")
 
 
+async def test_amounts_that_no_transaction_can_be_between_are_refused(shop: Shop) -> None:
+    refused(await shop.ask("GET", "/v1/transactions?min=100&max=50", key="merchant.one"), 422, "invalid")
+    assert (await shop.ask("GET", "/v1/transactions?min=50&max=50", key="merchant.one")).status == 200
+
+
 async def test_a_key_that_ends_beyond_the_calendar_is_refused(shop: Shop) -> None:
     asked = {"role": "operator", "person": "Wu Min", "expires_at": "9999-12-31T23:59:59-14:00"}
     refused(await shop.ask("POST", "/v1/keys", key="administrator", body=asked), 422, "invalid")

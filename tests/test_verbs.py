@@ -122,7 +122,7 @@ def test_the_table(type_: str, name: str, amount: int, code: str) -> None:
     found = refusal(type_, original(name), [], amount, TODAY, NOW)
     assert (found.code if found else "-") == code
     if found is not None:
-        assert PROBLEMS[found.code].status == 409 and found.amounts.keys() == {"authorised", "captured", "refunded", "left_to_capture", "left_to_refund"}
+        assert PROBLEMS[found.code].status == 409 and found.amounts.keys() == {"authorised", "captured", "refunded", "charged_back", "left_to_capture", "left_to_refund"}
         assert (found.retry_after is not None) == (found.code == "follow_up_open")
 
 

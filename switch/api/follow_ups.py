@@ -51,7 +51,7 @@ Amount = Annotated[int, Field(ge=1, le=AMOUNT_MAX)]
 
 
 class CaptureRequest(Model):
-    """Without `amount` all that is left; `final` gives back what is left after it."""
+    """Without `amount` what was authorised and is left, without the tolerance above it; `final` gives back what is left after it."""
 
     amount: Amount | None = None
     final: bool = False

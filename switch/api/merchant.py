@@ -147,6 +147,9 @@ def _list(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller]
     ) -> Response:
         caller = identify(request)
         in_order(since, until)
+        if min_ is not None and max_ is not None and min_ > max_:
+            raise Problem("invalid", "One or more parameters are wrong; see errors.",
+                          errors=[{"field": "query.min", "rule": "at most max", "type": "order"}])
         acquirer_id = _identified("acquirer", acquirer)
         wanted = Filter(
             merchant_id=caller.merchant_id, store_id=_store(caller, _identified("store", store)), terminal_id=_identified("terminal", terminal),

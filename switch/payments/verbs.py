@@ -84,7 +84,7 @@ def stands(original: Transaction) -> bool:
 
 def remaining(original: Transaction) -> dict[str, int]:
     """What a refusal tells: the amounts, and what is left of them."""
-    return {"authorised": original.authorised, "captured": original.captured, "refunded": original.refunded,
+    return {"authorised": original.authorised, "captured": original.captured, "refunded": original.refunded, "charged_back": original.charged_back,
             "left_to_capture": to_capture(original), "left_to_refund": to_refund(original)}
 
 
