@@ -82,7 +82,7 @@ class Dialect:
     @property
     def house(self) -> bool:
         """Whether messages leave as the switch makes them."""
-        return not (self.omitted or self.composed or self.entry_forms)
+        return not (self.omitted or self.composed or self.entry_forms or _composes(self))
 
     @property
     def asks(self) -> bool:
@@ -90,7 +90,8 @@ class Dialect:
         return "query" in self.messages
 
     def rule(self, type_: str, original: str = "") -> MessageRule:
-        """How a verb is said; `void.capture` is the void of a capture where it is another message. KeyError: it is not offered."""
+        """How a verb is said; `void.capture` is the void of a capture, `reversal.void` the reversal of a void, where it is
+        another message. KeyError: it is not offered."""
         return self.messages.get(f"{type_}.{original}") or self.messages[type_]
 
     def said_by(self, type_: str, mti: str, processing_code: str, condition: str) -> MessageRule:
@@ -126,6 +127,12 @@ class Dialect:
             return UNKNOWN_CODE
         only_for = self.codes_only_for.get(code)
         return UNKNOWN_CODE if only_for and not processing_code.startswith(only_for) else known
+
+
+@cache
+def _composes(dialect: Dialect) -> bool:
+    """Whether one of its money messages has templates of its own."""
+    return any(rule.composed for verb, rule in dialect.messages.items() if not verb.startswith("batch_"))
 
 
 class DialectError(ValueError):

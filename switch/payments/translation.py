@@ -8,10 +8,12 @@ from typing import NamedTuple
 import orjson
 
 from messages.dialect import Dialect, answer_mti, match_key
-from messages.grammar import REASONS_OF_THEIR_OWN, MessageRule
+from messages.grammar import MessageRule
 from messages.masking import mask
+from messages.templates import filled
 from messages.tlv import EMV_STORED, TlvError, keep
 from switch.money import CURRENCIES
+from switch.payments.naming import Names
 from switch.payments.transaction import STOOD_IN_FOR, Event, Transaction, stood_in
 from switch.records import Acquirer, Merchant, Store
 from switch.security.pan import Pan, PaymentCode, Secret
@@ -160,7 +162,7 @@ def request(order: Order, transaction: Transaction, acquirer: Acquirer, merchant
         message |= dialect.with_pin
     if not dialect.house:
         rule = dialect.said_by(_said_as(transaction), transaction.mti, transaction.processing_code, transaction.pos_condition)
-        message = _said(dialect, rule, message, _names(transaction, None, dialect, acquirer.institution_code))
+        message = _said(dialect, rule, message, Names(transaction, None, dialect, acquirer.institution_code, order.expiry))
     if code is not None and dialect.qr_code is not None:
         number, template = dialect.qr_code
         message[number] = template.format(code=code.reveal(), code_length=f"{len(code.reveal()):03d}")
@@ -180,37 +182,16 @@ def _said(dialect: Dialect, rule: MessageRule, message: dict[str, str], names: M
     said["22"] = dialect.entry_forms.get(said["22"], said["22"])
     said |= {number: value for number, value in rule.fixed.items() if number not in ("3", "25")}
     for number, template in (*dialect.composed.items(), *rule.composed.items()):
-        said[number] = template.format_map(names)
+        _put(said, number, filled(template, names))
     return said
 
 
-def _names(transaction: Transaction, original: Transaction | None, dialect: Dialect, institution: str | None) -> dict[str, str]:
-    """What templates may name (messages.grammar.NAMES)."""
-    code, of = institution or "", original or transaction
-    return {
-        "mti": transaction.mti, "stan": transaction.stan, "mcc": transaction.mcc, "rrn": transaction.rrn, "amount": f"{transaction.amount:012d}",
-        "processing_code": transaction.processing_code, "transmitted_at": transaction.transmitted_at, "local_time": transaction.local_time,
-        "local_date": transaction.local_date, "local": _local(transaction), "batch": f"{transaction.business_date:%y%m%d}",
-        "approval_code": (of.approval_code or "").ljust(6), "institution": code, "institution_length": f"{len(code):02d}",
-        "original_mti": of.mti, "original_stan": of.stan, "original_transmitted_at": of.transmitted_at, "original_local_time": of.local_time,
-        "original_local_date": of.local_date, "original_local": _local(of), "original_batch": f"{of.business_date:%y%m%d}",
-        "original_amount": f"{of.amount:012d}", "original_rrn": (of.acquirer_rrn or of.rrn).ljust(12)[:12],
-        "original_elements": f"{of.mti}{of.stan}{_local(of)}{len(code):02d}{code}",
-        "transaction": transaction.transaction_id.hex, "original_transaction": of.transaction_id.hex,
-        "reversal_reason": _reversal_reason(transaction, dialect),
-    }
-
-
-def _reversal_reason(transaction: Transaction, dialect: Dialect) -> str:
-    reasons, cause = dialect.reversal_reasons, "unanswered" if transaction.answered_at is None else "answered"
-    own = transaction.reason if transaction.reason in REASONS_OF_THEIR_OWN else None
-    return reasons.get(own or cause) or reasons.get(cause, "")
-
-
-def _local(transaction: Transaction) -> str:
-    """YYMMDDhhmmss at the terminal; near midnight of new year its year is not that of UTC."""
-    turn = {("01", 12): 1, ("12", 1): -1}.get((transaction.local_date[:2], transaction.received_at.month), 0)
-    return f"{(transaction.received_at.year + turn) % 100:02d}{transaction.local_date}{transaction.local_time}"
+def _put(said: dict[str, str], number: str, text: str) -> None:
+    """A composed field; one that came out empty is not said at all."""
+    if text:
+        said[number] = text
+    else:
+        said.pop(number, None)
 
 
 def original_elements(transaction: Transaction) -> str:
@@ -226,7 +207,7 @@ def _card(pan: Pan | None, expiry: str) -> dict[str, str]:
 def reversal(transaction: Transaction, dialect: Dialect, pan: Pan | None, expiry: str, stan: str, transmitted_at: str,
              original: Transaction | None = None, institution: str | None = None) -> dict[str, str]:
     """The reversal of a stored transaction: from the row alone (and that of its original, if it follows one), without track, PIN or chip data."""
-    rule = dialect.messages["reversal"]
+    rule = dialect.rule("reversal", _said_as(transaction))
     message = {
         "0": rule.mti, **_card(pan, expiry), "3": transaction.processing_code, "4": f"{transaction.amount:012d}", "7": transmitted_at,
         "11": stan, "12": transaction.local_time, "13": transaction.local_date, "18": transaction.mcc,
@@ -241,17 +222,21 @@ def reversal(transaction: Transaction, dialect: Dialect, pan: Pan | None, expiry
 def _undoing(transaction: Transaction, dialect: Dialect, message: dict[str, str], original: Transaction | None,
              institution: str | None) -> dict[str, str]:
     """A reversal as a dialect says it. What it undoes gives it the fields that both carry, as it had them itself."""
-    rule = dialect.messages["reversal"]
+    rule = dialect.rule("reversal", _said_as(transaction))
     undone = dialect.said_by(_said_as(transaction), transaction.mti, transaction.processing_code, transaction.pos_condition)
-    said = _said(dialect, rule, message, _names(transaction, None, dialect, institution))
-    own = _names(transaction, original, dialect, institution)
-    return said | {number: template.format_map(own) for number, template in undone.composed.items()
-                   if number in rule.required and number not in rule.composed}
+    expiry = message.get("14", "")
+    said = _said(dialect, rule, message, Names(transaction, None, dialect, institution, expiry))
+    own = Names(transaction, original, dialect, institution, expiry)
+    for number, template in undone.composed.items():
+        if number in rule.required and number not in rule.composed:
+            _put(said, number, filled(template, own))
+    return said
 
 
 def reversal_key(transaction: Transaction, dialect: Dialect, stan: str, transmitted_at: str) -> str:
     """The match key of a reversal, before its message is made."""
-    message = {"0": dialect.messages["reversal"].mti, "7": transmitted_at, "11": stan, "22": transaction.pos_entry_mode, "37": transaction.rrn,
+    mti = dialect.rule("reversal", _said_as(transaction)).mti
+    message = {"0": mti, "7": transmitted_at, "11": stan, "22": transaction.pos_entry_mode, "37": transaction.rrn,
                "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor}
     return match_key(dialect, message if dialect.house else _undoing(transaction, dialect, message, None, None))
 
@@ -265,7 +250,7 @@ def query(transaction: Transaction, original: Transaction | None, dialect: Diale
         "22": transaction.pos_entry_mode, "25": transaction.pos_condition, "37": transaction.rrn,
         "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor, "49": CURRENCIES[transaction.currency][0],
     }
-    return message | dict(rule.fixed) if dialect.house else _said(dialect, rule, message, _names(transaction, original, dialect, institution))
+    return message | dict(rule.fixed) if dialect.house else _said(dialect, rule, message, Names(transaction, original, dialect, institution))
 
 
 def follow_up(transaction: Transaction, original: Transaction | None, dialect: Dialect, pan: Pan | None, expiry: str,
@@ -282,7 +267,7 @@ def follow_up(transaction: Transaction, original: Transaction | None, dialect: D
         "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor, "49": CURRENCIES[transaction.currency][0],
         **({"90": original_elements(original)} if original is not None and "90" in asked else {}),
     }
-    return message if dialect.house else _said(dialect, rule, message, _names(transaction, original, dialect, institution))
+    return message if dialect.house else _said(dialect, rule, message, Names(transaction, original, dialect, institution, expiry))
 
 
 def masked(dialect: Dialect, message: Mapping[str, str], stored_emv: str | None = None) -> str:
