@@ -1,7 +1,6 @@
 """A dialect of ISO 8583 as immutable data: fields, match rules, response codes, messages. Read once from its literal, checked whole."""
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -80,7 +79,6 @@ class Dialect:
     shown: frozenset[str]
     key_cuts: Mapping[str, tuple[str, slice]]  # sub-fields that match names -> where they are
     house: bool  # whether messages leave as the switch makes them
-    answered: frozenset[str]  # fields of an answer that templates name: {answer_63}
 
     @property
     def asks(self) -> bool:
@@ -88,7 +86,8 @@ class Dialect:
         return "query" in self.messages
 
     def rule(self, type_: str, original: str = "") -> MessageRule:
-        """How a verb is said; `void.capture` is the void of a capture where it is another message. KeyError: it is not offered."""
+        """How a verb is said; `void.capture` is the void of a capture, `reversal.void` the reversal of a void, where it is another message.
+        KeyError: it is not offered."""
         return self.messages.get(f"{type_}.{original}") or self.messages[type_]
 
     def said_by(self, type_: str, mti: str, processing_code: str, condition: str) -> MessageRule:
@@ -124,9 +123,6 @@ class Dialect:
             return UNKNOWN_CODE
         only_for = self.codes_only_for.get(code)
         return UNKNOWN_CODE if only_for and not processing_code.startswith(only_for) else known
-
-
-ANSWERED = re.compile(r"\{answer_([0-9]{1,3})[:}]").findall
 
 
 class DialectError(ValueError):
@@ -224,16 +220,8 @@ def _built(literal: Mapping[str, Any]) -> Dialect:
         shown=frozenset(literal["shown"].split()),
         key_cuts=_frozen(_cuts(layouts)),
         house=not (literal["omitted"] or literal["composed"] or literal["entry_forms"] or literal["icc_dataset"] or any(
-            len(rest) > 3 and rest[3] for rest in literal["messages"].values())),
-        answered=frozenset(number for text in _templates(literal) for number in ANSWERED(text)),
+            len(rest) > 3 and rest[3] for verb, rest in literal["messages"].items() if not verb.startswith("batch_"))),
     )
-
-
-def _templates(literal: Mapping[str, Any]) -> Iterator[str]:
-    """Of money messages."""
-    yield from literal["composed"].values()
-    for rest in literal["messages"].values():
-        yield from rest[3].values() if len(rest) > 3 else ()
 
 
 def _key_exchange(field: str, layouts: Mapping[int, tuple[Any, ...]], sign_on_after: Mapping[str, int]) -> KeyExchange:

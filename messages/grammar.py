@@ -40,10 +40,13 @@ NAMES: Mapping[str, str] = {
     "local_date": "MMDD at the terminal",
     "local": "YYMMDDhhmmss at the terminal",
     "batch": "6 digits: the business date, YYMMDD",
+    "expiry": "YYMM",
     "approval_code": "DE38, 6 characters, of the original or of an offline sale; blanks without one",
     "institution": "the acquirer's DE32, or nothing",
     "institution_length": "its length, 2 digits",
-    "terminal": "DE41, without blanks at its end", "merchant": "DE42, the same", "currency": "DE49, three digits",
+    "terminal": "DE41 as it is stored, without blanks around it",
+    "merchant": "DE42 in the same way",
+    "currency": "DE49, three digits",
     "original_mti": "MTI",
     "original_stan": "DE11",
     "original_transmitted_at": "DE7",
@@ -57,6 +60,11 @@ NAMES: Mapping[str, str] = {
     "original_elements": "DE56 of 1993: MTI, DE11, DE12, LL and institution of the original",
     "transaction": "our own number of it, 32 hex digits",
     "original_transaction": "that of what it follows, else its own",
+}
+# Of the answer that the original got, for what follows or undoes it; names of fields that the dialect shows, since only those are stored.
+ANSWER_NAMES: Mapping[str, str] = {
+    "answer_N": "field N of the answer that the original got, such as `{answer_31}`; nothing where there was none. It must be in `shown`.",
+    "answer_N_P": "part N.P of the same, such as `{answer_62_2}`",
 }
 # What the totals of a terminal's batch are made of: sales are debits of cardholders, refunds their credits (ISO 8583, DE74 to DE97).
 FIGURES: Mapping[str, str] = {
@@ -73,6 +81,7 @@ BATCH_OUTCOMES = ("in_balance", "out_of_balance", "told", "again")
 # What templates of batch messages may name: of the message, and of the transaction that an upload names.
 BATCH_NAMES: Mapping[str, str] = {
     "stan": "DE11, 6 digits", "transmitted_at": "MMDDhhmmss, UTC", "local": "YYMMDDhhmmss, UTC", "batch": "6 digits: the business date, YYMMDD",
+    "terminal": "DE41 as it is stored, without blanks around it", "merchant": "DE42 in the same way",
     "count": "of transactions that the host took in this upload, 4 digits",
 }
 ITEM_NAMES: Mapping[str, str] = {
@@ -266,7 +275,8 @@ KEYS: Mapping[str, Key] = {
     "icc_dataset": Key("hex", None, "Identifier of the dataset in which DE55 carries chip data; two bytes of its length stand behind it."),
     "entry_forms": Key("{three digits: text}", {}, "DE22 as this dialect writes it, by the house form (two digits entry, one PIN)."),
     "messages": Key("{verb: (MTI, {number: value}, (number, ...)[, {number: template}])}", REQUIRED,
-                    "What is said for each verb. A verb that is not here is not offered."),
+                    "What is said for each verb. A verb that is not here is not offered. void.capture is a capture's void where that is another "
+                    "message, reversal.capture the reversal of what was said as a capture; so for other verbs."),
     "network": Key("{purpose: code}", REQUIRED, f"Codes of {', '.join(PURPOSES)}. A purpose that is not here is not done. "
                    "A host names the business date that it opens in DE15, as MMDD or YYMMDD."),
     "network_rule": Key("{part: value}", {}, "How network management is said; see below."),
@@ -300,10 +310,10 @@ def page() -> str:
         "`batch_close` carries 7, 11, 41 and 42 unless they are omitted, and the figures of the fields that it requires. Where the totals do not",
         "agree and there is `batch_upload`, each transaction is said (by `batch_upload.refund`, one in a message, a credit), then `batch_end`.", "",
         *_table("query", ("part", "default"), [(f"`{part}`", f"`{QueryRule._field_defaults[part]!r}`") for part in QueryRule._fields]),
-        *_table("Names in templates", ("name", "value"), [(f"`{{{name}}}`", says) for name, says in NAMES.items()]),
-        "`{answer_63}` is field 63 of the answer that the original got, or nothing: any field that is in `shown` and no card data. A name may have",
-        "a width, a side and a character that fills it: `{terminal:16}`, `{terminal:>16}`, `{institution:0>11}`. A field whose template comes to",
-        "nothing is left out.", "",
+        *_table("Names in templates", ("name", "value"), [(f"`{{{name}}}`", says) for name, says in {**NAMES, **ANSWER_NAMES}.items()]),
+        "A name may have a width of 1 to 99, in Python's format for text: `{terminal:16}` and `{terminal:<16}` fill with blanks behind it,",
+        "`{terminal:>16}` before it, `{institution:0>11}` with another character; nothing is cut. A field of a money message that comes out empty",
+        "(all that it names is empty, and it says nothing else or only `{institution_length}`) is left out; what a width fills is not empty.", "",
         *_table("Figures of a batch", ("name", "value"), [(f"`{name}`", says) for name, says in FIGURES.items()]),
         *_table("Names in templates of batches", ("name", "value"),
                 [(f"`{{{name}}}`", says) for name, says in {**BATCH_NAMES, **ITEM_NAMES}.items()]),

@@ -1,5 +1,6 @@
 """What of a message may be printed and stored. Everything not known to be harmless is shown only by its length."""
 
+import re
 from collections.abc import Mapping
 
 from messages.dialect import Dialect
@@ -48,3 +49,6 @@ def _hidden(dialect: Dialect, number: str, value: str) -> str:
 def by_length(value: str) -> str:
     """How a value is shown whose content may not be."""
     return f"<{len(value)} characters>"
+
+
+HIDDEN = re.compile(r"\*{3,}|<[0-9]+ characters>").fullmatch  # what stands for a value that may not be shown

@@ -1,9 +1,10 @@
 """A message of the house as a dialect says it: what it does not know left out, what it has of its own made from its templates. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from messages.dialect import Dialect
 from messages.grammar import MessageRule
+from messages.templates import filled
 
 
 def said(dialect: Dialect, rule: MessageRule, message: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
@@ -13,15 +14,14 @@ def said(dialect: Dialect, rule: MessageRule, message: Mapping[str, str], names:
         found["55"] = f"{dialect.icc_dataset}{len(found['55']) // 2:04X}{found['55']}"
     found["22"] = dialect.entry_forms.get(found["22"], found["22"])
     found |= {number: value for number, value in rule.fixed.items() if number not in ("3", "25")}
-    for number, text in filled((*dialect.composed.items(), *rule.composed.items()), names):
-        if text:
-            found[number] = text
-        else:
-            found.pop(number, None)
-    return found
+    return put(found, (*dialect.composed.items(), *rule.composed.items()), names)
 
 
-def filled(templates: Iterable[tuple[str, str]], names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Fields with what their templates come to; an empty text is a field that is left out."""
+def put(message: dict[str, str], templates: Iterable[tuple[str, str]], names: Mapping[str, str]) -> dict[str, str]:
+    """The message with its composed fields; one that comes out empty is not said at all."""
     for number, template in templates:
-        yield number, template.format_map(names)
+        if text := filled(template, names):
+            message[number] = text
+        else:
+            message.pop(number, None)
+    return message

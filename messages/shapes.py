@@ -115,7 +115,8 @@ def _framing(place: str, value: Any) -> Iterable[str]:
 def _verb(place: str, value: Any) -> Iterable[str]:
     verb, _, of = value.partition(".") if isinstance(value, str) else ("", "", "")
     if verb not in VERBS or of not in ("", "single", "dual", *VERBS):
-        yield _wrong(place, value, f"one of {', '.join(VERBS)}; .single or .dual behind it where the modes differ; void.capture is a capture's void")
+        yield _wrong(place, value, f"one of {', '.join(VERBS)}; .single or .dual behind it where the modes differ; "
+                     "void.capture is a capture's void, reversal.capture its reversal")
 
 
 def _entry_modes(place: str, value: Any) -> Iterable[str]:

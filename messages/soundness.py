@@ -33,18 +33,15 @@ from messages.grammar import (
     NetworkRule,
     ResponseCode,
 )
-from messages.subfields import places
+from messages.subfields import Bitmapped, Tlv, places
+from messages.templates import NAMED, TEMPLATE, answered
 
 if TYPE_CHECKING:
     from messages.dialect import Dialect
 
 FIELD_NUMBERS = frozenset(str(number) for number in range(2, 129)) - {"65"}  # 1 and 65 are the bits of further bitmaps
-_SPEC = r"(?::(?:[^{}]?[<>])?[1-9][0-9]?)?"  # a width, with the side that it is filled on and the character that fills it
-TEMPLATE = re.compile(rf"(?:[^{{}}]|\{{[a-z_0-9]+{_SPEC}\}})*").fullmatch
-NAMED = re.compile(rf"\{{([a-z_0-9]+){_SPEC}\}}").findall
 HELD = {"37": 12, "38": 6, "39": 4}  # characters that the books have for what a host gives
-ANSWER_NAME = re.compile(r"answer_([0-9]{1,3})").fullmatch
-CARD_FIELDS = frozenset({"2", "14", "35", "36", "45", "52", "55"})
+NEVER_SAID_AGAIN = frozenset({"2", "14", "35", "36", "45", "52", "55"})  # of a card: no message takes it from a stored answer
 MTI_OF_SALE = re.compile("[0-9][12][0-9][0-9]").fullmatch
 UNKNOWN_MAX = 5
 SALES = frozenset({"purchase", "preauthorization", "cash_advance", "balance_inquiry", "account_verification"})
@@ -182,7 +179,9 @@ def _message_faults(dialect: "Dialect") -> list[str]:
                 found.append(f"message {verb}: field {number} cannot be {value}: {_accepted(field)}")
         if rule.mti[1:2] in ("1", "2") and "3" not in rule.fixed:
             found.append(f"message {verb}: field 3 is not fixed")
-    return found
+    known = {verb.partition(".")[0] for verb in dialect.messages}
+    return found + [f"message {verb}: there is no message {of}" for verb in dialect.messages for of in [verb.removeprefix("reversal.")]
+                    if of != verb and of not in known]
 
 
 def _template_faults(dialect: "Dialect") -> list[str]:
@@ -197,17 +196,31 @@ def _template_faults(dialect: "Dialect") -> list[str]:
              for place, (text, _) in templates.items() if not TEMPLATE(text)]
     found += [f"{place}: no name {name}; known: {', '.join(names)}"
               for place, (text, names) in templates.items() for name in NAMED(text) if name not in names
-              and not (names is NAMES and ANSWER_NAME(name))]
-    found += [f"answer_{number}: " + (f"no field {number}" if number not in dialect.fields else "it is not in shown, so it is not kept")
-              for number in sorted(dialect.answered) if number not in dialect.fields or number not in dialect.shown or number in CARD_FIELDS]
+              and not (names is NAMES and answered(name))]
+    found += [f"{place}: {{{name}}}: {fault}" for place, (text, names) in templates.items() if names is NAMES for name in NAMED(text)
+              if (path := answered(name)) and (fault := _answered_fault(dialect, path))]
     if dialect.reversal_stan not in REVERSAL_STANS:
         found.append(f"reversal_stan: {dialect.reversal_stan!r} is none of {', '.join(REVERSAL_STANS)}")
     found += [f"reversal_reasons: {cause} is none of {', '.join((*REASONS, *REASONS_OF_THEIR_OWN))}" for cause in dialect.reversal_reasons
               if cause not in (*REASONS, *REASONS_OF_THEIR_OWN)]
-    said = "".join(text for text, _ in templates.values())
-    if "{reversal_reason}" in said and not set(dialect.reversal_reasons) >= set(REASONS):
+    if any("reversal_reason" in NAMED(text) for text, _ in templates.values()) and not set(dialect.reversal_reasons) >= set(REASONS):
         found.append(f"reversal_reasons: {', '.join(REASONS)} must be there, since a template names them")
     return found
+
+
+def _answered_fault(dialect: "Dialect", path: str) -> str:
+    """Why a template may not name this field, or part, of an answer."""
+    number, _, part = path.partition(".")
+    if number not in dialect.fields:
+        return f"no field {number} in fields"
+    if number in NEVER_SAID_AGAIN or number in dialect.never_stored:
+        return f"field {number} is never taken from an answer"
+    if number not in dialect.shown:
+        return f"field {number} is not in shown, so an answer is stored without it"
+    how = dialect.sub_fields.get(number)
+    known = isinstance(how, Tlv) or (isinstance(how, Bitmapped) and part in map(str, how.parts))
+    answers = {f"{rule.mti[:2]}{int(rule.mti[2]) | 1}{rule.mti[3]}" for rule in dialect.messages.values()}
+    return "" if not part or known or any(_place(dialect, path, mti) for mti in answers) else f"no part {path} in sub_fields"
 
 
 def _query_faults(dialect: "Dialect") -> list[str]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from messages.codec import DecodeError, EncodeError, Rejected, decode, encode
 from messages.dialect import Dialect, answer_mti
 from messages.grammar import MessageRule
-from messages.saying import filled, said
+from messages.saying import put, said
+from messages.templates import answered
 
 FOLLOW_UPS = frozenset({"capture", "increment", "void", "tip", "refund", "offline_sale"})
 TOTALS = frozenset({"batch_close", "batch_upload", "batch_end"})  # said from figures; soundness looks at their places
@@ -23,7 +24,7 @@ OPTIONAL: Mapping[str, str] = {
 _OWN: Mapping[str, str] = {
     "stan": HOUSE["11"], "mcc": HOUSE["18"], "rrn": HOUSE["37"], "amount": HOUSE["4"], "transmitted_at": HOUSE["7"], "local_time": HOUSE["12"],
     "local_date": HOUSE["13"], "local": "261128100304", "batch": "261128", "approval_code": "A1B2C3", "terminal": HOUSE["41"],
-    "merchant": HOUSE["42"], "currency": HOUSE["49"], "transaction": "0" * 32}
+    "merchant": HOUSE["42"], "currency": HOUSE["49"], "expiry": HOUSE["14"], "transaction": "0" * 32}
 _ORIGINAL: Mapping[str, str] = {
     "original_stan": "000122", "original_transmitted_at": "1128020204", "original_local_time": "100204", "original_local_date": "1128",
     "original_local": "261128100204", "original_batch": "261128", "original_amount": "000000012345", "original_rrn": "633202000122",
@@ -40,13 +41,22 @@ def faults(dialect: Dialect) -> list[str]:
     return [f"{places[0]}: {fault}" + (f" (and {len(places) - 1} more messages)" if len(places) > 1 else "") for fault, places in found.items()]
 
 
-def names(dialect: Dialect, rule: MessageRule, institution: str) -> dict[str, str]:
-    """Sample values for the names of templates."""
+class Names(dict[str, str]):
+    """Sample values for the names of templates; what a host answered is not known here."""
+
+    def __missing__(self, name: str) -> str:
+        if answered(name):
+            return ""
+        raise KeyError(name)
+
+
+def names(dialect: Dialect, rule: MessageRule, institution: str) -> Names:
+    """`institution`: the acquirer's DE32, or nothing."""
     mti = rule.mti
-    return {**_OWN, **_ORIGINAL, "mti": mti, "original_mti": mti, "processing_code": rule.fixed.get("3", "000000"), "institution": institution,
+    return Names({**_OWN, **_ORIGINAL, "mti": mti, "original_mti": mti, "processing_code": rule.fixed.get("3", "000000"), "institution": institution,
             "institution_length": f"{len(institution):02d}",
             "original_elements": f"{mti}{_ORIGINAL['original_stan']}{_ORIGINAL['original_local']}{len(institution):02d}{institution}",
-            "reversal_reason": next(iter(dialect.reversal_reasons.values()), ""), **{f"answer_{number}": "" for number in dialect.answered}}
+            "reversal_reason": next(iter(dialect.reversal_reasons.values()), "")})
 
 
 def _money_faults(dialect: Dialect) -> Iterator[tuple[str, str]]:
@@ -96,18 +106,19 @@ def _optional(dialect: Dialect, form: str) -> dict[str, str]:
 
 
 def _reversals(dialect: Dialect, rule: MessageRule, message: dict[str, str], sample: dict[str, str]) -> Iterator[dict[str, str]]:
-    """A reversal of each verb: what it undoes gives it the fields that both carry."""
+    """A reversal of each verb that has no other one: what it undoes gives it the fields that both carry."""
     for verb, undone in dialect.messages.items():
-        if verb.partition(".")[0] in TOTALS | ASKING | {"reversal"}:
+        kind = verb.partition(".")[0]
+        if kind in TOTALS | ASKING | {"reversal"} or dialect.messages.get(f"reversal.{kind}", rule) is not rule:
             continue
         owed = {**message, "3": undone.fixed.get("3", "000000"), "25": undone.fixed.get("25", "00"), "38": "A1B2C3",
                 "90": f"{undone.mti}{HOUSE['11']}{HOUSE['7']}{'0' * 22}"}
         if dialect.house:
             yield owed
             continue
-        own = sample | {"mti": undone.mti, "original_mti": undone.mti, "processing_code": owed["3"]}
+        own = Names({**sample, "mti": undone.mti, "original_mti": undone.mti, "processing_code": owed["3"]})
         shared = {number: template for number, template in undone.composed.items() if number in rule.required and number not in rule.composed}
-        yield said(dialect, rule, owed, own) | {number: text for number, text in filled(shared.items(), own) if text}
+        yield put(said(dialect, rule, owed, own), shared.items(), own)
 
 
 def _network_faults(dialect: Dialect) -> Iterator[tuple[str, str]]:

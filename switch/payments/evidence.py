@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
-from messages.dialect import answer_fault, differing_field, match_key
+from messages.dialect import Dialect, answer_fault, differing_field, match_key
 from messages.masking import mask
 from switch import alerts, logs, metrics
 from switch.background import Background
@@ -116,13 +116,14 @@ class Evidence:
         for row in rows:
             transaction = await self.history.transaction(row[0])
             if transaction is not None and transaction.match_key == key:
-                return transaction, answer_fault(acquirer.dialect, request_of(transaction), message)
+                return transaction, answer_fault(acquirer.dialect, held(transaction, acquirer.dialect), message)
             if transaction is not None and differing is None and transaction.mti[1] == message["0"][1]:
                 differing = differing_field(acquirer.dialect, request_of(transaction), message)
         return None, differing
 
     async def _apply(self, acquirer: Acquirer, transaction: Transaction, message: dict[str, str], reason: str) -> None:
-        if not translation.is_answer_to(transaction, message) or answer_fault(acquirer.dialect, request_of(transaction), message) is not None:
+        fault = answer_fault(acquirer.dialect, held(transaction, acquirer.dialect), message)
+        if fault is not None or not translation.is_answer_to(transaction, message):
             return
         verdict = translation.verdict(transaction, acquirer.dialect, message)
         await self.pool.execute(EVENT, transaction.merchant_id, transaction.transaction_id, f"{reason}_answer",
@@ -160,8 +161,13 @@ class Evidence:
             await self.alarm.raise_(after.alert, show("transaction", transaction.transaction_id))
 
 
+def held(transaction: Transaction, dialect: Dialect) -> dict[str, str]:
+    """What an answer is held against. A DE41 or DE42 that the dialect composes, in another width, is not in the row as it was sent."""
+    return {number: value for number, value in request_of(transaction).items() if number not in ("41", "42") or number not in dialect.composed}
+
+
 def request_of(transaction: Transaction) -> dict[str, str]:
-    """What of a stored request an answer is held against."""
+    """What of a stored request its answer repeats."""
     return {"0": transaction.mti, "3": transaction.processing_code, "4": f"{transaction.amount:012d}", "7": transaction.transmitted_at,
             "11": transaction.stan, "37": transaction.rrn, "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor,
             "49": CURRENCIES[transaction.currency][0]}

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import orjson
 
 from messages.dialect import Dialect, answer_mti, match_key, minor_units
-from messages.grammar import REASONS_OF_THEIR_OWN
 from messages.masking import mask
-from messages.saying import filled, said
+from messages.saying import put, said
 from messages.tlv import EMV_STORED, TlvError, keep
 from switch.money import CURRENCIES
+from switch.payments.naming import Names
 from switch.payments.transaction import STOOD_IN_FOR, Event, Transaction, stood_in
 from switch.records import Acquirer, Merchant, Store
 from switch.security.pan import Pan, PaymentCode, Secret
@@ -161,7 +161,7 @@ def request(order: Order, transaction: Transaction, acquirer: Acquirer, merchant
         message |= dialect.with_pin
     if not dialect.house:
         rule = dialect.said_by(_said_as(transaction), transaction.mti, transaction.processing_code, transaction.pos_condition)
-        message = said(dialect, rule, message, _names(transaction, None, dialect, acquirer.institution_code))
+        message = said(dialect, rule, message, Names(transaction, None, dialect, acquirer.institution_code, order.expiry))
     if code is not None and dialect.qr_code is not None:
         number, template = dialect.qr_code
         message[number] = template.format(code=code.reveal(), code_length=f"{len(code.reveal()):03d}")
@@ -171,43 +171,6 @@ def request(order: Order, transaction: Transaction, acquirer: Acquirer, merchant
 def _said_as(transaction: Transaction) -> str:
     """The verb of its message: a sale that was stood in for is said like an offline approval."""
     return STOOD_IN_FOR if stood_in(transaction) else transaction.type
-
-
-def _names(transaction: Transaction, original: Transaction | None, dialect: Dialect, institution: str | None) -> dict[str, str]:
-    """What templates may name (messages.grammar.NAMES)."""
-    code, of = institution or "", original or transaction
-    return {
-        "mti": transaction.mti, "stan": transaction.stan, "mcc": transaction.mcc, "rrn": transaction.rrn, "amount": f"{transaction.amount:012d}",
-        "processing_code": transaction.processing_code, "transmitted_at": transaction.transmitted_at, "local_time": transaction.local_time,
-        "local_date": transaction.local_date, "local": _local(transaction), "batch": f"{transaction.business_date:%y%m%d}",
-        "approval_code": (of.approval_code or "").ljust(6), "institution": code, "institution_length": f"{len(code):02d}",
-        "original_mti": of.mti, "original_stan": of.stan, "original_transmitted_at": of.transmitted_at, "original_local_time": of.local_time,
-        "original_local_date": of.local_date, "original_local": _local(of), "original_batch": f"{of.business_date:%y%m%d}",
-        "original_amount": f"{of.amount:012d}", "original_rrn": (of.acquirer_rrn or of.rrn).ljust(12)[:12],
-        "original_elements": f"{of.mti}{of.stan}{_local(of)}{len(code):02d}{code}",
-        "transaction": transaction.transaction_id.hex, "original_transaction": of.transaction_id.hex,
-        "reversal_reason": _reversal_reason(transaction, dialect), "terminal": transaction.card_acceptor_terminal.rstrip(),
-        "merchant": transaction.card_acceptor.rstrip(), "currency": CURRENCIES[transaction.currency][0],
-        **(_answered(of, dialect) if dialect.answered else {}),
-    }
-
-
-def _answered(of: Transaction, dialect: Dialect) -> dict[str, str]:
-    """What a host answered, as far as it is kept: fields that the dialect shows."""
-    kept = orjson.loads(of.answer_message) if of.answer_message else {}
-    return {f"answer_{number}": kept.get(number, "") for number in dialect.answered}
-
-
-def _reversal_reason(transaction: Transaction, dialect: Dialect) -> str:
-    reasons, cause = dialect.reversal_reasons, "unanswered" if transaction.answered_at is None else "answered"
-    own = transaction.reason if transaction.reason in REASONS_OF_THEIR_OWN else None
-    return reasons.get(own or cause) or reasons.get(cause, "")
-
-
-def _local(transaction: Transaction) -> str:
-    """YYMMDDhhmmss at the terminal; near midnight of new year its year is not that of UTC."""
-    turn = {("01", 12): 1, ("12", 1): -1}.get((transaction.local_date[:2], transaction.received_at.month), 0)
-    return f"{(transaction.received_at.year + turn) % 100:02d}{transaction.local_date}{transaction.local_time}"
 
 
 def original_elements(transaction: Transaction) -> str:
@@ -223,7 +186,7 @@ def _card(pan: Pan | None, expiry: str) -> dict[str, str]:
 def reversal(transaction: Transaction, dialect: Dialect, pan: Pan | None, expiry: str, stan: str, transmitted_at: str,
              original: Transaction | None = None, institution: str | None = None) -> dict[str, str]:
     """The reversal of a stored transaction: from the row alone (and that of its original, if it follows one), without track, PIN or chip data."""
-    rule = dialect.messages["reversal"]
+    rule = dialect.rule("reversal", _said_as(transaction))
     message = {
         "0": rule.mti, **_card(pan, expiry), "3": transaction.processing_code, "4": f"{transaction.amount:012d}", "7": transmitted_at,
         "11": stan, "12": transaction.local_time, "13": transaction.local_date, "18": transaction.mcc,
@@ -238,17 +201,18 @@ def reversal(transaction: Transaction, dialect: Dialect, pan: Pan | None, expiry
 def _undoing(transaction: Transaction, dialect: Dialect, message: dict[str, str], original: Transaction | None,
              institution: str | None) -> dict[str, str]:
     """A reversal as a dialect says it. What it undoes gives it the fields that both carry, as it had them itself."""
-    rule = dialect.messages["reversal"]
+    rule = dialect.rule("reversal", _said_as(transaction))
     undone = dialect.said_by(_said_as(transaction), transaction.mti, transaction.processing_code, transaction.pos_condition)
-    own = _names(transaction, original, dialect, institution)
+    expiry = message.get("14", "")
+    found = said(dialect, rule, message, Names(transaction, None, dialect, institution, expiry))
     shared = {number: template for number, template in undone.composed.items() if number in rule.required and number not in rule.composed}
-    return said(dialect, rule, message, _names(transaction, None, dialect, institution)) | {
-        number: text for number, text in filled(shared.items(), own) if text}
+    return put(found, shared.items(), Names(transaction, original, dialect, institution, expiry))
 
 
 def reversal_key(transaction: Transaction, dialect: Dialect, stan: str, transmitted_at: str) -> str:
     """The match key of a reversal, before its message is made."""
-    message = {"0": dialect.messages["reversal"].mti, "7": transmitted_at, "11": stan, "22": transaction.pos_entry_mode, "37": transaction.rrn,
+    mti = dialect.rule("reversal", _said_as(transaction)).mti
+    message = {"0": mti, "7": transmitted_at, "11": stan, "22": transaction.pos_entry_mode, "37": transaction.rrn,
                "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor}
     return match_key(dialect, message if dialect.house else _undoing(transaction, dialect, message, None, None))
 
@@ -262,7 +226,7 @@ def query(transaction: Transaction, original: Transaction | None, dialect: Diale
         "22": transaction.pos_entry_mode, "25": transaction.pos_condition, "37": transaction.rrn,
         "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor, "49": CURRENCIES[transaction.currency][0],
     }
-    return message | dict(rule.fixed) if dialect.house else said(dialect, rule, message, _names(transaction, original, dialect, institution))
+    return message | dict(rule.fixed) if dialect.house else said(dialect, rule, message, Names(transaction, original, dialect, institution))
 
 
 def follow_up(transaction: Transaction, original: Transaction | None, dialect: Dialect, pan: Pan | None, expiry: str,
@@ -279,7 +243,7 @@ def follow_up(transaction: Transaction, original: Transaction | None, dialect: D
         "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor, "49": CURRENCIES[transaction.currency][0],
         **({"90": original_elements(original)} if original is not None and "90" in asked else {}),
     }
-    return message if dialect.house else said(dialect, rule, message, _names(transaction, original, dialect, institution))
+    return message if dialect.house else said(dialect, rule, message, Names(transaction, original, dialect, institution, expiry))
 
 
 def masked(dialect: Dialect, message: Mapping[str, str], stored_emv: str | None = None) -> str:

@@ -97,7 +97,8 @@ def _width(dialect: Dialect, path: str, mti: str) -> int:
 def _message(said: Said, dialect: Dialect, rule: MessageRule, fields: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
     """With what every message of a batch has, and its templates; a template that comes out empty is left out."""
     house = {"7": said.transmitted_at, "11": said.stan, "41": said.card_acceptor_terminal, "42": said.card_acceptor}
-    names = {"stan": said.stan, "transmitted_at": said.transmitted_at, "local": _local(said), "batch": f"{said.business_date:%y%m%d}", **more}
+    names = {"stan": said.stan, "transmitted_at": said.transmitted_at, "local": _local(said), "batch": f"{said.business_date:%y%m%d}",
+             "terminal": said.card_acceptor_terminal.strip(), "merchant": said.card_acceptor.strip(), **more}
     made = {number: template.format_map(names) for number, template in rule.composed.items()}
     return {"0": repeat_mti(rule.mti) if said.transmissions and dialect.repeat_mark else rule.mti,
             **{number: value for number, value in house.items() if number not in dialect.omitted}, **fields, **rule.fixed,
