@@ -211,7 +211,7 @@ def _built(literal: Mapping[str, Any]) -> Dialect:
         repeat_mark=bool(literal["repeat_mark"]),
         reject_code=literal["reject_code"],
         reversal_reasons=_frozen(literal["reversal_reasons"]),
-        mac=MacRule(*literal["mac"]) if literal["mac"] is not None else None,
+        mac=_mac(*literal["mac"]) if literal["mac"] is not None else None,
         key_exchange=_key_exchange(*literal["key_exchange"]) if literal["key_exchange"] is not None else None,
         with_pin=_frozen(literal["with_pin"]),
         request_fields=literal["request_fields"],
@@ -230,6 +230,10 @@ def _built(literal: Mapping[str, Any]) -> Dialect:
         shown=frozenset(literal["shown"].split()),
         key_cuts=_frozen(_cuts(layouts)),
     )
+
+
+def _mac(fields: str | tuple[str, ...], *more: Any) -> MacRule:
+    return MacRule((fields,) if isinstance(fields, str) else tuple(fields), *more)
 
 
 def _key_exchange(field: str, layouts: Mapping[int, tuple[Any, ...]], sign_on_after: Mapping[str, int]) -> KeyExchange:
