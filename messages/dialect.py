@@ -201,7 +201,7 @@ def _built(literal: Mapping[str, Any]) -> Dialect:
         repeat_mark=bool(literal["repeat_mark"]),
         reject_code=literal["reject_code"],
         reversal_reasons=_frozen(literal["reversal_reasons"]),
-        mac=MacRule(*literal["mac"]) if literal["mac"] is not None else None,
+        mac=_mac(*literal["mac"]) if literal["mac"] is not None else None,
         key_exchange=_key_exchange(*literal["key_exchange"]) if literal["key_exchange"] is not None else None,
         with_pin=_frozen(literal["with_pin"]),
         request_fields=literal["request_fields"],
@@ -222,6 +222,10 @@ def _built(literal: Mapping[str, Any]) -> Dialect:
         house=not (literal["omitted"] or literal["composed"] or literal["entry_forms"] or literal["icc_dataset"] or any(
             len(rest) > 3 and rest[3] for verb, rest in literal["messages"].items() if not verb.startswith("batch_"))),
     )
+
+
+def _mac(fields: str | tuple[str, ...], *more: Any) -> MacRule:
+    return MacRule((fields,) if isinstance(fields, str) else tuple(fields), *more)
 
 
 def _key_exchange(field: str, layouts: Mapping[int, tuple[Any, ...]], sign_on_after: Mapping[str, int]) -> KeyExchange:

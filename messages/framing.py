@@ -59,6 +59,8 @@ KINDS: Mapping[str, Kind] = {
                 lambda length: length.to_bytes(2, "big") + b"\0\0", True),
 }
 LENGTH_MAX = 65_535
+ECHOED = "polls echoed"  # an empty frame is a poll, which goes back as it came
+POLLS_MAX = 64  # that are echoed of one piece of bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +69,15 @@ class Framing:
 
     kind: str
     max_length: int
+    polls: str = ""  # ECHOED, or what the kind does
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"framing kind must be one of {sorted(KINDS)}")
         if not 1 <= self.max_length <= KINDS[self.kind].most:
             raise ValueError(f"framing max_length must be 1 to {KINDS[self.kind].most}")
+        if self.polls not in ("", ECHOED):
+            raise ValueError(f"framing polls must be {ECHOED!r} or left out")
 
 
 class FramingError(ValueError):
@@ -90,13 +95,20 @@ class FramingError(ValueError):
 class Deframer:
     """Collects bytes of one connection and gives back whole payloads. Holds at most one unfinished frame."""
 
-    __slots__ = ("_buffer", "_fault", "_kind", "_max_length", "_usual")
+    __slots__ = ("_buffer", "_fault", "_kind", "_max_length", "_polled", "_polls", "_usual")
 
     def __init__(self, framing: Framing) -> None:
         self._max_length = framing.max_length
         self._kind, self._usual = KINDS[framing.kind], framing.kind == "binary2"
         self._buffer = bytearray()
         self._fault = ""
+        self._polled, self._polls = framing.polls == ECHOED, bytearray()
+
+    def take_polls(self) -> bytes:
+        """What is to be echoed of the bytes fed so far."""
+        polls = bytes(self._polls)
+        self._polls.clear()
+        return polls
 
     @property
     def pending(self) -> int:
@@ -104,8 +116,8 @@ class Deframer:
         return len(self._buffer)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Whole payloads, in order. Raises FramingError for a length of zero (where it is no keep-alive), above the maximum, or that is none,
-        and on every call after that.
+        """Whole payloads, in order. Raises FramingError for a length of zero (where it is no keep-alive and no poll), above the maximum, or that
+        is none, and on every call after that.
         """
         if self._fault:
             raise FramingError(self._fault)
@@ -115,10 +127,15 @@ class Deframer:
         start, end = 0, len(buffer)
         while end - start >= size:
             length = buffer[start] << 8 | buffer[start + 1] if self._usual else read(bytes(buffer[start:start + size]))
-            if length is None:
-                self._fault = "frame length is none"
-            elif not length and not keep_alive:
-                self._fault = "frame length is zero"
+            if not length:
+                # 0000 also where a length counts itself (jPOS, AmexChannel)
+                if self._polled and (length == 0 or not any(buffer[start:start + size])):
+                    if len(self._polls) < size * POLLS_MAX:
+                        self._polls += buffer[start:start + size]
+                    start += size
+                    continue
+                if length is None or not keep_alive:
+                    self._fault = f"frame length is {'none' if length is None else 'zero'}"
             elif length > self._max_length:
                 self._fault = f"frame length {length} is over max_length {self._max_length}"
             if self._fault or length is None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from messages.fields import CONTENT
-from messages.framing import KINDS
+from messages.framing import ECHOED, KINDS
 from messages.headers import HEADERS
 
 REQUIRED = object()  # the default of a key that must be there
@@ -18,6 +18,7 @@ REASONS = ("unanswered", "answered")  # why a request is undone: nothing came in
 # And, where the dialect says it in a word of its own: an answer whose MAC was wrong, an approval that the chip refused (its ARPC: EMV book 2, 8.2).
 MAC_ERROR, CHIP_DECLINED = "mac_error", "chip_declined"
 REASONS_OF_THEIR_OWN = (MAC_ERROR, CHIP_DECLINED)
+MAC_BYTES, MAC_BYTES_LEAST = 8, 4
 MAC_ALGORITHMS = ("iso9797_1", "iso9797_3", "cmac", "unionpay_ecb", "xor_fold")
 KEY_PURPOSES = ("pin", "mac", "track")
 KEY_ALGORITHMS = ("des", "tdes", "aes", "sm4")
@@ -192,10 +193,11 @@ class NetworkRule(NamedTuple):
 class MacRule(NamedTuple):
     """The last field of a message, over everything before it from the MTI on. Used with an acquirer that has keys."""
 
-    field: str
+    fields: tuple[str, ...]  # the one, or 64 and 128: whichever is the last of the message
     algorithm: str  # one of MAC_ALGORITHMS
     classes: tuple[str, ...]  # second digits of the MTIs that carry one
     error: str  # the DE39 that says that a MAC was wrong
+    length: int = MAC_BYTES  # its left bytes that are said, zeros behind them
 
 
 class KeyPart(NamedTuple):
@@ -233,7 +235,9 @@ class Key(NamedTuple):
 KEYS: Mapping[str, Key] = {
     "name": Key("text", REQUIRED, "The name that settings rows and commands use."),
     "like": Key("name", None, f"A dialect of ours in which {', '.join(LIKE)} begin: an entry of this literal stands instead, None takes one out."),
-    "framing": Key("(kind, bytes)", REQUIRED, "How messages are cut out of the stream, and the most that one may have, its header included."),
+    "framing": Key("(kind, bytes[, polls])", REQUIRED, "How messages are cut out of the stream, and the most that one may have, its header included. "
+                   f"With {ECHOED!r} a frame without a message (a length of zero, or of 2 where it counts itself) is a poll: it goes back as it "
+                   "came, and shows that the host lives; else it loses the framing, or is passed over in kinds that say so."),
     "header": Key("(kind, hex)", None, "What stands before the MTI, and the one that our requests carry."),
     "coding": Key("{part: code}", {}, "How parts are written on the wire; see below."),
     "fixed_bitmap": Key("bool", False, "Two bitmaps always, with bit 1 clear: a quirk of some hosts."),
@@ -260,9 +264,10 @@ KEYS: Mapping[str, Key] = {
     "reversal_reasons": Key("{cause: text}", {},
                             f"What {{reversal_reason}} is for the causes {', '.join(REASONS)} and, if it has its own, "
                             f"{', '.join(REASONS_OF_THEIR_OWN)}."),
-    "mac": Key("(number, algorithm, (class, ...), code)", None,
-               f"The field with the MAC, always the last one; one of {', '.join(MAC_ALGORITHMS)}; second digits of the MTIs that carry it; "
-               "the DE39 that says it was wrong."),
+    "mac": Key("(number or (64, 128), algorithm, (class, ...), code[, bytes])", None,
+               "The field with the MAC, always the last one, or ('64', '128'): 128 in a message with a field above 64, else 64; "
+               f"one of {', '.join(MAC_ALGORITHMS)}; second digits of the MTIs that carry it; the DE39 that says it was wrong; "
+               f"how many of its {MAC_BYTES} bytes are said, from {MAC_BYTES_LEAST}, with zeros behind them (AS 2805.4, ANSI X9.9)."),
     "key_exchange": Key("(number, {bytes: ((purpose, algorithm, bytes, bytes of check value[, mark]), ...)}, {code: count})", None,
                         "The field of a sign-on's answer, or of a host's key change, "
                         "with working keys, its layouts by length, a mark being hex that stands before a key; "

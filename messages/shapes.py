@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from messages.fields import CONTENT
-from messages.framing import KINDS
+from messages.framing import ECHOED, KINDS
 from messages.grammar import (
     ADVICES,
     BATCH_OUTCOMES,
@@ -14,6 +14,8 @@ from messages.grammar import (
     KEY_PURPOSES,
     KEYS,
     MAC_ALGORITHMS,
+    MAC_BYTES,
+    MAC_BYTES_LEAST,
     MODES,
     PREFIXES,
     PURPOSES,
@@ -108,8 +110,17 @@ def _layout(place: str, value: Any) -> Iterable[str]:
 
 
 def _framing(place: str, value: Any) -> Iterable[str]:
-    wrong = list(record(2, ("kind", one_of(KINDS)), ("max_length", number(1)))(place, value))
+    wrong = list(record(2, ("kind", one_of(KINDS)), ("max_length", number(1)), ("polls", one_of((ECHOED,))))(place, value))
     return wrong or number(1, KINDS[value[0]].most)(f"{place} {value[0]}: max_length", value[1])
+
+
+def _mac_field(place: str, value: Any) -> Iterable[str]:
+    return each(NUMBER)(place, value) if isinstance(value, tuple | list) else NUMBER(place, value)
+
+
+def _mac_bytes(place: str, value: Any) -> Iterable[str]:
+    if type(value) is not int or not MAC_BYTES_LEAST <= value <= MAC_BYTES:
+        yield _wrong(place, value, f"a whole number from {MAC_BYTES_LEAST} to {MAC_BYTES}")
 
 
 def _verb(place: str, value: Any) -> Iterable[str]:
@@ -180,8 +191,8 @@ SHAPES: Mapping[str, Shape] = {
     "repeat_mark": either,
     "reject_code": maybe(text()),
     "reversal_reasons": table(text(), text()),
-    "mac": maybe(record(4, ("field", NUMBER), ("algorithm", one_of(MAC_ALGORITHMS)), ("classes", each(text("[0-9]"), "second digits of MTIs")),
-                        ("code", text()))),
+    "mac": maybe(record(4, ("field", _mac_field), ("algorithm", one_of(MAC_ALGORITHMS)), ("classes", each(text("[0-9]"), "second digits of MTIs")),
+                        ("code", text()), ("bytes", _mac_bytes))),
     "key_exchange": maybe(record(3, ("field", NUMBER), ("layouts", table(number(8, 999), each(KEY_PART, "keys"))),
                                  ("codes", table(text(), number(1, 99))))),
     "with_pin": VALUES,

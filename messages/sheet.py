@@ -5,7 +5,7 @@ from typing import Any
 
 from messages.dialect import Dialect
 from messages.framing import KINDS
-from messages.grammar import VERBS, Field, MessageRule
+from messages.grammar import MAC_BYTES, VERBS, Field, MessageRule
 from messages.headers import HEADERS
 
 WHEN_GIVEN = ("23", "32", "35", "38", "43", "52", "53", "54", "55")
@@ -15,7 +15,7 @@ def sheet(dialect: Dialect, sub_fields: Mapping[str, Any]) -> Iterator[str]:
     """Lines of text. `sub_fields` as the literal has them."""
     frame, coding = dialect.framing, dialect.coding
     yield f"{dialect.name}: the wire; words are those of docs/dialects.md"
-    yield f"frame      {frame.kind}: {KINDS[frame.kind].says} At most {frame.max_length} bytes."
+    yield f"frame      {frame.kind}: {KINDS[frame.kind].says} At most {frame.max_length} bytes{', ' * bool(frame.polls)}{frame.polls}."
     if dialect.header is not None:
         yield f"header     {dialect.header.kind}, ours {dialect.header.default.upper()}: {HEADERS[dialect.header.kind]}"
     yield f"coding     text {coding.text}, MTI {coding.mti}, bitmaps {coding.bitmap}{', always two' if dialect.fixed_bitmap else ''}"
@@ -71,7 +71,9 @@ def _answers(dialect: Dialect) -> Iterator[str]:
            + (f", not where DE3 begins with {', '.join(dialect.approval_code_exempt)}" if dialect.approval_code_exempt else ""))
     if dialect.mac is not None:
         classes = ", ".join(dialect.mac.classes)
-        yield f"      MAC in {dialect.mac.field}, {dialect.mac.algorithm}, of classes {classes}, once there are keys (docs/keys.md)"
+        most = f", its left {dialect.mac.length} bytes" if dialect.mac.length < MAC_BYTES else ""
+        where = " or ".join(dialect.mac.fields)
+        yield f"      MAC in {where}, {dialect.mac.algorithm}{most}, of classes {classes}, once there are keys (docs/keys.md)"
     if dialect.key_exchange is not None:
         yield f"      keys in {dialect.key_exchange.field}: {', '.join(map(str, dialect.key_exchange.layouts))} bytes (docs/keys.md)"
 

@@ -288,9 +288,12 @@ def _mac_faults(dialect: "Dialect") -> list[str]:
              if number not in dialect.fields or not check(*_shape(dialect.fields[number]))(value)]
     rule, exchange = dialect.mac, dialect.key_exchange
     if rule is not None:
-        field = dialect.fields.get(rule.field)
-        if field is None or (field.type, field.length, field.prefix) != ("b", 16, 0) or int(rule.field) != max(map(int, dialect.fields)):
-            found.append(f"mac: field {rule.field} is not the last one ({max(map(int, dialect.fields))} is), of 16 hex characters")
+        fields, last = [dialect.fields.get(number, _NONE) for number in rule.fields], max(map(int, dialect.fields))
+        found += [f"mac: field {number} is not the last one ({last} is), of 16 hex characters"
+                  for number, field in zip(rule.fields, fields, strict=True)
+                  if (field.type, field.length, field.prefix) != ("b", 16, 0) or (len(fields) == 1 and int(number) != last)]
+        if len(fields) != 1 and (rule.fields != ("64", "128") or len({field.code for field in fields}) != 1):
+            found.append(f"mac: {rule.fields} are not one field, nor ('64', '128') written alike")
         if rule.algorithm not in MAC_ALGORITHMS:
             found.append(f"mac: {rule.algorithm} is none of {', '.join(MAC_ALGORITHMS)}")
     if exchange is not None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from messages.framing import Deframer, Framing, FramingError, frame
+from messages.framing import ECHOED, POLLS_MAX, Deframer, Framing, FramingError, frame
 
 FRAMING = Framing("binary2", 4096)
 
@@ -108,3 +108,37 @@ def test_a_length_of_zero_keeps_a_line_alive_where_it_may(kind: str, keeping: by
 def test_what_is_no_length_loses_the_framing(kind: str, head: bytes) -> None:
     with pytest.raises(FramingError):
         Deframer(Framing(kind, 100)).feed(head + b"abc")
+
+
+# Empty frames that are polls (jPOS AmexChannel: a length of 0000, though lengths count themselves).
+
+
+@pytest.mark.parametrize(("kind", "polls"), [
+    ("binary2", "0000"), ("binary2_own", "0000"), ("binary2_own", "0002"), ("binary4", "00000000"), ("vml", "00000000"), ("gicc", "00000000"),
+    ("ascii4", "30303030"), ("bcd2", "0000"), ("binary3", "000000")])
+def test_a_poll_goes_back_as_it_came_where_the_dialect_says_so(kind: str, polls: str) -> None:
+    framing, poll = Framing(kind, 100, ECHOED), bytes.fromhex(polls)
+    stream, whole = poll + frame(framing, b"good") + poll * 2 + frame(framing, b"more"), Deframer(framing)
+    assert (whole.feed(stream), whole.take_polls(), whole.take_polls(), whole.pending) == ([b"good", b"more"], poll * 3, b"", 0)
+    byte_by_byte = Deframer(framing)
+    assert [each for at in range(len(stream)) for each in byte_by_byte.feed(stream[at:at + 1])] == [b"good", b"more"]
+    assert byte_by_byte.take_polls() == poll * 3
+
+
+@pytest.mark.parametrize(("kind", "head"), [("binary2_own", "0001"), ("binary2", "0065"), ("ascii4", "30302030"), ("gicc", "00010000")])
+def test_only_an_empty_frame_is_a_poll(kind: str, head: str) -> None:
+    deframer = Deframer(Framing(kind, 100, ECHOED))
+    with pytest.raises(FramingError) as refused:
+        deframer.feed(frame(Framing(kind, 100), b"good") + bytes.fromhex(head))
+    assert refused.value.frames == (b"good",) and deframer.take_polls() == b""
+
+
+def test_of_one_piece_of_bytes_so_many_polls_are_echoed_and_all_are_taken() -> None:
+    deframer = Deframer(Framing("binary2_own", 100, ECHOED))
+    assert (deframer.feed(bytes(2) * 1000), deframer.take_polls(), deframer.pending) == ([], bytes(2) * POLLS_MAX, 0)
+
+
+def test_polls_are_echoed_or_left_to_the_kind() -> None:
+    assert Deframer(Framing("ascii4", 100)).take_polls() == b""
+    with pytest.raises(ValueError, match="polls must be 'polls echoed'"):
+        Framing("binary2", 100, "polls")

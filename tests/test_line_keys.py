@@ -91,6 +91,19 @@ def test_the_layouts_of_a_sign_in_are_told_by_their_length(count: int, size: int
     assert bench.keys.right(b"data", bench.keys.mac(b"data"))
 
 
+def test_a_short_mac_is_right_by_its_left_bytes_and_never_by_fewer() -> None:
+    bench = Bench()
+    assert bench.keys.signed_in(bench.download(octets(), octets())) is None
+    mac = bench.keys.mac(b"data")
+    assert bench.keys.right(b"data", mac) and not any(bench.keys.right(b"data", mac[:count]) for count in range(8))
+    bench.keys.dialect = build({**LITERALS["unionpay_pos"], "mac": ("64", "unionpay_ecb", ("2",), "A0", 4)})
+    assert bench.keys.mac(b"data") == mac
+    assert [count for count in range(9) if bench.keys.right(b"data", mac[:count])] == [4]
+    assert not bench.keys.right(b"data", mac[:3] + bytes([mac[3] ^ 1])) and not bench.keys.right(b"Data", mac[:4])
+    (key,) = (key for key in bench.installed[0] if key.purpose == "mac")
+    assert [count for count in range(9) if bench.hsm.mac_right(key, "unionpay_ecb", b"data", mac[:count])] == [4, 5, 6, 7, 8]
+
+
 def test_a_key_that_is_marked_as_another_one_is_refused_with_all_that_came_with_it() -> None:
     """Records of a mark, a key and its whole check value, as some hosts give them; and 84 bytes, which nobody here can cut."""
     bench, clear = Bench(), [octets(), octets()]

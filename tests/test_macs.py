@@ -44,3 +44,9 @@ def test_the_mac_of_unionpay_is_text_under_every_cipher() -> None:
 
 def test_a_retail_mac_of_one_block_is_triple_des() -> None:
     assert iso9797_3(KEYS["tdes"], b"12345678") == encrypt(KEYS["tdes"], b"12345678")
+
+
+def test_the_left_4_bytes_are_those_of_ansi_x9_9() -> None:
+    """The example of FIPS PUB 113: a DAC of 32 bits, which is what X9.9 and AS 2805.4 say of a MAC."""
+    made = MACS["iso9797_1"](ClearKey("des", bytes.fromhex("0123456789ABCDEF")), b"7654321 Now is the time for ")
+    assert made[:4].hex().upper() == "F1D30F68"

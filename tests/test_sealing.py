@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from messages.codec import decode, encode
-from messages.dialect import LITERALS, Dialect, build, load
+from messages.dialect import LITERALS, Dialect, build, faults, load
 from messages.framing import frame
 from messages.mac import NONE, carried, covered, placed
+from messages.sheet import sheet
 from switch.links import Bounced, LinkSettings, Reply, Settled, Silence, Unmatched
 from switch.links.protocol import LinkProtocol
 from switch.links.sealing import HELD_MAX, KEY_NEWS_S, Sealing
@@ -23,8 +24,9 @@ REQUEST = {"0": "0200", "2": "4111111111111111", "3": "000000", "4": "0000000010
 class Keys:
     """Keys of a test: a MAC is a keyed digest, so that this file tests the line and nothing of ciphers."""
 
-    def __init__(self, *good: bytes, needed: bool = True) -> None:
+    def __init__(self, *good: bytes, needed: bool = True, length: int = 8) -> None:
         self.good, self.needed, self.refusal, self.told = list(good), needed, None, []  # type: ignore[var-annotated]
+        self.length = length
 
     def required(self) -> bool:
         return self.needed
@@ -36,7 +38,7 @@ class Keys:
         return digest(self.good[0], data)
 
     def right(self, data: bytes, mac: bytes) -> bool:
-        return any(digest(key, data) == mac for key in self.good)
+        return any(digest(key, data)[:self.length] == mac for key in self.good)
 
     def signed_in(self, content: str) -> str | None:
         self.told.append(content)
@@ -286,3 +288,81 @@ def test_a_host_that_sends_keys_unasked_may_bring_none_with_a_sign_on() -> None:
     assert not sealing.ready() and not sealing.keyless(), "it waits for them, and does not sign on at each tick"
     assert sealing.signed_on({"0": "1814", "39": "800", "96": "AB" * 40}, START) is None and keys.told == ["AB" * 40]
     assert Sealing(CUP, keys).signed_on({"0": "0810", "39": "00"}, START) is None and keys.told[1:] == [""], "elsewhere keys that do not come are missed"
+
+
+# Two places for a MAC, and one of 4 bytes with zeros behind it (AS 2805.4, ANSI X9.9).
+
+
+def as2805(length: int = 4, code: str = "binary") -> Dialect:
+    house = LITERALS["iso87_ascii"]
+    fields = house["fields"] | {number: (name, "b", 16, 0, {"code": code}) for number, name in (("64", "mac"), ("128", "mac_2"))}
+    return build({**house, "fields": fields, "mac": (("64", "128"), "iso9797_1", ("1", "2", "4"), "98", length)})
+
+
+SALE = {"0": "0200", "3": "000000", "4": "000000001000", "11": "000101", "41": "T0000001"}
+CASES = [(SALE, "64"), ({**SALE, "60": "x"}, "64"), ({**SALE, "90": "0" * 42}, "128"), ({**SALE, "66": "1"}, "128")]
+
+
+@pytest.mark.parametrize(("message", "number"), CASES)
+@pytest.mark.parametrize("length", [4, 6, 8])
+def test_the_mac_is_the_last_field_of_the_message_with_zeros_behind_its_left_bytes(message: dict[str, str], number: str, length: int) -> None:
+    dialect = as2805(length)
+    sealing = Sealing(dialect, Keys(b"one", length=length))
+    sent = sealing.write(message)
+    assert sent[-8:] == digest(b"one", sent[:-8])[:length] + bytes(8 - length)
+    read = decode(dialect, sent)
+    assert {key: value for key, value in read.items() if key not in message} == {number: sent[-8:].hex().upper()}
+    assert not sealing.wrong(read, sent) and sealing.place(read) == number
+
+
+@pytest.mark.parametrize(("message", "number"), CASES)
+def test_another_byte_anywhere_in_it_or_behind_it_is_a_wrong_mac(message: dict[str, str], number: str) -> None:
+    dialect = as2805()
+    sealing = Sealing(dialect, Keys(b"one", length=4))
+    sent = sealing.write(message)
+    for at in range(1, 9):
+        changed = sent[:-at] + bytes([sent[-at] ^ 1]) + (sent[-at + 1:] if at > 1 else b"")
+        assert sealing.wrong(decode(dialect, changed), changed), f"byte {9 - at} of the MAC"
+    bare = decode(dialect, sent)
+    del bare[number]
+    assert sealing.wrong(bare, encode(dialect, bare))
+
+
+def test_a_mac_in_the_other_place_or_in_both_is_a_wrong_one() -> None:
+    dialect = as2805(8)
+    sealing = Sealing(dialect, Keys(b"one"))
+    for message in (SALE, {**SALE, "64": NONE}, {**SALE, "64": NONE, "90": "0" * 42}):  # right at the end, in DE128
+        payload = encode(dialect, {**message, "128": NONE})
+        sealed = placed(dialect, payload, digest(b"one", covered(dialect, payload)))
+        assert sealing.wrong(decode(dialect, sealed), sealed), message
+    before = encode(dialect, {**SALE, "64": NONE})[:-8]  # right over all before it, and something behind it
+    early = encode(dialect, {**SALE, "64": digest(b"one", before).hex().upper(), "90": "0" * 42})
+    assert sealing.wrong(decode(dialect, early), early)
+
+
+def test_where_binary_is_text_a_short_mac_is_hex_with_zeros() -> None:
+    sent = Sealing(as2805(code="ascii"), Keys(b"one", length=4)).write(SALE)
+    assert sent[-16:].decode() == digest(b"one", sent[:-16])[:4].hex().upper() + "00000000"
+
+
+@pytest.mark.parametrize(("rule", "fault"), [
+    ((("64", "127"), "cmac", ("2",), "98"), "mac: ('64', '127') are not one field, nor ('64', '128') written alike"),
+    ((("128", "64"), "cmac", ("2",), "98"), "mac: ('128', '64') are not one field"), (((), "cmac", ("2",), "98"), "mac: () are not one field"),
+    (("64", "cmac", ("2",), "98"), "mac: field 64 is not the last one"), ((("64", 128), "cmac", ("2",), "98"), "mac: field: 128 is not accepted"),
+    (("128", "cmac", ("2",), "98", 3), "mac: bytes: 3 is not accepted; a whole number from 4 to 8"),
+    (("128", "cmac", ("2",), "98", 9), "mac: bytes: 9"), (("128", "cmac", ("2",), "98", 4.0), "mac: bytes: 4.0"), (("128", "cmac", ("2",), "98", True), "mac: bytes"),
+])
+def test_a_place_or_a_length_that_cannot_be_is_a_fault(rule: tuple[object, ...], fault: str) -> None:
+    found = faults({**LITERALS["iso87_ascii"], "mac": rule})
+    assert any(fault in each for each in found), found
+
+
+def test_both_places_are_written_alike() -> None:
+    house = LITERALS["iso87_ascii"]
+    fields = house["fields"] | {"64": ("mac", "b", 16, 0, {"code": "binary"})}
+    assert any("written alike" in each for each in faults({**house, "fields": fields, "mac": (("64", "128"), "cmac", ("2",), "98")}))
+
+
+def test_the_data_sheet_says_where_the_mac_is_and_how_long() -> None:
+    assert "MAC in 64 or 128, iso9797_1, its left 4 bytes, of classes 1, 2, 4" in "\n".join(sheet(as2805(), {}))
+    assert "MAC in 64, unionpay_ecb, of classes" in "\n".join(sheet(CUP, {}))

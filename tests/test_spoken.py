@@ -10,10 +10,10 @@ from test_translation import ACQUIRER, MERCHANT, PAN, STORE, order
 
 from messages.codec import decode, encode
 from messages.dialect import Dialect, load, match_key
-from messages.framing import Deframer, frame
+from messages.framing import ECHOED, Deframer, Framing, frame
 from messages.grammar import CHIP_DECLINED
 from switch.links import LinkSettings, Reply, Settled, Unmatched
-from switch.links.protocol import LinkProtocol
+from switch.links.protocol import PAUSED_NETWORK_FRAMES_MAX, LinkProtocol
 from switch.payments import translation
 from switch.payments.transaction import Transaction
 from switch.security.pan import Pan, Secret
@@ -191,3 +191,51 @@ def test_a_reject_ends_its_request_where_the_dialect_says_as_what(code: str | No
         verdict = translation.verdict(row(mti="0100"), VISA, reply.message)
         assert (verdict.event.value, verdict.reason) == ("decline", "format_error")
         assert PAN not in str(reply.message)
+
+
+POLLED = replace(load("iso87_ascii"), framing=Framing("binary2_own", 4096, ECHOED))
+POLL = bytes(2)
+
+
+def polled_line(dialect: Dialect = POLLED) -> Line:
+    line = Line(replace(dialect, network={"echo": "301"}))
+    assert line.protocol.phase == "up"
+    return line
+
+
+def test_a_poll_is_echoed_between_messages_and_is_no_loss_of_the_line() -> None:
+    line = polled_line()
+    echo = {"0": "0800", "7": "1123080000", "11": "000777", "70": "301"}
+    line.protocol.receive(POLL + frame(POLLED.framing, encode(POLLED, echo)) + POLL, 1.0, START)
+    said = line.protocol.take_output()
+    assert said.count(POLL * 2) == 1 and line.protocol.phase == "up" and line.protocol.counters.line_losses == 0
+    assert [decode(POLLED, body)["0"] for body in Deframer(POLLED.framing).feed(said)] == ["0810"]
+    closed = polled_line(replace(POLLED, framing=Framing("binary2_own", 4096)))
+    closed.protocol.receive(POLL, 1.0, START)
+    assert closed.protocol.last_error == "framing lost: frame length is none", "polls are echoed where nobody said so"
+
+
+def test_a_poll_is_life_of_the_line() -> None:
+    polled, silent = polled_line(), polled_line()
+    idle = LinkSettings("host.test", 1).echo_idle
+    for at in range(1, 4):
+        polled.protocol.receive(POLL, at * idle / 2, START)
+        assert polled.protocol.take_output() == POLL
+        for line in (polled, silent):
+            line.protocol.tick(at * idle / 2 + 0.1, START)
+    assert polled.protocol.take_output() == b"" and silent.sent()[0]["70"] == "301"
+    polled.protocol.tick(9 * idle, START)
+    assert polled.sent()[0]["70"] == "301", "an echo is asked for when the polls end too"
+
+
+def test_a_host_that_polls_and_does_not_read_loses_the_line() -> None:
+    line = polled_line()
+    line.protocol.pause(1.0)
+    for _ in range(PAUSED_NETWORK_FRAMES_MAX):
+        line.protocol.receive(POLL, 1.0, START)
+    assert line.protocol.phase == "up"
+    line.protocol.receive(POLL, 1.0, START)
+    assert line.protocol.phase == "closed"
+    line.protocol.take_output()
+    line.protocol.receive(POLL, 1.0, START)
+    assert line.protocol.take_output() == b"", "a closed line says nothing"

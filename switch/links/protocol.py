@@ -30,10 +30,8 @@ class LinkProtocol:
     `exchanges` is shared by all lines of the acquirer. `keyed`: somebody answers the host's key changes; else they are refused.
     """
 
-    def __init__(
-        self, acquirer_id: str, dialect: Dialect, settings: LinkSettings, *, next_stan: Callable[[], str | None], draw: Callable[[], float],
-        exchanges: Exchanges | None = None, keys: LineKeys | None = None, keyed: bool = False,
-    ) -> None:
+    def __init__(self, acquirer_id: str, dialect: Dialect, settings: LinkSettings, *, next_stan: Callable[[], str | None],
+                 draw: Callable[[], float], exchanges: Exchanges | None = None, keys: LineKeys | None = None, keyed: bool = False) -> None:
         self.acquirer_id, self.dialect, self.settings, self.keyed = acquirer_id, dialect, settings, keyed
         self.counters = Counters()
         self.phase: Literal["closed", "signing_on", "signed_off", "up", "signing_off"] = "closed"
@@ -58,9 +56,8 @@ class LinkProtocol:
     def usable(self) -> bool:
         return self.phase == "up" and not self.draining and self.in_flight < self.settings.window and self._sealing.ready()
 
-    def request(
-        self, message: Mapping[str, str], token: object, now: float, utc: datetime, send_not_after: float, deadline: float
-    ) -> bytes | Bounced | None:
+    def request(self, message: Mapping[str, str], token: object, now: float, utc: datetime, send_not_after: float,
+                deadline: float) -> bytes | Bounced | None:
         """The frame to hand to write() at once; or why not; or None: queued until the host reads. It ends as `Settled(token, ...)`."""
         if self.phase != "up" or self.draining or not self._sealing.ready():
             return Bounced("draining" if self.draining and self.phase != "closed" else "line_down")
@@ -140,6 +137,9 @@ class LinkProtocol:
         for payload in payloads:
             if self.phase != "closed":
                 self._receive_message(payload, now, utc)
+        if (polls := self._deframer.take_polls()) and self.phase != "closed":
+            self._last_received = now
+            self._put(polls)
         if fault is not None:
             self.close(f"framing lost: {fault}")
 
@@ -200,8 +200,7 @@ class LinkProtocol:
         return events
 
     def take_output(self) -> bytes:
-        output = b"".join(self._output)
-        self._output.clear()
+        output, self._output = b"".join(self._output), []
         return output
 
     def _fall_due(self, exchange: Exchange, now: float) -> None:
@@ -228,8 +227,7 @@ class LinkProtocol:
         except DecodeError as fault:
             self._unmatched("undecodable", None, fault.field, None, len(payload), utc, fault=f"at byte {fault.position}: {fault.reason}")
             return
-        self._last_received = now
-        mti = message["0"]
+        self._last_received, mti = now, message["0"]
         if mti[1] == "8" and mti[2] in ANSWER_FUNCTIONS:
             self._receive_network_answer(message, now, utc, len(payload))
         elif mti[1] == "8":
@@ -275,8 +273,7 @@ class LinkProtocol:
 
     def _bad_mac(self, exchange: Exchange | None, message: dict[str, str], key: str, raw_length: int, now: float, utc: datetime) -> None:
         """Whoever wrote it, it says nothing: evidence, and what it answered is in doubt at once."""
-        assert self.dialect.mac is not None
-        self._unmatched("bad_mac", message, self.dialect.mac.field, key, raw_length, utc)
+        self._unmatched("bad_mac", message, self._sealing.place(message), key, raw_length, utc)
         if exchange is not None and exchange.end is None and exchange.sent_at is not None:
             self._end(exchange, "bad_mac", Silence("bad_mac", exchange.sent_at), raw_length)
         if self._sealing.faulty(exchange.sent_at if exchange is not None else None) and self.phase == "up":
@@ -389,12 +386,15 @@ class LinkProtocol:
 
     def _send(self, message: dict[str, str]) -> str | None:
         """Why it cannot be said in this dialect, or None."""
+        try:
+            self._put(frame(self.dialect.framing, self._sealing.write(message)))
+        except (EncodeError, FramingError) as error:
+            return str(error)
+        return None
+
+    def _put(self, said: bytes) -> None:
         self._paused_frames += 1
         if self._paused_since is not None and self._paused_frames > PAUSED_NETWORK_FRAMES_MAX:
             self.close("the host sends network messages and does not read")
-            return None
-        try:
-            self._output.append(frame(self.dialect.framing, self._sealing.write(message)))
-            return None
-        except (EncodeError, FramingError) as error:
-            return str(error)
+        else:
+            self._output.append(said)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from messages.codec import encode
 from messages.dialect import Dialect
-from messages.mac import NONE, carried, covered, placed
+from messages.mac import NONE, carried, covered, heard, place, placed
 
 HELD_MAX = 256
 KEY_NEWS_S = 1.5  # another line of this acquirer may have signed on a moment ago: so long its keys may take to get here
@@ -23,7 +23,7 @@ class LineKeys(Protocol):
 
     def mac(self, data: bytes) -> bytes: ...
     def right(self, data: bytes, mac: bytes) -> bool:
-        """Under the key of now, or one that it has just replaced."""
+        """Under the key of now, or one that it has just replaced; `mac` has as many bytes as the dialect says of one."""
 
     def signed_in(self, content: str) -> str | None:
         """Takes the working keys of a sign-on's answer (hex, "" when there are none). Why not, or None."""
@@ -54,7 +54,7 @@ class Sealing:
         rule = carried(self.dialect, message["0"]) if self.required() else None
         if rule is None or self.keys is None:
             return encode(self.dialect, message)
-        payload = encode(self.dialect, {**message, rule.field: NONE})
+        payload = encode(self.dialect, {**message, place(rule, message): NONE})
         return placed(self.dialect, payload, self.keys.mac(covered(self.dialect, payload)))
 
     def wrong(self, message: Mapping[str, str], payload: bytes) -> bool:
@@ -62,8 +62,13 @@ class Sealing:
         rule = carried(self.dialect, message["0"]) if self.required() else None
         if rule is None or self.keys is None:
             return False
-        mac = message.get(rule.field)
-        return mac is None or not self.keys.right(covered(self.dialect, payload), bytes.fromhex(mac))
+        mac = heard(rule, message)
+        return mac is None or not self.keys.right(covered(self.dialect, payload), mac)
+
+    def place(self, message: Mapping[str, str]) -> str:
+        """The field of its MAC, in a dialect that has them."""
+        assert self.dialect.mac is not None
+        return place(self.dialect.mac, message)
 
     def hold(self, message: dict[str, str], payload: bytes, now: float) -> bool:
         """Keeps what could not be believed until news of keys may have come. False: there is no room."""

@@ -71,7 +71,7 @@ class Hsm(Protocol):
         """8 bytes; `algorithm` is one of macs.MACS."""
 
     def mac_right(self, key: Handle, algorithm: str, data: bytes, mac: bytes) -> bool:
-        """Compared inside, in constant time."""
+        """Compared inside, in constant time; a shorter one, of 4 bytes at least, with as many on the left (ISO/IEC 9797-1, truncation)."""
 
     def translated(self, block: Secret, form: str, pan: Pan, under: Handle, serial: bytes | None, to: Handle, target: str) -> Secret:
         """The PIN block (hex) for another key and, where that is allowed, in another format; `serial` when `under` is a base key of DUKPT.

@@ -36,7 +36,7 @@ class AcquirerKeys:
 
     def right(self, data: bytes, mac: bytes) -> bool:
         hsm, rule = self.hsm, self.dialect.mac
-        if hsm is None or rule is None:
+        if hsm is None or rule is None or len(mac) != rule.length:
             return False
         return any(hsm.mac_right(key, rule.algorithm, data, mac) for key in self.store.usable(self.acquirer_id, "mac", self.grace_s))
 

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from switch.security.ciphers import BLOCK, ClearKey, CryptoError, cmac, decrypt, encrypt, encrypt_chained, xor
 
-MAC_BYTES = 8
+MAC_BYTES, MAC_BYTES_LEAST = 8, 4  # a shorter one is guessed too soon
 
 
 def padded(data: bytes, size: int, method: int = 1) -> bytes:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from switch.security import dukpt, keyblocks, provisioning
 from switch.security.ciphers import BLOCK, Algorithm, ClearKey, CryptoError, check_kcv, decrypt, kcv, xor
 from switch.security.hsm import COMPONENTS, USAGES, Handle, Provided, Purpose
-from switch.security.macs import MACS
+from switch.security.macs import MAC_BYTES_LEAST, MACS
 from switch.security.pan import Pan, Secret
 from switch.security.pinblocks import translate
 from switch.security.vault import NONCE_BYTES, Keyring, VaultError
@@ -86,7 +86,7 @@ class SoftwareHsm:
         return MACS[algorithm](self._of(key, "mac"), data)
 
     def mac_right(self, key: Handle, algorithm: str, data: bytes, mac: bytes) -> bool:
-        return hmac.compare_digest(self.mac(key, algorithm, data), mac)
+        return len(mac) >= MAC_BYTES_LEAST and hmac.compare_digest(self.mac(key, algorithm, data)[:len(mac)], mac)
 
     def translated(self, block: Secret, form: str, pan: Pan, under: Handle, serial: bytes | None, to: Handle, target: str) -> Secret:
         source = self._of(under, "pin") if serial is None else dukpt.derived(self._of(under, "bdk"), serial, "pin")
