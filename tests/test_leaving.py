@@ -95,7 +95,7 @@ async def test_it_is_refused_by_name_while_something_is_open_and_sales_stop_with
     returned = await go(shop, leaving, "return")
     assert returned.status == 200, returned.raw
     unpaid = await go(shop, leaving, "settle")
-    assert (unpaid.status, unpaid.body["code"]) == (409, "leaving_waits") and "unsettled: 1 of 20000 CNY" in unpaid.body["detail"]
+    assert (unpaid.status, unpaid.body["code"]) == (409, "leaving_waits") and "unsettled: 1 of 200.00 CNY" in unpaid.body["detail"]
     assert "returned cannot withdraw" in (await go(shop, leaving, "withdraw")).body["detail"]
 
 

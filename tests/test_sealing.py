@@ -102,7 +102,7 @@ def test_the_mac_of_a_text_dialect_is_hex() -> None:
     dialect = build({
         **house, "fields": {number: field for number, field in house["fields"].items() if int(number) <= 64}, "network": {},
         "never_stored": tuple(number for number in house["never_stored"] if int(number) <= 64), "shown": "3 11",
-        "network_rule": {"composed": {"11": "{stan}"}, "echoed": ("11",), "code": "3"}, "messages": {"purchase.single": ("0200", {"3": "000000"}, ())},
+        "network_rule": {"composed": {"11": "{stan}"}, "echoed": ("11",), "code": "3"}, "messages": {"purchase.single": ("0200", {"3": "000000"}, ()), "reversal": ("0400", {}, ())},
         "mac": ("64", "iso9797_3", ("1", "2"), "A0")})
     sent = Sealing(dialect, Keys(b"one")).write({"0": "0200", "3": "000000", "11": "000001"})
     assert sent[-16:].decode() == digest(b"one", sent[:-16]).hex().upper()
