@@ -18,7 +18,7 @@ REASONS = ("unanswered", "answered")  # why a request is undone: nothing came in
 # And, where the dialect says it in a word of its own: an answer whose MAC was wrong, an approval that the chip refused (its ARPC: EMV book 2, 8.2).
 MAC_ERROR, CHIP_DECLINED = "mac_error", "chip_declined"
 REASONS_OF_THEIR_OWN = (MAC_ERROR, CHIP_DECLINED)
-MAC_BYTES, MAC_BYTES_LEAST = 8, 4
+MAC_BYTES, MAC_BYTES_LEAST = 8, 4  # a shorter one is guessed too soon
 MAC_ALGORITHMS = ("iso9797_1", "iso9797_3", "cmac", "unionpay_ecb", "xor_fold")
 KEY_PURPOSES = ("pin", "mac", "track")
 KEY_ALGORITHMS = ("des", "tdes", "aes", "sm4")

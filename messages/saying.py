@@ -17,6 +17,12 @@ def said(dialect: Dialect, rule: MessageRule, message: Mapping[str, str], names:
     return put(found, (*dialect.composed.items(), *rule.composed.items()), names)
 
 
+def asked(dialect: Dialect, purpose: str, names: Mapping[str, str]) -> dict[str, str]:
+    """Our own network message for a purpose that `dialect.network` has. `names`: grammar.NETWORK_NAMES, but for the code."""
+    rule, known = dialect.network_rule, {**names, "code": dialect.network[purpose]}
+    return {"0": rule.mtis.get(purpose, rule.mti), **{number: template.format_map(known) for number, template in rule.composed.items()}}
+
+
 def put(message: dict[str, str], templates: Iterable[tuple[str, str]], names: Mapping[str, str]) -> dict[str, str]:
     """The message with its composed fields; one that comes out empty is not said at all."""
     for number, template in templates:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from messages.codec import DecodeError, EncodeError, Rejected, decode, encode
 from messages.dialect import Dialect, answer_mti
 from messages.grammar import MessageRule
-from messages.saying import put, said
+from messages.saying import asked, put, said
 from messages.templates import answered
 
 FOLLOW_UPS = frozenset({"capture", "increment", "void", "tip", "refund", "offline_sale"})
@@ -53,10 +53,11 @@ class Names(dict[str, str]):
 def names(dialect: Dialect, rule: MessageRule, institution: str) -> Names:
     """`institution`: the acquirer's DE32, or nothing."""
     mti = rule.mti
-    return Names({**_OWN, **_ORIGINAL, "mti": mti, "original_mti": mti, "processing_code": rule.fixed.get("3", "000000"), "institution": institution,
-            "institution_length": f"{len(institution):02d}",
-            "original_elements": f"{mti}{_ORIGINAL['original_stan']}{_ORIGINAL['original_local']}{len(institution):02d}{institution}",
-            "reversal_reason": next(iter(dialect.reversal_reasons.values()), "")})
+    return Names({
+        **_OWN, **_ORIGINAL, "mti": mti, "original_mti": mti, "processing_code": rule.fixed.get("3", "000000"), "institution": institution,
+        "institution_length": f"{len(institution):02d}",
+        "original_elements": f"{mti}{_ORIGINAL['original_stan']}{_ORIGINAL['original_local']}{len(institution):02d}{institution}",
+        "reversal_reason": next(iter(dialect.reversal_reasons.values()), "")})
 
 
 def _money_faults(dialect: Dialect) -> Iterator[tuple[str, str]]:
@@ -69,7 +70,7 @@ def _money_faults(dialect: Dialect) -> Iterator[tuple[str, str]]:
                 yield from ((f"message {verb}{where}", fault) for fault in _unsaid(dialect, message))
                 if verb != "reversal":  # there it depends on what is undone
                     yield from ((f"message {verb}", f"field {number} is required, and nothing makes it")
-                                for number in rule.required if number not in message and not (number == "38" and verb in ASKING))
+                                for number in rule.required if number not in message)
 
 
 def _messages(dialect: Dialect, verb: str, rule: MessageRule, institution: str) -> Iterator[dict[str, str]]:
@@ -86,7 +87,7 @@ def _messages(dialect: Dialect, verb: str, rule: MessageRule, institution: str) 
             of = {"38": "A1B2C3", "90": f"{rule.mti}{_ORIGINAL['original_stan']}{_ORIGINAL['original_transmitted_at']}{'0' * 22}"}
             message |= {number: value for number, value in of.items() if number in rule.required}
         else:
-            message |= _optional(dialect, form)
+            message |= _optional(dialect)
         yield message | dict(rule.fixed) if dialect.house else said(dialect, rule, message, sample)
 
 
@@ -97,8 +98,8 @@ def _entry_forms(dialect: Dialect, kind: str) -> Iterator[str]:
     yield from forms if kind not in FOLLOW_UPS | ASKING | {"reversal"} else forms[:1]
 
 
-def _optional(dialect: Dialect, form: str) -> dict[str, str]:
-    """What a request has now and then: whose way of reading is not offered, is never there."""
+def _optional(dialect: Dialect) -> dict[str, str]:
+    """What a request has now and then; what belongs to a way of reading that is not offered is never there."""
     modes = dialect.entry_modes
     offered = {"23": "chip" in modes, "35": "magstripe" in modes, "52": "52" in dialect.fields, "55": "chip" in modes, "43": True, "54": True}
     found = {number: OPTIONAL[number] for number, there in offered.items() if there}
@@ -123,13 +124,11 @@ def _reversals(dialect: Dialect, rule: MessageRule, message: dict[str, str], sam
 
 def _network_faults(dialect: Dialect) -> Iterator[tuple[str, str]]:
     rule = dialect.network_rule
-    for purpose, code in dialect.network.items():
-        values = {"code": code, "stan": "000123", "transmitted_at": "1128020304", "local_time": "020304", "local_date": "1128",
-                  "local": "261128020304", "rrn": "633202000123"}
-        asked = {"0": rule.mtis.get(purpose, rule.mti), **{number: template.format_map(values) for number, template in rule.composed.items()}}
-        yield from ((f"network {purpose}", fault) for fault in _unsaid(dialect, asked))
+    for purpose in dialect.network:
+        message = asked(dialect, purpose, _OWN)
+        yield from ((f"network {purpose}", fault) for fault in _unsaid(dialect, message))
         for part, answer in (("approved", rule.approved), ("refused", rule.refused)):
-            told = {"0": answer_mti(asked["0"]), **{number: asked[number] for number in rule.echoed if number in asked}, "39": answer}
+            told = {"0": answer_mti(message["0"]), **{number: message[number] for number in rule.echoed if number in message}, "39": answer}
             yield from ((f"network_rule {part}", f"our answer {answer!r} to a host: {fault}") for fault in _unsaid(dialect, told)
                         if fault.startswith("field 39"))
 

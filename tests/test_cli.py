@@ -162,6 +162,11 @@ async def test_commands_beside_a_running_demo_reach_its_embedded_database(tmp_pa
         keys = await onboard_all(do)
         demo_sale = await sells(demo.base, keys["terminal"])
         made(run(home, "acquirer", "add", "second", "--host", "127.0.0.1", "--port", f"{port}", "--message-mode", "dual", "--answer-timeout", "3"))
+        silent = made(run(home, "acquirer", "add", "third", "--host", "127.0.0.1", "--port", "1", "--numbers-come"))
+        terminals = (await ask(demo.base, "GET", "/v1/terminals", demo.handover["operator_key"])).body["items"]
+        numbered = {each["acquirer"] for terminal in terminals for each in terminal["numbers"]}
+        assert len(numbered) == 2 and silent["id"] not in numbered, "it gives its numbers itself"
+        made(run(home, "acquirer", "change", "third", "--status", "down"))
         await do("route", "add", "--acquirer", "second", "--merchant", merchant_of(await shown(demo, keys)), "--priority", "1")
         assert await do("migrate") == {"schema": head()}
         async with processes.within(10, "the new route is not taken"):
@@ -169,7 +174,10 @@ async def test_commands_beside_a_running_demo_reach_its_embedded_database(tmp_pa
             while (sold := await sells(demo.base, keys["terminal"], amount := amount + 100))["acquirer"] == demo_sale["acquirer"]:
                 await asyncio.sleep(0.1)
         lines = run(home, "links").out.splitlines()
+        lines = [line for line in lines if not line.startswith("third")]
         assert len(lines) == 2 and all(" up " in line and line.split()[-1].startswith("acq_") for line in lines)
+        assert [line.split()[0] for line in run(home, "links", "list").out.splitlines()] == ["demo", "second", "third"]
+        assert run(home, "webhooks", "list").out == run(home, "alerts", "list", "--standing").out == "nothing is there by what was asked\n"
         story = run(home, "story", sold["id"])
         assert story.code == 0 and "sent to second" in story.out and "outcome written: approved" in story.out
         assert processes.CARD["pan"] not in story.out

@@ -12,7 +12,9 @@ from typing import Any
 import asyncpg
 import pytest
 
+from switch import database, demo
 from switch.errors import SettingsError
+from switch.merchants.onboarding import Onboarding
 from switch.settings import VARIABLES, load
 from tests import processes
 from tests.processes import Demo, ask, run
@@ -174,3 +176,17 @@ def test_a_home_that_may_not_be_made_or_written_is_one_line(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     refused = run(tmp_path / "x", "demo", SWITCH_HOME=str(tmp_path / "file" / "home"))
     assert (refused.code, len(refused.err.splitlines())) == (2, 1) and "SWITCH_HOME" in refused.err, refused.err
+
+
+async def test_a_home_of_an_earlier_release_gets_the_administrators_key_and_keeps_the_others(database_url: str, tmp_path: Path) -> None:
+    settings, pool = load({"SWITCH_HOME": str(tmp_path), "SWITCH_DATABASE_URL": database_url}), await database.pool(database_url, "switch_writer", 2)
+    try:
+        office = Onboarding(pool)
+        made = await demo._keys(settings, pool, office)
+        path = tmp_path / "demo-keys.json"
+        path.write_text(json.dumps({name: text for name, text in made.items() if name != "administrator_key"}))
+        again = await demo._keys(settings, pool, office)
+        assert again.keys() == made.keys() and {name for name in made if again[name] != made[name]} == {"administrator_key"}
+        assert await demo._keys(settings, pool, office) == again and stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        await pool.close()

@@ -10,10 +10,10 @@ import pytest
 import rows
 from test_translation import order
 
-from messages.codec import encode
+from messages.codec import decode, encode
 from messages.dialect import Dialect, answer_fault, load, minor_units
 from messages.framing import frame
-from switch.links import Bounced, LineClosed, LinkSettings, Unmatched
+from switch.links import Bounced, KeyChange, LineClosed, LinkSettings, Unmatched
 from switch.links.connection import LineConnection
 from switch.links.protocol import LinkProtocol
 from switch.payments import translation
@@ -55,6 +55,20 @@ def test_an_answer_that_cannot_be_said_costs_the_host_its_answer_and_nobody_the_
     told = [event for event in line.take_events() if isinstance(event, Unmatched)]
     assert (line.phase, line.take_output()) == ("up", b"")
     assert told[-1].fault is not None and told[-1].fault.startswith("its answer cannot be said: field 39")
+
+
+@pytest.mark.parametrize(("keyed", "keys", "told"), [
+    (True, "01" * 40, [KeyChange]), (False, "01" * 40, [Unmatched]), (True, None, [])], ids=["taken", "nobody takes them", "none"])
+def test_keys_that_a_host_brings_unasked_with_a_sign_on_are_a_key_change(keyed: bool, keys: str | None, told: list[type]) -> None:
+    """unionpay_pos, 0800/003 with DE62: answered "yes" and dropped, the next MAC would be wrong."""
+    line = signed_on(CUP, keyed=keyed)
+    message = {"0": "0800", "11": "000001", "41": "00000001", "42": "000000000000001", "60": "00000001003"} | ({} if keys is None else {"62": keys})
+    line.receive(frame(CUP.framing, encode(CUP, message)), 1.0, START)
+    assert [type(event) for event in line.take_events()] == told
+    answer = line.take_output()
+    assert (answer == b"") is (told == [KeyChange]), "whoever installs them answers"
+    if answer:
+        assert decode(CUP, answer[2:])["39"] == ("00" if keys is None else "30")
 
 
 def test_a_request_that_cannot_be_said_is_bounced_and_the_line_says_which_field() -> None:

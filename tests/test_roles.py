@@ -135,6 +135,9 @@ async def test_reviewers_and_administrators_have_their_routes_alone(shop: Shop) 
         for path in others:
             refused(await shop.ask("GET", path, key=role), 403, "forbidden")
     refused(await shop.ask("GET", "/v1/keys", key="reviewer"), 403, "forbidden")
+    async with httpx.AsyncClient(base_url=shop.base, timeout=20) as client:  # HEAD is as GET, also for who may
+        for role, status in (("administrator", 200), ("reviewer", 403)):
+            assert (await client.head("/v1/keys", headers={"authorization": f"Bearer {shop.keys[role]}"})).status_code == status
     refused(await shop.ask("GET", "/v1/reviews", key="administrator"), 403, "forbidden")
 
 

@@ -121,7 +121,7 @@ def router(identify: Callable[[Request], Caller], onboarding: Onboarding, links:
         _reads(routes, onboarding, kind, _all)
     shops = APIRouter(responses=refused(401, 403, 404, 422, 503))
     for kind in OWN:
-        _reads(shops, onboarding, kind, own(identify))
+        _reads(shops, onboarding, kind, owned_by(identify))
     _merchants(routes, onboarding)
     _terminals(routes, onboarding)
     _acquirers(routes, onboarding, operator)
@@ -148,7 +148,7 @@ def _all() -> dict[str, UUID]:
     return {}
 
 
-def own(identify: Callable[[Request], Caller]) -> Callable[[Request], Awaitable[dict[str, UUID]]]:
+def owned_by(identify: Callable[[Request], Caller]) -> Callable[[Request], Awaitable[dict[str, UUID]]]:
     """The dependency of what merchants read of their own and operators of everybody: by whom a record must be owned. Raises Problem forbidden."""
     async def whose(request: Request) -> dict[str, UUID]:
         caller = require(identify(request), "merchant", "staff", "operator")
@@ -169,9 +169,9 @@ def _of_store(of_merchant: Annotated[dict[str, UUID], Depends(_of_merchant)],
 WITHIN: Mapping[str, Callable[..., dict[str, UUID]]] = {"store": _of_merchant, "terminal": _of_store}
 
 
-def _reads(routes: APIRouter, onboarding: Onboarding, kind: str, own: Callable[..., Any]) -> None:
+def _reads(routes: APIRouter, onboarding: Onboarding, kind: str, owner: Callable[..., Any]) -> None:
     record = RECORDS[kind]
-    Own = Annotated[dict[str, UUID], Depends(own)]
+    Own = Annotated[dict[str, UUID], Depends(owner)]
 
     @routes.get(f"/v1/{kind}s", tags=["onboarding"], summary=f"All {kind}s, newest first", responses=_listed(kind))
     async def page(own: Own, within: Annotated[dict[str, UUID], Depends(WITHIN.get(kind, _all))], limit: Limit = 50,
@@ -187,7 +187,7 @@ def _reads(routes: APIRouter, onboarding: Onboarding, kind: str, own: Callable[.
     @routes.get(f"/v1/{kind}s/{{ident}}", tags=["onboarding"], summary=f"One {kind}", responses=_answered(kind))
     async def one(own: Own, ident: str) -> Response:
         found = await onboarding.get(record, _ident(kind, ident))
-        if any(getattr(found, name) != owner for name, owner in own.items()):
+        if any(getattr(found, name) != whose for name, whose in own.items()):
             raise Problem("not_found")
         return said(shown(found))
 

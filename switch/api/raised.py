@@ -54,5 +54,3 @@ def routes_of(routes: APIRouter, pool: Pool, operator: Callable[[Request], Any],
         if not rows:
             raise Problem("not_found")
         return said(_shown(rows[0]))
-
-

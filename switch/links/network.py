@@ -6,6 +6,7 @@ from datetime import date, datetime
 
 from messages.dialect import Dialect, answer_mti
 from messages.headers import answering
+from messages.saying import asked
 
 APART_MAX = 31  # days that a host's business day, with its year, may be from today
 LEAP_YEAR = "2000"
@@ -13,10 +14,9 @@ LEAP_YEAR = "2000"
 
 def asking(dialect: Dialect, purpose: str, stan: str, utc: datetime) -> dict[str, str]:
     """Our own network message for a purpose that `dialect.network` has."""
-    rule = dialect.network_rule
-    names = {"code": dialect.network[purpose], "stan": stan, "transmitted_at": f"{utc:%m%d%H%M%S}", "local_time": f"{utc:%H%M%S}",
-             "local_date": f"{utc:%m%d}", "local": f"{utc:%y%m%d%H%M%S}", "rrn": f"{utc:%y%j%H}"[1:] + stan}
-    return {"0": rule.mtis.get(purpose, rule.mti), **{number: template.format_map(names) for number, template in rule.composed.items()}}
+    return asked(dialect, purpose, {
+        "stan": stan, "transmitted_at": f"{utc:%m%d%H%M%S}", "local_time": f"{utc:%H%M%S}", "local_date": f"{utc:%m%d}",
+        "local": f"{utc:%y%m%d%H%M%S}", "rrn": f"{utc:%y%j%H}"[1:] + stan})
 
 
 def purpose_of(dialect: Dialect, message: Mapping[str, str]) -> str | None:

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from messages.grammar import MAC_BYTES
 from switch.security.ciphers import BLOCK, ClearKey, CryptoError, cmac, decrypt, encrypt, encrypt_chained, xor
-
-MAC_BYTES, MAC_BYTES_LEAST = 8, 4  # a shorter one is guessed too soon
 
 
 def padded(data: bytes, size: int, method: int = 1) -> bytes:

@@ -12,10 +12,11 @@ from uuid import UUID
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from messages.grammar import MAC_BYTES_LEAST
 from switch.security import dukpt, keyblocks, provisioning
 from switch.security.ciphers import BLOCK, Algorithm, ClearKey, CryptoError, check_kcv, decrypt, kcv, xor
 from switch.security.hsm import COMPONENTS, USAGES, Handle, Provided, Purpose
-from switch.security.macs import MAC_BYTES_LEAST, MACS
+from switch.security.macs import MACS
 from switch.security.pan import Pan, Secret
 from switch.security.pinblocks import translate
 from switch.security.vault import NONCE_BYTES, Keyring, VaultError
