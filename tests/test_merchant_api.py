@@ -122,7 +122,6 @@ FILTERS: list[Filter] = [
     ("last4", {"last4": "1111"}, lambda item: item["card"]["masked_pan"].endswith("1111")),
     ("min", {"min": 4110}, lambda item: item["amount"] >= 4110), ("max", {"max": 4110}, lambda item: item["amount"] <= 4110),
     ("min and max", {"min": 4051, "max": 4110}, lambda item: 4051 <= item["amount"] <= 4110), ("min 0", {"min": 0}, lambda item: True),
-    ("none fits both", {"min": 5, "max": 4}, lambda item: False),
     ("two at once", {"status": "approved", "type": "purchase", "last4": "1111"},
      lambda item: item["status"] == "approved" and item["type"] == "purchase" and item["card"]["masked_pan"].endswith("1111")),
 ]
