@@ -30,7 +30,7 @@ async def upgrade(folder: Path, wanted: str, connect: Callable[[], Awaitable[Any
     """
     engine = create_async_engine("postgresql+asyncpg://", poolclass=NullPool, async_creator=connect)
     try:
-        async with engine.begin() as connection:
+        async with engine.connect() as connection:  # each revision commits by itself, and some build an index beside the traffic
             await connection.run_sync(lambda connection: command.upgrade(config(folder, connection), "head"))
     except SQLAlchemyError as error:
         raise StartError(f"the schema cannot be migrated to {wanted} ({type(error).__name__}: {_cause(error)}); "

@@ -46,6 +46,22 @@ async def test_several_starters_at_once_one_works_and_all_are_served(empty: str)
     await connection.close()
 
 
+async def test_a_migration_that_was_broken_off_goes_on_where_it_was(empty: str) -> None:
+    connection = await asyncpg.connect(empty)
+    await connection.execute("CREATE TABLE batch_upload (of_somebody_else int)")
+    with pytest.raises(StartError, match=r'relation "batch_upload" already exists'):
+        await database.migrate(empty)
+    assert await database.version(connection) == "0036"
+    await connection.execute("DROP TABLE batch_upload")
+    assert await database.migrate(empty) == database.head()
+    await connection.execute("UPDATE schema_version SET version_num = '0048'")  # killed between a revision and its number
+    await connection.execute("CREATE INDEX transaction_last4 ON transaction (merchant_id, card_last4, transaction_id)")
+    assert await database.migrate(empty) == database.head()
+    assert await connection.fetch("SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'transaction'::regclass "
+                                  "AND (NOT indisvalid OR pg_get_indexdef(indexrelid) LIKE '%card_last4%')") == [("transaction_by_last4",)]
+    await connection.close()
+
+
 async def test_an_empty_database_has_no_version(empty: str) -> None:
     connection = await asyncpg.connect(empty)
     assert await database.version(connection) is None
