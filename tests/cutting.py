@@ -13,7 +13,7 @@ BUSY = 7
 
 
 async def main(url: str, acquirer: str, day: str) -> int:
-    tempo.BRISK = tempo.Tempo(2, 3, 1_000, 2, 0.0)
+    tempo.BRISK = tempo.BRISK._replace(keys=3, lines=2, lines_per_commit=3, settlements=2)
     try:
         done = await steps.run(lambda: database.connect(url, "switch_writer"), UUID(acquirer), date.fromisoformat(day), grace_s=0.0, wait_s=0.0,
                                  confirm_s=5.0)

@@ -32,7 +32,7 @@ class CutOversNow(CutOvers):
 
 
 async def main(url: str) -> None:
-    tempo.BRISK = tempo.Tempo(25, 25, 1_000, 1, 0.0)
+    tempo.BRISK = tempo.BRISK._replace(keys=25, lines=25, lines_per_commit=25, settlements=1)
     connect = partial(database.connect, url)
     writer = partial(connect, "switch_writer")
     pool = await database.pool(url, "switch_writer", 3)

@@ -38,7 +38,7 @@ class Till:
         day = changes.get("business_date", self.day)
         at = datetime(day.year, day.month, day.day, 12, tzinfo=UTC) + timedelta(seconds=self.number)
         values = {"type": type_, "amount": amount, "merchant_id": self.merchant, "acquirer_id": self.acquirer, "business_date": day, "received_at": at,
-                  "rrn": f"{self.number:012d}", "pan_token": bytes(32)} | changes
+                  "rrn": f"{day:%Y%j}"[3:] + f"{self.number:08d}", "pan_token": bytes(32)} | changes
         row = rows.transaction(**values)
         await rows.insert(self.owner, "transaction", **{name: value for name, value in asdict(row).items() if value is not None})
         return row

@@ -13,7 +13,7 @@ from settled import DAY, ONE_DAY, Till, open_till
 
 from switch.api.settlements import ShownSettlement
 from switch.errors import Problem
-from switch.settlement.cutover import steps
+from switch.settlement.cutover import batch_rows, steps, tempo
 from switch.settlement.fees.corrections import Corrections
 from switch.settlement.fees.pricing import Closing, Price, Settled, Taken
 
@@ -36,6 +36,33 @@ async def test_a_day_settles_gross_minus_fees(till: Till) -> None:
         ("sale", 1000, 10, "Flat rate: All sales"), ("sale", 2050, 20, "Flat rate: All sales"), ("sale", 15_000, 150, "Flat rate: All sales"), ("refund", -400, 0, "Flat rate: refunds are free")]
     assert await till.balance() == 17_470
     assert await till.balance("acquirer") == -17_650
+
+
+@pytest.mark.parametrize("keys", [1, 3, 8, 9, 1000])
+async def test_a_day_is_gathered_in_pieces_whatever_the_numbers_of_its_sales(till: Till, monkeypatch: pytest.MonkeyPatch, keys: int) -> None:
+    """Seven sales with numbers of their day, the first and the last that there can be among them, and four with others."""
+    monkeypatch.setattr(tempo, "BRISK", tempo.BRISK._replace(keys=keys, lines=2))
+    day = f"{DAY:%Y%j}"[3:]
+    mine = [await till.made(amount=1000 + number, rrn=rrn) for number, rrn in enumerate((
+        f"{day}00000000", f"{day}99999999", *(f"{day}0000000{number}" for number in range(1, 6)),
+        "000000000001", "999999999999", f"{int(day) - 1}99999999", f"{int(day) + 1}00000000"))]
+    await till.made(amount=9000, rrn=f"{day}00000002", business_date=DAY + ONE_DAY)
+    await till.step(await till.new(amount=9001, rrn=f"{day}00000006"), "DECLINED", outcome="DECLINED", response_code="51")
+    await till.cut()
+    assert [line["gross"] for line in await till.lines()] == [row.amount for row in mine]
+
+
+async def test_the_rows_of_a_day_are_never_sorted(till: Till) -> None:
+    """A sort of a large day holds a core for seconds, and payments beside it wait."""
+    day = (till.acquirer, DAY)
+    await batch_rows.prepare(till.owner)
+    async with till.owner.transaction(isolation="repeatable_read", readonly=True):
+        for statement in (batch_rows.JOINS, batch_rows.PLANS):
+            await till.owner.execute(statement)
+        plans = ["\n".join(row[0] for row in await till.owner.fetch(f"EXPLAIN (COSTS OFF) {statement}", *values))
+                 for statement, values in ((batch_rows.ROWS, day), (batch_rows.PIECE, (*day, "", 9)))]
+    assert "Index Scan using batch_key_pkey on batch_key k" in plans[0] and "Sort" not in plans[0], plans[0]
+    assert "using transaction_rrn on transaction" in plans[1] and "Sort" not in plans[1], plans[1]
 
 
 async def test_what_is_worth_nothing_is_not_taken(till: Till) -> None:

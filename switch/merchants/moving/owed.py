@@ -9,7 +9,7 @@ from uuid import UUID
 from switch.database import Connection
 from switch.ids import lowest
 from switch.money import text
-from switch.settlement.cutover.taking import GROSS, ORIGINAL
+from switch.settlement.cutover.batch_rows import GROSS, ORIGINAL
 
 # kind -> what it is. Each is asked of $1 the merchant and $2 the acquirer, None for all, and says currency, count and amount in minor units.
 KINDS: Mapping[str, str] = MappingProxyType({

@@ -15,7 +15,7 @@ from switch.database import UNKNOWN, Connection, Pool
 from switch.errors import Problem
 from switch.ids import lowest
 from switch.settlement import ledger
-from switch.settlement.cutover.taking import GROSS, ORIGINAL
+from switch.settlement.cutover.batch_rows import GROSS, ORIGINAL
 from switch.settlement.funding.payable import Payable, payable, why_not
 
 PAGE_MAX = 200

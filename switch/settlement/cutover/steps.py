@@ -26,9 +26,10 @@ from switch.errors import Problem
 from switch.failpoints import failpoint
 from switch.ids import show
 from switch.settlement.cutover import tempo
+from switch.settlement.cutover.batch_rows import Day
 from switch.settlement.cutover.posting import post_some, state_some
 from switch.settlement.cutover.stated import announce
-from switch.settlement.cutover.taking import Batch, Day
+from switch.settlement.cutover.taking import Batch
 from switch.settlement.fees.metering import Metered
 from switch.settlement.fees.pricing import Pricing
 from switch.settlement.funding import reserves

@@ -8,10 +8,10 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -20,7 +20,8 @@ from switch import alerts
 from switch.database import Connection
 from switch.failpoints import failpoint
 from switch.ids import show, uuid7
-from switch.settlement.cutover import quiet
+from switch.settlement.cutover import batch_rows, quiet
+from switch.settlement.cutover.batch_rows import STATEMENT_S, Day
 from switch.settlement.cutover.tempo import Tempo
 from switch.settlement.fees import corrections
 from switch.settlement.fees.pricing import NO_RULE, Price, Pricer, Pricing, Settled, Taken
@@ -28,18 +29,8 @@ from switch.settlement.funding import payable
 from switch.settlement.funding.business_days import calendar_of
 from switch.settlement.funding.calendar import Calendar, due
 
-STATEMENT_S = 3600.0
 CARD_TYPES_KEPT = 10_000
 
-_SETTLED_AT_ONCE = "(t.type = 'offline_sale' OR t.type IN ('purchase', 'cash_advance') AND t.capture_method = 'automatic' AND t.mti LIKE '02%')"
-# Minor units, from the merchant's point of view. A dual-message sale and what is captured by hand settle by their captures. A void takes all.
-GROSS = f"""CASE WHEN t.state NOT IN ('APPROVED', 'CONFIRMED') THEN 0
-  WHEN t.type = 'refund' THEN -t.amount
-  WHEN t.type IN ('capture', 'tip') THEN CASE WHEN o.state IN ('APPROVED', 'CONFIRMED') AND o.voided = 0 THEN t.amount ELSE 0 END
-  WHEN {_SETTLED_AT_ONCE} AND t.voided = 0 THEN coalesce(t.approved_amount, t.amount) ELSE 0 END"""
-_COLUMNS = """t.merchant_id, t.currency, coalesce(t.outcome_at, t.received_at) AS captured_at, t.transaction_id, t.type, t.business_date AS for_date,
-  coalesce(o.business_date, t.business_date) AS authorised_on, t.original_id, t.store_id, t.terminal_id, t.brand, t.entry_mode, t.mcc, t.masked_pan,
-  t.card_last4, t.rrn, t.stan, t.acquirer_rrn, t.approval_code, t.reference, coalesce(o.refunded, t.refunded) > 0 AS given_back"""
 # What was settled before of the sales behind refunds: their own lines, and those of their captures, tips and earlier refunds.
 BEFORE = """
 SELECT f.original_id, coalesce(sum(l.gross) FILTER (WHERE l.type <> 'refund'), 0)::bigint,
@@ -50,40 +41,6 @@ FROM unnest($2::uuid[]) AS f(original_id)
 CROSS JOIN LATERAL (SELECT f.original_id AS transaction_id UNION ALL SELECT c.transaction_id FROM history_transaction c
                     WHERE c.merchant_id = $1 AND c.original_id = f.original_id) AS kin
 JOIN settlement_line l ON l.merchant_id = $1 AND l.transaction_id = kin.transaction_id AND l.business_date < $3 GROUP BY f.original_id"""
-ORIGINAL = "LEFT JOIN history_transaction o ON o.transaction_id = t.original_id AND t.type IN ('capture', 'tip')"
-# Whoever waits in late_change, with its original and all that follows the same one: an outcome of one may change what the others are worth.
-FAMILY = """
-SELECT merchant_id, transaction_id FROM late_change WHERE acquirer_id = $1 AND settled_on IS NULL
-UNION SELECT t.merchant_id, t.original_id FROM late_change l JOIN history_transaction t USING (merchant_id, transaction_id)
-  WHERE l.acquirer_id = $1 AND l.settled_on IS NULL AND t.original_id IS NOT NULL"""
-BATCH = f"""
-WITH kin AS ({FAMILY}), late AS (
-    SELECT merchant_id, transaction_id FROM kin
-    UNION SELECT t.merchant_id, t.transaction_id FROM kin k
-      JOIN history_transaction t ON t.merchant_id = k.merchant_id AND t.original_id = k.transaction_id
-)
-SELECT * FROM (
-    SELECT {_COLUMNS}, {GROSS} AS gross, 0::bigint AS settled, 0::bigint AS of_month, 0::bigint AS fee, 0::bigint AS interchange,
-      0::bigint AS scheme_fee, 0::bigint AS acquirer_fee
-    FROM history_transaction t {ORIGINAL}
-    WHERE t.acquirer_id = $1 AND t.business_date = $2 AND t.type IN ('purchase', 'cash_advance', 'offline_sale', 'capture', 'tip', 'refund')
-      AND t.state IN ('APPROVED', 'CONFIRMED')
-    UNION ALL
-    SELECT {_COLUMNS}, {GROSS}, s.gross, s.of_month, s.fee, s.interchange, s.scheme_fee, s.acquirer_fee
-    FROM late JOIN history_transaction t USING (merchant_id, transaction_id) {ORIGINAL}
-    CROSS JOIN LATERAL (SELECT coalesce(sum(l.gross), 0)::bigint AS gross, coalesce(sum(l.fee), 0)::bigint AS fee,
-      coalesce(sum(l.gross) FILTER (WHERE l.business_date >= date_trunc('month', $2::date)::date), 0)::bigint AS of_month,
-      coalesce(sum(l.interchange), 0)::bigint AS interchange, coalesce(sum(l.scheme_fee), 0)::bigint AS scheme_fee,
-      coalesce(sum(l.acquirer_fee), 0)::bigint AS acquirer_fee
-      FROM settlement_line l WHERE l.merchant_id = t.merchant_id AND l.transaction_id = t.transaction_id) s
-    WHERE t.acquirer_id = $1 AND t.business_date < $2 AND t.state NOT IN ('SENT', 'REVERSING', 'PARKED')
-      AND coalesce(o.state, t.state) NOT IN ('SENT', 'REVERSING', 'PARKED')
-) AS b WHERE b.gross <> b.settled
-  AND NOT EXISTS (SELECT FROM settlement s WHERE s.acquirer_id = $1 AND s.business_date = $2 AND s.merchant_id = b.merchant_id)
-ORDER BY b.merchant_id, b.currency, b.captured_at, b.transaction_id
-"""
-# Originals and settlements are looked up by their indexes: a hash of all transactions that there are would not end.
-PLANS = "SET LOCAL work_mem = '64MB'; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
 # What waited and has an outcome, of merchants that have no settlement of this day yet: the batch deals with it.
 DECIDED = """
 SELECT l.merchant_id, l.change FROM late_change l JOIN history_transaction t USING (merchant_id, transaction_id)
@@ -102,11 +59,6 @@ SETTLEMENT_COLUMNS = ("merchant_id", "settlement_id", "acquirer_id", "business_d
 LINE_COLUMNS = ("merchant_id", "settlement_id", "business_date", "transaction_id", "acquirer_id", "kind", "type", "for_date", "gross", "fee",
                 "interchange", "scheme_fee", "acquirer_fee", "currency", "tariff_id", "rule", "original_id", "store_id", "terminal_id", "brand",
                 "card_type", "entry_mode", "mcc", "card_last4", "rrn", "stan", "acquirer_rrn", "approval_code", "reference", "captured_at")
-
-
-class Day(NamedTuple):
-    acquirer_id: UUID
-    business_date: date
 
 
 @dataclass(slots=True)
@@ -184,18 +136,20 @@ class Batch:
     async def settle(self) -> int:
         """Writes the settlements that are missing; returns how many lines were written now. All rows are seen as of one instant."""
         self.bins = [(row[0], row[1], row[2]) for row in await self.writer.fetch(BINS)]
+        await batch_rows.prepare(self.reader)
         async with self.reader.transaction(isolation="repeatable_read", readonly=True):
-            await self.reader.execute(PLANS)
+            await self.reader.execute(batch_rows.JOINS)
             for merchant_id, change in await self.reader.fetch(DECIDED, *self.day, timeout=STATEMENT_S):
                 self.decided.setdefault(merchant_id, []).append(change)
             self.to_correct = {(each[0], each[1]): None for each in await self.reader.fetch(corrections.WAITING, self.day.acquirer_id)}
             self.beside = {(each[0], each[1]) for each in await self.reader.fetch(BESIDE, *self.day, timeout=STATEMENT_S)}
             self.quiet = await quiet.owing(self.reader, *self.day, STATEMENT_S)
+            await batch_rows.gather(self.reader, self.day, self.pace)
             transaction = self.writer.transaction()
             await transaction.start()
             try:
                 group: Group | None = None
-                async for row in self._rows():
+                async for row in batch_rows.in_order(self.reader, self.day, self.pace):
                     if group is None or (group.settlement.merchant_id, group.settlement.currency) != (row["merchant_id"], row["currency"]):
                         if group is not None:
                             await self._end(group)
@@ -213,10 +167,6 @@ class Batch:
                 await transaction.rollback()
                 raise
         return self.written
-
-    async def _rows(self) -> AsyncIterator[asyncpg.Record]:
-        async for row in self.reader.cursor(BATCH, *self.day, prefetch=self.pace.lines, timeout=STATEMENT_S):
-            yield row
 
     def _full(self) -> bool:
         return self.lines >= self.pace.lines_per_commit or len(self.ready) >= self.pace.merchants_per_commit
