@@ -85,6 +85,22 @@ async def test_the_whole_life_is_recorded_with_who_when_and_what_was_said(shop: 
     fits(spec, "get", "/v1/tickets/{ticket}", await ticket.ask("GET"))
 
 
+async def test_what_a_colleague_has_is_taken_over_only_in_so_many_words(shop: Shop) -> None:
+    ticket = await opened(shop)
+    held = (await ticket.step("assign"))["events"][-1]
+    refused = await ticket.tried("assign", "operator")
+    assert (refused.status, refused.body["code"], refused.body["detail"]) == (409, "taken", f"Wu Min has had it since {held['at']}.")
+    assert (await ticket.tried("assign", "operator", assignee="Chen Jie")).body["code"] == "taken"  # nor is it given away by others
+    over = await ticket.step("take_over", "operator", text="Wu Min is ill")
+    assert over["assignee"] == "Flow Tester" and [over["events"][-1][name] for name in ("event", "by", "text")] == ["take_over", "Flow Tester", "Wu Min is ill"]
+    assert (await ticket.step("assign", "operator", assignee="Wu Min"))["assignee"] == "Wu Min"
+    assert (await ticket.tried("take_over", "owner")).body["code"] == "ticket_move"
+    assert (await ticket.tried("take_over", "operator", assignee="Chen Jie")).status == 422
+    await ticket.step("ask")
+    await ticket.step("answer", "owner")
+    assert (await ticket.tried("assign", "operator")).body["detail"].startswith("Wu Min has had it since ")
+
+
 async def test_an_illegal_step_is_refused_by_name_and_changes_nothing(shop: Shop) -> None:
     ticket = await opened(shop)
     refused = await ticket.tried("resolve")
