@@ -15,8 +15,8 @@ PAGE = f"""SELECT {COLUMNS} FROM notice WHERE merchant_id = $1 AND ($2::boolean 
 AND ($3::uuid IS NULL OR notice_id < $3) ORDER BY notice_id DESC LIMIT $4"""
 ONE = f"SELECT {COLUMNS} FROM notice WHERE notice_id = $1 AND merchant_id = $2"
 READ = "UPDATE notice SET read_by = $3, read_at = now() WHERE notice_id = $1 AND merchant_id = $2 AND read_at IS NULL"
-VOICE = """SELECT coalesce((SELECT language FROM notice_language l WHERE l.merchant_id = m.merchant_id ORDER BY number DESC LIMIT 1), 'en') AS language,
-time_zone FROM directory_merchant m WHERE merchant_id = $1"""
+VOICE = """SELECT coalesce((SELECT language FROM notice_language l WHERE l.merchant_id = m.merchant_id ORDER BY number DESC LIMIT 1), 'en')
+  AS language, time_zone FROM directory_merchant m WHERE merchant_id = $1"""
 LOCK = "SELECT pg_advisory_xact_lock(3583039, hashtext($1))"
 SET_LANGUAGE = """INSERT INTO notice_language (merchant_id, number, language, set_by)
 SELECT $1, 1 + coalesce(max(number), 0), $2, $3 FROM notice_language WHERE merchant_id = $1"""
