@@ -213,11 +213,11 @@ class Exceptions:
                 others = before is not None and not same_person(before, by)
                 if others and take_over is None:
                     raise taken(before, await connection.fetchval(ASSIGNED_AT, exception_id))
-                row = await connection.fetchrow(ASSIGN, exception_id, owner)
+                given = await connection.fetchrow(ASSIGN, exception_id, owner)
                 words = f"to {owner or 'nobody'}" + (f", from {before}" if before else "") + (f": {take_over}" if others else "")
                 await connection.execute(SAY, [exception_id], by, "assigned", words)
-                assert row is not None  # it is locked
-                return row
+                assert given is not None  # it is locked
+                return given
         except UNKNOWN:
             raise unsure() from None
 
