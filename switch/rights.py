@@ -10,7 +10,7 @@ from typing import NamedTuple
 PEOPLE = frozenset({"operator", "support", "reviewer", "administrator"})  # each of their keys belongs to a named person of ours
 
 
-PUBLIC = frozenset({"/v1/registrations"})  # below /v1, without a key
+PUBLIC = frozenset({"/v1/registrations", "/v1/activations"})  # below /v1, without a key
 
 
 class Narrow(NamedTuple):

@@ -278,7 +278,7 @@ async def test_a_large_one_needs_two_people_and_what_changed_meanwhile_is_not_ap
     await other.take()
     await other.judge_all()
     asked = await other.decide("approve")
-    assert (await other.take("wang")).status == 200
+    assert (await other.ask("POST", "/take", {"reason": "Chen is ill", "take_over": True}, "wang")).status == 200
     late = await shop.ask("POST", f"/v1/approvals/{asked.body['id']}", key="wang")
     assert late.body["code"] == "application_changed" and (await other.now())["merchant"] is None
 

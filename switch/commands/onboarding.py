@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -159,15 +158,15 @@ async def _account(options: argparse.Namespace, pool: database.Pool, settings: S
 
 
 async def _listed(pool: database.Pool, say: Callable[[str], None]) -> None:
-    after: UUID | str | date | None = None
+    after: UUID | None = None
     while True:
         page = await Onboarding(pool).page(Acquirer, PAGE_MAX, after)
         for each in page.items:
             say(f"{each.name}  {show('acquirer', each.acquirer_id)}  {each.status}  {each.dialect} {each.message_mode}  {each.host}:{each.port}  "
                 f"business date {each.business_date}")
-        after = page.next
-        if after is None:
+        if page.next is None:
             return
+        after = page.items[-1].acquirer_id
 
 
 async def _whole(name: str, pool: database.Pool) -> dict[str, Any]:
