@@ -1,6 +1,7 @@
 """Problems a person or a program can meet: one closed table, served at /problems/<code> (RFC 9457)."""
 
 import json
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -43,6 +44,7 @@ PROBLEMS = MappingProxyType({
     "deadline_too_short": Kind(422, "The deadline is too short", "Allow the acquirer's time and the commit's: see `detail`."),
     "not_supported": Kind(422, "The acquirer does not offer that", "See `detail`; use another type or capture method."),
     "conflict": Kind(409, "The object is not in a state for that", "Read the object again and decide anew."),
+    "taken": Kind(409, "Somebody else has it", "`detail` says who and since when. Take it over with a reason if they cannot go on."),
     "same_person": Kind(409, "The person who asked may not decide", "Another person must approve it, with a key of their own."),
     "already_exists": Kind(409, "Such an object already exists", "Use the existing one or another name."),
     "day_closed": Kind(409, "The business day is closed", "Use a refund."),
@@ -131,6 +133,10 @@ def file_refused(line: int, reason: str) -> Problem:
     place = f"line {line}" if line else "the file"
     return Problem("file_refused", f"Nothing of it was taken. {place.capitalize()}: {reason.removesuffix('.')}.",
                    errors=[{"field": place, "rule": reason, "type": "rule"}])
+
+
+def taken(holder: str, since: datetime) -> Problem:
+    return Problem("taken", f"{holder} has had it since {since.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}.")
 
 
 class SettingsError(ValueError):

@@ -44,3 +44,8 @@ class Life(Mapping[tuple[str, str], str]):
         allowed = sorted(each for each in self.following(state) if may is None or each in may)
         can = f"it can: {', '.join(allowed)}" if allowed else "nothing follows" if may is None else "nothing from you"
         return Refusal(self._code, f"{self._thing} that is {state} cannot {event}; {can}.")
+
+
+def same_person(one: str, other: str) -> bool:
+    """People are compared, not keys: one may have several."""
+    return " ".join(one.split()).casefold() == " ".join(other.split()).casefold()

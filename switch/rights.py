@@ -10,6 +10,9 @@ from typing import NamedTuple
 PEOPLE = frozenset({"operator", "support", "reviewer", "administrator"})  # each of their keys belongs to a named person of ours
 
 
+PUBLIC = frozenset({"/v1/registrations", "/v1/activations"})  # below /v1, without a key
+
+
 class Narrow(NamedTuple):
     """`acts_as`: the role whose routes these are; on every other one the key opens nothing. `words`: what it is for."""
 

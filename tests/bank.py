@@ -10,6 +10,8 @@ from pyiso20022.camt import camt_053_001_08 as camt
 from xsdata.formats.dataclass.serializers import XmlSerializer
 from xsdata.models.datatype import XmlDate, XmlDateTime
 
+from switch import database
+
 OUR_IBAN, THEIR_IBAN = "DE89370400440532013000", "GB82WEST12345698765432"
 DAY = date(2026, 11, 26)
 
@@ -81,3 +83,12 @@ def answer_csv(rows: Sequence[tuple[str, str, str, str, str]], name: str = "ANSW
     lines = [f"H,ANSWER,1,{account},{currency},{day},{name}"]
     lines += [f"A,{number},{ident},{status},{amount},{currency},{day},{reference},{reason}" for number, (ident, status, amount, reference, reason) in enumerate(rows, 1)]
     return "\n".join([*lines, f"T,{len(rows)},{total if total is not None else sum((Decimal(row[2]) for row in rows), Decimal('0.00'))}", ""]).encode()
+
+
+async def every_day(url: str) -> None:
+    """Whatever day it is, it is a business day of all merchants: tests run on Saturdays too."""
+    connection = await database.connect(url, "switch_writer")
+    try:
+        await connection.execute("UPDATE merchant SET calendar = 'daily'")
+    finally:
+        await connection.close()

@@ -118,11 +118,15 @@ def fee(merchant: Merchant, amount: int) -> int:
     return max(merchant.minimum, part(amount, merchant.basis_points) + merchant.fixed)
 
 
+def works(merchant: Merchant, day: date) -> bool:
+    return not merchant.working_days or (day.weekday() < 5 and day != HOLIDAY)
+
+
 def due(merchant: Merchant, day: date) -> date:
     left = merchant.funding_days
     while left:
         day += timedelta(days=1)
-        left -= not merchant.working_days or (day.weekday() < 5 and day != HOLIDAY)
+        left -= works(merchant, day)
     return day
 
 
@@ -174,7 +178,7 @@ def month_of(who: str, happened: list[Event]) -> dict[str, dict[str, Any]]:
         balance += released
         later = [each for each in later if each[0] > day]
         free = balance - max(0, sum(amount for _, amount in later))
-        payout = free if free > 0 and free >= merchant.minimum_payout else 0
+        payout = free if works(merchant, day) and free > 0 and free >= merchant.minimum_payout else 0
         settlement, disputes, correction = settled(merchant, day, days[day], sales), disputed(days[day]), corrected(happened, who, day)
         balance += settlement["net"] - settlement["reserve"] - payout - disputes["chargebacks"] + disputes["chargebacks_back"] - disputes["dispute_fees"] + correction
         kept.append((day + timedelta(days=merchant.reserve_days), settlement["reserve"]))

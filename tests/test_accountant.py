@@ -19,7 +19,7 @@ import pytest_asyncio
 
 from switch import database
 from switch.merchants.onboarding import Onboarding
-from tests.bank import OUR_IBAN, Booked, statement
+from tests.bank import OUR_IBAN, Booked, every_day, statement
 from tests.conftest import create_database
 from tests.flows import Shop, eventually, new_key, open_shop
 from tests.processes import Answer
@@ -174,6 +174,7 @@ async def bank(cluster_url: str, tmp_path: Path) -> AsyncIterator[Bank]:
         shop.keys["second"] = (await Onboarding(pool).key("operator", person="Second Person")).text
         await pool.close()
         await arranged(shop)
+        await every_day(shop.url)
         opened = Bank(shop, (await shop.ask("GET", "/openapi.json")).body)
         await opened.agreed("/v1/payouts/bank-account", currency="CNY", holder="Payment Service", country="DE", iban=OUR_IBAN)
         await opened.agreed(f"/v1/merchants/{shop.shown('merchant.one')}/bank-account", currency="CNY")

@@ -235,11 +235,26 @@ async def test_of_two_reviewers_at_once_one_decides(shop: Shop) -> None:
     assert sum(answer.status == 200 for answer in answers) == 1 and answers[1].status == 409
     taken = await whole(shop)
     answers = await asyncio.gather(taken.take("chen"), taken.take("wang"))
-    assert [answer.status for answer in answers] == [200, 200]  # the later one has it, and both stand in the history
-    now = await taken.now()
-    assert [event["by"] for event in now["events"]][2:] in (["Chen Reviewer", "Wang Reviewer"], ["Wang Reviewer", "Chen Reviewer"])
-    loser = "wang" if now["reviewer"] == "Chen Reviewer" else "chen"
-    assert (await taken.decide("refuse", loser)).body["code"] == "conflict"
+    assert sorted(answer.status for answer in answers) == [200, 409]
+    assert (await taken.now())["version"] == 3
+
+
+async def test_what_a_colleague_has_is_taken_over_only_in_so_many_words_and_that_stands_in_its_story(shop: Shop) -> None:
+    applicant = await whole(shop)
+    assert (await applicant.take("chen")).status == 200
+    held = await applicant.now()
+    refused = await applicant.take("wang")
+    assert (refused.status, refused.body["code"]) == (409, "taken")
+    assert refused.body["detail"] == f"Chen Reviewer has had it since {held['since']}."
+    again = await applicant.take("chen")
+    assert (again.status, again.body["version"], again.body["due_at"]) == (200, held["version"], held["due_at"])  # no new time for the same person
+    over = await applicant.ask("POST", "/take", {"reason": "Chen is ill", "take_over": True}, "wang")
+    assert (over.status, over.body["reviewer"]) == (200, "Wang Reviewer")
+    last = over.body["events"][-1]
+    assert (last["event"], last["by"], last["reason"], last["detail"]) == ("take_over", "Wang Reviewer", "Chen is ill", {"from": "Chen Reviewer"})
+    assert (await applicant.decide("refuse", "chen")).body["code"] == "taken"
+    free = await whole(shop)
+    assert (await free.ask("POST", "/take", {"reason": "Next", "take_over": True}, "wang")).body["events"][-1]["event"] == "take"
 
 
 async def test_a_large_one_needs_two_people_and_what_changed_meanwhile_is_not_approved(shop: Shop) -> None:
@@ -263,7 +278,7 @@ async def test_a_large_one_needs_two_people_and_what_changed_meanwhile_is_not_ap
     await other.take()
     await other.judge_all()
     asked = await other.decide("approve")
-    assert (await other.take("wang")).status == 200
+    assert (await other.ask("POST", "/take", {"reason": "Chen is ill", "take_over": True}, "wang")).status == 200
     late = await shop.ask("POST", f"/v1/approvals/{asked.body['id']}", key="wang")
     assert late.body["code"] == "application_changed" and (await other.now())["merchant"] is None
 

@@ -42,7 +42,7 @@ def test_every_other_move_is_refused_with_what_is_possible() -> None:
 def test_what_is_closed_stays_closed_and_anything_else_waits_for_somebody_with_an_end() -> None:
     assert {state for state in LIFE.states if not any(at == state for at, _ in LIFE)} == CLOSED
     assert set(WAITS_FOR) == set(TIME) == set(LIFE.states) - CLOSED
-    assert BY_APPLICANT | DECISIONS | {"pass", "take"} == LIFE.events and {at for at, event in LIFE if event == "submit"} == life.OPEN_TO_APPLICANT
+    assert BY_APPLICANT | DECISIONS | {"pass", "take", "take_over"} == LIFE.events and {at for at, event in LIFE if event == "submit"} == life.OPEN_TO_APPLICANT
 
 
 @pytest.mark.parametrize("code", CODES)

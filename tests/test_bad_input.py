@@ -272,9 +272,6 @@ async def test_a_key_that_is_not_right_gets_one_and_the_same_401_on_every_route(
             if open_to_all:
                 continue
             answer = await unauthenticated(shop, method, filled(path, verb="up"), value)
-            if answer.status == 422 and "?" not in path and method == "GET":  # a parameter is missing: nothing was looked up either
-                assert path == "/v1/authorizations", path
-                continue
             problem = refused(answer, 401, "unauthenticated")
             assert answer.headers["www-authenticate"] == "Bearer"
             bodies.add(json.dumps(problem | {"request_id": ""}))

@@ -20,7 +20,7 @@ from switch.ids import show
 from switch.merchants.onboarding import Onboarding
 from switch.settlement.jobs import table
 from switch.settlement.jobs.table import Due
-from tests.bank import OUR_IBAN, Booked, statement
+from tests.bank import OUR_IBAN, Booked, every_day, statement
 from tests.conftest import create_database
 from tests.flows import Shop, eventually, new_key, open_shop
 from tests.money_worker import CUT_OVER, PAY
@@ -162,6 +162,7 @@ async def chaos(cluster_url: str, tmp_path: Path) -> AsyncIterator[Chaos]:
         await shop.sql("UPDATE acquirer SET institution_code = '87654321' WHERE name = 'dual'")
         await shop.sql("""INSERT INTO merchant_tariff (tariff_id, merchant_id, effective_from, version, terms, created_by)
             SELECT gen_random_uuid(), merchant_id, '2020-01-01', 2, $1::jsonb, 'test' FROM merchant""", json.dumps(TARIFF))
+        await every_day(shop.url)
         await shop.caught_up()
         bank = Bank(shop, (await shop.ask("GET", "/openapi.json")).body)
         await bank.agreed("/v1/payouts/bank-account", currency="CNY", holder="Payment Service", country="DE", iban=OUR_IBAN)

@@ -38,6 +38,8 @@ GOOD = {"holder": "Harbour Bakery", "number": VALID[0], "iban": True, "bank_code
     ({}, None), ({"bic": "COBADEFFXXX"}, None), ({"number": "6222-0012", "iban": False, "bank_code": "102100099996", "country": "CN"}, None),
     ({"holder": "=cmd()"}, "holder"), ({"holder": "a\nb"}, "holder"), ({"holder": "a" * 71}, "holder"), ({"holder": "a "}, "holder"), ({"country": "de"}, "country"),
     ({"bic": "COBADEFF1"}, "bic"), ({"number": "DE00"}, "iban"), ({"iban": False, "number": "-12"}, "account_number"),
+    ({"iban": False, "number": "6212345678900000003", "bank_code": "102100099996", "country": "CN"}, None),
+    ({"iban": False, "number": "6212345678900000004", "bank_code": "102100099996", "country": "CN"}, "account_number"),  # its check digit is 3
     ({"iban": False, "number": "12345"}, "bank_code"), ({"iban": False, "number": "12345", "bank_code": "=1"}, "bank_code"),
 ])
 def test_an_account_is_checked_field_by_field(changed: dict[str, object], field: str | None) -> None:

@@ -132,6 +132,8 @@ def test_a_csv_answer_is_read() -> None:
     assert (answer.account, answer.currency, answer.statement, answer.day, answer.books) == (OUR_IBAN, "EUR", "ANSWER-1", DAY, False)
     assert [(said.line, said.fact, said.amount, said.reason) for said in answer.said] == [(2, "confirmed", 12_345, ""), (3, "returned", 500, "account closed")]
     assert bank_csv.read(answer_csv(ROWS).replace(b"\n", b"\r\n")) == answer
+    quoted = bank_csv.read(answer_csv(ROWS).replace(b"account closed", b'"account ""closed"", gone"'))
+    assert quoted.said[1].reason == 'account "closed", gone'
     assert bank_csv.read(answer_csv([(ID, "confirmed", "100", "R", "")], currency="JPY", total="100")).said[0].amount == 100
 
 
@@ -143,7 +145,8 @@ def test_a_csv_answer_is_read() -> None:
     (answer_csv([(ID, "confirmed", "-1.00", "R", "")]), 2, "formula"), (answer_csv([(ID, "confirmed", "1.001", "R", "")]), 2, "amount"),
     (answer_csv([(ID, "confirmed", "0.00", "R", "")]), 2, "not zero"), (answer_csv(ROWS).replace(b"A,2,", b"A,3,"), 3, "numbered"),
     (answer_csv(ROWS).replace(b"closed", b"\xff"), 3, "UTF-8"), (answer_csv(ROWS).replace(b"closed", b"\x00"), 3, "printable"),
-    (answer_csv(ROWS).replace(b"account closed", b'"closed'), 3, "quotes"), (answer_csv(ROWS).replace(b"closed", b"x" * 2000), 3, "1000"),
+    (answer_csv(ROWS).replace(b"account closed", b'"closed'), 3, "column 9: .*quote"),
+    (answer_csv(ROWS).replace(b"account closed", b'account "closed"'), 3, "column 9: .*quote"), (answer_csv(ROWS).replace(b"closed", b"x" * 2000), 3, "1000"),
     (answer_csv(ROWS, currency="EUX"), 1, "4217"), (answer_csv(ROWS).replace(b"5.00,EUR", b"5.00,USD"), 3, "header's"),
     (answer_csv(ROWS, day=date(2026, 1, 1)).replace(b"2026-01-01", b"2026-02-30"), 1, "date"),
 ])

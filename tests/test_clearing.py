@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acquirer_stubs.clearing import LINES, Item, plant, statement_lines
+from switch.files.csv_line import RULE
 from switch.settlement.reconciliation.clearing import KINDS, LINE_BYTES_MAX, Entry, Line, Reader, Refused
 from switch.settlement.reconciliation.formats import FORMATS
 from switch.settlement.reconciliation.unpacking import Unpacker
@@ -71,6 +72,10 @@ def test_a_bank_statement_gives_its_entries_signed() -> None:
     assert (header.document, header.institution, header.number, totals.total) == ("statement", "CN0012345678", 3, 989_500)
     assert entries == [Entry(1, date(2026, 11, 26), date(2026, 11, 26), 990_000, "CNY", "5678202611260030001", f"SETTLEMENT {WHO} {DAY}"),
                        Entry(2, date(2026, 11, 26), date(2026, 11, 26), -500, "USD", "5678202611260030002", f"SETTLEMENT {WHO} {DAY}")]
+
+
+def test_a_cell_in_quotes_is_what_stands_in_them() -> None:
+    assert read(written("csv").replace(b"REF1", b'"a, ""b"""'))[2][0].reference == 'a, "b"'
 
 
 def test_windows_line_ends_are_taken() -> None:
@@ -135,7 +140,7 @@ CSV = written("csv").decode()
     ("REF1", "a\u202eb", 2, "the line holds a character that cannot be printed"),
     ("REF1", "R" * 141, 2, "reference must be: at most 140 characters"),
     ("REF1", "R" * LINE_BYTES_MAX, 2, f"the line is longer than {LINE_BYTES_MAX} bytes"),
-    ("REF1", "a,b", 2, "13 fields"),
+    ("REF1", "a,b", 2, "13 fields"), ("REF1", 'a"b', 2, f"column 13: {RULE}"), ("REF1", '"a', 2, f"column 13: {RULE}"),
     ("D,2,", "Q,2,", 3, "a record of a known mark"),
     ("2026-11-25,REF1", "2026-11-27,REF1", 2, "business_date must be: from 31 days before the file's date to 1 after"),
     ("2026-11-25,REF1", "2026-10-24,REF1", 2, "business_date must be: from 31 days before the file's date to 1 after"),

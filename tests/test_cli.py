@@ -97,6 +97,7 @@ async def test_an_external_database_is_migrated_onboarded_and_served_by_commands
         assert changed == acquirer | {"reversal_codes": {"21": "acknowledged", "30": "retry"}, "reversal_max_age_s": 3600, "reversals_per_second": 50,
                                       "reversals_at_once": 5, "reversal_first": True}
         assert await do("acquirer", "change", "first", "--reversal-codes", "", "--no-reversal-first") == changed | {"reversal_codes": {}, "reversal_first": False}
+        assert await do("acquirer", "show", "first") == changed | {"reversal_codes": {}, "reversal_first": False, "options": {}, "secret_at": None}
         keys = await onboard_all(do)
         route = await do("route", "add", "--acquirer", "first", "--brand", "unionpay", "--priority", "7")
         assert (route["acquirer"], route["brand"], route["priority"]) == (acquirer["id"], "unionpay", 7)
@@ -230,11 +231,13 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [  # in the order of the commands,
     (("acquirer", "add", "Upper", "--host", "h h", "--port", "70000"), "port: a whole number"),
     (("acquirer", "add", "other", "--host", "h", "--port", "1", "--dialect", "../../etc/passwd"), "dialect"),
     (("acquirer", "add", "slow", "--host", "h", "--port", "1", "--answer-timeout", "121"), "answer_timeout_ms"),
-    (("route", "add", "--acquirer", "nobody"), "no such object"),
+    (("route", "add", "--acquirer", "nobody"), "no such object"), (("acquirer", "show", "nobody"), "no such object"),
     (("acquirer", "account", "other", "--secret-file", "no/such/file"), "No such file or directory"),
     (("article", "write", "paper", "--file", "no/such/file"), "No such file or directory"),
     (("article", "write", "paper", "--file", "pyproject.toml"), "it is no JSON"),
     (("terminal", "parameters", "default", "--set", "no/such/file", "--reason", "A trial"), "No such file or directory"),
+    (("payouts", "run", "--person", " "), "no space at either end"), (("payouts", "run", "--person", "x" * 10_000), "1 to 120"),
+    (("clearing", "load", "pyproject.toml", "--person", "a\tb"), "printable"),
     (("links",), "no demo runs in"),
     (("links", "drain", "--url", "http://127.0.0.1:1", "--key", "k"), "needs the acq_"),
     (("links", "--url", "http://127.0.0.1:1", "--key", "k"), "Connection refused"),
@@ -250,6 +253,21 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [  # in the order of the commands,
 @pytest.fixture(scope="module")
 async def external(cluster_url: str) -> str:
     return await empty_database(cluster_url)
+
+
+async def test_acquirers_are_listed_and_shown_without_their_secrets(external: str, tmp_path: Path, here: Any) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    (tmp_path / "secret").write_text("the-secret-word-of-the-wallet\n")
+    made_ = made(await here(home, external, "acquirer", "add", "wallet-of-ours", "--dialect", "qr_wallet", "--host", "pay.example", "--port", "8443"))
+    account = made(await here(home, external, "acquirer", "account", "wallet-of-ours", "--option", "client=shop", "--option", "scheme=https",
+                              "--secret-file", str(tmp_path / "secret")))
+    shown_ = await here(home, external, "acquirer", "show", "wallet-of-ours")
+    assert made(shown_) == made_ | {"options": {"client": "shop", "scheme": "https"}, "secret_at": account["secret_at"]} and account["secret_at"]
+    listed = await here(home, external, "acquirer", "list")
+    (line,) = [line for line in listed.out.splitlines() if line.startswith("wallet-of-ours ")]
+    assert line.startswith(f"wallet-of-ours  {made_['id']}  active  qr_wallet single  pay.example:8443  business date ")
+    assert "the-secret" not in shown_.out + listed.out
 
 
 @pytest.mark.parametrize(("arguments", "named"), MISTAKES)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import pytest_asyncio
@@ -49,12 +50,37 @@ def test_a_statement_says_what_is_due_and_nothing_is_due_of_a_net_that_is_zero_o
     assert written("settlement.stated", "zh", said) == ("2026-11-24 结算单", zh)
 
 
+@pytest.mark.parametrize(("zone", "en", "zh"), [
+    ("Asia/Shanghai", "1 January 2027, 05:30 (Beijing time)", "北京时间 2027年1月1日 05:30"),
+    ("America/New_York", "31 December 2026, 16:30 (UTC-05:00)", "UTC-05:00 2026年12月31日 16:30"),
+    ("UTC", "31 December 2026, 21:30 (UTC+00:00)", "UTC+00:00 2026年12月31日 21:30"),
+])
+def test_a_deadline_is_said_by_the_merchants_clock_as_people_write_it(zone: str, en: str, zh: str) -> None:
+    said = {"id": "dsp_1", "transaction": "txn_1", "amount": 100, "currency": "CNY", "answer_by": "2026-12-31T21:30:00Z"}
+    assert written("dispute.due", "en", said, ZoneInfo(zone)).text == f"Your answer to dsp_1 about 1.00 CNY is due at {en}."
+    assert written("dispute.due", "zh", said, ZoneInfo(zone)).text == f"争议 dsp_1（1.00 CNY）须在 {zh} 前回复。"
+    assert written("dispute.due", "en", said | {"answer_by": None}, ZoneInfo(zone)).text.endswith("is due at -.")
+
+
 @pytest_asyncio.fixture(scope="module")
 async def shop(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
     async with open_shop(database_url, tmp_path_factory.mktemp("notices"), SWITCH_WEBHOOK_TARGETS="any") as opened:
         await staffed(opened, database_url)
         await opened.caught_up()
         yield opened
+
+
+async def test_a_notice_names_its_deadline_in_the_zone_of_its_merchant(shop: Shop) -> None:
+    said = {"id": "dsp_9", "transaction": "txn_9", "amount": 100, "currency": "CNY", "answer_by": "2026-12-31T15:59:59Z"}
+    connection = await database.connect(shop.url, "switch_writer")
+    try:
+        await tell(connection, shop.ids["merchant.one"], "dispute.due", "dsp_9", said)
+    finally:
+        await connection.close()
+    (notice,) = [each for each in (await shop.ask("GET", "/v1/notices?language=zh", key="owner")).body["items"] if each["object"] == "dsp_9"]
+    assert "北京时间 2026年12月31日 23:59 前" in notice["text"]
+    one = await shop.ask("POST", f"/v1/notices/{notice['id']}/read", key="owner")
+    assert "31 December 2026, 23:59 (Beijing time)" in one.body["text"]
 
 
 async def test_a_notice_is_made_once_in_the_commit_of_what_it_tells_and_read_by_its_merchant(shop: Shop) -> None:

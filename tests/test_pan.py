@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from switch.security.pan import Pan, PanError, Secret, luhn_valid
+from switch.security.pan import Pan, PanError, Secret, holds_card_number, luhn_valid
 
 VISA, MASTERCARD, UNIONPAY_19, AMEX = "4111111111111111", "5555555555554444", "6212345678901231234", "378282246310005"
 TRACK = "4111111111111111D28121010000012345678"
@@ -161,3 +161,19 @@ def test_it_has_no_dictionary_and_pydantic_does_not_dump_it_to_json(value: Any) 
     with pytest.raises(ValueError, match="Unable to serialize") as caught:
         Model(value=value).model_dump_json()
     assert not shows(str(caught.value))
+
+
+@pytest.mark.parametrize("text", [
+    VISA, "paid with 4111 1111 1111 1111 12/28", "4111-1111-1111-1111", "12 4111 1111 1111 1111", f"x{MASTERCARD}y", AMEX, "3782 822463 10005", "30569309025904",
+    "4222222222222", "6212345678900000003", "6212 3456 7890 0000 003",
+])
+def test_a_text_that_holds_a_card_number_is_known_by_it(text: str) -> None:
+    assert holds_card_number(text)
+
+
+@pytest.mark.parametrize("text", [
+    "", "table 4", "4111 1111 1111 1112", "411111111111111", "632900000001", "2026-11-28 06:37:55 12345", "0000000000000000", "1111111111111111117", "4" * 64,
+    "4111 1111  1111 1111", "4111.1111.1111.1111", "\ud800" * 20,
+])
+def test_other_digits_are_no_card_number(text: str) -> None:
+    assert not holds_card_number(text)

@@ -71,3 +71,5 @@ def test_what_is_paid_and_what_is_carried_is_what_was_due(balance: int, not_due:
 def test_money_needs_somewhere_to_go(account: str | None, reason: str) -> None:
     assert shares(500, 0, 0, False, account).reason == reason
     assert shares(500, 0, 501, False, account).reason == "below_minimum"
+    off = shares(500, 0, 0, False, account, works=False)
+    assert (off.paid, off.carried, off.reason) == (0, 500, reason or "no_business_day")

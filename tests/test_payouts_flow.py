@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,7 +26,7 @@ from switch.security.vault import Keyring, Vault
 from switch.settlement import ledger
 from switch.settlement.ledger import Account, Transfer
 from switch.settlement.payouts import runs
-from tests.bank import OUR_IBAN, THEIR_IBAN, Booked, answer_csv, statement
+from tests.bank import OUR_IBAN, THEIR_IBAN, Booked, answer_csv, every_day, statement
 from tests.conftest import create_database
 from tests.flows import Shop, open_shop
 from tests.processes import Answer, ask
@@ -114,6 +114,7 @@ async def bank(cluster_url: str, tmp_path: Path) -> AsyncIterator[Bank]:
         pool = await database.pool(shop.url, "switch_writer", 1)
         shop.keys["second"] = (await Onboarding(pool).key("operator", person="Second Person")).text
         await pool.close()
+        await every_day(shop.url)
         await shop.caught_up()
         opened = Bank(shop, (await shop.ask("GET", "/openapi.json")).body)
         await opened.agreed("/v1/payouts/bank-account", holder="Payment Service", country="DE", iban=OUR_IBAN)
@@ -208,7 +209,7 @@ async def test_an_account_is_agreed_by_two_and_stored_sealed(bank: Bank) -> None
 async def test_holds_minimum_and_what_is_negative_are_carried(bank: Bank) -> None:
     merchant = bank.shop.shown("merchant.one")
     await bank.credit(1000)
-    assert (await bank.ask("PUT", f"/v1/merchants/{merchant}/funding", {"minimum_payout": 1001})).status == 200
+    assert (await bank.ask("PUT", f"/v1/merchants/{merchant}/funding", {"minimum_payout": 1001, "calendar": "daily"})).status == 200
     found = (await bank.run())[merchant]
     assert (found["due"], found["paid"], found["carried"], found["reason"]) == (1000, 0, 1000, "below_minimum")
     hold = await bank.ask("POST", f"/v1/merchants/{merchant}/holds", {"currency": "EUR", "reason": "Under investigation"})
@@ -343,6 +344,7 @@ async def till(owner: asyncpg.Connection, database_url: str) -> Till:
 
 
 async def test_what_is_settled_is_paid_when_it_is_due_and_reserves_when_they_are_given_back(till: Till) -> None:
+    await every_day(till.url)
     pool = await database.pool(till.url, "switch_writer", 2)
     try:
         async def run(today: date) -> list[tuple[int, int, str]]:
@@ -366,3 +368,26 @@ async def test_what_is_settled_is_paid_when_it_is_due_and_reserves_when_they_are
         await pool.close()
 
 
+async def test_nobody_is_paid_on_a_day_that_is_none_of_its_business_days(bank: Bank) -> None:
+    calendar = {"weekend": [6, 7], "exceptions": [{"day": "2026-11-30", "kind": "holiday"}]}
+    assert (await bank.ask("PUT", "/v1/calendars/paydays", calendar)).status == 200
+    await bank.shop.sql("UPDATE merchant SET calendar = 'paydays' WHERE merchant_id = $1", bank.shop.ids["merchant.one"])
+    await bank.credit(12_345)
+    for day in (28, 29, 30):  # a weekend, and a holiday
+        (found,) = (await runs.run(bank.shop.switch.writers, "test", today=date(2026, 11, day))).outcomes
+        assert found.shares == (12_345, 0, 12_345, "no_business_day"), day
+    (found,) = (await runs.run(bank.shop.switch.writers, "test", today=date(2026, 12, 1))).outcomes
+    assert found.shares == (12_345, 12_345, 0, "")
+
+
+async def test_the_bank_is_asked_to_pay_on_a_business_day_of_all_whom_a_file_pays(bank: Bank) -> None:
+    await bank.credit(12_345)
+    await bank.run()
+    today = datetime.now(UTC).date()
+    calendar = {"weekend": [], "exceptions": [{"day": str(today + timedelta(days)), "kind": "holiday"} for days in range(3)]}
+    assert (await bank.ask("PUT", "/v1/calendars/feast", calendar)).status == 200
+    await bank.shop.sql("UPDATE merchant SET calendar = 'feast' WHERE merchant_id = $1", bank.shop.ids["merchant.one"])
+    refused = await bank.ask("POST", "/v1/payouts/files", {"currency": "EUR", "execution_date": (today + timedelta(1)).isoformat()})
+    assert (refused.status, refused.body["errors"][0]["field"]) == (422, "execution_date") and str(today + timedelta(3)) in refused.raw.decode()
+    made = (await bank.ask("POST", "/v1/payouts/files", {"currency": "EUR"})).body
+    assert made["execution_date"] == str(today + timedelta(3))

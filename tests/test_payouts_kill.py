@@ -26,7 +26,7 @@ from switch.settlement.payouts import bank_accounts
 from switch.settlement.payouts.bank_accounts import BankAccounts
 from switch.settlement.payouts.banking import BankAccount
 from switch.settlement.payouts.pain001 import NAMESPACE
-from tests.bank import DAY, OUR_IBAN, THEIR_IBAN, Booked, statement
+from tests.bank import DAY, OUR_IBAN, THEIR_IBAN, Booked, every_day, statement
 from tests.conftest import create_database
 from tests.processes import ROOT, environment
 
@@ -74,6 +74,7 @@ async def office(cluster_url: str, tmp_path: Path) -> AsyncIterator[Office]:
                 await ledger.post(connection, [Transfer(Account("acquirer", "EUR", None, tills[0].acquirer), Account("merchant", "EUR", merchant_id), 1000, "sales",
                                                         "set_test", DAY, f"test:{merchant_id}")])
     await pool.close()
+    await every_day(url)
     yield Office(url, tmp_path, owner)
     await owner.close()
 

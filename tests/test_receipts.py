@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switch.api.merchant import Type
-from switch.payments.receipts import COLUMNS, WORDS, Head, centred, folded, pair, printed, receipt, width
+from switch.ids import show
+from switch.payments.receipts import COLUMNS, WORDS, Head, centred, folded, pair, printed, receipt, sheet, width
 from switch.payments.transaction import STATUS, Transaction
 from tests.flows import Shop, new_key, open_shop
 from tests.processes import CARD
@@ -87,6 +88,22 @@ def test_the_merchants_copy_has_a_line_to_sign_and_the_customers_has_none() -> N
     assert "____" not in printed(said(copy_for="merchant", type="refund"), 58)
 
 
+@pytest.mark.parametrize(("language", "words"), [
+    ("en", ("Original sale", "txn_", "Original ref. no. 606000000017", "Original date 2026-03-01 12:30:00", "Original amount 123.00 CNY")),
+    ("zh", ("原交易号", "txn_", "原参考号 606000000017", "原交易日期 2026-03-01 12:30:00", "原交易金额 123.00 CNY")),
+])
+def test_a_refund_names_the_sale_that_it_gives_back_on(language: Any, words: tuple[str, ...]) -> None:
+    sale = row(received_at=datetime(2026, 3, 1, 4, 30, tzinfo=UTC), rrn="606000000017")
+    made = receipt(row(type="refund", amount=100, approved_amount=100, rrn="606100000018"), "txn_1", HEAD, language, "customer", original=sale)
+    assert (made.original, made.original_rrn, made.original_at, made.original_amount) == (
+        show("transaction", sale.transaction_id), "606000000017", "2026-03-01 12:30:00", 12_300)
+    for millimetres in COLUMNS:
+        paper = printed(made, millimetres)
+        assert all(each in " ".join(paper.split()) for each in words) and max(map(width, paper.splitlines())) <= COLUMNS[millimetres]
+    assert any(("606000000017" in value) for part in sheet(made, 58)["parts"] for _, value in part)
+    assert "riginal" not in printed(said(), 58) and said().original_rrn is None
+
+
 @given(text=st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=200), columns=st.sampled_from(sorted(COLUMNS.values())))
 def test_nothing_is_wider_than_the_paper_and_nothing_is_lost(text: str, columns: int) -> None:
     lines = list(folded(text, columns))
@@ -147,6 +164,21 @@ async def test_a_receipt_comes_as_json_and_as_text_and_knows_four_digits(shop: S
     assert voided.status == 201
     assert (await shop.ask("GET", path)).body["status"] == "voided"
     assert (await shop.ask("GET", f"/v1/transactions/{voided.body['id']}/receipt?language=en")).body["title"] == "VOID"
+
+
+async def test_the_receipt_of_a_refund_names_its_sale_over_http(shop: Shop) -> None:
+    spec = (await shop.ask("GET", "/openapi.json")).body
+    sale = (await shop.pay(12_300, key="till")).body
+    refund = await shop.ask("POST", "/v1/refunds", {"authorization": sale["id"], "amount": 500}, "till", Idempotency_Key=new_key())
+    assert refund.status == 201, refund.raw
+    path = f"/v1/transactions/{refund.body['id']}/receipt"
+    answer = await shop.ask("GET", path, key="till")
+    fits(spec, "get", "/v1/transactions/{transaction}/receipt", answer)
+    assert (answer.body["original"], answer.body["original_rrn"], answer.body["original_amount"]) == (sale["id"], sale["rrn"], 12_300)
+    texts = [(await shop.ask("GET", f"{path}?format=text&language={language}", key="till")).raw.decode() for language in ("en", "zh")]
+    assert all(sale["rrn"] in text for text in texts) and "原参考号" in texts[1]
+    first = (await shop.ask("GET", f"/v1/transactions/{sale['id']}/receipt", key="till")).body
+    assert (first["original"], first["original_rrn"], first["original_at"], first["original_amount"]) == (None, None, None, None)
 
 
 async def test_the_paper_and_language_of_the_terminals_parameters_hold(shop: Shop) -> None:

@@ -251,6 +251,13 @@ async def test_people_own_discuss_and_resolve_and_what_is_large_takes_two(shop: 
     (found,) = await exceptions(shop)
     path = f"/v1/exceptions/{found['id']}"
     assert (await shop.ask("POST", f"{path}/assign", {"owner": "Li Wei"}, "operator")).body["owner"] == "Li Wei"
+    others = await shop.ask("POST", f"{path}/assign", {"owner": "Second Person"}, "second")
+    assert (others.status, others.body["code"]) == (409, "taken") and others.body["detail"].startswith("Li Wei has had it since 2")
+    over = {"owner": "Second Person", "take_over": "Li Wei is ill"}
+    assert (await shop.ask("POST", f"{path}/assign", over, "second")).body["owner"] == "Second Person"
+    assert (await shop.ask("POST", f"{path}/assign", {"owner": "Li Wei"}, "second")).body["owner"] == "Li Wei"
+    said = [(each["by"], each["text"]) for each in (await shop.ask("GET", path, key="operator")).body["comments"]][1:]
+    assert said == [("Second Person", "to Second Person, from Li Wei: Li Wei is ill"), ("Second Person", "to Li Wei, from Second Person")]
     assert (await shop.ask("POST", f"{path}/comments", {"text": "Asked the acquirer"}, "second")).status == 201
     assert (await shop.ask("POST", f"{path}/comments", {"text": "4111 1111 1111 1111"}, "second")).status == 422
     assert (await shop.ask("GET", "/v1/exceptions?owner=Li%20Wei", key="operator")).body["items"][0]["id"] == found["id"]
@@ -262,7 +269,7 @@ async def test_people_own_discuss_and_resolve_and_what_is_large_takes_two(shop: 
     assert (await shop.ask("POST", f"/v1/approvals/{asked.body['id']}", {}, "second")).body["state"] == "approved"
     shown = (await shop.ask("GET", path, key="operator")).body
     assert (shown["state"], shown["resolved_by"], shown["approved_by"], shown["difference"]) == ("resolved", "Flow Tester", "Second Person", -60_000)
-    assert [each["what"] for each in shown["comments"]] == ["assigned", "comment", "claimed", "resolved"]
+    assert [each["what"] for each in shown["comments"]] == ["assigned"] * 3 + ["comment", "claimed", "resolved"]
     assert await balances(shop) == {Account("loss", "CNY"): -60_000, Account("acquirer", "CNY", acquirer_id=shop.ids["acquirer.single"]): 60_000}
     assert (await shop.ask("POST", f"{path}/resolve", {"resolution": "suspense", "reason": "Once more, please"}, "operator")).status == 409
     for method, route in (("GET", path), ("GET", "/v1/exceptions"), ("POST", f"{path}/assign"), ("GET", "/v1/reconciliations"), ("GET", "/v1/clearing-files")):

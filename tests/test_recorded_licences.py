@@ -94,7 +94,7 @@ async def test_a_recorded_licence_is_reminded_of_limits_suspends_and_a_newer_rec
     await one.sells(200_000)
     assert await one.look(end + timedelta(days=40)) == []
     shown = await one.shown()
-    assert (shown["watched"], [each["expires_on"] for each in shown["in_force"]]) == (True, [later.isoformat()])
+    assert (shown["watched"], [each["expires_on"] for each in shown["in_force"]], shown["ended"]) == (True, [later.isoformat()], [])
     assert [(each["by"], each["reason"], each["expires_on"]) for each in shown["recorded"]] == [
         ("Wang", "the renewed one", later.isoformat()), ("Chen", "seen at the shop", end.isoformat())]
     assert [(each["step"], each["by"]) for each in shown["steps"]][-1] == ("lift", "Wang")
@@ -106,7 +106,8 @@ async def test_the_last_record_counts_and_not_the_longest_and_an_end_that_was_li
     one, end = await Onboarded.new(shop), TODAY - timedelta(days=1)
     await one.records(TODAY + timedelta(days=3000), reason="a year mistaken")
     assert (await one.records(end, reason="the year as it stands there"))["lifted"] == []
-    assert [each["expires_on"] for each in (await one.shown())["in_force"]] == [end.isoformat()]
+    over = await one.shown()
+    assert (over["in_force"], [each["expires_on"] for each in over["ended"]]) == ([], [end.isoformat()])  # its day is over: it allows nothing
     assert await one.look(TODAY + timedelta(days=1)) == ["limit"]
     assert (await one.records(TODAY + timedelta(days=400)))["lifted"] == ["limit"]
     refused = await one.records(end, 409)

@@ -145,6 +145,17 @@ def test_nobody_gets_in_but_where_it_is_said() -> None:
     assert let_in == PUBLIC
 
 
+async def test_who_is_nobody_is_told_so_before_what_is_wrong_with_the_question(shop: Shop, client: httpx.AsyncClient, schema: Any, foreign: dict[str, str]) -> None:
+    asked_before = []
+    for method, path, operation in routes(schema):
+        wrong = {each["name"]: "\x7f" for each in operation.get("parameters", []) if each["in"] == "query"}
+        if wrong and f"{method.upper()} {path}" not in PUBLIC:
+            said = [(await client.request(method, filled(path, foreign), params=query)).status_code for query in ({}, wrong, {"x": "y"})]
+            if set(said) != {401}:
+                asked_before.append(f"{method.upper()} {path}: {said}")
+    assert not asked_before, "\n".join(asked_before)
+
+
 async def test_every_object_of_a_path_has_a_kind(schema: Any) -> None:
     segments = set(itertools.chain.from_iterable((each[0] for each in PARAMETER.findall(path)) for path in schema["paths"]))
     assert {each for each in segments if KINDS.get(each, each.removesuffix("s")) not in PREFIXES and each not in PLAIN} == set(), "add it to KINDS"

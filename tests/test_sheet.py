@@ -41,6 +41,11 @@ def test_a_row_is_a_terminal_with_its_store_merchant_and_numbers(end: str) -> No
     assert [first.key(kind) for kind in ("merchant", "store", "terminal")] == ["M1", "M1/1", "M1/1"]
 
 
+def test_a_quoted_cell_is_what_stands_in_it() -> None:
+    (found,) = read(f"{HEAD}\n" + row(merchant_name='"Noodles, ""the best"""', city='"Shanghai"') + "\n")
+    assert isinstance(found, Row) and (found.values["merchant_name"], found.values["city"]) == ('Noodles, "the best"', "Shanghai")
+
+
 @pytest.mark.parametrize(("changed", "column"), [
     ({"merchant": ""}, "merchant"), ({"merchant": "a/b"}, "merchant"), ({"merchant": "M" * 65}, "merchant"), ({"mcc": "58 2"}, "mcc"),
     ({"merchant_name": ""}, "merchant_name"), ({"merchant_name": "x" * 121}, "merchant_name"), ({"merchant_name": "=HYPERLINK(1)"}, "merchant_name"),
@@ -82,7 +87,8 @@ def test_a_fault_repeats_nothing_of_the_row() -> None:
     (f"{HEAD},colour\n{GOOD},red\n".encode(), 1, "none of"), (HEAD.replace("mcc,", "").encode() + b"\nx\n", 1, "missing: mcc"),
     (f"{HEAD}\n{GOOD}\n".encode() + b"\xff\xfe\n", 3, "UTF-8"), (f"{HEAD}\n{GOOD}\n".encode("utf-16"), 1, "NUL|UTF-8"),
     (f"{HEAD}\nM1,\0\n".encode(), 2, "NUL"), (f"{HEAD}\n{'x' * 20_000}\n".encode(), 2, "16384"), (f"{HEAD}\n{'x' * 40_000}".encode(), 2, "16384"),
-    (f'{HEAD}\n"M1,x\n'.encode(), 2, "quotes"), (f"{HEAD}\n" .encode() + b"x\n" * 100_001, 100_002, "at most 100000"),
+    (f'{HEAD}\n"M1,x\n'.encode(), 2, "column 1, merchant: .*quote"), (f'{HEAD}\nM1,Noo"dles,x\n'.encode(), 2, "column 2, merchant_name: .*quote"),
+    (f'{HEAD}\n{GOOD},,"a"b\n'.encode(), 2, "column 13: .*quote"), (f'{HEAD},"x\n'.encode(), 1, "column 12: .*quote"), (f"{HEAD}\nM1,a\rb\n".encode(), 2, "line break"), (f"{HEAD}\n" .encode() + b"x\n" * 100_001, 100_002, "at most 100000"),
 ])
 def test_what_cannot_be_read_refuses_the_file_with_its_line(data: bytes, line: int, reason: str) -> None:
     with pytest.raises(Refused) as refused:

@@ -13,13 +13,13 @@ from switch.merchants.support.life import LIFE, OF_MERCHANT, OF_SUPPORT, Term, d
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 # "." is refused.
 FOLLOWS = """
-from                 assign   ask                  answer   repair    give_back swap     resolve  withdraw close  reopen
-open                 assigned .                    .        .         .         .        .        closed   .      .
-assigned             assigned waiting_for_merchant .        in_repair .         assigned resolved .        .      .
-waiting_for_merchant .        .                    assigned .         .         .        resolved closed   .      .
-in_repair            .        .                    .        .         assigned  assigned .        .        .      .
-resolved             .        .                    .        .         .         .        .        .        closed open
-closed               .        .                    .        .         .         .        .        .        .      open
+from                 assign   take_over ask                  answer   repair    give_back swap     resolve  withdraw close  reopen
+open                 assigned .         .                    .        .         .         .        .        closed   .      .
+assigned             assigned assigned  waiting_for_merchant .        in_repair .         assigned resolved .        .      .
+waiting_for_merchant .        .         .                    assigned .         .         .        resolved closed   .      .
+in_repair            .        .         .                    .        .         assigned  assigned .        .        .      .
+resolved             .        .         .                    .        .         .         .        .        .        closed open
+closed               .        .         .                    .        .         .         .        .        .        .      open
 """
 HEAD, *LINES = [line.split() for line in FOLLOWS.strip().splitlines()]
 TABLE = {(line[0], event): state for line in LINES for event, state in zip(HEAD[1:], line[1:], strict=True)}

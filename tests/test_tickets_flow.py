@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import asyncpg
 import pytest
@@ -83,6 +84,40 @@ async def test_the_whole_life_is_recorded_with_who_when_and_what_was_said(shop: 
     seen = await ticket.now("owner")
     assert {each["by"] for each in seen["events"]} == {"support", shop.shown("merchant.one")} and seen["assignee"] == "support"
     fits(spec, "get", "/v1/tickets/{ticket}", await ticket.ask("GET"))
+
+
+async def test_what_a_colleague_has_is_taken_over_only_in_so_many_words(shop: Shop) -> None:
+    ticket = await opened(shop)
+    held = (await ticket.step("assign"))["events"][-1]
+    refused = await ticket.tried("assign", "operator")
+    assert (refused.status, refused.body["code"], refused.body["detail"]) == (409, "taken", f"Wu Min has had it since {held['at']}.")
+    assert (await ticket.tried("assign", "operator", assignee="Chen Jie")).body["code"] == "taken"  # nor is it given away by others
+    over = await ticket.step("take_over", "operator", text="Wu Min is ill")
+    assert over["assignee"] == "Flow Tester" and [over["events"][-1][name] for name in ("event", "by", "text")] == ["take_over", "Flow Tester", "Wu Min is ill"]
+    assert (await ticket.step("assign", "operator", assignee="Wu Min"))["assignee"] == "Wu Min"
+    assert (await ticket.tried("take_over", "owner")).body["code"] == "ticket_move"
+    assert (await ticket.tried("take_over", "operator", assignee="Chen Jie")).status == 422
+    await ticket.step("ask")
+    await ticket.step("answer", "owner")
+    assert (await ticket.tried("assign", "operator")).body["detail"].startswith("Wu Min has had it since ")
+
+
+@pytest.mark.parametrize("name", ["", " ", "\u3000", " Wu", "Wu ", "a\tb", "a\nb", "\x7f", "\u202eb", "x" * 121, "x" * 10_000, "4111 1111 1111 1111"])
+async def test_who_shall_have_something_is_a_name_or_it_is_refused_by_field(shop: Shop, name: str) -> None:
+    ticket = await opened(shop)
+    for path, body, field in ((f"/v1/tickets/{ticket.id}/steps", {"event": "assign", "text": "x", "assignee": name}, "assignee"),
+                              (f"/v1/exceptions/{NIL.replace('tkt', 'exc')}/assign", {"owner": name}, "owner")):
+        refused = await shop.ask("POST", path, body, "operator")
+        assert (refused.status, [each["field"] for each in refused.body["errors"]]) == (422, [field]), refused.raw
+    refused = await shop.ask("POST", "/v1/keys", {"role": "operator", "person": name}, "administrator")
+    assert (refused.status, [each["field"] for each in refused.body["errors"]]) == (422, ["person"]), refused.raw
+    for path in (f"/v1/ticket-queue?assignee={quote(name)}", f"/v1/exceptions?owner={quote(name)}", f"/v1/reviews?reviewer={quote(name)}"):
+        assert (await shop.ask("GET", path, key="operator")).status in (200, 422)
+
+
+async def test_a_name_that_is_looked_for_may_hold_no_nul(shop: Shop) -> None:
+    for path in ("/v1/ticket-queue?assignee=%00", "/v1/exceptions?owner=a%00b", "/v1/reviews?reviewer=%00", "/v1/contracts?name=%00"):
+        assert 400 <= (await shop.ask("GET", path, key="operator")).status < 500, path
 
 
 async def test_an_illegal_step_is_refused_by_name_and_changes_nothing(shop: Shop) -> None:

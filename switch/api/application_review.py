@@ -27,9 +27,10 @@ Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
 
 
 class TakeRequest(Model):
-    """From the queue, or from a colleague who has it."""
+    """From the queue; with `take_over` also from a colleague who has it, which stands in its story."""
 
     reason: Reason
+    take_over: bool = False
 
 
 class VerdictRequest(Model):
@@ -139,7 +140,7 @@ def _decisions(routes: APIRouter, parts: Parts, operator: Callable[[Request], An
                  openapi_extra=documented(TakeRequest, {"reason": "Next in the queue"}))
     async def take(request: Request, application: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
         identity, wanted = identified("application", application), await body_of(request, TakeRequest)
-        await parts.review.take(identity, _by(caller), wanted.reason)
+        await parts.review.take(identity, _by(caller), wanted.reason, wanted.take_over)
         return await now(identity)
 
     @routes.post("/v1/applications/{application}/documents/{document}/verdicts", summary="Accept or refuse a document", responses=moves,

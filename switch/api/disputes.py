@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal, Protocol
 from uuid import UUID
@@ -18,7 +17,6 @@ from switch import logs
 from switch.api.answers import stamp
 from switch.api.follow_ups import KEY_HEADER, described
 from switch.api.onboard import identified, said
-from switch.api.resolving import DIGITS
 from switch.api.settlements import whose
 from switch.api.shapes import Shape, refused, shaped
 from switch.api.terminal import ANSWER_HEADERS, REPLAY_HEADERS, Model, canonical, check_content, idempotency_key, model_of, one_of_each, read_body
@@ -28,7 +26,7 @@ from switch.database import Connection, Pool
 from switch.errors import Problem
 from switch.files import scans
 from switch.ids import show
-from switch.security.pan import luhn_valid
+from switch.security.pan import holds_card_number
 from switch.security.vault import Vault
 from switch.settlement.disputes import exhibits, keyed
 from switch.settlement.disputes.cases import CODES, Cases, Step
@@ -45,7 +43,7 @@ def plain_lines(text: str) -> str:
     """A statement is stored and shown in clear; it may have lines."""
     if not text.strip() or not all(line.isprintable() for line in text.split("\n")):
         raise PydanticCustomError("text", "Printable characters and line feeds")
-    if any(luhn_valid(re.sub("[ -]", "", found[0])) for found in DIGITS.finditer(text)):
+    if holds_card_number(text):
         raise PydanticCustomError("card_number", "The text must not hold a card number")
     return text
 

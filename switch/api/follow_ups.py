@@ -21,7 +21,7 @@ from switch.api.terminal import (
     Card,
     Currency,
     Model,
-    Text,
+    Reference,
     UndoReason,
     canonical,
     check_content,
@@ -55,18 +55,18 @@ class CaptureRequest(Model):
 
     amount: Amount | None = None
     final: bool = False
-    reference: Text | None = None
+    reference: Reference | None = None
 
 
 class IncrementRequest(Model):
     """`amount` is added to what is authorised."""
 
     amount: Amount
-    reference: Text | None = None
+    reference: Reference | None = None
 
 
 class VoidRequest(Model):
-    reference: Text | None = None
+    reference: Reference | None = None
 
 
 class ReversalRequest(Model):
@@ -82,7 +82,7 @@ class RefundRequest(Model):
     amount: Amount | None = None
     currency: Currency | None = None
     card: Card | None = None
-    reference: Text | None = None
+    reference: Reference | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> "RefundRequest":
@@ -97,7 +97,7 @@ class TipRequest(Model):
     """`tip_amount` is added to what is captured."""
 
     tip_amount: Amount
-    reference: Text | None = None
+    reference: Reference | None = None
 
 
 MODELS = (CaptureRequest, IncrementRequest, VoidRequest, TipRequest, ReversalRequest, RefundRequest)

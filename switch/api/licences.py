@@ -88,12 +88,13 @@ class LicenceRecorded(Shape):
 
 class Licences(Shape):
     """`needed`: of a business of this kind in this country. Not `watched` is who never applied here, but was onboarded or imported, until an operator
-    records a licence of it."""
+    records a licence of it. `ended`: the last of its kind, whose day is over."""
 
     merchant: str
     watched: bool
     needed: list[str]
     in_force: list[LicenceInForce]
+    ended: list[LicenceInForce]
     steps: list[LicenceStep]
     recorded: list[LicenceRecorded]
 
@@ -194,7 +195,7 @@ def _by(caller: Caller) -> Person:
 async def _shown(parts: Parts, merchant_id: UUID) -> dict[str, object]:
     found = await parts.journey.licences.of(merchant_id)
     return {"merchant": show("merchant", merchant_id), "watched": found.watched, "needed": found.needed,
-            "in_force": [_paper(row) for row in found.in_force],
+            "in_force": [_paper(row) for row in found.in_force], "ended": [_paper(row) for row in found.ended],
             "steps": [{"kind": row["kind"], "expires_on": row["expires_on"].isoformat(), "step": row["step"], "at": stamp(row["at"]),
                        "by": row["person"], "reason": row["reason"]} for row in found.steps],
             "recorded": [_paper(row) | {"currency": row["currency"], "at": stamp(row["at"]), "by": row["person"], "reason": row["reason"]}

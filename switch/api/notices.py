@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Protocol
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import asyncpg
 from fastapi import APIRouter, Query, Request
@@ -80,8 +81,8 @@ class Parts(Protocol):
     inbox: Inbox
 
 
-def _notice(row: asyncpg.Record, language: str) -> dict[str, Any]:
-    words = written(row["kind"], language, json.loads(row["data"]))
+def _notice(row: asyncpg.Record, language: str, zone: ZoneInfo) -> dict[str, Any]:
+    words = written(row["kind"], language, json.loads(row["data"]), zone)
     return {"id": show("notice", row["notice_id"]), "kind": row["kind"], "object": row["object"], "language": language, "title": words.title,
             "text": words.text, "happened_at": stamp(row["happened_at"]), "read_at": stamp(row["read_at"])}
 
@@ -102,13 +103,13 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
 
     async def whole(merchant_id: UUID, notice: str, language: Language | None) -> Response:
         row, own, deliveries = await parts.inbox.one(merchant_id, identified("notice", notice))
-        return said({**_notice(row, language or own), "deliveries": [_delivery(each) for each in deliveries]})
+        return said({**_notice(row, language or own.language, own.zone), "deliveries": [_delivery(each) for each in deliveries]})
 
     @routes.get("/v1/notices", summary="What happened, newest first", responses=shaped(200, "One page", NoticePage))
     async def page(request: Request, limit: Limit = 50, after: str | None = None, unread: bool | None = None,
                    language: Language | None = None) -> Response:
         rows, own = await parts.inbox.page(owner(request), unread, optional("notice", after), limit + 1)
-        return paged([_notice(row, language or own) for row in rows], limit)
+        return paged([_notice(row, language or own.language, own.zone) for row in rows], limit)
 
     @routes.put("/v1/notice-language", summary="Choose the language of notices",
                 openapi_extra=documented(LanguageRequest, {"language": "zh"}),

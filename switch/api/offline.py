@@ -12,7 +12,7 @@ from switch.api import answers
 from switch.api.follow_ups import Amount, asked, described, refuse_card_number
 from switch.api.follow_ups import Parts as FollowUpParts
 from switch.api.shapes import Accepted, NotSold, refused, shaped
-from switch.api.terminal import ANSWER_HEADERS, REPLAY_HEADERS, CardNumber, Currency, Expiry, Model, Text, canonical
+from switch.api.terminal import ANSWER_HEADERS, REPLAY_HEADERS, CardNumber, Currency, Expiry, Model, Reference, canonical
 from switch.callers import Caller, working
 from switch.payments.offline import ROUTE, OfflineSales
 from switch.payments.translation import Order
@@ -36,7 +36,7 @@ class AdviceRequest(Model):
     approval_code: Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,6}$")]
     tip_amount: Amount | None = None
     terminal_trace: Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,12}$")] | None = None
-    reference: Text | None = None
+    reference: Reference | None = None
 
     @model_validator(mode="after")
     def _sums(self) -> "AdviceRequest":

@@ -46,7 +46,7 @@ class PayoutRunRequest(Model):
 
 
 class PayoutFileRequest(Model):
-    """`execution_date`: when the bank shall pay; today unless given."""
+    """`execution_date`: when the bank shall pay, a business day of all whom it pays; the next one unless given."""
 
     currency: Code
     format: Literal["pain001", "csv"] = "pain001"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 import segno
 from fastapi import APIRouter, Request
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
@@ -16,7 +16,7 @@ from messages import emvco_qr
 from switch.api.documented import documented
 from switch.api.onboard import Ident, body_of, said
 from switch.api.shapes import Shape, refused, shaped
-from switch.api.terminal import Currency, Model
+from switch.api.terminal import Currency, Model, no_card_number
 from switch.callers import Caller, TerminalCaller, following_up, selling
 from switch.directory import Directory
 from switch.errors import Problem
@@ -28,7 +28,7 @@ from switch.records import Acquirer
 DRAWN_AT_ONCE = 4  # pictures, each in a thread
 SCALE, BORDER = 8, 4  # pixels of a module; the quiet zone of ISO/IEC 18004
 ACCEPTOR, TERMINAL = "01", "02"  # below the account's identifier: DE42 and DE41
-Short = Annotated[str, Field(min_length=1, max_length=25, pattern=r"^[ -~]+$")]
+Short = Annotated[str, Field(min_length=1, max_length=25, pattern=r"^[ -~]+$"), AfterValidator(no_card_number)]
 
 
 class QrCodeRequest(Model):

@@ -28,7 +28,8 @@ MEDIA: Mapping[str, str] = {"text": TEXT, "png": PNG, "pdf": PDF}
 
 class ShownReceipt(Shape):
     """`amount` is what is charged or given back in minor units, 0 when it is not `paid`; `at` and `signed_at` are the store's
-    wall clock. `signature`: a line to sign is on the paper; `signature_sha256` is that of what was signed on the screen."""
+    wall clock. `signature`: a line to sign is on the paper; `signature_sha256` is that of what was signed on the screen. `original...`: of
+    a follow-up (a refund, a void, ...) the sale that it belongs to."""
 
     transaction: str
     type: str
@@ -64,6 +65,10 @@ class ShownReceipt(Shape):
     signature: bool
     signature_sha256: str | None
     signed_at: str | None
+    original: str | None
+    original_rrn: str | None
+    original_at: str | None
+    original_amount: int | None
 
 
 class Parts(Protocol):
@@ -107,7 +112,9 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
         head = _head(parts.directory, row)
         spoken: Language = language or found.get("receipt_language") or ("zh" if parts.directory.stores[row.store_id].country == "CN" else "en")
         signature = await parts.signatures.find(row.merchant_id, row.transaction_id)
-        made = receipts.receipt(row, show("transaction", row.transaction_id), head, spoken, copy_for, signature.signed if signature else None)
+        original = None if row.original_id is None else await parts.history.transaction(row.original_id)
+        made = receipts.receipt(row, show("transaction", row.transaction_id), head, spoken, copy_for, signature.signed if signature else None,
+                                original)
         setting = int(width or found.get("receipt_width_mm", 58)), found.get("receipt_header", ""), found.get("receipt_footer", "")
         wanted = format_ or _wanted(request)
         if wanted == "text":

@@ -70,9 +70,10 @@ class CommentRequest(Model):
 
 
 class AssignRequest(Model):
-    """Null takes the owner off."""
+    """Null takes the owner off. `take_over`: why you take it from somebody else who has it."""
 
     owner: Annotated[str, Field(min_length=1, max_length=120), AfterValidator(plain_text)] | None
+    take_over: Text | None = None
 
 
 class ExceptionRequest(Model):
@@ -247,7 +248,7 @@ def _exceptions(routes: APIRouter, operator: Callable[[Request], Any], parts: Pa
                  responses=_answered("exception", owner="Li Wei") | refused(400, 413, 415))
     async def assign(request: Request, ident: str, caller: Annotated[Caller, Depends(operator)]) -> Response:
         wanted = await body_of(request, AssignRequest)
-        return said(_exception(await parts.exceptions.assign(identified("exception", ident), person(caller), wanted.owner)))
+        return said(_exception(await parts.exceptions.assign(identified("exception", ident), person(caller), wanted.owner, wanted.take_over)))
 
 
 def _resolving(routes: APIRouter, operator: Callable[[Request], Any], parts: Parts) -> None:

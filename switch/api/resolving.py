@@ -1,7 +1,6 @@
 """What operators do about reversals, and the second person's word: list, retry, resolve; approvals."""
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -22,10 +21,9 @@ from switch.callers import Caller
 from switch.ids import show
 from switch.merchants.approvals import PAGE_MAX, Approvals
 from switch.payments.resolution import Person, Resolution
-from switch.security.pan import luhn_valid
+from switch.security.pan import holds_card_number
 
 RESOLVE = "resolve_reversal"
-DIGITS = re.compile(r"[0-9](?:[ -]?[0-9]){11,18}")
 _ID = "01980b53-7a10-7c3e-9f52-3b7a1c0de4f1"
 _AT = "2026-03-01T02:03:04.000000Z"
 ASKED = {"resolution": "reversed", "reason": "The acquirer reversed it by hand, its reference 4711 of 1 March"}
@@ -38,10 +36,6 @@ EXAMPLES: Mapping[str, dict[str, Any]] = {
                  "decided_at": None},
 }
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
-
-
-def holds_card_number(text: str) -> bool:
-    return any(luhn_valid(re.sub("[ -]", "", found[0])) for found in DIGITS.finditer(text))
 
 
 def plain_text(text: str) -> str:

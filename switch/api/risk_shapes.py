@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from switch.api.onboard import Ident, Instant, Listed, Name
+from switch.api.resolving import plain_text
 from switch.api.shapes import Shape, Status
 from switch.api.terminal import Currency, Model
 from switch.payments.risk_trial import SALES_MAX
@@ -16,7 +17,7 @@ Life = Literal["draft", "active", "retired"]
 _ID = "01980b53-7a10-7c3e-9f52-3b7a1c0de4f1"
 _AT = "2026-03-01T02:03:04.000000Z"
 _TOKEN = "5d" * 32
-Reason = Annotated[str, Field(min_length=1, max_length=500)]
+Reason = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(plain_text)]
 
 
 class RiskRuleRequest(Model):

@@ -5,11 +5,12 @@ from typing import Annotated, Any, Literal, Protocol
 
 import asyncpg
 from fastapi import APIRouter, Query, Request
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from starlette.responses import Response
 
 from switch.api.answers import stamp
 from switch.api.devices import DeviceModel, Reason, operating, optional
+from switch.api.disputes import plain_lines
 from switch.api.documented import documented
 from switch.api.heartbeats import Version
 from switch.api.onboard import Ident, body_of, identified, said
@@ -35,7 +36,7 @@ class ReleaseRequest(Model):
     url: Annotated[str, Field(pattern=r"^https://[!-~]+$", max_length=500)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     size: Annotated[int, Field(ge=1, le=10**12)]
-    notes: Annotated[str, Field(max_length=2000)] = ""
+    notes: Annotated[str, Field(max_length=2000), AfterValidator(lambda text: plain_lines(text) if text else text)] = ""
 
 
 class RolloutRequest(Model):

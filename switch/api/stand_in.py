@@ -5,13 +5,14 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from starlette.responses import Response
 
 from switch.api.answers import stamp
 from switch.api.documented import documented
 from switch.api.onboard import Ident, body_of, identified, said
 from switch.api.operators import operators, person
+from switch.api.resolving import plain_text
 from switch.api.shapes import Shape, refused, shaped
 from switch.api.terminal import Currency, Model
 from switch.callers import Caller
@@ -20,7 +21,7 @@ from switch.ids import show
 from switch.merchants.stand_in import REASON_MAX, Day, Terms, end_stand_in, set_stand_in, stand_in_of
 
 Minor = Annotated[int, Field(ge=1, le=999_999_999_999)]
-Reason = Annotated[str, Field(min_length=1, max_length=REASON_MAX)]
+Reason = Annotated[str, Field(min_length=1, max_length=REASON_MAX), AfterValidator(plain_text)]
 
 
 class StandInRequest(Model):

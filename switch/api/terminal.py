@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from messages.tlv import TlvError
@@ -29,7 +29,7 @@ from switch.payments.desk import Told
 from switch.payments.transaction import told_approved
 from switch.payments.translation import Emv, Order, emv
 from switch.payments.undelivered import Undelivered
-from switch.security.pan import Pan, PanError, PaymentCode, Secret
+from switch.security.pan import Pan, PanError, PaymentCode, Secret, holds_card_number
 from switch.security.vault import Vault
 
 BODY_MAX = 64 * 1024
@@ -103,11 +103,19 @@ def _local_time(value: Any) -> datetime:
         raise PydanticCustomError("local_time", "The local time must be a real date and time") from None
 
 
+def no_card_number(text: str) -> str:
+    """It is stored and shown in clear, whoever's card it is."""
+    if holds_card_number(text):
+        raise PydanticCustomError("card_number", "It must not hold a card number")
+    return text
+
+
 def _hex(rule: str, pattern: str) -> Any:
     return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", "description": rule})
 
 
 Text = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[ -~]+$")]
+Reference = Annotated[Text, AfterValidator(no_card_number)]
 CardNumber = Annotated[Pan, PlainValidator(_pan), _hex("Primary account number", "[0-9]{12,19}")]
 Expiry = Annotated[str, PlainValidator(_expiry), _hex("YYMM", "[0-9]{2}(0[1-9]|1[0-2])")]
 Currency = Annotated[str, PlainValidator(_currency), _hex("ISO 4217", "[A-Z]{3}")]
@@ -181,7 +189,7 @@ class AuthorizationRequest(Model):
     tip_amount: Annotated[int, Field(ge=0, le=AMOUNT_MAX)] = 0
     cashback_amount: Annotated[int, Field(ge=0, le=AMOUNT_MAX)] = 0
     terminal_trace: Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,12}$")] | None = None
-    reference: Text | None = None
+    reference: Reference | None = None
     local_time: Annotated[datetime, PlainValidator(_local_time), _hex("Wall clock at the terminal",
                           "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}")] | None = None
 

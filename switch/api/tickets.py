@@ -30,7 +30,7 @@ from switch.merchants.support.tickets import About, Move, Tickets, Who
 State = Literal["open", "assigned", "waiting_for_merchant", "in_repair", "resolved", "closed"]
 Severity = Literal["critical", "high", "normal", "low"]
 Category = Literal["payments", "terminal", "settlement", "account", "other"]
-Event = Literal["assign", "ask", "answer", "repair", "give_back", "swap", "resolve", "withdraw", "close", "reopen"]
+Event = Literal["assign", "take_over", "ask", "answer", "repair", "give_back", "swap", "resolve", "withdraw", "close", "reopen"]
 Text = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(plain_lines)]
 Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(plain_text)]
 Person = Annotated[str, Field(min_length=1, max_length=120), AfterValidator(plain_text)]
@@ -53,7 +53,7 @@ class TicketRequest(Model):
 
 
 class TicketStepRequest(Model):
-    """`assignee` with assign, yourself when not given; `replacement`, a device, with swap."""
+    """`assignee` with assign, yourself when not given; what somebody else has you `take_over`. `replacement`, a device, with swap."""
 
     event: Event
     text: Text
@@ -323,7 +323,7 @@ def _writes(routes: APIRouter, parts: Parts, identify: Callable[[Request], Calle
     async def step(request: Request, ticket: str) -> Response:
         by = writing(identify, request)
         ticket_id, wanted = identified("ticket", ticket), await body_of(request, TicketStepRequest)
-        assignee = (wanted.assignee or by.name) if wanted.event == "assign" else None
+        assignee = (wanted.assignee or by.name) if wanted.event in ("assign", "take_over") else None
         await parts.tickets.move(ticket_id, Move(wanted.event, wanted.text, assignee, optional("device", wanted.replacement)), by)
         return await now(ticket, by)
 

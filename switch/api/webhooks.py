@@ -12,13 +12,13 @@ from starlette.responses import Response
 from switch.api.answers import stamp
 from switch.api.documented import documented
 from switch.api.onboard import body_of, identified, paged, said
-from switch.api.resolving import holds_card_number
 from switch.api.shapes import Shape, refused, shaped
 from switch.api.terminal import Model
 from switch.callers import Caller, require
 from switch.ids import show
 from switch.notices.endpoints import PAGE_MAX, Endpoints
 from switch.notices.webhooks import TYPES
+from switch.security.pan import holds_card_number
 
 EXAMPLE = {"url": "https://shop.example.com/webhooks", "types": ["transaction.approved", "transaction.reversed"], "description": "Back office"}
 State = Literal["due", "delivered", "failed"]

@@ -32,6 +32,8 @@ def parsers(verbs: Any) -> None:
         parser = asking(kinds.add_parser(kind, help=text))
         parser.add_argument("application", help="apl_...")
         parser.add_argument("--reason", required=True)
+        if kind == "take":
+            parser.add_argument("--over", action="store_true", help="from a colleague who has it")
     judge = asking(kinds.add_parser("judge", help="what you found of a document"))
     judge.add_argument("application", help="apl_...")
     judge.add_argument("document", help="doc_...")
@@ -69,8 +71,10 @@ def _question(options: argparse.Namespace) -> Question:
             return Question("POST", f"{path}/submit", {}, _whole)
         case "key":
             return Question("POST", f"{path}/keys", {}, lambda body: iter([body["key"]]))
-        case "take" | "withdraw":
-            return Question("POST", f"{path}/{options.kind}", {"reason": options.reason}, _whole)
+        case "take":
+            return Question("POST", f"{path}/take", {"reason": options.reason, "take_over": options.over}, _whole)
+        case "withdraw":
+            return Question("POST", f"{path}/withdraw", {"reason": options.reason}, _whole)
         case "judge":
             return Question("POST", f"{path}/documents/{quoted(options.document)}/verdicts", {"verdict": options.verdict, "reason": options.reason},
                             _whole)

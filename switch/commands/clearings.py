@@ -10,6 +10,7 @@ from switch import database
 from switch.commands.files import chunks_of
 from switch.errors import Problem
 from switch.ids import read, show
+from switch.merchants.rules import check
 from switch.settings import Settings
 from switch.settlement.reconciliation.intake import Intake
 from switch.settlement.reconciliation.runs import finish
@@ -28,7 +29,8 @@ def parsers(verbs: Any) -> None:
 
 
 async def work(options: argparse.Namespace, url: str, settings: Settings, say: Callable[[str], None]) -> int:
-    """0 when the file is in and no run is due. Raises Problem: not_found, file_refused, conflict."""
+    """0 when the file is in and no run is due. Raises Problem: invalid, not_found, file_refused, conflict."""
+    check(person=options.person)
     async def connect() -> database.Connection:
         return await database.connect(url, "switch_writer")
 

@@ -91,6 +91,7 @@ def _reconcile_parsers(kinds: Any) -> None:
     assign = asking(kinds.add_parser("assign", help="give an exception to somebody"))
     assign.add_argument("exception", help="exc_...")
     assign.add_argument("owner")
+    assign.add_argument("--take-over", metavar="WHY", help="from somebody else who has it")
     comment = asking(kinds.add_parser("comment", help="say something about an exception"))
     comment.add_argument("exception", help="exc_...")
     comment.add_argument("text")
@@ -214,7 +215,7 @@ def _reconcile(options: argparse.Namespace) -> Question:
         case "exceptions":
             return Question("GET", f"/v1/exceptions?limit=200&{query}", None, _each(_exception))
         case "assign":
-            return Question("POST", f"/v1/exceptions/{quoted(options.exception)}/assign", {"owner": options.owner},
+            return Question("POST", f"/v1/exceptions/{quoted(options.exception)}/assign", {"owner": options.owner, "take_over": options.take_over},
                             lambda body: iter([_exception(body)]))
         case "comment":
             return Question("POST", f"/v1/exceptions/{quoted(options.exception)}/comments", {"text": options.text},

@@ -52,6 +52,7 @@ def _lifted(body: Any) -> Iterator[str]:
 def _whole(body: Any) -> Iterator[str]:
     yield f"{body['merchant']}  {'watched' if body['watched'] else 'not watched'}  needs: {', '.join(body['needed']) or 'nothing'}"
     yield from (f"  {each['kind']} until {each['expires_on']}  {each['document']}" for each in body["in_force"])
+    yield from (f"  ended: {each['kind']} on {each['expires_on']}  {each['document']}" for each in body["ended"])
     for each in body["recorded"]:
         yield f"  recorded {each['at']}  {each['kind']} until {each['expires_on']}  {each['by']}: {each['reason']}"
     for each in body["steps"]:

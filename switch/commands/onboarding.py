@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from switch import database
 from switch.api.answers import stamp
@@ -13,8 +14,9 @@ from switch.commands import files
 from switch.custody import open_vault
 from switch.errors import Problem, StartError
 from switch.ids import read, show
-from switch.merchants import IssuedKey
-from switch.merchants.accounts import Accounts
+from switch.merchants import Acquirer, IssuedKey
+from switch.merchants.accounts import Accounts, account_of
+from switch.merchants.catalogue import PAGE_MAX
 from switch.merchants.onboarding import SUBJECTS, Onboarding
 from switch.merchants.reversal_terms import ReversalTerms
 from switch.payments.timers import Limits
@@ -68,6 +70,8 @@ def parsers(verbs: Any) -> None:
     changed.add_argument("--answer-timeout", type=_milliseconds, metavar="SECONDS")
     for parser in (added, changed):
         _terms(parser)
+    acquirers.add_parser("list", help="all of them, newest first")
+    acquirers.add_parser("show", help="one with how it is set up; of a secret only since when it is there").add_argument("name")
     account = acquirers.add_parser("account", help="how we are set up at an acquirer: options of its plug-in, and its secret")
     account.add_argument("name")
     account.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="all of them; what is not given is taken away")
@@ -153,12 +157,37 @@ async def _account(options: argparse.Namespace, pool: database.Pool, settings: S
     return {"acquirer": show("acquirer", known.acquirer_id), **account._asdict(), "secret_at": stamp(account.secret_at)}
 
 
+async def _listed(pool: database.Pool, say: Callable[[str], None]) -> None:
+    after: UUID | None = None
+    while True:
+        page = await Onboarding(pool).page(Acquirer, PAGE_MAX, after)
+        for each in page.items:
+            say(f"{each.name}  {show('acquirer', each.acquirer_id)}  {each.status}  {each.dialect} {each.message_mode}  {each.host}:{each.port}  "
+                f"business date {each.business_date}")
+        if page.next is None:
+            return
+        after = page.items[-1].acquirer_id
+
+
+async def _whole(name: str, pool: database.Pool) -> dict[str, Any]:
+    """As GET /v1/acquirers/{id} and its account say it. Raises Problem not_found."""
+    known = await Onboarding(pool).acquirer_named(name)
+    account = await account_of(pool, known.acquirer_id)
+    return {**shown(known), "options": account.options, "secret_at": stamp(account.secret_at)}
+
+
 async def work(options: argparse.Namespace, url: str, settings: Settings, say: Callable[[str], None]) -> int:
     """Tells what was made, a key once and never again. Raises Problem."""
     pool = await database.pool(url, "switch_writer", 2)
     try:
         if (options.verb, options.kind) == ("acquirer", "account"):
             say(json.dumps(await _account(options, pool, settings)))
+            return 0
+        if (options.verb, options.kind) == ("acquirer", "list"):
+            await _listed(pool, say)
+            return 0
+        if (options.verb, options.kind) == ("acquirer", "show"):
+            say(json.dumps(await _whole(options.name, pool)))
             return 0
         made = await _made(options, Onboarding(pool, Limits(settings.commit_budget_s, settings.http_deadline_s)))
     finally:

@@ -16,6 +16,7 @@ from switch.database import Pool
 from switch.errors import Problem
 from switch.failpoints import failpoint
 from switch.ids import read, show
+from switch.merchants.rules import check
 from switch.money import decimal
 from switch.settings import Settings
 from switch.settlement.payouts import runs
@@ -48,6 +49,7 @@ def parsers(verbs: Any) -> None:
 
 async def work(options: argparse.Namespace, url: str, settings: Settings, say: Callable[[str], None]) -> int:
     """0 when it is done. Raises Problem."""
+    check(person=getattr(options, "person", None))
     pool = await database.pool(url, "switch_writer", 2)
     try:
         if options.kind == "run":

@@ -37,6 +37,17 @@ async def secret_of(connection: Connection | Pool, vault: Vault, acquirer_id: UU
     return vault.open_row("acquirer", row["secret_key"], row["secret_sealed"], acquirer_id.bytes) if row is not None else b""
 
 
+async def account_of(pool: Pool, acquirer_id: UUID) -> Set:
+    """Raises Problem: not_found, not_ready."""
+    try:
+        row = await pool.fetchrow(ACCOUNT, acquirer_id)
+    except UNKNOWN:
+        raise Problem("not_ready", retry_after=2) from None
+    if row is None:
+        raise Problem("not_found")
+    return Set(row["dialect"], json.loads(row["options"]), row["secret_at"])
+
+
 class Accounts:
     """Raises Problem: not_found, invalid, not_ready."""
 
@@ -44,13 +55,7 @@ class Accounts:
         self.pool, self.vault = pool, vault
 
     async def get(self, acquirer_id: UUID) -> Set:
-        try:
-            row = await self.pool.fetchrow(ACCOUNT, acquirer_id)
-        except UNKNOWN:
-            raise Problem("not_ready", retry_after=2) from None
-        if row is None:
-            raise Problem("not_found")
-        return Set(row["dialect"], json.loads(row["options"]), row["secret_at"])
+        return await account_of(self.pool, acquirer_id)
 
     async def set(self, acquirer_id: UUID, options: Mapping[str, str], secret: str | None) -> Set:
         """All options anew; without `secret` the one that stands stays. Every worker's host follows within a second."""

@@ -13,6 +13,7 @@ import asyncpg
 from switch.database import UNKNOWN, Connection, Pool, unsure
 from switch.errors import Problem
 from switch.ids import read, show, uuid7
+from switch.life import same_person
 from switch.payments.resolution import Person
 
 WAITS = timedelta(hours=24)
@@ -33,11 +34,6 @@ DECIDE = f"""UPDATE approval SET state = $2, decided_by = $3, decided_key = $4, 
 RETURNING {_COLUMNS}"""
 PAGE = f"""SELECT * FROM (SELECT {_COLUMNS} FROM approval) AS a WHERE ($1::text IS NULL OR a.state = $1)
 AND ($2::uuid IS NULL OR a.approval_id < $2) ORDER BY a.approval_id DESC LIMIT $3"""
-
-
-def same_person(one: str, other: str) -> bool:
-    """People are compared, not keys: one may have several."""
-    return " ".join(one.split()).casefold() == " ".join(other.split()).casefold()
 
 
 def of_object(kind: str, act: Callable[[Connection, UUID, Mapping[str, Any], Mapping[str, str]], Awaitable[None]]) -> Execute:

@@ -8,6 +8,7 @@ from zoneinfo import available_timezones
 
 from messages.grammar import REVERSAL_OUTCOMES
 from switch.errors import Problem
+from switch.security.pan import holds_card_number
 
 _CODE, _REROUTE = re.compile("[0-9A-Z]{2}"), re.compile("[0-9A-Z]{2,3}")
 Rule = tuple[Callable[[Any], object], str]
@@ -23,8 +24,9 @@ def number(low: int, high: int) -> Rule:
 
 
 def _printable(shortest: int, longest: int) -> Rule:
-    return (lambda value: isinstance(value, str) and shortest <= len(value) <= longest and value.isprintable() and value == value.strip(),
-            f"{shortest} to {longest} printable characters, no space at either end")
+    return (lambda value: (isinstance(value, str) and shortest <= len(value) <= longest and value.isprintable() and value == value.strip()
+                           and not holds_card_number(value)),
+            f"{shortest} to {longest} printable characters, no space at either end, no card number")
 
 
 def _one_of(*values: str) -> Rule:

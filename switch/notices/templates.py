@@ -2,13 +2,20 @@
 
 import re
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 from switch.money import text
 from switch.notices.webhooks import TYPES
 
 LANGUAGES = ("en", "zh")
+UTC = ZoneInfo("UTC")
+INSTANTS = ("answer_by",)  # places that hold one, as ISO 8601 in UTC
+MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
+# What people call a zone; others are named by their distance from UTC.
+OF_ZONE: Mapping[str, Mapping[str, str]] = MappingProxyType({"Asia/Shanghai": {"en": "Beijing time", "zh": "北京时间"}})
 PLACE = re.compile(r"\{([^{}]*)\}")
 _PAYOUT = frozenset({"id", "money", "reason"})
 _DISPUTE = frozenset({"id", "transaction", "money", "reason_code", "answer_by"})
@@ -145,15 +152,26 @@ TEMPLATES = MappingProxyType(loaded(WORDS, PLACES) | loaded(APPLICANT_WORDS, APP
 KINDS = frozenset(WORDS)
 
 
-def written(kind: str, language: str, data: Mapping[str, Any]) -> Template:
-    """Title and text as the merchant reads them. What is filled in is never read as a template again."""
+def written(kind: str, language: str, data: Mapping[str, Any], zone: ZoneInfo = UTC) -> Template:
+    """Title and text as the merchant reads them, its instants by the clock of `zone`. What is filled in is never read as a template again."""
     amount = data.get("amount", data.get("net"))
     values = {**data, "money": None if amount is None else text(amount, data["currency"])}
+    values |= {name: instant(datetime.fromisoformat(data[name]), language, zone) for name in INSTANTS if data.get(name)}
     if kind == "settlement.stated" and (less := _less_due(data)) is not None:
         kind, kept = less, data.get("reserve_held", 0)
         values |= {"due": text(data["net"] - kept, data["currency"]), "reserved": text(kept, data["currency"])}
     title, body = (PLACE.sub(lambda found: str(values.get(found[1]) or "-"), each) for each in TEMPLATES[kind, language])
     return Template(title, body)
+
+
+def instant(at: datetime, language: str, zone: ZoneInfo) -> str:
+    """As a person writes it, to the minute: no later than it is."""
+    there = at.astimezone(zone)
+    hours, minutes = f"{there:%z}"[:3], f"{there:%z}"[3:]
+    where = OF_ZONE.get(zone.key, {}).get(language) or f"UTC{hours}:{minutes}"
+    if language == "zh":
+        return f"{where} {there.year}年{there.month}月{there.day}日 {there:%H:%M}"
+    return f"{there.day} {MONTHS[there.month - 1]} {there.year}, {there:%H:%M} ({where})"
 
 
 def _less_due(data: Mapping[str, Any]) -> str | None:

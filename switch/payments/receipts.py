@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
+from switch.ids import show
 from switch.money import text
 from switch.payments.transaction import APPROVED, CONFIRMED, SENT, STATUS, Transaction, payment_status, stood_in
 
@@ -36,6 +37,8 @@ WORDS: Mapping[str, Mapping[Language, str]] = MappingProxyType({
     "captured": {"en": "Charged by now", "zh": "已扣款合计"}, "refunded": {"en": "Refunded by now", "zh": "已退款合计"},
     "approval_code": {"en": "Approval", "zh": "授权码"}, "rrn": {"en": "Reference no.", "zh": "参考号"}, "stan": {"en": "Trace no.", "zh": "凭证号"},
     "response_code": {"en": "Response", "zh": "应答码"}, "at": {"en": "Date", "zh": "日期时间"}, "reference": {"en": "Order", "zh": "订单号"},
+    "original": {"en": "Original sale", "zh": "原交易号"}, "original_rrn": {"en": "Original ref. no.", "zh": "原参考号"},
+    "original_at": {"en": "Original date", "zh": "原交易日期"}, "original_amount": {"en": "Original amount", "zh": "原交易金额"},
     "transaction": {"en": "Id", "zh": "交易号"}, "signature": {"en": "Cardholder's signature", "zh": "持卡人签名"},
     "signed": {"en": "Signed on screen", "zh": "电子签名"}, "signature_hash": {"en": "SHA-256", "zh": "SHA-256"},
     "customer_copy": {"en": "CUSTOMER COPY", "zh": "持卡人存根"}, "merchant_copy": {"en": "MERCHANT COPY", "zh": "商户存根"},
@@ -101,10 +104,16 @@ class Receipt:
     signature: bool
     signature_sha256: str | None
     signed_at: str | None
+    original: str | None
+    original_rrn: str | None
+    original_at: str | None
+    original_amount: int | None
 
 
-def receipt(row: Transaction, shown: str, head: Head, language: Language, copy: Copy, signed: Signed | None = None) -> Receipt:
-    """What the receipt says. `shown`: the transaction's id as it is shown. Who signed on the screen does not sign on paper."""
+def receipt(row: Transaction, shown: str, head: Head, language: Language, copy: Copy, signed: Signed | None = None,
+            original: Transaction | None = None) -> Receipt:
+    """What the receipt says. `shown`: the transaction's id as it is shown. Who signed on the screen does not sign on paper. `original`: what a
+    follow-up belongs to."""
     stands = row.state in (APPROVED, CONFIRMED)
     status = STATUS[row.state]
     if stands and payment_status(row.state, row.authorised, row.captured, row.refunded, row.charged_back, row.voided) == "voided":
@@ -114,16 +123,25 @@ def receipt(row: Transaction, shown: str, head: Head, language: Language, copy: 
     elif stood_in(row) and row.state == SENT:
         status = "approved"
     paid = status in ("approved", "confirmed", "accepted")
-    amount = (row.amount if row.approved_amount is None else row.approved_amount) if paid else 0
-    moment: datetime = row.received_at.astimezone(head.zone)
+    amount = _stands_for(row) if paid else 0
+    since = (None,) * 4 if original is None else (show("transaction", original.transaction_id), original.rrn, _clock(original.received_at, head.zone),
+                                                  _stands_for(original))
     return Receipt(
         shown, row.type, status, WORDS[row.type][language], WORDS[status][language], paid, copy, language, head.merchant, head.store, head.city,
         head.acquirer, row.card_acceptor.strip(), row.card_acceptor_terminal.strip(), f"**** **** **** {row.card_last4}", row.brand, row.entry_mode,
         amount, row.amount, row.tip_amount, row.cashback_amount, row.captured if paid else 0, row.refunded if paid else 0, row.currency,
         text(amount, row.currency),
-        row.approval_code if paid else None, row.response_code, row.rrn, row.stan, row.reference, f"{moment:%Y-%m-%d %H:%M:%S}",
+        row.approval_code if paid else None, row.response_code, row.rrn, row.stan, row.reference, _clock(row.received_at, head.zone),
         paid and copy == "merchant" and row.type in SIGNED and signed is None, signed.sha256 if signed else None,
-        f"{signed.at.astimezone(head.zone):%Y-%m-%d %H:%M:%S}" if signed else None)
+        _clock(signed.at, head.zone) if signed else None, *since)
+
+
+def _stands_for(row: Transaction) -> int:
+    return row.amount if row.approved_amount is None else row.approved_amount
+
+
+def _clock(at: datetime, zone: ZoneInfo) -> str:
+    return f"{at.astimezone(zone):%Y-%m-%d %H:%M:%S}"
 
 
 def width(words: str) -> int:
@@ -168,6 +186,15 @@ def details(said: Receipt) -> list[tuple[str, str]]:
     return [(WORDS[name][said.language], value) for name, value in rows if value]
 
 
+def original(said: Receipt) -> list[tuple[str, str]]:
+    """Of a follow-up: which sale it belongs to."""
+    if said.original is None or said.original_rrn is None or said.original_at is None or said.original_amount is None:
+        return []
+    rows = (("original", said.original), ("original_rrn", said.original_rrn), ("original_at", said.original_at),
+            ("original_amount", text(said.original_amount, said.currency)))
+    return [(WORDS[name][said.language], value) for name, value in rows]
+
+
 def amounts(said: Receipt) -> list[tuple[str, str]]:
     """What was approved, what of it is for what, what follow-ups have made of it since, and what was asked if that is not the same."""
     rows = [("amount", said.amount_text)]
@@ -197,7 +224,7 @@ def printed(said: Receipt, millimetres: int, header: str = "", footer: str = "")
         lines += centred(each, columns)
     lines += [*centred(said.merchant, columns), *centred(" ".join(filter(None, (said.store, said.city))), columns), rule,
               *centred(said.title, columns), *centred(said.result, columns), rule]
-    for rows in (details(said), amounts(said), signing(said)):
+    for rows in (details(said), original(said), amounts(said), signing(said)):
         if rows:
             lines += [*(line for row in rows for line in pair(*row, columns)), rule]
     if said.signature:
@@ -213,7 +240,7 @@ def sheet(said: Receipt, millimetres: int, header: str = "", footer: str = "", s
     word = {name: words[said.language] for name, words in WORDS.items()}
     return {"language": said.language, "millimetres": millimetres, "header": header.split("\n") if header else [],
             "head": [said.merchant, " ".join(filter(None, (said.store, said.city)))], "title": said.title, "result": said.result,
-            "parts": [details(said), amounts(said), *([rows] if (rows := signing(said)) else [])],
+            "parts": [part for part in (details(said), original(said), amounts(said), signing(said)) if part],
             "signature": None if signature is None else list(signature), "line": word["signature"] if said.signature else None,
             "agreed": word["agreed"] if said.signature or signature else None, "footer": footer.split("\n") if footer else [],
             "last": [f"{word['transaction']} {said.transaction}", word[f"{said.copy_for}_copy"]]}

@@ -8,10 +8,10 @@ from uuid import UUID
 import asyncpg
 
 from switch.database import Connection
-from switch.errors import Problem
+from switch.errors import Problem, taken
+from switch.life import same_person
 from switch.merchants.applications.life import IN_REVIEW, LIFE, OPEN_TO_APPLICANT, TIME
 from switch.merchants.applications.opening import new_id
-from switch.merchants.approvals import same_person
 from switch.payments.resolution import Person
 from switch.security import credentials
 
@@ -37,11 +37,11 @@ async def locked(connection: Connection, application_id: UUID) -> asyncpg.Record
 
 
 def held(row: asyncpg.Record, by: Person) -> None:
-    """Whoever reviews has taken it: two never decide at once. Raises Problem: application_move, conflict."""
+    """Whoever reviews has taken it: two never decide at once. Raises Problem: application_move, taken."""
     if row["state"] != IN_REVIEW:
         raise Problem("application_move", f"An application that is {row['state']} is not in review; take it first when it is submitted.")
     if not same_person(row["reviewer"], by.name):
-        raise Problem("conflict", "Another reviewer has taken it.")
+        raise taken(row["reviewer"], row["state_since"])
 
 
 async def begun(connection: Connection, entity_type: str, country: str, profile: Mapping[str, Any], by: Person) -> tuple[UUID, str]:
@@ -84,7 +84,7 @@ async def moved(connection: Connection, row: asyncpg.Record, event: str, by: Per
     if refused is not None:
         raise Problem(*refused)
     state = LIFE[row["state"], event]
-    reviewer = by.name if event == "take" else row["reviewer"]
+    reviewer = by.name if event in ("take", "take_over") else row["reviewer"]
     after = await connection.fetchrow(MOVE, row["application_id"], state, reviewer, TIME.get(state), merchant_id,
                                       None if limits is None else json.dumps(dict(limits)))
     assert after is not None  # it is locked

@@ -13,7 +13,7 @@ APPROVED, REFUSED, WITHDRAWN = "approved", "refused", "withdrawn"
 LIFE = Life("An application", "application_move", {
     (DRAFT, "submit"): SUBMITTED, (MORE_WANTED, "submit"): SUBMITTED,
     (SUBMITTED, "pass"): APPROVED,
-    (SUBMITTED, "take"): IN_REVIEW, (IN_REVIEW, "take"): IN_REVIEW,  # from a colleague who is away
+    (SUBMITTED, "take"): IN_REVIEW, (IN_REVIEW, "take_over"): IN_REVIEW,  # from a colleague who is away
     (IN_REVIEW, "ask_more"): MORE_WANTED,
     (IN_REVIEW, "approve"): APPROVED,
     (IN_REVIEW, "refuse"): REFUSED, (MORE_WANTED, "refuse"): REFUSED,

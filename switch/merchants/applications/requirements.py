@@ -7,7 +7,6 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from switch.merchants.applications.numbers import credit_code_valid, resident_id_valid
-from switch.security.pan import luhn_valid
 from switch.settlement.payouts import banking
 from switch.settlement.payouts.banking import BankAccount
 
@@ -115,14 +114,8 @@ def _account_faults(fields: Mapping[str, str]) -> list[Fault]:
         return [Fault("fields", f"only: {', '.join(sorted(ACCOUNT_FIELDS))}")]
     if ("iban" in fields) == ("account_number" in fields):
         return [Fault("fields.iban", "either this or account_number")]
-    account = account_of(fields)
-    wrong = banking.fault(account)
-    if wrong is not None:
-        return [Fault(f"fields.{wrong[0]}", wrong[1])]
-    if not account.iban and account.number.startswith("62") and account.number.isdigit() and 16 <= len(account.number) <= 19 \
-            and not luhn_valid(account.number):
-        return [Fault("fields.account_number", "the number of a bank card whose check digit agrees (ISO 7812)")]
-    return []
+    wrong = banking.fault(account_of(fields))
+    return [] if wrong is None else [Fault(f"fields.{wrong[0]}", wrong[1])]
 
 
 def gaps(country: str, entity_type: str, mcc: str, papers: Iterable[Paper], today: date) -> list[Gap]:

@@ -12,15 +12,15 @@ from switch.clock import clock
 from switch.database import Connection, Pool, work
 from switch.errors import Problem
 from switch.ids import show
+from switch.life import same_person
 from switch.merchants.applications import scoring
 from switch.merchants.applications.cases import begun, changed, held, key_again, locked, moved, profile_of
-from switch.merchants.applications.life import LIFE
+from switch.merchants.applications.life import IN_REVIEW, LIFE
 from switch.merchants.applications.numbers import age, born
 from switch.merchants.applications.opening import opened
 from switch.merchants.applications.papers import Document, gaps, newest
 from switch.merchants.applications.requirements import ACCOUNT, IDENTITY, INDIVIDUAL, Gap, account_of, needed
 from switch.merchants.applications.scoring import Facts, Reason
-from switch.merchants.approvals import same_person
 from switch.notices import tell
 from switch.payments.resolution import Person
 from switch.security.vault import Vault
@@ -133,10 +133,16 @@ class Review:
         async with work(self.writers) as connection:
             await moved(connection, await locked(connection, application_id), "withdraw", by, reason)
 
-    async def take(self, application_id: UUID, by: Person, reason: str) -> None:
-        """From the queue, or from a colleague who has it."""
+    async def take(self, application_id: UUID, by: Person, reason: str, over: bool = False) -> None:
+        """From the queue; `over`: from a colleague who has it. Whoever has it already changes nothing. Raises Problem taken."""
         async with work(self.writers) as connection:
-            await moved(connection, await locked(connection, application_id), "take", by, reason)
+            row = await locked(connection, application_id)
+            if row["state"] != IN_REVIEW:
+                await moved(connection, row, "take", by, reason)
+            elif not same_person(row["reviewer"], by.name):
+                if not over:
+                    held(row, by)
+                await moved(connection, row, "take_over", by, reason, {"from": row["reviewer"]})
 
     async def decide(self, application_id: UUID, decision: Decision, by: Person) -> list[str]:
         """Done when it returns nothing; else why two people must agree, and nothing was done: ask the second one (`approved`).

@@ -4,7 +4,6 @@ What makes the file unreadable, or was made to hurt, raises Refused with its lin
 never what stood there.
 """
 
-import csv
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from switch.errors import Problem
+from switch.files import csv_line
 from switch.merchants.rules import RULES, check
 from switch.settlement.reconciliation.clearing import Refused
 
@@ -101,12 +101,15 @@ class Reader:
             raise Refused(self.line, f"a line has at most {LINE_BYTES} bytes")
         if b"\0" in raw:
             raise Refused(self.line, "it holds a NUL byte")
+        if b"\r" in raw:
+            raise Refused(self.line, "it holds a line break of its own")
         try:
-            return next(csv.reader([raw.decode()], strict=True), [])
+            return csv_line.cells(raw.decode())
         except UnicodeDecodeError:
             raise Refused(self.line, "it is not UTF-8") from None
-        except csv.Error:
-            raise Refused(self.line, "its quotes do not match; a cell holds no line break") from None
+        except csv_line.QuoteError as wrong:
+            named = [f", {name}" for name in self._columns[wrong.column - 1:wrong.column]]
+            raise Refused(self.line, f"column {wrong.column}{''.join(named)}: {csv_line.RULE}") from None
 
     def _header(self, cells: list[str]) -> list[str]:
         if len(set(cells)) < len(cells):

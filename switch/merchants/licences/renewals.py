@@ -33,7 +33,9 @@ SWITCH = Person("switch", "")
 _NEWEST = """SELECT DISTINCT ON (h.merchant_id, h.kind) h.*, m.time_zone,
   ARRAY(SELECT s.step FROM licence_step s WHERE s.merchant_id = h.merchant_id AND s.kind = h.kind AND s.expires_on = h.expires_on) AS done
 FROM licence_held h JOIN directory_merchant m ON m.merchant_id = h.merchant_id WHERE"""
-IN_FORCE = f"{_NEWEST} h.merchant_id = $1 ORDER BY h.merchant_id, h.kind, h.expires_on DESC"
+# With whether its last day is over where the merchant is.
+HELD = f"""SELECT held.*, expires_on < (now() AT TIME ZONE time_zone)::date AS over
+FROM ({_NEWEST} h.merchant_id = $1 ORDER BY h.merchant_id, h.kind, h.expires_on DESC) AS held"""
 # Those that end soon or have ended, and no other version of theirs holds for longer; what was suspended for is done with.
 ENDING = f"""SELECT * FROM ({_NEWEST} h.expires_on <= $1 AND m.status <> 'closed' AND NOT EXISTS (
     SELECT FROM licence_step s WHERE s.merchant_id = h.merchant_id AND s.kind = h.kind AND s.expires_on = h.expires_on AND s.step = 'suspend')
@@ -57,12 +59,13 @@ WHERE d.document_id = $1 AND a.state = 'approved' AND ($2::uuid IS NULL OR a.mer
 
 
 class Watched(NamedTuple):
-    """Of a merchant: whether its ends are watched, the kinds that its business needs, what is in force, what was done about it, and what
-    operators recorded."""
+    """Of a merchant: whether its ends are watched, the kinds that its business needs, what is in force, what has ended with nothing after it, what
+    was done about it, and what operators recorded."""
 
     watched: bool
     needed: list[str]
     in_force: list[asyncpg.Record]
+    ended: list[asyncpg.Record]
     steps: list[asyncpg.Record]
     recorded: list[asyncpg.Record]
 
@@ -82,7 +85,8 @@ class Licences:
                 kinds = await recorded.needs(connection, merchant_id)
             else:
                 kinds = needed(row["country"], row["entity_type"], (await profile_of(connection, row["application_id"]))["mcc"])
-            return Watched(row is not None or bool(seen), kinds, await connection.fetch(IN_FORCE, merchant_id),
+            held = await connection.fetch(HELD, merchant_id)
+            return Watched(row is not None or bool(seen), kinds, [each for each in held if not each["over"]], [each for each in held if each["over"]],
                            await connection.fetch(STEPS_OF, merchant_id), seen)
 
     async def record(self, merchant_id: UUID, paper: Seen, reason: str, by: Person) -> tuple[UUID, list[str]]:
@@ -164,7 +168,7 @@ async def kept(connection: Connection, asked: Mapping[str, Any]) -> bool:
     merchant_id = read("merchant", asked["merchant"])
     assert merchant_id is not None
     status = await connection.fetchval(LOCK, merchant_id)
-    row = next((each for each in await connection.fetch(IN_FORCE, merchant_id) if each["kind"] == asked["kind"]), None)
+    row = next((each for each in await connection.fetch(HELD, merchant_id) if each["kind"] == asked["kind"]), None)
     if row is None or status == "closed" or due(row["expires_on"], date.fromisoformat(asked["today"]), row["done"]) != asked["step"]:
         return False
     detail = {}
@@ -199,7 +203,7 @@ async def _limited(connection: Connection, merchant_id: UUID, currency: str) -> 
 async def _lifted(connection: Connection, merchant_id: UUID, kind: str, document_id: UUID, by: Person, reason: str) -> list[str]:
     """Takes back what the end of this kind of licence brought, as far as no other kind's end still asks for it."""
     await connection.fetchval(LOCK, merchant_id)
-    row = next(each for each in await connection.fetch(IN_FORCE, merchant_id) if each["kind"] == kind)
+    row = next(each for each in await connection.fetch(HELD, merchant_id) if each["kind"] == kind)
     if row["document_id"] != document_id or row["expires_on"] < clock.now().astimezone(ZoneInfo(row["time_zone"])).date():
         return []
     before = [each for each in await connection.fetch(STEPS_OF, merchant_id) if each["step"] in ("limit", "suspend") and not each["lifted"]]

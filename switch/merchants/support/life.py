@@ -13,7 +13,8 @@ from switch.life import Life, Refusal
 OPEN, ASSIGNED, WAITING, IN_REPAIR, RESOLVED, CLOSED = "open", "assigned", "waiting_for_merchant", "in_repair", "resolved", "closed"
 
 LIFE = Life("A ticket", "ticket_move", {
-    (OPEN, "assign"): ASSIGNED, (ASSIGNED, "assign"): ASSIGNED,
+    (OPEN, "assign"): ASSIGNED, (ASSIGNED, "assign"): ASSIGNED,  # given on by whoever has it
+    (ASSIGNED, "take_over"): ASSIGNED,
     (ASSIGNED, "ask"): WAITING, (WAITING, "answer"): ASSIGNED,
     (ASSIGNED, "repair"): IN_REPAIR, (IN_REPAIR, "give_back"): ASSIGNED,
     (ASSIGNED, "swap"): ASSIGNED, (IN_REPAIR, "swap"): ASSIGNED,

@@ -7,9 +7,10 @@ import asyncpg
 
 from switch.clock import clock
 from switch.database import Connection, Pool, work
-from switch.errors import Problem
+from switch.errors import Problem, taken
 from switch.ids import show
-from switch.merchants.support.life import ANSWERS, ENDED, LIFE, ON_DEVICE, OPEN, Term, deadlines, refusal
+from switch.life import same_person
+from switch.merchants.support.life import ANSWERS, ASSIGNED, ENDED, LIFE, ON_DEVICE, OPEN, Term, deadlines, refusal
 from switch.notices import tell
 from switch.terminals import devices
 from switch.terminals.devices import By, Keys, new_id
@@ -33,6 +34,7 @@ state_since = now() WHERE ticket_id = $1 RETURNING {COLUMNS}"""
 NOTE = """INSERT INTO ticket_event (merchant_id, ticket_id, number, event, was, state, person, key_id, support, internal, text, device_id,
 replacement_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING event_id"""
 ANSWERED = "UPDATE ticket SET answer_by = NULL WHERE ticket_id = $1 AND answer_by IS NOT NULL"
+TAKEN = "SELECT max(at) FROM ticket_event WHERE merchant_id = $1 AND ticket_id = $2 AND event IN ('assign', 'take_over')"
 RATE = "INSERT INTO ticket_rating (merchant_id, ticket_id, stars, text, rated_by) VALUES ($1, $2, $3, $4, $5)"
 DEVICE = "SELECT device_id FROM device WHERE terminal_id = $1"
 
@@ -57,7 +59,7 @@ class About(NamedTuple):
 
 
 class Move(NamedTuple):
-    """A step. `assignee` with assign, `replacement_id` with swap, and only there."""
+    """A step. `assignee` with assign and take_over, `replacement_id` with swap, and only there."""
 
     event: str
     text: str
@@ -66,7 +68,7 @@ class Move(NamedTuple):
 
 
 class Tickets:
-    """Raises Problem: not_found, ticket_move, ticket_rated, conflict, device_move, device_tampered, invalid, not_ready."""
+    """Raises Problem: not_found, taken, ticket_move, ticket_rated, conflict, device_move, device_tampered, invalid, not_ready."""
 
     def __init__(self, pool: Pool, keys: Keys) -> None:
         self.pool, self.keys = pool, keys
@@ -89,6 +91,8 @@ class Tickets:
             refused = refusal(row["state"], move.event, who.support)
             if refused is not None:
                 raise Problem(*refused)
+            if move.event == "assign" and row["state"] == ASSIGNED and not same_person(row["assignee"], who.name):
+                raise taken(row["assignee"], await connection.fetchval(TAKEN, row["merchant_id"], ticket_id))
             device_id = await self._device(connection, row, move, who) if move.event in ON_DEVICE else None
             state = LIFE[row["state"], move.event]
             assignee, reopens = move.assignee or row["assignee"], move.event == "reopen"

@@ -17,3 +17,16 @@ async def calendar_of(connection: Connection, name: str, around: date) -> Calend
         raise LookupError(f"there is no calendar {name}")
     rows = await connection.fetch(EXCEPTIONS, name, around - KNOWN_DAYS, around + KNOWN_DAYS)
     return Calendar(name, frozenset(weekend), {row[0]: row[1] == "workday" for row in rows})
+
+
+class Days:
+    """The calendars that one run meets, each read once."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection, self._found = connection, dict[str, Calendar]()
+
+    async def calendar(self, name: str, around: date) -> Calendar:
+        """Raises LookupError."""
+        if name not in self._found:
+            self._found[name] = await calendar_of(self.connection, name, around)
+        return self._found[name]

@@ -1,6 +1,6 @@
 """Business days: which days count, which follows, when one ends in a zone, and when money is due. Pure: days in, days out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -43,6 +43,15 @@ class Calendar(NamedTuple):
 def due(business_date: date, funding_days: int, calendar: Calendar) -> date:
     """When what was sold on a business date is paid out: T+n in business days."""
     return calendar.after(business_date, funding_days)
+
+
+def common(day: date, calendars: Iterable[Calendar]) -> date:
+    """The day itself, or the next one that is a business day in all of them. Raises NoBusinessDay."""
+    known = tuple(calendars)
+    for ahead in range(SEARCH_DAYS):
+        if all(each.counts(day + ahead * ONE) for each in known):
+            return day + ahead * ONE
+    raise NoBusinessDay(f"{', '.join(each.name for each in known)} have no business day in common for {SEARCH_DAYS} days from {day}")
 
 
 def cut_over(business_date: date, minute: int, zone: ZoneInfo) -> datetime:

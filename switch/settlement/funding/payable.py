@@ -29,10 +29,11 @@ def payable(balance: int, not_due: int, minimum: int, held: bool) -> Payable:
     return Payable(free)
 
 
-# Why nothing, or not all, is paid; the last two are of the way, not of the money.
+# Why nothing, or not all, is paid; the last three are of the way, not of the money.
 WORDS = {
     "": "paid", "on_hold": "all payouts are on hold until a person releases them", "negative_carried": "more is owed than was earned; it is carried",
     "nothing_due": "nothing is due today", "below_minimum": "less than the minimum payout; it is carried until it has grown",
+    "no_business_day": "it is no business day of the merchant's calendar; it is paid on the next one",
     "no_bank_account": "no bank account is agreed for this currency", "account_suspended": "a payout to this bank account came back; agree it anew",
 }
 
@@ -53,10 +54,10 @@ def why_not(found: Payable, account: str | None) -> str:
     return "no_bank_account" if account is None else "account_suspended"
 
 
-def shares(balance: int, not_due: int, minimum: int, held: bool, account: str | None) -> Shares:
-    """What `payable` says, when there is where to."""
+def shares(balance: int, not_due: int, minimum: int, held: bool, account: str | None, works: bool = True) -> Shares:
+    """What `payable` says, when there is where to, on a business day of the merchant's (`works`)."""
     due, found = balance - max(0, not_due), payable(balance, not_due, minimum, held)
-    reason = why_not(found, account)
+    reason = why_not(found, account) or ("" if works else "no_business_day")
     paid = 0 if reason else found.amount
     return Shares(due, paid, due - paid, reason)
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from datetime import date
 
+from switch.files import csv_line
 from switch.money import CURRENCIES, decimal
 from switch.settlement.payouts.answered import ENTRIES_MAX, FACTS, Answer, Said
 from switch.settlement.payouts.pain001 import Order
@@ -71,9 +72,9 @@ def _lines(data: bytes) -> Iterator[str]:
 
 def _cells(number: int, line: str, mark: str) -> list[str]:
     try:
-        cells = next(csv.reader([line], strict=True), [])
-    except csv.Error:
-        raise Refused(number, "the quotes of this line do not match") from None
+        cells = csv_line.cells(line)
+    except csv_line.QuoteError as wrong:
+        raise Refused(number, f"column {wrong.column}: {csv_line.RULE}") from None
     if cells[:1] != [mark]:
         expected = "T, or the file is cut" if mark == "T" else mark
         raise Refused(number, f"this line must begin with {expected}")

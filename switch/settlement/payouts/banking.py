@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from switch.security.pan import luhn_valid
+
 # Countries whose IBAN has this length (the IBAN registry of ISO 13616); an IBAN of another country is checked by its digits alone.
 LENGTHS = {
     "AD": 24, "AE": 23, "AT": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29, "CH": 21, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "EE": 20, "ES": 24,
@@ -13,6 +15,7 @@ LENGTHS = {
 IBAN = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}", re.ASCII)
 NUMBER = re.compile(r"[A-Z0-9][A-Z0-9-]{2,33}", re.ASCII)
 BANK_CODE = re.compile(r"[A-Z0-9]{2,28}", re.ASCII)
+CARD = re.compile(r"62[0-9]{14,17}", re.ASCII)  # an account named by its UnionPay card
 BIC = re.compile(r"[A-Z]{4}[A-Z]{2}[A-Z0-9]{2}([A-Z0-9]{3})?", re.ASCII)
 COUNTRY = re.compile(r"[A-Z]{2}", re.ASCII)
 HOLDER_MAX = 70  # as much as banks read of a name
@@ -56,6 +59,8 @@ def fault(account: BankAccount) -> tuple[str, str] | None:
         return None
     if not NUMBER.fullmatch(account.number):
         return "account_number", "3 to 34 of A-Z, 0-9 and -, the first no -"
+    if CARD.fullmatch(account.number) and not luhn_valid(account.number):
+        return "account_number", "the number of a bank card whose check digit agrees (ISO 7812)"
     if account.bank_code is None or not BANK_CODE.fullmatch(account.bank_code):
         return "bank_code", "2 to 28 of A-Z and 0-9, needed beside an account number"
     return None

@@ -16,6 +16,8 @@ from switch.errors import Problem
 from switch.failpoints import failpoint
 from switch.ids import show
 from switch.security.vault import Sealed, Vault, VaultError
+from switch.settlement.funding.business_days import Days
+from switch.settlement.funding.calendar import common
 from switch.settlement.payouts import bank_accounts, bank_csv, pain001
 from switch.settlement.payouts.bank_accounts import new_id
 from switch.settlement.payouts.life import SEND, Payout, step
@@ -33,7 +35,8 @@ SHOWN = """file_id, bank_account_id, currency, format, execution_date, payouts, 
 sent_by, sent_at"""
 UNSENT = f"SELECT {SHOWN} FROM payout_file WHERE currency = $1 AND state = 'made'"
 # To the account that is agreed now: one that was exchanged or suspended since the payout was asked for gets nothing any more.
-WAITING = """SELECT p.payout_id, p.amount, b.bank_account_id, p.end_to_end_id FROM payout p
+WAITING = """SELECT p.payout_id, p.amount, b.bank_account_id, p.end_to_end_id, m.calendar
+FROM payout p JOIN merchant m ON m.merchant_id = p.merchant_id
 JOIN bank_account b ON b.merchant_id = p.merchant_id AND b.currency = p.currency AND b.state = 'active'
 WHERE p.currency = $1 AND p.file_id IS NULL ORDER BY p.payout_id LIMIT $2 FOR NO KEY UPDATE OF p"""
 ADD = f"""INSERT INTO payout_file (file_id, bank_account_id, currency, format, execution_date, payouts, total, key_id, content, sha256, size, made_by)
@@ -77,7 +80,12 @@ class PayoutFiles:
             raise Problem("conflict", "No payout in this currency waits for a file.")
         accounts = await bank_accounts.opened(connection, self.vault, [payer, *{row["bank_account_id"] for row in rows}])
         file_id, now = new_id(), datetime.now(UTC).replace(microsecond=0)
-        day = execution_date or now.date()
+        days = Days(connection)
+        soonest = common(execution_date or now.date(), [await days.calendar(name, now.date()) for name in {row["calendar"] for row in rows}])
+        day = execution_date or soonest
+        if day != soonest:
+            raise Problem("invalid", errors=[{"field": "execution_date", "rule": f"a business day of all whom it pays; the next one is {soonest}",
+                                              "type": "rule"}])
         if not now.date() <= day <= date.fromordinal(now.date().toordinal() + 30):
             raise Problem("invalid", errors=[{"field": "execution_date", "rule": "today or one of the next 30 days", "type": "rule"}])
         credits = [Credit(row["end_to_end_id"], row["amount"], accounts[row["bank_account_id"]], f"Payout {show('payout', row['payout_id'])}")

@@ -17,6 +17,7 @@ from switch.ids import show
 from switch.notices import tell
 from switch.settlement import ledger
 from switch.settlement.funding import reserves
+from switch.settlement.funding.business_days import Days
 from switch.settlement.funding.payable import Shares, shares
 from switch.settlement.payouts import life
 from switch.settlement.payouts.bank_accounts import new_id
@@ -34,7 +35,7 @@ WHERE a.kind = 'merchant' AND ($1::uuid IS NULL OR a.merchant_id = $1) AND ($2::
 ORDER BY a.merchant_id, a.currency LIMIT $5"""
 # One statement is one snapshot: a day that is posted meanwhile is in both sums or in none.
 DUE = """
-SELECT m.minimum_payout, d.today, b.bank_account_id, b.state AS account,
+SELECT m.minimum_payout, m.calendar, d.today, b.bank_account_id, b.state AS account,
   coalesce((SELECT sum(e.amount) FROM ledger_entry e JOIN account a USING (account_id)
             WHERE a.kind = 'merchant' AND a.merchant_id = $1 AND a.currency = $2), 0)::bigint AS balance,
   coalesce((SELECT sum(s.net - s.reserve_held) FROM settlement s WHERE s.merchant_id = $1 AND s.currency = $2 AND s.state <> 'priced'
@@ -86,19 +87,21 @@ async def run(pool: Pool, by: str, *, merchant_id: UUID | None = None, currency:
                     if not await reserves.release(connection, today or datetime.now(UTC).date()):
                         break
             found = await connection.fetch(CANDIDATES, merchant_id, currency, *(after or (None, None)), limit + 1, timeout=60)
-            outcomes = [await _pay(connection, row["merchant_id"], row["currency"], by, today) for row in found[:limit]]
+            days = Days(connection)
+            outcomes = [await _pay(connection, row["merchant_id"], row["currency"], by, today, days) for row in found[:limit]]
             return Run(outcomes, len(found) > limit)
     except UNKNOWN:
         raise Problem("not_ready", "The database went away. Call it again: nothing is paid twice.", retry_after=2) from None
 
 
-async def _pay(connection: Connection, merchant_id: UUID, currency: str, by: str, today: date | None) -> Outcome:
+async def _pay(connection: Connection, merchant_id: UUID, currency: str, by: str, today: date | None, days: Days) -> Outcome:
     async with connection.transaction():
         # Taken before anything is read: who waits here reads what the other has committed.
         await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", RUN_LOCK, f"{merchant_id} {currency}")
         row = await connection.fetchrow(DUE, merchant_id, currency, today)
         assert row is not None
-        found = shares(row["balance"], row["not_due"], row["minimum_payout"], row["held"], row["account"])
+        works = (await days.calendar(row["calendar"], row["today"])).counts(row["today"])
+        found = shares(row["balance"], row["not_due"], row["minimum_payout"], row["held"], row["account"], works)
         if not found.paid:
             return Outcome(merchant_id, currency, found, None)
         asked = Payout(merchant_id, new_id(), currency, found.paid)

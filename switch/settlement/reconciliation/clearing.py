@@ -9,6 +9,7 @@ from datetime import date, timedelta
 from typing import Any, NamedTuple
 
 from messages.masking import mask_pan
+from switch.files import csv_line
 from switch.money import ALPHA_OF, AMOUNT_MAX, CURRENCIES
 from switch.security.pan import luhn_valid
 from switch.settlement.reconciliation.formats import FORMATS
@@ -220,7 +221,10 @@ class Layout:
     def read(self, part: str, text: str) -> dict[str, Any]:
         fields = self.parts[part][1]
         if self.separator:
-            cells = text.split(self.separator)
+            try:
+                cells = csv_line.cells(text)
+            except csv_line.QuoteError as wrong:
+                raise _Fault(f"column {wrong.column}: {csv_line.RULE}") from None
             if len(cells) != len(fields) + 1:
                 raise _Fault(f"{len(fields) + 1} fields")
             cells = cells[1:]

@@ -15,8 +15,9 @@ import asyncpg
 
 from switch import alerts
 from switch.database import UNKNOWN, Connection, Pool, unsure
-from switch.errors import Problem
+from switch.errors import Problem, taken
 from switch.ids import show, uuid7
+from switch.life import same_person
 from switch.settlement import ledger
 from switch.settlement.ledger import Account, Transfer
 from switch.settlement.reconciliation.matching import REASONS, Line, Movement, explain
@@ -78,6 +79,7 @@ GET = f"SELECT {SHOWN} FROM reconciliation_exception WHERE exception_id = $1"
 LOCK = GET + " FOR NO KEY UPDATE"
 COMMENTS = "SELECT at, by, what, text FROM reconciliation_comment WHERE exception_id = $1 ORDER BY comment_id LIMIT $2"
 ASSIGN = f"UPDATE reconciliation_exception SET owner = $2 WHERE exception_id = $1 RETURNING {SHOWN}"
+ASSIGNED_AT = "SELECT max(at) FROM reconciliation_comment WHERE exception_id = $1 AND what = 'assigned'"
 RESOLVE = f"""UPDATE reconciliation_exception SET state = $2, resolution = $3, resolved_by = $4, approved_by = $5, resolved_at = now(),
 version = version + 1 WHERE exception_id = $1 RETURNING {SHOWN}"""
 PAIR = """SELECT l.business_date, l.rrn, l.stan, l.terminal, l.approval_code, l.kind, l.amount, l.currency, l.fee FROM clearing_line l
@@ -164,7 +166,7 @@ def postings(row: Any, resolution: str, on: date, note: str) -> list[Transfer]:
 
 
 class Exceptions:
-    """Raises Problem: not_found, conflict, not_ready."""
+    """Raises Problem: not_found, conflict, taken, not_ready."""
 
     def __init__(self, pool: Pool, four_eyes_above: int = FOUR_EYES_ABOVE) -> None:
         self.pool, self.four_eyes_above = pool, four_eyes_above
@@ -195,23 +197,27 @@ class Exceptions:
             raise unsure() from None
 
     async def comment(self, exception_id: UUID, by: str, text: str) -> None:
-        await self._change(exception_id, by, "comment", text, None)
-
-    async def assign(self, exception_id: UUID, by: str, owner: str | None) -> asyncpg.Record:
-        """`owner` None takes the owner off."""
-        return await self._change(exception_id, by, "assigned", f"to {owner}" if owner else "to nobody", (ASSIGN, exception_id, owner))
-
-    async def _change(self, exception_id: UUID, by: str, what: str, text: str, change: tuple[Any, ...] | None) -> asyncpg.Record:
         try:
             async with self.pool.acquire() as connection, connection.transaction():
-                row = await connection.fetchrow(LOCK, exception_id)
-                if row is None:
-                    raise Problem("not_found")
-                if change is not None:
-                    row = await connection.fetchrow(*change)
-                await connection.execute(SAY, [exception_id], by, what, text)
-                assert row is not None
-                return row
+                await _locked(connection, exception_id)
+                await connection.execute(SAY, [exception_id], by, "comment", text)
+        except UNKNOWN:
+            raise unsure() from None
+
+    async def assign(self, exception_id: UUID, by: str, owner: str | None, take_over: str | None = None) -> asyncpg.Record:
+        """`owner` None takes the owner off. `take_over`: why it is taken from somebody else who has it. Raises Problem taken without it."""
+        try:
+            async with self.pool.acquire() as connection, connection.transaction():
+                row = await _locked(connection, exception_id)
+                before = row["owner"]
+                others = before is not None and not same_person(before, by)
+                if others and take_over is None:
+                    raise taken(before, await connection.fetchval(ASSIGNED_AT, exception_id))
+                given = await connection.fetchrow(ASSIGN, exception_id, owner)
+                words = f"to {owner or 'nobody'}" + (f", from {before}" if before else "") + (f": {take_over}" if others else "")
+                await connection.execute(SAY, [exception_id], by, "assigned", words)
+                assert given is not None  # it is locked
+                return given
         except UNKNOWN:
             raise unsure() from None
 
@@ -243,11 +249,16 @@ class Exceptions:
                        people["reason"])
 
 
-async def _resolve(connection: Connection, exception_id: UUID, resolution: str, version: int, by: str, approved_by: str | None,
-                   note: str) -> asyncpg.Record:
+async def _locked(connection: Connection, exception_id: UUID) -> asyncpg.Record:
     row = await connection.fetchrow(LOCK, exception_id)
     if row is None:
         raise Problem("not_found")
+    return row
+
+
+async def _resolve(connection: Connection, exception_id: UUID, resolution: str, version: int, by: str, approved_by: str | None,
+                   note: str) -> asyncpg.Record:
+    row = await _locked(connection, exception_id)
     if row["version"] != version:
         raise Problem("conflict", "The exception has changed since; look at it anew.")
     if wrong := fault(row, resolution):
