@@ -1,10 +1,10 @@
 """A dialect of ISO 8583 as immutable data: fields, match rules, response codes, messages. Read once from its literal, checked whole."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
-from pkgutil import iter_modules
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -26,11 +26,11 @@ from messages.grammar import (
     ResponseCode,
 )
 from messages.headers import Header
+from messages.literals import Folder, LiteralError
 from messages.subfields import Layout, Positional, SubfieldError, layout, split
 
-# A dialect is one file in its folder; nothing else names it.
-LITERALS: Mapping[str, Mapping[str, Any]] = {
-    name: import_module(f"{dialects.__name__}.{name}").DIALECT for name in sorted(found.name for found in iter_modules(dialects.__path__))}
+# A dialect is one file in its folder; nothing else names it, and only those that are spoken are read.
+LITERALS: Mapping[str, Mapping[str, Any]] = Folder(Path(dialects.__path__[0]))
 UNKNOWN_CODE = ResponseCode("doubt", "unknown_code", "new_payment_allowed")  # a code in no set is doubt (docs/wire.md)
 
 
@@ -134,7 +134,19 @@ def load(name: str) -> Dialect:
     """The dialect of that name, built once. LookupError (naming the known ones) if there is none, DialectError if its literal is wrong."""
     if name not in LITERALS:
         raise LookupError(f"no dialect {name!r}; known: {', '.join(sorted(LITERALS))}")
-    return build(LITERALS[name])
+    try:
+        literal = LITERALS[name]
+    except LiteralError as error:
+        raise DialectError(str(error)) from None
+    dialect = build(literal)
+    if dialect.name != name:
+        raise DialectError(f"dialect {name}: {misnamed(dialect.name, name)}")
+    return dialect
+
+
+def misnamed(name: str, file: str) -> str:
+    """What is wrong where a file of ours, by which acquirers know its dialect, is called otherwise than that."""
+    return f"name: {name!r}, and the file is called {file}"
 
 
 def build(literal: Mapping[str, Any]) -> Dialect:
@@ -152,12 +164,14 @@ def build(literal: Mapping[str, Any]) -> Dialect:
 
 
 def faults(literal: Mapping[str, Any]) -> list[str]:
-    """Everything that is wrong with a literal, in words; [] when it can be spoken."""
+    """Everything that contradicts itself in a literal, in words; []: a dialect can be built of it."""
     found = soundness.key_faults(literal) or shapes.faults(literal)
     if found:
         return found
     try:
         return soundness.faults(_built(_whole(literal)))
+    except LiteralError as error:
+        return [f"like: {error}"]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         return [str(error) if str(error).startswith("like: ") else f"a value has another shape than docs/dialects.md says: {error}"]
 
@@ -168,11 +182,19 @@ def _whole(literal: Mapping[str, Any]) -> dict[str, Any]:
     if whole["like"] is None:
         return whole
     if whole["like"] not in LITERALS or "like" in LITERALS[whole["like"]]:
-        raise ValueError(f"like: {whole['like']!r} is none of {', '.join(name for name, known in LITERALS.items() if 'like' not in known)}")
+        raise ValueError(f"like: {whole['like']!r} is none of {', '.join(_whole_ones())}")
     for key in LIKE:
         begun = {**LITERALS[whole["like"]][key], **literal.get(key, {})}
         whole[key] = {entry: value for entry, value in begun.items() if value is not None}
     return whole
+
+
+def _whole_ones() -> Iterator[str]:
+    """Those that another may be like: they are like none, and can be read."""
+    for name in LITERALS:
+        with suppress(LiteralError):
+            if "like" not in LITERALS[name]:
+                yield name
 
 
 def _built(literal: Mapping[str, Any]) -> Dialect:

@@ -299,7 +299,9 @@ def page() -> str:
     return "\n".join([
         "# The grammar of a dialect", "",
         "Written from the types by `switch dialect grammar`; a test keeps it so. A dialect is one file with one literal, `DIALECT = {...}`, or the",
-        "literal alone. `switch dialect check FILE` reads it without running it and says what is wrong. What a host cannot do is left out.", "",
+        "literal alone: texts, numbers, True, False, None, tuples, lists and dicts, no key twice in one dict. It is read and never run.",
+        "`switch dialect check FILE` says what is wrong, and in which line; no acquirer is added to an unsound one.",
+        "What a host cannot do is left out.", "",
         *_table("Keys", ("key", "shape", "default", "says"),
                 [(f"`{name}`", f"`{key.shape}`", _default(key.default), key.says) for name, key in KEYS.items()]),
         *_table("coding", ("part", "one of", "default"),

@@ -105,7 +105,9 @@ def maybe(shape: Shape) -> Shape:
 def _layout(place: str, value: Any) -> Iterable[str]:
     try:
         layout(value)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except ValueError as error:  # it says itself which part is wrong
+        yield f"{place}: {error}"
+    except (AttributeError, KeyError, TypeError) as error:
         yield _wrong(place, value, str(error))
 
 

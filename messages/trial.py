@@ -4,7 +4,9 @@ A file may agree with itself and yet never sell: a field that it neither has nor
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
+from messages import dialect as dialects
 from messages.codec import DecodeError, EncodeError, Rejected, decode, encode
 from messages.dialect import Dialect, answer_mti
 from messages.grammar import MessageRule
@@ -29,6 +31,11 @@ _ORIGINAL: Mapping[str, str] = {
     "original_stan": "000122", "original_transmitted_at": "1128020204", "original_local_time": "100204", "original_local_date": "1128",
     "original_local": "261128100204", "original_batch": "261128", "original_amount": "000000012345", "original_rrn": "633202000122",
     "original_transaction": "0" * 32}
+
+
+def literal_faults(literal: Any) -> list[str]:
+    """All that is wrong with a literal: its contradictions or, where it has none, what cannot be said; [] when it is sound."""
+    return dialects.faults(literal) or faults(dialects.build(literal))
 
 
 def faults(dialect: Dialect) -> list[str]:

@@ -17,8 +17,7 @@ from messages import compiled as generator
 from messages.bitmaps import NAMED_MAX, SIDE_MAX, SIGHTINGS, Compiled
 from messages.codec import DecodeError, EncodeError, compiled, decode, decode_with_spec, encode, reference_decode, reference_encode
 from messages.compiled import Table, bitmap_at, reader_source, unknown, writer_source
-from messages.dialect import build, load
-from messages.dialects import iso87_ascii
+from messages.dialect import LITERALS, build, load
 from messages.fields import CONTENT
 from tests.codec_bench import RATIO_MAX, compare
 from tests.test_codec import ACCEPTED, REFUSED
@@ -395,7 +394,7 @@ def test_a_hostile_length_is_refused_under_its_field(length: str) -> None:
 
 
 def test_a_dialect_that_is_built_later_has_functions_of_its_own() -> None:
-    other = build({**iso87_ascii.DIALECT, "name": "other", "fields": {**iso87_ascii.DIALECT["fields"], "13": ("local_date", "n", 6, 0)}})
+    other = build({**LITERALS["iso87_ascii"], "name": "other", "fields": {**LITERALS["iso87_ascii"]["fields"], "13": ("local_date", "n", 6, 0)}})
     wire = encode(other, {"0": "0100", "13": "261123"})
     assert decode(other, wire) == {"0": "0100", "13": "261123"}
     with pytest.raises(DecodeError):

@@ -41,7 +41,7 @@ def test_every_dialect_is_sound_and_all_of_its_fields_have_a_template(name: str)
     (lambda literal: literal["fields"].update({"41": ("terminal", "ans", 8, 0, {"colour": "bcd"})}), "fields 41: options: 'colour'"),
     (lambda literal: literal["fields"].update({"64": ("mac", "b", 16, 0, {"code": "morse"})}), "field 64: code is none of"),
     (lambda literal: literal["fields"].update({"11": ("stan", "n", 6, 0, {"pad": "middle 0"})}), "field 11: pad is none of"),
-    (lambda literal: literal.update(sub_fields={"60": ("spiral", ())}), "sub_fields 60: ('spiral', ()) is not accepted"),
+    (lambda literal: literal.update(sub_fields={"60": ("spiral", ())}), "sub_fields 60: ('spiral', ()) is no layout"),
     (lambda literal: literal.update(sub_fields={"65": ("ber",)}), "sub_fields: no field 65"),
     (lambda literal: literal["match"].update({"*": ("11", "60.9")}), "match: no field 60.9"),
     (lambda literal: literal.update(never_stored=("36",)), "field 35: card data"),

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
+from messages import literals
 from migrations.versions.r0045_judged_by_a_look import MOVES
 from switch import database, metrics
 from switch.alerts import KINDS
@@ -181,14 +182,10 @@ def prints(_: str, text: str) -> Iterator[str]:
 
 
 def not_a_literal(_: str, text: str) -> Iterator[str]:
-    for number, statement in enumerate(ast.parse(text).body):
-        if number == 0 and isinstance(statement, ast.Expr):
-            continue
-        try:
-            assert isinstance(statement, ast.Assign), "only assignments"
-            ast.literal_eval(statement.value)
-        except (AssertionError, ValueError) as fault:
-            yield f"line {statement.lineno}: {fault}"
+    try:
+        literals.parsed(text)
+    except literals.LiteralError as fault:
+        yield str(fault)
 
 
 def unfinished(_: str, text: str) -> Iterator[str]:

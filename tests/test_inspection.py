@@ -99,9 +99,9 @@ def test_our_own_dialects_pass_the_check(name: str, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("text", "code", "says"), [
-    ("DIALECT = {'a': open('x')}", 2, "line 1: not a literal"), ("import os\nDIALECT = {}", 2, "one literal"), ("DIALECT = {", 2, "line 1"),
+    ("DIALECT = {'a': open('x')}", 2, "line 1: open('x') is not a literal but a call: write what it gives"), ("import os\nDIALECT = {}", 2, "one literal"), ("DIALECT = {", 2, "line 1"),
     ("OTHER = {}", 2, "must be called DIALECT"), ("DIALECT = {}", 1, "name: missing"), ("['x']", 1, "not a mapping"),
-    ("DIALECT = {**{}}", 2, "not a literal"), ("DIALECT = __import__('os').system('true')", 2, "not a literal"), ("(" * 500, 2, "line 1"),
+    ("DIALECT = {**{}}", 2, "not a literal but a dict with a key that is none"), ("DIALECT = __import__('os').system('true')", 2, "not a literal"), ("(" * 500, 2, "line 1"),
 ])
 def test_a_file_that_is_no_dialect_is_never_run(text: str, code: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                 capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,11 @@
 """Onboarding writes the directory's tables: whole or not at all, checked first, and what it wrote is what the directory loads."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
@@ -12,6 +14,8 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from messages import dialect as dialects
+from messages.literals import Folder
 from switch import database
 from switch.database import Pool
 from switch.directory import Directory
@@ -241,6 +245,21 @@ async def test_an_acquirer_that_could_not_say_one_sale_is_refused(onboarding: On
     refusal = await refused(onboarding.acquirer(acquirer_name(), **{**LINE, "dialect": dialect}, message_mode=mode))
     assert refusal.errors == [{"field": "message_mode", "rule": f"{wanted}: {dialect} has no sales of {mode} messages", "type": "rule"}]
     assert (await onboarding.acquirer(acquirer_name(), **{**LINE, "dialect": dialect}, message_mode=wanted)).message_mode == wanted
+
+
+@pytest.mark.parametrize(("name", "right", "wrong", "says"), [
+    ("run", '"framing": (', '"framing": tuple(', r"run\.py: line 5: tuple\(.* is not a literal but a call"),
+    ("contradictory", '"agree": ("3", ', '"agree": ("1", ', "agree: no field 1 in fields"),
+    ("silent", '("terminal_identification", "ans", 8', '("terminal_identification", "ans", 16', "message .*: field 41: not exactly 16"),
+])
+async def test_an_acquirer_is_not_added_whose_dialect_is_unsound(name: str, right: str, wrong: str, says: str, onboarding: Onboarding, tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    text = Path("messages/dialects/iso87_ascii.py").read_text().replace('"name": "iso87_ascii"', f'"name": "{name}"')
+    assert right in text
+    (tmp_path / f"{name}.py").write_text(text.replace(right, wrong))
+    monkeypatch.setattr(dialects, "LITERALS", Folder(tmp_path))
+    fault, = (await refused(onboarding.acquirer(acquirer_name(), **{**LINE, "dialect": name}))).errors
+    assert fault["field"] == "dialect" and re.match(f"a sound one: .*{says}.*; see switch dialect check, mend the file, start anew$", fault["rule"]), fault
 
 
 async def test_what_a_dialect_wants_of_reversals_is_shown_and_cannot_be_switched_off(onboarding: Onboarding) -> None:

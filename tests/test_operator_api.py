@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,7 +12,9 @@ import pytest
 import pytest_asyncio
 from fastapi import FastAPI, Request
 
+from messages import dialect as dialects
 from messages.dialect import load
+from messages.literals import Folder
 from switch import callers, database
 from switch.alerts import Alerts
 from switch.api import operator, problems
@@ -172,6 +175,19 @@ async def test_a_wrong_field_is_named_by_its_name_in_the_body(desk: Desk, kind: 
     response = await desk.call("POST", f"/v1/{kind}s", operator.SENT[kind] | {field: value})
     assert response.status_code == 422
     assert [error["field"] for error in response.json()["errors"]] == [field]
+
+
+async def test_an_acquirer_of_an_unsound_dialect_is_refused_with_what_to_do(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "halting.py").write_text('DIALECT = {"name": "halting"}\n')
+    with monkeypatch.context() as patched:
+        patched.setattr(dialects, "LITERALS", Folder(tmp_path))
+        response = await desk.call("POST", "/v1/acquirers", operator.SENT["acquirer"] | {"name": "halting-bank", "dialect": "halting"})
+    assert response.status_code == 422
+    assert response.json()["errors"] == [{"field": "dialect", "type": "rule", "rule": (
+        "a sound one: dialect literal: framing: missing ((kind, bytes[, polls])); see switch dialect check, mend the file, start anew")}]
+    made = await desk.call("POST", "/v1/acquirers", operator.SENT["acquirer"] | {"name": "sound-bank"})
+    changed = await desk.call("PATCH", f"/v1/acquirers/{made.json()['id']}", {"dialect": "halting"})
+    assert (changed.status_code, changed.json()["errors"][0]["field"]) == (422, "(unknown field)"), "an acquirer keeps its dialect"
 
 
 def absent(method: str, path: str, body: Any = None) -> Any:

@@ -161,8 +161,8 @@ MISTAKES = [
     ('{"53": "2001010100000000"}', '{"53": "20"}', "with_pin: no field 53 with 20: exactly 16 characters of type n"),
     ('        "39": ("response_code", "an", 2, 0),\n', "", r"fields: 39 \(response code\) is missing"),
     ('"framing": ("ascii4", 4096),', '"framing": ("ascii4", 4096)', "line 9: invalid syntax"),
-    ('"3": ("processing_code", "n", 6, 0),', '"3": ("a", "n", 6, 0), "3": ("b", "n", 6, 0),', "line 14: '3' is there twice"),
-    ('"framing": (', '"framing": tuple(', "line 9: not a literal: only texts"),
+    ('"3": ("processing_code", "n", 6, 0),', '"3": ("a", "n", 6, 0), "3": ("b", "n", 6, 0),', "line 14: \"3\" is there twice"),
+    ('"framing": (', '"framing": tuple(', "line 9: tuple.* is not a literal but a call: .*only texts"),
 ]
 
 
@@ -178,7 +178,17 @@ def test_a_typical_mistake_is_told_by_place_value_and_what_is_accepted(right: st
     else:
         with pytest.raises(DialectError):  # and so it is never loaded
             build(_literal(file))
-    assert any(re.search(says, line) for line in told), told
+    found = next((line.removeprefix(f"{file}: ") for line in told if re.search(says, line)), "")
+    assert found, told
+    assert found.startswith(f"line {line_of(says, TEXT, file.read_text())}: ")
+
+
+def line_of(says: str, right: str, wrong: str) -> int:
+    """Where two texts begin to differ; where something is missing, of what it should be in, or what it should be said of."""
+    missing = {"fields: 39": '"fields"', "field 35": '"35": '}
+    if at := next((wrong.index(text) for fault, text in missing.items() if says.startswith(fault)), 0):
+        return wrong.count("\n", 0, at) + 1
+    return wrong.count("\n", 0, next(at for at, (one, other) in enumerate(zip(right, wrong, strict=False)) if one != other)) + 1
 
 
 @pytest.mark.parametrize(("kind", "prefix"), [("hex4", b"000A"), ("gicc", b"\0\0\0\x0a"), ("binary3", b"\0\0\x0a")])

@@ -7,9 +7,9 @@ import pytest
 
 from acquirer_stubs.behaviours import RULED
 from loadtests.terminal import ANSWER_TIMEOUT, CONNECT_TIMEOUT, LONGEST_PAUSE, PATIENCE, PAUSE, TABLE, Action
-from messages.dialects.iso87_ascii import DIALECT
+from messages.dialect import LITERALS
 
-CODES: dict[str, tuple[str, str, str]] = cast(Any, DIALECT)["codes"]
+CODES: dict[str, tuple[str, str, str]] = cast(Any, LITERALS["iso87_ascii"]["codes"])
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = (ROOT / "docs" / "terminal-guide.md").read_text()
 SOURCE = (ROOT / "loadtests" / "terminal.py").read_text()

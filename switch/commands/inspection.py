@@ -1,25 +1,24 @@
 """The commands that look at dialects and messages without a running switch: `dialect check | show | grammar`, `message decode | encode | explain`."""
 
 import argparse
-import ast
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from messages import grammar, trial
+from messages import grammar, literals, trial
 from messages.codec import DecodeError, EncodeError, Rejected, decode, encode
-from messages.dialect import LITERALS, Dialect, DialectError, build, faults, load
+from messages.dialect import LITERALS, Dialect, DialectError, build, load, misnamed
 from messages.framing import Deframer, FramingError, frame
 from messages.headers import explained
+from messages.literals import Literal, LiteralError
 from messages.masking import by_length, mask
 from messages.sheet import sheet
 from messages.subfields import Found, SubfieldError, joined, split
 from switch.errors import StartError
 from switch.settings import Settings
 
-FILE_MAX = 1_000_000  # bytes of a dialect's file
 INPUT_MAX = 200_000  # characters of hex or JSON
 NAMED = f"one of {', '.join(LITERALS)}, or a dialect's file"
 
@@ -46,7 +45,7 @@ def work(options: argparse.Namespace, settings: Settings, say: Callable[[str], N
     """Raises StartError: what was given cannot be read."""
     if options.verb == "dialect" and options.kind == "show":
         dialect = _dialect(options.dialect)
-        literal = LITERALS.get(options.dialect) or _literal(Path(options.dialect))
+        literal = LITERALS[options.dialect] if options.dialect in LITERALS else _literal(Path(options.dialect)).value
         return _lines(sheet(dialect, literal.get("sub_fields", {})), say)
     if options.verb == "dialect":
         return _check(options.file, say) if options.kind == "check" else _lines(iter(grammar.page().rstrip("\n").split("\n")), say)
@@ -69,61 +68,30 @@ def _lines(lines: Iterator[str], say: Callable[[str], None]) -> int:
     return 0
 
 
-def _literal(path: Path) -> Any:
-    """The literal of a file: alone, or as DIALECT. Nothing of it is run."""
+def _literal(path: Path) -> Literal:
     try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(FILE_MAX + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        raise StartError(f"{path}: {error.strerror if isinstance(error, OSError) else 'not UTF-8 text'}") from None
-    if len(text) > FILE_MAX:
-        raise StartError(f"{path}: more than {FILE_MAX} characters")
-    if "\0" in text:
-        raise StartError(f"{path}: a NUL character: this is no text")
-    try:
-        body = [each for each in ast.parse(text).body if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))]
-        if len(body) != 1 or not isinstance(body[0], ast.Assign | ast.Expr):
-            raise StartError(f"{path}: it must hold one literal, as DIALECT = {{...}}, and nothing else beside a docstring")
-        node = body[0]
-        if isinstance(node, ast.Assign) and [each.id for each in node.targets if isinstance(each, ast.Name)] != ["DIALECT"]:
-            raise StartError(f"{path}: line {node.lineno}: the literal must be called DIALECT")
-        twice = next((key for each in ast.walk(node.value) if isinstance(each, ast.Dict) for key in _repeated(each)), None)
-        if twice is not None:
-            raise StartError(f"{path}: line {twice.lineno}: {ast.unparse(twice)[:40]} is there twice in one dict: the second hides the first")
-        return ast.literal_eval(node.value)
-    except SyntaxError as error:
-        raise StartError(f"{path}: line {error.lineno}: {error.msg}") from None
-    except (ValueError, TypeError, MemoryError, RecursionError) as error:
-        place = str(error).partition(" on line ")[2].partition(":")[0]
-        where = f"line {place}: " if place else ""
-        raise StartError(f"{path}: {where}not a literal: only texts, numbers, True, False, None, tuples, lists and dicts may be there") from None
-
-
-def _repeated(node: ast.Dict) -> list[ast.Constant]:
-    keys = [key for key in node.keys if isinstance(key, ast.Constant)]
-    return [key for at, key in enumerate(keys) if any(key.value == before.value for before in keys[:at])]
+        return literals.read(path)
+    except LiteralError as error:
+        raise StartError(str(error)) from None
 
 
 def _check(path: Path, say: Callable[[str], None]) -> int:
     literal = _literal(path)
-    found = faults(literal)
-    found = found or trial.faults(build(literal))
-    if not found and path.stem in LITERALS and literal["name"] != path.stem:
-        found = [f"name: {literal['name']!r}, and the file is called {path.stem}"]
+    found = trial.literal_faults(literal.value)
+    if not found and path.stem in LITERALS and literal.value["name"] != path.stem:
+        found = [misnamed(literal.value["name"], path.stem)]
     for fault in found:
-        say(f"{path}: {fault}")
+        say(f"{path}: {literal.placed(fault)}")
     if not found:
-        say(f"{path}: {literal['name']}: sound, {len(literal['fields'])} fields, {len(literal['messages'])} messages")
+        say(f"{path}: {literal.value['name']}: sound, {len(literal.value['fields'])} fields, {len(literal.value['messages'])} messages")
     return 1 if found else 0
 
 
 def _dialect(name: str) -> Dialect:
-    if name in LITERALS:
-        return load(name)
-    if not Path(name).suffix:
+    if name not in LITERALS and not Path(name).suffix:
         raise StartError(f"no dialect {name[:60]!r}; known: {', '.join(LITERALS)}; a file's name ends in .py")
     try:
-        return build(_literal(Path(name)))
+        return load(name) if name in LITERALS else build(_literal(Path(name)).value)
     except DialectError as error:
         raise StartError(f"{name}: {error}; switch dialect check says everything") from None
 

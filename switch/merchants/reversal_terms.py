@@ -36,9 +36,12 @@ def check_terms(terms: ReversalTerms) -> None:
 def dialect_faults(name: str, message_mode: str, reversal_first: bool | None) -> list[tuple[str, str]]:
     """What of a new acquirer its dialect has no words for."""
     try:
-        dialect = acquirers.load(name)
+        unsound = acquirers.unsound(name)
     except LookupError:
         return [("dialect", "the name of a dialect that this release speaks")]
+    if unsound:
+        return [("dialect", f"a sound one: {unsound}; see switch dialect check, mend the file, start anew")]
+    dialect = acquirers.load(name)
     other = "dual" if message_mode == "single" else "single"
     silent = f"purchase.{message_mode}" not in dialect.messages and f"purchase.{other}" in dialect.messages
     unsaid = [("message_mode", f"{other}: {name} has no sales of {message_mode} messages")] if silent else []
