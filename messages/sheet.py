@@ -47,6 +47,13 @@ def _requests(dialect: Dialect) -> Iterator[str]:
     yield f"\nrequests: always {', '.join(always)}; when given {', '.join(given)}"
     for number, template in {**dialect.composed, **({dialect.qr_code[0]: dialect.qr_code[1]} if dialect.qr_code else {})}.items():
         yield f"      {number} is made as {template}"
+    if dialect.with_pin:
+        yield f"      with 52: {' '.join(f'{number}={value}' for number, value in dialect.with_pin.items())}"
+    if dialect.icc_dataset is not None:
+        yield f"      55 begins with {dialect.icc_dataset}, then 2 bytes with the length of what follows"
+    if dialect.entry_forms:
+        forms = " ".join(f"{form}={said}" for form, said in dialect.entry_forms.items())
+        yield f"      22, by how it was read and with a PIN (1) or none (2): {forms}"
     for verb, rule in dialect.messages.items():
         yield f"      {verb:22} {rule.mti}  {_said(rule)}"
     offered = {verb.partition(".")[0] for verb in dialect.messages}

@@ -84,14 +84,14 @@ def _messages(dialect: Dialect, verb: str, rule: MessageRule, institution: str) 
     kind, sample = verb.partition(".")[0], names(dialect, rule, institution)
     plain = {**HOUSE, "0": rule.mti, "3": rule.fixed.get("3", "000000"), "25": rule.fixed.get("25", "00")}
     for form in _entry_forms(dialect, kind):
-        message = {**plain, "22": form, **({"32": institution} if institution and kind not in FOLLOW_UPS | ASKING | {"reversal"} else {})}
+        message = {**plain, "22": form, **({"32": institution} if institution and kind not in ASKING else {})}
         if kind == "reversal":
             yield from _reversals(dialect, rule, message, sample)
             return
         if kind in ASKING:
             message = {number: value for number, value in message.items() if number not in ("2", "14")}
         elif kind in FOLLOW_UPS:
-            of = {"38": "A1B2C3", "90": f"{rule.mti}{_ORIGINAL['original_stan']}{_ORIGINAL['original_transmitted_at']}{'0' * 22}"}
+            of = {"38": "A1B2C3", "90": f"{rule.mti}{_ORIGINAL['original_stan']}{_ORIGINAL['original_transmitted_at']}{institution:0>11}{'0' * 11}"}
             message |= {number: value for number, value in of.items() if number in rule.required}
         else:
             message |= _optional(dialect)
@@ -120,7 +120,7 @@ def _reversals(dialect: Dialect, rule: MessageRule, message: dict[str, str], sam
         if kind in TOTALS | ASKING | {"reversal"} or dialect.messages.get(f"reversal.{kind}", rule) is not rule:
             continue
         owed = {**message, "3": undone.fixed.get("3", "000000"), "25": undone.fixed.get("25", "00"), "38": "A1B2C3",
-                "90": f"{undone.mti}{HOUSE['11']}{HOUSE['7']}{'0' * 22}"}
+                "90": f"{undone.mti}{HOUSE['11']}{HOUSE['7']}{message.get('32', ''):0>11}{'0' * 11}"}
         if dialect.house:
             yield owed
             continue

@@ -136,7 +136,8 @@ def test_the_grammar_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     ("unionpay_pos", ("header     tpdu, ours 6000030000603100310100: ", "60=22{batch}00060", "the code is in 60.3", "('trace', 'n', 6)",
                       "MAC in 64, unionpay_ecb, of classes 1, 2, 4", "keys in 62: 24, 40, 60, 56, 57 bytes", "not offered: cash_advance, increment",
                       "11, 41, 42, 60.2; 11, 41, 42 (class 8)", "unanswered 98")),
-    ("visa_base1", ("text cp500, MTI bcd, bitmaps binary", "n 4               bcd, odd: left 0", "purchase.dual          0100  3=000000 25=00")),
+    ("visa_base1", ("text cp500, MTI bcd, bitmaps binary", "n 4               bcd, odd: left 0", "purchase.dual          0100  3=000000 25=00",
+                    "with 52: 53=2001010100000000", "55 begins with 01, then 2 bytes", "051=0510 052=0520", "answered 2501")),
     ("iso93_ascii", ("frame      ascii4: ", "56={original_elements}", "sign_on 1804/801")),
     ("mastercard_cis", ("not offered: ",)),
 ])

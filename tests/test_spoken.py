@@ -108,6 +108,28 @@ def test_a_visa_authorization_wraps_its_chip_data_and_unwraps_the_answers() -> N
     assert translation.verdict(row(mti="0100"), VISA, answer).emv == "910411223344"
 
 
+def test_a_visa_authorization_asks_for_a_transaction_identifier_and_says_how_its_pin_block_is_made() -> None:
+    message = asked(VISA, row(mti="0100"), pin_block=Secret("0123456789ABCDEF"))
+    assert (message["62"], message["53"]) == ("8000000000000000E8", "2001010100000000")
+    assert "53" not in asked(VISA, row(mti="0100"))
+
+
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({}, "2502"), ({"answered_at": START}, "2501"), ({"answered_at": START, "reason": CHIP_DECLINED}, "2502"),
+])
+def test_a_visa_reversal_says_why(changes: dict[str, Any], reason: str) -> None:
+    assert undone(VISA, row(mti="0100", **changes))["63"] == f"A000000002{reason}"
+
+
+def test_a_visa_reversal_names_its_original_by_what_the_host_called_it() -> None:
+    identified = "E000000000000000C50400000000000001E5F0F0F1"
+    answered = row(mti="0100", answer_message=translation.masked(VISA, {"0": "0110", "39": "00", "62": identified}))
+    assert undone(VISA, answered)["62"] == identified
+    assert "62" not in undone(VISA, row(mti="0100"))
+    before = row(mti="0100", answer_message='{"0": "0110", "39": "00", "62": "<42 characters>"}')
+    assert "62" not in undone(VISA, before)
+
+
 @pytest.mark.parametrize(("name", "fault"), [("unionpay_pos", True), ("iso93_ascii", True), ("iso87_ascii", False)])
 def test_a_refund_that_must_name_its_sale_is_refused_without_one(name: str, fault: bool) -> None:
     said = translation.fault(order(type="refund", capture_method=None), load(name), "single")

@@ -87,6 +87,14 @@ def test_what_the_trial_says_is_what_the_switch_says() -> None:
         assert set(VALUES) == set(trial.names(dialect, rule, "")) == set(NAMES), name
 
 
+def test_what_follows_a_request_is_tried_with_the_institution_that_it_has() -> None:
+    house = load("iso87_ascii")
+    for verb in ("capture", "reversal"):
+        tried = next(trial._messages(house, verb, house.messages[verb], "12345678"))
+        assert (tried["32"], tried["90"][20:]) == ("12345678", "00012345678" + "0" * 11)
+        assert "32" not in next(trial._messages(house, verb, house.messages[verb], ""))
+
+
 def test_a_dialect_with_templates_in_its_messages_alone_is_not_of_the_house() -> None:
     literal = changed("iso87_ascii", lambda literal: literal["messages"].update({"void": (*literal["messages"]["void"], {"63": "V{stan}"})}))
     assert not build(literal).house and load("iso87_ascii").house
