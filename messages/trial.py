@@ -91,7 +91,7 @@ def _messages(dialect: Dialect, verb: str, rule: MessageRule, institution: str) 
         if kind in ASKING:
             message = {number: value for number, value in message.items() if number not in ("2", "14")}
         elif kind in FOLLOW_UPS:
-            of = {"38": "A1B2C3", "90": f"{rule.mti}{_ORIGINAL['original_stan']}{_ORIGINAL['original_transmitted_at']}{institution:0>11}{'0' * 11}"}
+            of = {"38": "A1B2C3", "90": f"{rule.mti}{_ORIGINAL['original_stan']}{_ORIGINAL['original_transmitted_at']}{'0' * 22}"}
             message |= {number: value for number, value in of.items() if number in rule.required}
         else:
             message |= _optional(dialect)
@@ -120,7 +120,7 @@ def _reversals(dialect: Dialect, rule: MessageRule, message: dict[str, str], sam
         if kind in TOTALS | ASKING | {"reversal"} or dialect.messages.get(f"reversal.{kind}", rule) is not rule:
             continue
         owed = {**message, "3": undone.fixed.get("3", "000000"), "25": undone.fixed.get("25", "00"), "38": "A1B2C3",
-                "90": f"{undone.mti}{HOUSE['11']}{HOUSE['7']}{message.get('32', ''):0>11}{'0' * 11}"}
+                "90": f"{undone.mti}{HOUSE['11']}{HOUSE['7']}{'0' * 22}"}
         if dialect.house:
             yield owed
             continue

@@ -126,7 +126,7 @@ async def test_a_dual_sale_owes_its_capture_in_the_same_commit_and_the_acquirer_
     (advice,) = await shop.dual.received(capture["rrn"])
     (request,) = await shop.dual.received(body["rrn"])
     assert (advice["0"], advice["3"], advice["25"], advice["38"]) == ("0220", "000000", "06", body["approval_code"])
-    assert advice["90"] == f"0100{body['stan']}{request['7']}00012345678{'0' * 11}"
+    assert advice["90"] == f"0100{body['stan']}{request['7']}{'0' * 22}"
     assert await shop.dual.effect(capture["rrn"]) == (8000, 0)
     told = await shop.story(body["id"])
     assert told["followed_by"] == [{"id": f"txn_{capture['transaction_id']}", "type": "capture", "status": "approved", "amount": 8000}]
@@ -158,7 +158,7 @@ async def test_a_partial_approval_that_the_terminal_refuses_is_reversed(shop: Sh
     assert (now["approved_amount"], now["payment_status"]) == (0, "none")
     assert await shop.host_of(key).effect(body["rrn"]) == (0, 0)
     sent, reversal = await shop.host_of(key).received(body["rrn"])
-    assert reversal["0"] == "0420" and reversal["90"] == f"{sent['0']}{sent['11']}{sent['7']}00012345678{'0' * 11}"
+    assert reversal["0"] == "0420" and reversal["90"] == f"{sent['0']}{sent['11']}{sent['7']}{'0' * 22}"
 
 
 async def test_tip_and_cashback_are_parts_of_the_amount_and_travel_in_de54(shop: Shop) -> None:

@@ -72,7 +72,7 @@ async def test_a_preauthorization_is_captured_in_parts(shop: Shop, till: str) ->
     assert await host.effect(first.body["rrn"]) == (4000, 0) and await host.effect(rest.body["rrn"]) == (6000, 0)
     (sent,), (request,) = await host.received(first.body["rrn"]), await host.received(held["rrn"])
     assert (sent["0"], sent["3"], sent["25"], sent["38"]) == ("0220", "000000", "06", held["approval_code"])
-    assert sent["90"] == f"{request['0']}{request['11']}{request['7']}00012345678{'0' * 11}"
+    assert sent["90"] == f"{request['0']}{request['11']}{request['7']}{'0' * 22}"
     assert not {"35", "52", "55"} & sent.keys() and sent["token"] == request["token"]
     third = await follow(shop, "captures", held["id"], {"amount": 1}, till)
     assert (third.status, third.body["code"], third.body["amounts"]["left_to_capture"]) == (409, "amount_exceeds_capturable", 0)

@@ -130,6 +130,14 @@ def test_a_visa_reversal_names_its_original_by_what_the_host_called_it() -> None
     assert "62" not in undone(VISA, before)
 
 
+@pytest.mark.parametrize("name", ["visa_base1", "mastercard_cis"])
+def test_a_reversal_of_these_names_the_institution_in_the_original_elements(name: str) -> None:
+    owed, dialect = row(mti="0100"), load(name)
+    for code, said in (("402971", "00000402971"), (None, "0" * 11)):
+        message = translation.reversal(owed, dialect, Pan(PAN), "2812", "000999", "1123080107", None, code)
+        assert message["90"] == f"{owed.mti}{owed.stan}{owed.transmitted_at}{said}{'0' * 11}"
+
+
 @pytest.mark.parametrize(("name", "fault"), [("unionpay_pos", True), ("iso93_ascii", True), ("iso87_ascii", False)])
 def test_a_refund_that_must_name_its_sale_is_refused_without_one(name: str, fault: bool) -> None:
     said = translation.fault(order(type="refund", capture_method=None), load(name), "single")

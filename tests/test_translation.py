@@ -148,12 +148,12 @@ def test_a_reversal_of_what_was_never_answered_has_no_approval_code() -> None:
     assert "38" not in translation.reversal(row(), DIALECT, Pan(PAN), "2812", "000999", "1123080107")
 
 
-def test_what_follows_a_request_has_its_institution_too_and_names_it_in_the_original_elements() -> None:
+def test_what_follows_a_request_has_its_institution_too() -> None:
     original, code = row(approval_code="A12345"), "62120001"
     undone = translation.reversal(original, DIALECT, Pan(PAN), "2812", "000999", "1123080107", None, code)
     capture = translation.follow_up(row(type="capture", mti="0220"), original, DIALECT, Pan(PAN), "2812", code)
     for message in (undone, capture):
-        assert (message["32"], message["90"]) == (code, "02000001231123080000" + "000" + code + "0" * 11)
+        assert (message["32"], message["90"]) == (code, "02000001231123080000" + "0" * 22)
     offline = translation.follow_up(row(type="offline_sale", mti="0220"), None, DIALECT, Pan(PAN), "2812", code)
     assert (offline["32"], "90" in offline) == (code, False)
 

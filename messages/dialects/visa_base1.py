@@ -177,8 +177,11 @@ DIALECT = {
         "cash_advance.dual": ("0100", {"3": "010000", "25": "00"}, ()),
         "preauthorization": ("0100", {"3": "000000", "25": "00"}, ()),
         "account_verification": ("0100", {"3": "330000", "4": "000000000000", "25": "51"}, ()),
-        # 62 as the host gave it, with its identifier; 63.3 why
-        "reversal": ("0400", {}, ("90",), {"62": "{answer_62}", "63": "A000000002{reversal_reason}"}),
+        # 62 as the host gave it, with its identifier; 63.3 why; 90 with the institution
+        "reversal": ("0400", {}, ("90",), {
+            "62": "{answer_62}", "63": "A000000002{reversal_reason}",
+            "90": "{original_mti}{original_stan}{original_transmitted_at}{institution:0>11}00000000000",
+        }),
     },
     "network": {"sign_on": "071", "sign_off": "072", "echo": "301"},
     "network_rule": {

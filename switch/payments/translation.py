@@ -173,9 +173,9 @@ def _said_as(transaction: Transaction) -> str:
     return STOOD_IN_FOR if stood_in(transaction) else transaction.type
 
 
-def original_elements(transaction: Transaction, institution: str | None = None) -> str:
-    """DE90: MTI, DE11, DE7 and DE32 of the original, then zeros."""
-    return f"{transaction.mti}{transaction.stan}{transaction.transmitted_at}{institution or '':0>11}{'0' * 11}"
+def original_elements(transaction: Transaction) -> str:
+    """DE90: MTI, DE11 and DE7 of the original, then zeros."""
+    return f"{transaction.mti}{transaction.stan}{transaction.transmitted_at}{'0' * 22}"
 
 
 def _institution(code: str | None) -> dict[str, str]:
@@ -197,7 +197,7 @@ def reversal(transaction: Transaction, dialect: Dialect, pan: Pan | None, expiry
         "22": transaction.pos_entry_mode, "25": transaction.pos_condition, **_institution(institution), "37": transaction.rrn,
         **({"38": transaction.approval_code.ljust(6)} if transaction.approval_code else {}),
         "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor, "49": CURRENCIES[transaction.currency][0],
-        "90": original_elements(transaction, institution),
+        "90": original_elements(transaction),
     }
     return message if dialect.house else _undoing(transaction, dialect, message, original, institution)
 
@@ -245,7 +245,7 @@ def follow_up(transaction: Transaction, original: Transaction | None, dialect: D
         "18": transaction.mcc, "22": transaction.pos_entry_mode, "25": transaction.pos_condition, **_institution(institution),
         "37": transaction.rrn, **({"38": approval_code.ljust(6)} if approval_code and "38" in asked else {}),
         "41": transaction.card_acceptor_terminal, "42": transaction.card_acceptor, "49": CURRENCIES[transaction.currency][0],
-        **({"90": original_elements(original, institution)} if original is not None and "90" in asked else {}),
+        **({"90": original_elements(original)} if original is not None and "90" in asked else {}),
     }
     return message if dialect.house else said(dialect, rule, message, Names(transaction, original, dialect, institution, expiry))
 
