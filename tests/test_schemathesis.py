@@ -74,7 +74,7 @@ NO_GOOD_ANSWER = {"POST /v1/alerts/{ident}/acknowledge", "POST /v1/reversals/{id
                   "GET /v1/acceptance-tests/{test}", "GET /v1/terminals/{terminal}/acceptance-test", "POST /v1/devices/{device}/checks",
                   "POST /v1/authorizations/{authorization}/signature", "GET /v1/transactions/{transaction}/signature",
                   # A ticket that is there, and a notice: tests/test_tickets_flow.py and test_notices.py have them.
-                  "PUT /v1/ticket-terms/{severity}", "GET /v1/tickets/{ticket}", "GET /v1/tickets/{ticket}/causes", "POST /v1/tickets/{ticket}/comments",
+                  "PUT /v1/ticket-terms/{severity}", "GET /v1/tickets/{ticket}", "GET /v1/tickets/{ticket}/transaction", "GET /v1/tickets/{ticket}/causes", "POST /v1/tickets/{ticket}/comments",
                   "POST /v1/tickets/{ticket}/rating", "POST /v1/tickets/{ticket}/steps", "GET /v1/notices/{notice}", "POST /v1/notices/{notice}/read",
                   # A device with a transport key, articles, announcements and feedback that are there: tests/test_device_keys.py, test_help_flow.py.
                   "POST /v1/terminals/{terminal}/key-sign-ins", "GET /v1/help-articles/{article}", "PUT /v1/help-articles/{article}", "GET /v1/announcements/{announcement}",

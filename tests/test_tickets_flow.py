@@ -224,6 +224,18 @@ async def test_causes_come_from_recorded_sales_and_heartbeats(shop: Shop, spec: 
     assert found["paper_out"]["device"] == one.id and not {"line_down", "merchant_not_active", "terminal_without_key"} & found.keys()
 
 
+async def test_support_reads_the_transaction_that_a_ticket_names_and_no_other(shop: Shop, spec: Any) -> None:
+    sale = (await shop.pay(1234)).body
+    ticket, other = await opened(shop, transaction=sale["id"]), await opened(shop)
+    answer = await ticket.ask("GET", "/transaction")
+    fits(spec, "get", "/v1/tickets/{ticket}/transaction", answer)
+    assert {name: answer.body[name] for name in ("id", "amount", "rrn", "status")} == {
+        "id": sale["id"], "amount": 1234, "rrn": sale["rrn"], "status": "approved"}
+    assert (await other.ask("GET", "/transaction")).status == 404
+    assert (await ticket.ask("GET", "/transaction", key="owner")).status == 403
+    assert (await shop.ask("GET", f"/v1/transactions/{sale['id']}", key="support")).status == 403
+
+
 async def test_a_swap_gives_the_till_to_the_replacement_in_the_ticket_s_commit(shop: Shop) -> None:
     old, new = await device(shop, "live"), await Device(shop, "").register()
     ticket = await opened(shop, terminal=old.till)

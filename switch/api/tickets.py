@@ -11,13 +11,14 @@ from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from switch import logs
+from switch.api import answers
 from switch.api.answers import stamp
 from switch.api.devices import optional
 from switch.api.disputes import plain_lines
 from switch.api.documented import documented
 from switch.api.onboard import Ident, body_of, identified, paged, said
 from switch.api.resolving import plain_text
-from switch.api.shapes import Shape, refused, shaped
+from switch.api.shapes import Shape, TransactionNow, refused, shaped
 from switch.api.terminal import Model
 from switch.callers import Caller, require
 from switch.clock import clock
@@ -26,6 +27,7 @@ from switch.ids import show
 from switch.merchants.support.desk import PAGE_MAX, SupportDesk, Wanted, Whole
 from switch.merchants.support.life import Term, overdue
 from switch.merchants.support.tickets import About, Move, Tickets, Who
+from switch.payments.history import History
 
 State = Literal["open", "assigned", "waiting_for_merchant", "in_repair", "resolved", "closed"]
 Severity = Literal["critical", "high", "normal", "low"]
@@ -188,6 +190,7 @@ class Parts(Protocol):
 
     tickets: Tickets
     support_desk: SupportDesk
+    history: History
 
 
 def _ids(row: asyncpg.Record, *kinds: str) -> dict[str, str | None]:
@@ -292,6 +295,17 @@ def _reads(routes: APIRouter, parts: Parts, identify: Callable[[Request], Caller
     async def one(request: Request, ticket: str) -> Response:
         caller = who(identify(request))
         return said(_whole(await parts.support_desk.one(identified("ticket", ticket), caller), caller.support))
+
+    @routes.get("/v1/tickets/{ticket}/transaction", summary="The transaction that a ticket is about, as it stands now",
+                responses=shaped(200, "As it stands now", TransactionNow))
+    async def transaction(request: Request, ticket: str) -> Response:
+        """Support sees those that tickets name, and no others."""
+        caller = who(require(identify(request), "support", "operator"))
+        about = (await parts.support_desk.one(identified("ticket", ticket), caller)).row["transaction_id"]
+        row = await parts.history.transaction(about) if about is not None else None
+        if row is None:
+            raise Problem("not_found", "This ticket names no transaction.")
+        return said(answers.current(row, await parts.history.duty(row.transaction_id)))
 
     @routes.get("/v1/tickets/{ticket}/causes", summary="What may be wrong, from the switch's own records",
                 responses=shaped(200, "Suggestions with their evidence", TicketCauses))

@@ -1,4 +1,4 @@
-"""The command `switch ticket list | queue | show | causes | open | step | say | rate`: asks a running switch with a key of support,
+"""The command `switch ticket list | queue | show | transaction | causes | open | step | say | rate`: asks a running switch with a key of support,
 of an operator, or of the merchant."""
 
 import argparse
@@ -8,6 +8,7 @@ from typing import Any
 from switch.commands.inquiries import Question, asking, put, quoted
 from switch.merchants.support.articles import CATEGORIES
 from switch.merchants.support.life import LIFE, SEVERITIES
+from switch.money import text
 from switch.settings import Settings
 
 
@@ -18,6 +19,7 @@ def parsers(verbs: Any) -> None:
     listed.add_argument("--state", choices=LIFE.states)
     asking(kinds.add_parser("queue", help="what is to be done, the most urgent first")).add_argument("--assignee", help="only this person's")
     asking(kinds.add_parser("show", help="one with what was done and said")).add_argument("ticket", help="tkt_...")
+    asking(kinds.add_parser("transaction", help="the one that it is about, as it stands now")).add_argument("ticket", help="tkt_...")
     asking(kinds.add_parser("causes", help="what may be wrong, from the switch's records")).add_argument("ticket", help="tkt_...")
     opened = asking(kinds.add_parser("open", help="say what does not work"))
     opened.add_argument("subject")
@@ -62,6 +64,8 @@ def _question(options: argparse.Namespace) -> Question:
                                                      "category": options.category} | about, _whole)
     path = f"/v1/tickets/{quoted(options.ticket)}"
     match options.kind:
+        case "transaction":
+            return Question("GET", f"{path}/transaction", None, _transaction)
         case "causes":
             return Question("GET", f"{path}/causes", None, _causes)
         case "step":
@@ -91,6 +95,13 @@ def _whole(body: Any) -> Iterator[str]:
         yield f"  {event['at']}  {event['event']:<9} {event['state']:<20} by {by}: {event['text']}"
     if body["rating"]:
         yield f"  rated {body['rating']['stars']} of 5 {body['rating']['text']}"
+
+
+def _transaction(body: Any) -> Iterator[str]:
+    amount = f"{text(body['amount'], body['currency'])}"
+    yield f"{body['id']}  {body['type']} of {amount}  {body['status']}, {body['payment_status']}  {body['created_at']}"
+    answered = f"answer {body['response_code'] or 'none'}  approval {body['approval_code'] or 'none'}"
+    yield f"  RRN {body['rrn']}  STAN {body['stan']}  {answered}  by {body['acquirer']}"
 
 
 def _causes(body: Any) -> Iterator[str]:
