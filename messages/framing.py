@@ -135,7 +135,7 @@ class Deframer:
                     start += size
                     continue
                 if length is None or not keep_alive:
-                    self._fault = f"frame length is {'none' if length is None else 'zero'}"
+                    self._fault = f"frame length is {'not of its form' if length is None else 'zero'}"
             elif length > self._max_length:
                 self._fault = f"frame length {length} is over max_length {self._max_length}"
             if self._fault or length is None:

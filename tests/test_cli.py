@@ -90,8 +90,10 @@ async def test_an_external_database_is_migrated_onboarded_and_served_by_commands
     for _ in range(2):  # twice is as good as once
         assert made(run(home, "migrate", SWITCH_DATABASE_URL=url)) == {"schema": head()}
     with processes.stub(tmp_path) as (port, _):
-        acquirer = await do("acquirer", "add", "first", "--host", "127.0.0.1", "--port", f"{port}", "--answer-timeout", "2.5")
+        acquirer = await do("acquirer", "add", "first", "--host", "127.0.0.1", "--port", f"{port}", "--answer-timeout", "2.5",
+                            "--institution-code", "62120001", "--time-zone", "Asia/Shanghai")
         assert (acquirer["answer_timeout_ms"], acquirer["message_mode"], acquirer["dialect"]) == (2_500, "single", "iso87_ascii")
+        assert (acquirer["institution_code"], acquirer["time_zone"]) == ("62120001", "Asia/Shanghai")
         changed = await do("acquirer", "change", "first", "--reversal-codes", "21=acknowledged,30=retry", "--reversal-max-age", "3600",
                            "--reversals-per-second", "50", "--reversals-at-once", "5", "--reversal-first")
         assert changed == acquirer | {"reversal_codes": {"21": "acknowledged", "30": "retry"}, "reversal_max_age_s": 3600, "reversals_per_second": 50,
@@ -231,6 +233,8 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [  # in the order of the commands,
     (("acquirer", "add", "Upper", "--host", "h h", "--port", "70000"), "port: a whole number"),
     (("acquirer", "add", "other", "--host", "h", "--port", "1", "--dialect", "../../etc/passwd"), "dialect"),
     (("acquirer", "add", "slow", "--host", "h", "--port", "1", "--answer-timeout", "121"), "answer_timeout_ms"),
+    (("acquirer", "add", "slow", "--host", "h", "--port", "1", "--institution-code", "12A"), "institution_code: 1 to 11 digits"),
+    (("acquirer", "add", "slow", "--host", "h", "--port", "1", "--time-zone", "Mars/Base"), "time_zone"),
     (("route", "add", "--acquirer", "nobody"), "no such object"), (("acquirer", "show", "nobody"), "no such object"),
     (("acquirer", "account", "other", "--secret-file", "no/such/file"), "No such file or directory"),
     (("article", "write", "paper", "--file", "no/such/file"), "No such file or directory"),

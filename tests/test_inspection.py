@@ -80,7 +80,7 @@ def test_parts_are_named_and_codes_are_explained(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(("kind", "text", "says"), [
     ("decode", "zz", "not hexadecimal"), ("decode", "00", "field h"), ("encode", "[1]", "JSON object"), ("encode", "{", "not JSON"),
     ("encode", '{"0": "0200", "2": "41111111111x"}', "field 2: not at most 19"), ("encode", '{"0": "0200", "60.1": "2"}', "sub-field 60.1"),
-    ("encode", '{"0": "0200", "99.1": "2"}', "field ?"), ("encode", '{"11": "000001"}', "field 0: missing"), ("decode", "0" * 200_001, "more than"),
+    ("encode", '{"0": "0200", "99.1": "2"}', "field ?"), ("encode", '{"11": "000001"}', "the MTI is missing; give it under"), ("decode", "0" * 200_001, "more than"),
 ])
 def test_what_cannot_be_read_is_refused_by_name(kind: str, text: str, says: str, monkeypatch: pytest.MonkeyPatch,
                                                 capsys: pytest.CaptureFixture[str]) -> None:

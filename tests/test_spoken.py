@@ -242,7 +242,7 @@ def test_a_poll_is_echoed_between_messages_and_is_no_loss_of_the_line() -> None:
     assert [decode(POLLED, body)["0"] for body in Deframer(POLLED.framing).feed(said)] == ["0810"]
     closed = polled_line(replace(POLLED, framing=Framing("binary2_own", 4096)))
     closed.protocol.receive(POLL, 1.0, START)
-    assert closed.protocol.last_error == "framing lost: frame length is none", "polls are echoed where nobody said so"
+    assert closed.protocol.last_error == "framing lost: frame length is not of its form", "polls are echoed where nobody said so"
 
 
 def test_a_poll_is_life_of_the_line() -> None:

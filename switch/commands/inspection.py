@@ -123,6 +123,8 @@ def _encoded(dialect: Dialect, text: str, framed: bool) -> str:
         raise StartError("standard input is not JSON") from None
     if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
         raise StartError("standard input must be one JSON object of texts, with the MTI under \"0\"")
+    if "0" not in given:
+        raise StartError("the MTI is missing; give it under \"0\"")
     message = {number: value for number, value in given.items() if "." not in number}
     for number in dict.fromkeys(path.partition(".")[0] for path in given if "." in path):
         how = dialect.sub_fields.get(number)

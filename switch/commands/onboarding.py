@@ -61,6 +61,8 @@ def parsers(verbs: Any) -> None:
     added.add_argument("--port", required=True, type=int)
     added.add_argument("--message-mode", default="single", choices=("single", "dual"))
     added.add_argument("--answer-timeout", type=_milliseconds, default=30_000, metavar="SECONDS")
+    added.add_argument("--time-zone", default="UTC", metavar="ZONE", help="of its business dates, such as Asia/Shanghai")
+    added.add_argument("--institution-code", metavar="DIGITS", help="our number at the acquirer, 1 to 11 digits: DE32")
     added.add_argument("--numbers-come", action="store_true",
                        help="the acquirer gives its terminals' numbers: none are made here, since a number never changes")
     changed.add_argument("name")
@@ -141,6 +143,7 @@ async def _made(options: argparse.Namespace, onboarding: Onboarding) -> Any:
         case _:
             await onboarding.install_bins()
             return await onboarding.acquirer(options.name, options.dialect, options.host, options.port, message_mode=options.message_mode,
+                                             institution_code=options.institution_code, time_zone=options.time_zone,
                                              number_terminals=not options.numbers_come, answer_timeout_ms=options.answer_timeout,
                                              **_terms_of(options))
 
