@@ -77,8 +77,12 @@ class Ticket(Drawn):
 
     async def move(self, event: str, by: Person, reason: str) -> None:
         spare = await Devices(self.pool, self.pool, KEYS).register(uuid4().hex[:16].upper(), "PX1", BY, "bought") if event == "swap" else None
-        step = Move(event, reason, by.name if event == "assign" else None, spare)
+        step = Move(event, reason, by.name if event in ("assign", "take_over") else None, spare)
         await self.tickets.move(self.id, step, Who(by.name, by.key_id, event not in ("answer", "withdraw")))
+
+    def theirs(self, event: str, person: Person) -> bool:
+        has = next((name for event, _, name, _ in reversed(self.history) if event in ("assign", "take_over")), person.name)
+        return event == "assign" and self.state == "assigned" and has != person.name
 
 
 class Change(Drawn):
