@@ -333,10 +333,10 @@ async def test_many_at_once_under_one_key_are_one_sale_wherever_it_was_tried(sho
 
 async def test_a_cancellation_finds_the_attempt_that_is_on_its_way(shop: Shop) -> None:
     path = f"/v1/acquirers/{shop.shown('acquirer.dual')}"
-    assert (await shop.ask("PATCH", path, {"answer_timeout_ms": 5_000}, key="operator")).status == 200
+    assert (await shop.ask("PATCH", path, {"answer_timeout_ms": 10_000}, key="operator")).status == 200
     await shop.caught_up()
     await code_91(shop)
-    await shop.dual.order("delay", 2.5)  # long enough for a cancellation on a busy machine
+    await shop.dual.order("delay", 5.0)  # long enough for a cancellation on a busy machine
     key = new_key()
     sold = asyncio.ensure_future(shop.pay(10_000, key))
 
