@@ -62,6 +62,21 @@ async def test_a_migration_that_was_broken_off_goes_on_where_it_was(empty: str) 
     await connection.close()
 
 
+async def test_an_index_is_built_beside_whoever_reads_for_long(empty: str) -> None:
+    await database.migrate(empty)
+    owner, reader = await asyncpg.connect(empty), await asyncpg.connect(empty)
+    await at(owner, "0048")
+    async with reader.transaction(isolation="repeatable_read", readonly=True):
+        await reader.fetchval("SELECT count(*) FROM transaction")
+        upgrading = asyncio.create_task(database.migrate(empty))
+        await asyncio.sleep(6)  # more than what other revisions wait for a lock
+        assert not upgrading.done()
+        await asyncio.wait_for(owner.fetchval("SELECT count(*) FROM transaction"), 1)
+    assert await upgrading == database.head()
+    await owner.close()
+    await reader.close()
+
+
 async def test_an_empty_database_has_no_version(empty: str) -> None:
     connection = await asyncpg.connect(empty)
     assert await database.version(connection) is None
