@@ -1,4 +1,4 @@
-"""A pytest plugin: a test that failed while the machine stood still is run once more, and listed as RERUN.
+"""A pytest plugin: a test that failed while the machine stood still is run again, twice at most, and listed as RERUN.
 
 The flow tests' timers are short (an answer within 600 ms), so a processor or a disk that stands still for that long fails them without
 any fault of the switch. A failure on a machine that ran is a failure at once.
@@ -69,7 +69,7 @@ WITNESS = Witness()
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        item.add_marker(pytest.mark.flaky(reruns=1, condition=WITNESS.stood_still))
+        item.add_marker(pytest.mark.flaky(reruns=2, condition=WITNESS.stood_still))
 
 
 @pytest.fixture(scope="session", autouse=True)

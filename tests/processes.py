@@ -61,7 +61,7 @@ class Caller:
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
             status = int(head[0].split(" ")[1])
             answer = Answer(status, headers, b"" if status == 304 or request.startswith(b"HEAD ") else await self.reader.readexactly(int(headers["content-length"])))
-        except BROKEN:
+        except BaseException:  # also whoever was cancelled leaves no connection behind
             self.close()
             raise
         self.sent_at = None
