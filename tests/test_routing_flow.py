@@ -240,7 +240,7 @@ async def bouncing(shop: Shop, reason: str, *names: str) -> AsyncIterator[list[B
 
 
 async def code_91(shop: Shop) -> None:
-    await shop.host.order("code", "91")
+    await shop.host.order("code", "91", {"0": "0200"})
 
 
 async def test_a_decline_whose_code_allows_it_is_tried_at_the_next_acquirer_and_is_one_sale(shop: Shop) -> None:
@@ -336,7 +336,7 @@ async def test_a_cancellation_finds_the_attempt_that_is_on_its_way(shop: Shop) -
     assert (await shop.ask("PATCH", path, {"answer_timeout_ms": 10_000}, key="operator")).status == 200
     await shop.caught_up()
     await code_91(shop)
-    await shop.dual.order("delay", 5.0)  # long enough for a cancellation on a busy machine
+    await shop.dual.order("delay", 5.0, {"0": "0100"})  # long enough for a cancellation on a busy machine
     key = new_key()
     sold = asyncio.ensure_future(shop.pay(10_000, key))
 

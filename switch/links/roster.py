@@ -35,7 +35,7 @@ WHERE w.ended_at IS NULL AND w.lease_until > now() AND l.signed_on GROUP BY l.ac
 """
 # A worker that stands still is not ended yet: its lines are shown as they were, and grow old.
 OTHERS = """
-SELECT l.epoch AS worker, w.host AS machine, w.pid, l.shown, l.at, (extract(epoch FROM now() - l.at) * 1000)::bigint AS age_ms
+SELECT l.epoch AS worker, w.host AS machine, w.pid, l.shown, l.at, greatest(0, (extract(epoch FROM now() - l.at) * 1000)::bigint) AS age_ms
 FROM worker w JOIN worker_line l USING (epoch) WHERE w.ended_at IS NULL AND l.epoch <> $1 ORDER BY l.epoch, l.acquirer_id
 """
 
