@@ -13,6 +13,13 @@ from sqlalchemy.pool import NullPool
 
 from switch.errors import StartError
 
+REMEDIES = {  # by SQLSTATE
+    "42501": "give the database's user the right to create tables and roles",
+    "55P03": "something holds a lock for longer than the revision waits: end it, or start again when it has ended (pg_stat_activity names it)",
+    "57014": "somebody cancelled it, or a statement_timeout did: start again, with a longer one",
+    "53100": "the database's disk is full: make room, and start again",
+}
+
 
 def config(folder: Path, connection: Connection | None = None) -> Config:
     """Of the revisions in `folder`; migrations/env.py takes the connection from it."""
@@ -33,10 +40,14 @@ async def upgrade(folder: Path, wanted: str, connect: Callable[[], Awaitable[Any
         async with engine.connect() as connection:  # each revision commits by itself, and some build an index beside the traffic
             await connection.run_sync(lambda connection: command.upgrade(config(folder, connection), "head"))
     except SQLAlchemyError as error:
-        raise StartError(f"the schema cannot be migrated to {wanted} ({type(error).__name__}: {_cause(error)}); "
-                         "give the database's user the right to create tables and roles") from None
+        raise StartError(f"the schema cannot be migrated to {wanted} ({type(error).__name__}: {_cause(error)}); {_remedy(error)}") from None
     finally:
         await engine.dispose()
+
+
+def _remedy(error: SQLAlchemyError) -> str:
+    return REMEDIES.get(getattr(getattr(error, "orig", None), "sqlstate", None) or "",
+                        "the revision that failed left nothing behind: mend what the database says, and start again")
 
 
 def _cause(error: SQLAlchemyError) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
@@ -10,6 +11,7 @@ import pytest_asyncio
 
 from switch import database
 from switch.errors import StartError
+from switch.upgrade import upgrade
 
 
 @pytest_asyncio.fixture
@@ -60,6 +62,26 @@ async def test_a_migration_that_was_broken_off_goes_on_where_it_was(empty: str) 
     assert await connection.fetch("SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'transaction'::regclass "
                                   "AND (NOT indisvalid OR pg_get_indexdef(indexrelid) LIKE '%card_last4%')") == [("transaction_by_last4",)]
     await connection.close()
+
+
+@pytest.mark.parametrize(("code", "remedy"), [
+    ("42501", "give the database's user the right"), ("55P03", "something holds a lock .*pg_stat_activity names it"), ("57014", "somebody cancelled it"),
+    ("53100", "the database.s disk is full: make room"), ("23505", "the revision that failed left nothing behind: mend what the database says, and start again"),
+])
+async def test_a_migration_that_is_refused_says_why_and_what_to_do(empty: str, tmp_path: Path, code: str, remedy: str) -> None:
+    (tmp_path / "versions").mkdir()
+    (tmp_path / "env.py").write_text((database.MIGRATIONS / "env.py").read_text("utf-8"), "utf-8")
+    (tmp_path / "versions" / "r0001_refused.py").write_text(f"""
+from alembic import op
+
+revision, down_revision, branch_labels, depends_on = "0001", None, None, None
+
+
+def upgrade() -> None:
+    op.execute("DO $$BEGIN RAISE 'not today' USING ERRCODE = '{code}'; END$$")
+""", "utf-8")
+    with pytest.raises(StartError, match=rf"^the schema cannot be migrated to 0001 \(\w+: not today\); {remedy}"):
+        await upgrade(tmp_path, "0001", lambda: asyncpg.connect(empty))
 
 
 async def test_an_index_is_built_beside_whoever_reads_for_long(empty: str) -> None:
