@@ -133,7 +133,8 @@ def test_the_grammar_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 @pytest.mark.parametrize(("name", "parts"), [
     ("iso87_ascii", ("frame      binary2: ", "primary_account_number                 n..19      LL     ascii, length ascii in 2 bytes", "sign_on 0800/001")),
-    ("unionpay_pos", ("header     tpdu, ours 6000030000603100310100: ", "60=22{batch}00060", "the code is in 60.3",
+    ("unionpay_pos", ("header     tpdu, ours 6000030000603100310100: ", "in our answers to a host destination and source change places",
+                      "60=22{batch}00060", "the code is in 60.3",
                       "parts: in 03..: 4 long: 1 count n 4\n", "parts: in 03..: else a count of 2 digits, then records of 1 type n 2, 2 trace n 6, ",
                       "parts: tags of 2 characters, lengths of 3 digits, values", "48.4 credits_number, ", "a debit, and its void a credit",
                       "00 told; 95 out_of_balance; 06 09 68 90 91 96 98 again; any other refuses", "told by 48.5, 48.10, each: 1 in_balance, 2 out_of_balance",

@@ -74,7 +74,8 @@ async def test_why_bytes_could_not_be_read_and_where_is_in_the_log_and_in_the_re
     shop.switch.evidence.take(Unmatched(str(shop.ids["acquirer.single"]), None, "undecodable", "49", None, 62, datetime.now(UTC), fault=fault))
 
     async def logged() -> list[dict[str, Any]]:
-        return [line for line in map(json.loads, said.getvalue().splitlines()) if line["event"] == "unmatched_answer"]
+        lines = map(json.loads, said.getvalue().splitlines())
+        return [line for line in lines if (line["event"], line["field"]) == ("unmatched_answer", "49")]  # the test before may log late
 
     (line,) = await eventually(logged, "it is not logged")
     assert (line["reason"], line["field"], line["detail"]) == ("undecodable", "49", fault)
