@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 HEADERS: Mapping[str, str] = {
-    "tpdu": "5 bytes in BCD (60, destination, source) and whatever fixed bytes the host puts behind them, such as the 6 of UnionPay POS terminals.",
+    "tpdu": "5 bytes in BCD (60, destination, source) and whatever fixed bytes the host puts behind them, such as the 6 of UnionPay POS terminals. "
+            "Of a host's only the 60 is looked at; in our answers to a host destination and source change places.",
     "vip": "Visa BASE I: 22 bytes, the first of which is their count; bytes 4 and 5 count header and message. 26 bytes are a reject header, "
            "with a code, before the header and the message that were refused.",
     "cups": "46 bytes: 2E, a version, 4 digits that count header and message, destination 11, source 11, reserved 3, batch 1, information 8, user 1, "

@@ -1,38 +1,69 @@
 """A dialect's data sheet: what a host that is to speak it must know, in the words of the grammar."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from messages.dialect import Dialect
 from messages.framing import KINDS
 from messages.grammar import MAC_BYTES, VERBS, Field, MessageRule
 from messages.headers import HEADERS
+from messages.subfields import Ber, Bitmapped, ByLength, ByMti, Layout, Part, Positional, Records, Tlv
 
 WHEN_GIVEN = ("23", "32", "35", "38", "43", "52", "53", "54", "55")
 
 
-def sheet(dialect: Dialect, sub_fields: Mapping[str, Any]) -> Iterator[str]:
-    """Lines of text. `sub_fields` as the literal has them."""
+def sheet(dialect: Dialect) -> Iterator[str]:
+    """Lines of text."""
     frame, coding = dialect.framing, dialect.coding
     yield f"{dialect.name}: the wire; words are those of docs/dialects.md"
     yield f"frame      {frame.kind}: {KINDS[frame.kind].says} At most {frame.max_length} bytes{', ' * bool(frame.polls)}{frame.polls}."
     if dialect.header is not None:
         yield f"header     {dialect.header.kind}, ours {dialect.header.default.upper()}: {HEADERS[dialect.header.kind]}"
     yield f"coding     text {coding.text}, MTI {coding.mti}, bitmaps {coding.bitmap}{', always two' if dialect.fixed_bitmap else ''}"
-    yield from _fields(dialect, sub_fields)
+    yield from _fields(dialect)
     yield from _requests(dialect)
     yield from _answers(dialect)
     yield from _line(dialect)
+    if "batch_close" in dialect.messages:
+        yield from _totals(dialect)
     yield from _codes(dialect)
 
 
-def _fields(dialect: Dialect, sub_fields: Mapping[str, Any]) -> Iterator[str]:
+def _fields(dialect: Dialect) -> Iterator[str]:
     yield "\nfields: number, name, type and length (LL: behind a length of so many digits), how it is written"
     for number, field in dialect.fields.items():
         size = f"{field.type}{'..' if field.prefix else ' '}{field.units()}"
         yield f"{number:>4}  {field.name:38} {size:10} {'L' * field.prefix:6} {_written(field)}"
-        if number in sub_fields:
-            yield f"      parts: {sub_fields[number]}"
+        if number in dialect.sub_fields:
+            yield from (f"      parts: {line}" for line in _parts(dialect.sub_fields[number]))
+
+
+def _parts(of: Layout) -> Iterator[str]:
+    """A layout in words, numbered as 60.3 names a part: one line, or one for each of several."""
+    match of:
+        case Positional(parts):
+            yield _listed(parts)
+        case Records(digits, parts):
+            yield f"{f'a count of {digits} digits, then ' * bool(digits)}records of {_listed(parts)}"
+        case Tlv(tag, length, head):
+            yield f"{f'{head} characters, then ' * bool(head)}tags of {tag} characters, lengths of {length} digits, values"
+        case Ber():
+            yield "BER-TLV"
+        case Bitmapped(size, inner):
+            yield f"a bitmap of {size} bytes, then for each bit that is set " + ", ".join(
+                f"{bit} {part.name} {part.code} {_size(part.bytes, part.prefix)} bytes" for bit, part in inner.items())
+        case ByMti(layouts):
+            yield from (f"in {start}..: {line}" for start, inner in layouts.items() for line in _parts(inner))
+        case ByLength(layouts, other):
+            yield from (f"{length} long: {line}" for length, inner in layouts.items() for line in _parts(inner))
+            yield from (f"else {line}" for line in _parts(other))
+
+
+def _listed(parts: tuple[Part, ...]) -> str:
+    return ", ".join(f"{position} {part.name} {part.type} {_size(part.length, part.prefix)}" for position, part in enumerate(parts, 1))
+
+
+def _size(length: int, prefix: int) -> str:
+    return f"at most {length} behind a length of {prefix} digits" if prefix else str(length)
 
 
 def _written(field: Field) -> str:
@@ -91,6 +122,25 @@ def _line(dialect: Dialect) -> Iterator[str]:
     yield f"\nnetwork management: {codes or 'none'}; the code is in {rule.code}"
     yield f"      ours: {' '.join(f'{number}={template}' for number, template in rule.composed.items())}"
     yield f"      an answer echoes {', '.join(rule.echoed)}; 39 is {rule.approved}, else {rule.refused} or another"
+
+
+def _totals(dialect: Dialect) -> Iterator[str]:
+    rule, carried = dialect.batch, dialect.messages["batch_close"].required
+    figures = [f"{number} {figure}" for number, figure in rule.figures.items() if number.partition(".")[0] in carried]
+    yield f"\ntotals of a terminal: {', '.join(figures)}"
+    yield f"      a sale that was voided in its batch is {'a debit, and its void a credit' if rule.voids else 'neither, nor is its void'}"
+    if rule.own_brands:
+        yield f"      figures without foreign_ are of {', '.join(rule.own_brands)} alone"
+    means: dict[str, list[str]] = {}
+    for code, outcome in rule.codes.items():
+        means.setdefault(outcome, []).append(code)
+    yield "      39: " + "; ".join(f"{' '.join(codes)} {outcome}" for outcome, codes in means.items()) + "; any other refuses"
+    if "told" in means:
+        says = ", ".join(f"{said} {outcome}" for said, outcome in rule.says.items())
+        yield f"      told by {', '.join(rule.told)}, each: {says}; any other refuses"
+    if "batch_upload" in dialect.messages:
+        held = f"at most {rule.items[1]} in {rule.items[0]}, each {rule.items[2]}; " if rule.items is not None else ""
+        yield f"      an upload follows what is out of balance: {held}39 of its answers {' '.join(rule.accepted)}"
 
 
 def _codes(dialect: Dialect) -> Iterator[str]:

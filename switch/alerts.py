@@ -57,7 +57,7 @@ KINDS = MappingProxyType({
     "webhook_disabled": "a merchant's webhook endpoint said 410 or failed for five days: it is told nothing more, its money is not touched",
     "unreadable_card": "a sealed card number could not be opened: its reversal cannot be built",
     "mac_fault": "answers of an acquirer had no MAC or a wrong one: what they said is not believed, and their payments are reversed",
-    "working_keys_refused": "an acquirer's sign-on brought no working keys that can be used: its line stays down, its payments go elsewhere",
+    "working_keys_refused": "an acquirer brought no working keys that can be used: its line stays down, or keeps those before a key change",
 })
 
 for _kind in KINDS:  # a series that begins with its first alert shows no increase

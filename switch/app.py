@@ -106,6 +106,7 @@ from switch.terminals.training import Training
 # of devices, whose heartbeats and activations wait for each other alone.
 WRITERS, READERS, OWED, NOTICES, DEVICES = 4, 6, 4, 3, 2
 JOBS = 4  # of background jobs, beside the one of their queue
+RECOVERY_WAIT_S = 5.0  # of a start: then it serves while the rest is looked for
 DRAIN_MARGIN_S, READY_PROBE_S, CONFIRM_S = 5.0, 1.0, 0.2
 GC_THRESHOLD = 50_000  # new objects per young collection: an authorization makes hundreds, nearly all die with it
 HOT_PATH = "/v1/authorizations"
@@ -172,6 +173,7 @@ class Switch:
                   self.silence.work(), self.custody.work(self._reader), self.roster.work(), self.protection.counting.work(),
                   self.protection.hits.work(), self.overdue.work())
         await self.lines.up(self.settings.sign_on_wait_s)
+        await self.recovery.looked_within(RECOVERY_WAIT_S)
         gc.collect()
         gc.freeze()  # the records and code of the start are not walked again
         gc.set_threshold(GC_THRESHOLD, 20, 50)

@@ -133,12 +133,19 @@ def test_the_grammar_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 @pytest.mark.parametrize(("name", "parts"), [
     ("iso87_ascii", ("frame      binary2: ", "primary_account_number                 n..19      LL     ascii, length ascii in 2 bytes", "sign_on 0800/001")),
-    ("unionpay_pos", ("header     tpdu, ours 6000030000603100310100: ", "60=22{batch}00060", "the code is in 60.3", "('trace', 'n', 6)",
+    ("unionpay_pos", ("header     tpdu, ours 6000030000603100310100: ", "in our answers to a host destination and source change places",
+                      "60=22{batch}00060", "the code is in 60.3",
+                      "parts: in 03..: 4 long: 1 count n 4\n", "parts: in 03..: else a count of 2 digits, then records of 1 type n 2, 2 trace n 6, ",
+                      "parts: tags of 2 characters, lengths of 3 digits, values", "48.4 credits_number, ", "a debit, and its void a credit",
+                      "00 told; 95 out_of_balance; 06 09 68 90 91 96 98 again; any other refuses", "told by 48.5, 48.10, each: 1 in_balance, 2 out_of_balance",
+                      "at most 8 in 48, each {kind}{item_stan}{card}{amount}; 39 of its answers 00", "are of unionpay alone",
                       "MAC in 64, unionpay_ecb, of classes 1, 2, 4", "keys in 62: 24, 40, 60, 56, 57 bytes", "not offered: cash_advance, increment",
                       "11, 41, 42, 60.2; 11, 41, 42 (class 8)", "unanswered 98")),
     ("visa_base1", ("text cp500, MTI bcd, bitmaps binary", "n 4               bcd, odd: left 0", "purchase.dual          0100  3=000000 25=00",
-                    "with 52: 53=2001010100000000", "55 begins with 01, then 2 bytes", "051=0510 052=0520", "answered 2501")),
-    ("iso93_ascii", ("frame      ascii4: ", "56={original_elements}", "sign_on 1804/801")),
+                    "with 52: 53=2001010100000000", "55 begins with 01, then 2 bytes", "051=0510 052=0520", "answered 2501",
+                    "a bitmap of 3 bytes, then for each bit that is set 1 network_id bcd 2 bytes, 2 ")),
+    ("iso93_ascii", ("frame      ascii4: ", "56={original_elements}", "sign_on 1804/801", "4 institution n at most 11 behind a length of 2 digits",
+                     "parts: records of 1 account_type n 2", "totals of a terminal: 28 date, 50 currency, ", "500 in_balance; 501 out_of_balance")),
     ("mastercard_cis", ("not offered: ",)),
 ])
 def test_a_dialect_is_shown_as_its_host_must_speak_it(name: str, parts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch,

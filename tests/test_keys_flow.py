@@ -77,7 +77,7 @@ async def test_one_person_gives_one_component_and_does_not_approve(desk: Desk) -
     begun = await begin(desk)
     path, second = f"/v1/crypto-keys/{begun.body['id']}/components", {**part(xor(PARTS[0], MASTER)), "reason": REASON}
     again = await desk.ask("POST", path, second)
-    assert (again.status, again.body["code"]) == (409, "same_person")
+    assert (again.status, again.body["code"]) == (409, "same_person") and "key in this component" in again.body["detail"]
     whole = await desk.ask("POST", path, second, "second")
     assert (whole.status, whole.body["payload"]["kcv"]) == (202, kcv(ClearKey("tdes", MASTER)))
     own = await desk.ask("POST", f"/v1/approvals/{whole.body['id']}", {}, "second")
@@ -106,7 +106,9 @@ async def test_what_cannot_be_a_key_is_refused_by_its_place_without_showing_it(d
 async def test_components_that_do_not_make_the_key_of_the_check_value_make_none(desk: Desk) -> None:
     begun = await begin(desk)
     wrong = await desk.ask("POST", f"/v1/crypto-keys/{begun.body['id']}/components", {**part(bytes(16)), "reason": REASON}, "second")
-    assert (wrong.status, wrong.body["errors"][0]["field"]) == (422, "kcv")
+    mistyped = await desk.ask("POST", f"/v1/crypto-keys/{begun.body['id']}/components", {**part(bytes(16)), "kcv": "000000", "reason": REASON}, "second")
+    told = [(answer.status, answer.body["errors"][0]["field"], answer.body["errors"][0]["type"]) for answer in (wrong, mistyped)]
+    assert told == [(422, "component", "whole"), (422, "kcv", "kcv")]  # who keys one in knows which of the two to look at
     stands = (await desk.ask("GET", f"/v1/crypto-keys/{begun.body['id']}")).body
     assert (stands["state"], stands["entered"]) == ("collecting", 1)
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from messages.dialect import load
+from messages.dialect import load, match_key
 from switch.links import Bounced, CutOver, EchoEnded, KeyChange, LineClosed, LinkSettings, Reply, Settled, Silence, Unmatched
 from switch.links import network as network_rules
 from switch.links.backoff import backoff_delay
-from switch.links.exchange import ENDED_MAX, Exchanges
+from switch.links.exchange import ENDED_MAX, Exchange, Exchanges
 from switch.links.protocol import KEY_CHANGES_MAX, PAUSED_NETWORK_FRAMES_MAX, LinkProtocol
 
 DIALECT = load("iso87_ascii")
@@ -167,6 +167,19 @@ def test_the_nearest_request_names_the_field_when_a_wrong_number_is_another_requ
     assert told(line.receive(answer_to(numbered(101), **changed))[0]) == [("no_request", field)]
 
 
+@pytest.mark.parametrize(("changed", "field"), [
+    ({"11": "000999"}, "11"), ({"41": "TERM0009"}, "41"), ({"42": "MERCHANT0000009"}, "42"), ({"60": "2226112900060"}, "60.2"), ({"0": "0110"}, "0"),
+    ({"11": "000999", "41": "TERM0009"}, None), ({"11": "000101", "37": None}, "11"),
+])
+def test_where_the_host_gives_the_rrn_the_terminal_names_the_request_that_is_meant(changed, field):
+    exchanges, dialect = Exchanges(load("unionpay_pos")), load("unionpay_pos")
+    for stan, terminal in (("000101", "TERM0001"), ("000102", "TERM0002"), ("000103", "TERM0003")):
+        request = {"0": "0200", "11": stan, "41": terminal, "42": "MERCHANT0000001", "60": "2226112800060"}
+        exchanges.add(Exchange(match_key(dialect, request), request, "token", Line().protocol, 1.0, 2.0))
+    answer = {"0": "0210", "11": "000102", "37": "H00000000001", "41": "TERM0002", "42": "MERCHANT0000001", "60": "2226112800060", **changed}
+    assert exchanges.nearest_difference({number: value for number, value in answer.items() if value is not None}) == field
+
+
 def test_a_partial_approval_may_differ_in_the_amount():
     line = Line()
     line.request()
@@ -216,7 +229,7 @@ def test_ended_requests_are_forgotten_oldest_first_and_keep_no_card_data():
     assert told(line.receive(answer_to(numbered(0)))[0]) == [("no_request", None)]
     assert told(line.receive(answer_to(numbered(1)))[0]) == [("late", None)]
     kept = line.protocol._exchanges
-    assert len(kept) == len(line.protocol.exchanges._by_stan) == len(line.protocol.exchanges._by_rrn) == ENDED_MAX
+    assert len(kept) == len(line.protocol.exchanges._by_stan) == len(line.protocol.exchanges._by_number) == ENDED_MAX
     assert "4111111111111111" not in repr([exchange.request for exchange in kept.values()])
 
 

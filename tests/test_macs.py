@@ -1,5 +1,8 @@
 """MACs beside the published ones (test_crypto_vectors.py): padding, lengths, and that a dialect can name each and no other."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from messages.grammar import MAC_ALGORITHMS
@@ -12,6 +15,16 @@ KEYS = {"des": ClearKey("des", bytes(range(8))), "tdes": ClearKey("tdes", bytes(
 
 def test_a_dialect_may_name_exactly_the_macs_that_there_are() -> None:
     assert set(MACS) == set(MAC_ALGORITHMS)
+
+
+def test_who_writes_a_host_reads_how_each_is_made_and_an_example_that_holds() -> None:
+    text = Path("docs/keys.md").read_text()
+    told = text.partition("\n## MACs\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", told, re.MULTILINE)) == set(MACS)
+    example = re.search(r"DES key `(\w+)` over the bytes `(\w+)` gives the characters `(\w+)`, which are DE64 `(\w+)`", told)
+    assert example
+    key, data, characters, field = example.groups()
+    assert unionpay_ecb(ClearKey("des", bytes.fromhex(key)), bytes.fromhex(data)) == characters.encode() == bytes.fromhex(field)
 
 
 @pytest.mark.parametrize("name", sorted(MACS))

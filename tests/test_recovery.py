@@ -21,7 +21,7 @@ from switch import database
 from switch.ids import show
 from switch.payments import recovery
 from switch.payments.journal import INTENT_COLUMNS
-from switch.payments.recovery import LEASE_TRUSTED_S, Lease, claim
+from switch.payments.recovery import LEASE_TRUSTED_S, Lease, Recovery, claim
 from switch.security.pan import Pan
 from tests import rows
 from tests.flows import ANSWER_TIMEOUT_MS, ROUTE, Shop, body_of, eventually, new_key, open_shop
@@ -270,6 +270,25 @@ async def test_a_start_recovers_what_its_predecessor_left(shop: Shop, second: Sh
 
     await eventually(recovered, "nobody recovered it")
     assert (await shop.pay(5300)).body["status"] == "approved"
+
+
+async def test_a_start_serves_when_what_its_predecessor_left_has_its_reversals(shop: Shop, second: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that wants a terminal's reversal before its next sale would get the sale first."""
+    sweep = Recovery.sweep
+
+    async def nothing() -> int:
+        return 0
+
+    async def slow(self: Recovery) -> int:
+        await asyncio.sleep(0.5)
+        return await sweep(self)
+
+    monkeypatch.setattr(second.switch.recovery, "sweep", nothing)
+    (shown,) = await left(shop, shop.switch.recovery.epoch, respond_by=datetime.now(UTC) + timedelta(seconds=30))
+    await shop.stop()
+    monkeypatch.setattr(Recovery, "sweep", slow)
+    await shop.start(alone=False)
+    assert len(await owed(shop, [shown])) == 1
 
 
 async def test_a_clean_stop_leaves_nothing_in_doubt(shop: Shop) -> None:

@@ -74,7 +74,8 @@ async def test_why_bytes_could_not_be_read_and_where_is_in_the_log_and_in_the_re
     shop.switch.evidence.take(Unmatched(str(shop.ids["acquirer.single"]), None, "undecodable", "49", None, 62, datetime.now(UTC), fault=fault))
 
     async def logged() -> list[dict[str, Any]]:
-        return [line for line in map(json.loads, said.getvalue().splitlines()) if line["event"] == "unmatched_answer"]
+        lines = map(json.loads, said.getvalue().splitlines())
+        return [line for line in lines if (line["event"], line["field"]) == ("unmatched_answer", "49")]  # the test before may log late
 
     (line,) = await eventually(logged, "it is not logged")
     assert (line["reason"], line["field"], line["detail"]) == ("undecodable", "49", fault)
@@ -123,6 +124,8 @@ async def test_the_sums_name_acquirer_reason_and_field(shop: Shop, sold: Row) ->
 
 async def test_the_command_line_prints_the_sums(shop: Shop, sold: Row) -> None:
     await record(shop, answer_of(sold, de42="M99999999999999"))
+    for field in ("h", "0"):
+        await record(shop, None, "undecodable", field)
     asked = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "switch", "unmatched", "--url", shop.base, "--key", shop.keys["operator"], "--acquirer", shop.shown("acquirer.single"),
         env={name: value for name, value in os.environ.items() if not name.startswith("SWITCH_")}, stdout=asyncio.subprocess.PIPE)
@@ -130,3 +133,4 @@ async def test_the_command_line_prints_the_sums(shop: Shop, sold: Row) -> None:
     assert asked.returncode == 0
     (line,) = [line for line in said.splitlines() if "field 42 " in line]
     assert line.split()[1] == "no_request" and line.endswith(shop.shown("acquirer.single"))
+    assert "undecodable  field header " in said and "undecodable  field MTI " in said

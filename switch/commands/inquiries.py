@@ -294,7 +294,8 @@ def _wrong(line: Any) -> str:
 
 
 def _unmatched(line: Any) -> str:
-    return f"{line['count']:>8}  {line['reason']:<12} field {line['field'] or '-':<4} {line['first_at']} to {line['last_at']}  {line['acquirer']}"
+    field = {"h": "header", "0": "MTI"}.get(line["field"], line["field"]) or "-"
+    return f"{line['count']:>8}  {line['reason']:<12} field {field:<6} {line['first_at']} to {line['last_at']}  {line['acquirer']}"
 
 
 def _alert(row: Any) -> str:

@@ -44,9 +44,7 @@ def parsers(verbs: Any) -> None:
 def work(options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
     """Raises StartError: what was given cannot be read."""
     if options.verb == "dialect" and options.kind == "show":
-        dialect = _dialect(options.dialect)
-        literal = LITERALS[options.dialect] if options.dialect in LITERALS else _literal(Path(options.dialect)).value
-        return _lines(sheet(dialect, literal.get("sub_fields", {})), say)
+        return _lines(sheet(_dialect(options.dialect)), say)
     if options.verb == "dialect":
         return _check(options.file, say) if options.kind == "check" else _lines(iter(grammar.page().rstrip("\n").split("\n")), say)
     dialect = _dialect(options.dialect)

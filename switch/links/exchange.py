@@ -52,12 +52,13 @@ class Exchanges:
         self.dialect = dialect
         self.by_key: dict[str, Exchange] = {}
         self._by_stan: dict[str, Exchange] = {}
-        self._by_rrn: dict[str, Exchange] = {}
+        self._beside = "37" if "37" in dialect.match["*"] else "41"  # what an answer is known by if its STAN is wrong: many hosts give the RRN
+        self._by_number: dict[str, Exchange] = {}
         self._ended: deque[Exchange] = deque()
 
     def add(self, exchange: Exchange) -> None:
         request = exchange.request
-        self.by_key[exchange.key] = self._by_stan[request.get("11", "")] = self._by_rrn[request.get("37", "")] = exchange
+        self.by_key[exchange.key] = self._by_stan[request.get("11", "")] = self._by_number[request.get(self._beside, "")] = exchange
 
     def end(self, exchange: Exchange, end: str) -> None:
         """What never left is forgotten at once; of the rest the last are remembered, without card data."""
@@ -78,19 +79,20 @@ class Exchanges:
 
     def _forget(self, exchange: Exchange) -> None:
         request = exchange.request
-        tables = (self.by_key, exchange.key), (self._by_stan, request.get("11", "")), (self._by_rrn, request.get("37", ""))
+        tables = (self.by_key, exchange.key), (self._by_stan, request.get("11", "")), (self._by_number, request.get(self._beside, ""))
         for table, key in tables:
             if table.get(key) is exchange:
                 del table[key]
 
     def nearest_difference(self, message: Mapping[str, str]) -> str | None:
-        """The first field that differs from the request with this RRN or this STAN, whichever is nearer; None if there is neither."""
-        found = (self._by_rrn.get(message.get("37", "")), self._by_stan.get(message.get("11", "")))
+        """The first field that differs from the request with this STAN or this RRN, or the last one of this terminal where the host gives the
+        RRN, whichever is nearer; None if there is neither."""
+        found = (self._by_number.get(message.get(self._beside, "")), self._by_stan.get(message.get("11", "")))
         candidates = [exchange for exchange in found if exchange is not None]
         if not candidates:
             return None
-        numbers = self.dialect.match["*"]
-        near = min(candidates, key=lambda exchange: sum(exchange.request.get(number) != message.get(number) for number in numbers))
+        numbers, value = self.dialect.match["*"], self.dialect.value
+        near = min(candidates, key=lambda exchange: sum(value(exchange.request, number) != value(message, number) for number in numbers))
         return differing_field(self.dialect, near.request, message)
 
 

@@ -24,7 +24,8 @@ OWNERS: Mapping[str, frozenset[str]] = {
 }
 NAMED = frozenset({"pin", "bdk"})  # of a terminal or merchant: they say which one they mean
 WHAT_IS_WRONG = {
-    "kcv": ("kcv", "the check value of the key that was given"), "component": ("component", "as long as the others, in hex"),
+    "kcv": ("kcv", "the check value of what was keyed in beside it"), "component": ("component", "as long as the others, in hex"),
+    "whole": ("component", "with the others the key that was announced: this one has its own check value, so look at those before it"),
     "key_malformed": ("component", "hex characters, two for each byte"), "key_length": ("component", "of a length that the algorithm has"),
     "key_block": ("key_block", "a TR-31 block of version B or D under that key"), "key_purpose": ("key_block", "of a usage and algorithm that fit"),
     "wrapped_broken": ("under", "a key that this security module can open"),
@@ -100,7 +101,9 @@ class CryptoKeys:
             field, rule = WHAT_IS_WRONG[error.code]
             raise Problem("invalid", errors=[{"field": field, "rule": rule, "type": error.code}]) from None
         except asyncpg.UniqueViolationError as error:
-            raise Problem("same_person" if error.constraint_name == "crypto_key_component_by_another" else "already_exists") from None
+            if error.constraint_name == "crypto_key_component_by_another":
+                raise Problem("same_person", "Another person must key in this component, with a key of their own.") from None
+            raise Problem("already_exists") from None
         except UNKNOWN:
             raise Problem("not_ready", "The database does not answer. Look first whether it was written.", retry_after=2) from None
 
@@ -134,7 +137,7 @@ class CryptoKeys:
             await self._enter(connection, key_id, len(entered) + 1, hsm.component(key_id, row["algorithm"], content, kcv), person)
             if len(entered) + 1 == row["components"]:
                 parts = [_component(key_id, row["algorithm"], each) for each in await connection.fetch(ENTERED, key_id)]
-                whole = hsm.combined(key_id, row["purpose"], parts, row["kcv"])
+                whole = _whole(hsm, key_id, row, parts)
                 await connection.execute(COMPLETE, key_id, whole.storage_key, whole.wrapped)
                 await connection.execute(ERASE, key_id)
             return await _shown(connection, key_id)
@@ -195,6 +198,14 @@ def _check(wanted: Wanted) -> None:
         errors.append({"field": "name", "rule": "for a terminal's pin key and for a bdk, and only there", "type": "rule"})
     if errors:
         raise Problem("invalid", errors=errors)
+
+
+def _whole(hsm: Hsm, key_id: UUID, row: asyncpg.Record, parts: list[Handle]) -> Handle:
+    """A component that has its own check value and makes another key is told apart from one that was mistyped."""
+    try:
+        return hsm.combined(key_id, row["purpose"], parts, row["kcv"])
+    except CryptoError as error:
+        raise CryptoError("whole" if error.code == "kcv" else error.code) from None
 
 
 def _component(key_id: UUID, algorithm: Algorithm, row: asyncpg.Record) -> Handle:

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 
 import asyncpg
@@ -127,6 +128,13 @@ class Recovery:
     def __init__(self, pool: Pool, history: History, authorizations: Authorizations, lease: Lease) -> None:
         self.pool, self.history, self.authorizations, self.lease = pool, history, authorizations, lease
         self.epoch = lease.epoch
+        self.looked = asyncio.Event()  # what was left before this start has its reversals
+
+    async def looked_within(self, seconds: float) -> None:
+        """Before a sale is taken: what a dead worker left is no reversal yet that a terminal's next sale would wait for."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.looked.wait()
 
     async def work(self) -> None:
         """Sweeps each second, until cancelled."""
@@ -144,11 +152,14 @@ class Recovery:
         if self.lease.trusted() and time.monotonic() - self.lease.restored_at > LEASE_S:
             await self.pool.execute(END_EXPIRED, self.epoch)
         metrics.in_doubt.set(await self.pool.fetchval(IN_DOUBT))
-        for row in await self.pool.fetch(ABANDONED, self.epoch, timedelta(seconds=LATE_S), SWEEP_MAX):
+        rows = await self.pool.fetch(ABANDONED, self.epoch, timedelta(seconds=LATE_S), SWEEP_MAX)
+        for row in rows:
             transaction = await self.history.transaction(row[0])
             if transaction is not None and transaction.state == SENT:
                 failpoint("recover.row_taken")
                 done += await self.authorizations.undo(transaction, Event.CRASH) is Written.OURS
         if done:
             logs.info("recovered", count=done)
+        if len(rows) < SWEEP_MAX:
+            self.looked.set()
         return done

@@ -20,7 +20,7 @@ _LAST = {8: 0x1B, 16: 0x87}  # of the field in which CMAC doubles (NIST SP 800-3
 class CryptoError(ValueError):
     """What an HSM refuses. `code` says what; no text of it ever holds key, PIN or card data.
 
-    key_length, key_malformed, key_unknown, key_purpose, kcv, key_block, component, pin_block, pin_pair, ksn, wrapped_broken
+    key_length, key_malformed, key_unknown, key_purpose, kcv, whole, key_block, component, pin_block, pin_pair, ksn, wrapped_broken
     """
 
     def __init__(self, code: str) -> None:
