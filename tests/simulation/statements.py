@@ -609,11 +609,12 @@ def event(session: Session, merchant_id: Any, transaction_id: Any, kind: str, de
 
 @statement(evidence.EXPEDITE)
 def expedite(session: Session, key: Any, approved: bool) -> Rows:
-    row = session.locked("duty", key)
-    if row is not None and row["state"] == "open":
-        put_duty(session, {**row, "next_attempt_at": min(row["next_attempt_at"], session.now),
-                           "not_found_at": None if approved else row["not_found_at"]})
-    return []
+    held = session.locked("transaction", key)
+    row = session.locked("duty", key) if held is not None and held["state"] == "REVERSING" else None
+    if row is None or row["state"] != "open":
+        return []
+    put_duty(session, {**row, "next_attempt_at": min(row["next_attempt_at"], session.now), "not_found_at": None if approved else row["not_found_at"]})
+    return [(True,)]
 
 
 @statement(alerts.RAISE)
