@@ -198,10 +198,16 @@ def test_every_verb_has_its_rule_and_every_refusal_its_problem() -> None:
 
 @pytest.mark.parametrize("type_", VERBS.values())
 def test_what_one_intent_of_a_batch_reserves_the_next_one_sees(type_: str) -> None:
-    row, amount = original({"refund": "sale", "tip": "tipped sale", "void": "sale"}.get(type_, "hold")), 150
+    row, amount = original({"refund": "sale", "tip": "tipped sale", "void": "sale"}.get(type_, "hold")), 1000 if type_ == "void" else 150
     assert refusal(type_, row, [], amount, TODAY, NOW) is None
     added = follower(type_, "SENT", amount)
     verbs.reserve(row, added)
-    assert {"capture": row.capture_reserved, "tip": row.capture_reserved, "increment": row.increment_reserved, "refund": row.refund_reserved, "void": row.void_reserved}[type_] == 150
+    assert {"capture": row.capture_reserved, "tip": row.capture_reserved, "increment": row.increment_reserved, "refund": row.refund_reserved, "void": row.void_reserved}[type_] == amount
     again = refusal(type_, row, [added], 900, TODAY, NOW)
     assert (again is None) == (type_ == "increment")
+
+
+@pytest.mark.parametrize(("name", "amount"), [("sale", 999), ("sale", 1001), ("hold", 999)])
+def test_a_void_is_about_all_that_there_is(name: str, amount: int) -> None:
+    refused = refusal("void", original(name), [], amount, TODAY, NOW)
+    assert refused is not None and (refused.code, refused.retry_after) == ("follow_up_open", verbs.RETRY_AFTER_S)

@@ -167,6 +167,8 @@ def _void(original: Transaction, followers: Sequence[Follower], amount: int, ope
         return Refusal("day_closed")
     if any(follower.state in OPEN for follower in followers):
         return Refusal("follow_up_open", "A void takes all, so it waits until every other follow-up has its outcome.", RETRY_AFTER_S)
+    if amount != amount_of("void", original, None):  # its message says what there was when it was asked for
+        return Refusal("follow_up_open", "Another follow-up had its outcome meanwhile; void it again.", RETRY_AFTER_S)
     return None
 
 
