@@ -23,7 +23,8 @@ ONE = LIST.partition("WHERE")[0] + "WHERE d.transaction_id = $1"
 # As everywhere, the original of a follow-up is locked first, then the transaction, then its duty.
 LOCK_ORIGINAL = """SELECT 1 FROM transaction t JOIN transaction o ON o.transaction_id = t.original_id WHERE t.transaction_id = $1
 FOR NO KEY UPDATE OF o"""
-LOCK = """SELECT t.merchant_id, t.state, t.version, t.exchange, t.amount, t.approved_amount FROM transaction t
+LOCK = """SELECT t.merchant_id, t.state, t.version, t.exchange, t.amount, t.approved_amount, t.original_id IS NOT NULL OR t.type = 'refund' AS whole
+FROM transaction t
 WHERE t.transaction_id = $1 FOR NO KEY UPDATE"""
 DUTY = "SELECT kind, state, cause FROM duty WHERE transaction_id = $1 FOR NO KEY UPDATE"
 REOPEN = """UPDATE transaction SET state = 'REVERSING', version = version + 1 WHERE transaction_id = $1 AND state = 'PARKED'"""
@@ -101,6 +102,8 @@ class Resolution:
             raise _invalid("to be said: the acquirer approved only a part")
         if approved_amount is not None and not min(1, whole) <= approved_amount <= whole:
             raise _invalid("from 1 to the amount of the transaction")
+        if approved_amount not in (None, whole) and transaction["whole"]:  # its original, and what settles, have all of it or nothing
+            raise _invalid("the whole amount: of what is not a sale no part can stand; have the acquirer reverse it")
         known = transaction["approved_amount"]
         return {"resolution": resolution, "version": transaction["version"],
                 "approved_amount": approved_amount if approved_amount is not None else known if known else whole}

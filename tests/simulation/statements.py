@@ -397,7 +397,9 @@ def lock_original(session: Session, key: Any) -> Rows:
 def lock(session: Session, key: Any) -> Rows:
     row = session.locked("transaction", key)
     session.hold("transaction", key)
-    return [{name: row[name] for name in ("merchant_id", "state", "version", "exchange", "amount", "approved_amount")}] if row else []
+    names = ("merchant_id", "state", "version", "exchange", "amount", "approved_amount")
+    whole = row is not None and (row["original_id"] is not None or row["type"] == "refund")
+    return [{**{name: row[name] for name in names}, "whole": whole}] if row else []
 
 
 @statement(resolution.DUTY)
