@@ -108,8 +108,9 @@ def known_keys(session: Session, *key: Any) -> Rows:
 
 @statement(journal.OUTCOMES)
 def outcomes(session: Session, steps: Rows) -> Rows:
+    """A statement gives match keys back before it takes others (judge_changed): what is SENT can only give its own back."""
     moved = []
-    for values in steps:
+    for values in sorted(steps, key=lambda values: values[-1] != "SENT"):
         changes: Row = dict(zip(journal.OUTCOME_COLUMNS, values, strict=False))
         row = session.locked("transaction", changes["transaction_id"])
         if row is not None and row["state"] == values[-1] and row["version"] == changes["version"] - 1:
