@@ -308,6 +308,22 @@ async def test_a_confirmed_sale_of_two_messages_is_captured_by_hand(shop: Shop) 
     assert (await shop.ask("POST", f"/v1/authorizations/{shown}/captures", {}, "dual", Idempotency_Key=new_key())).body["code"] == "not_capturable"
 
 
+@pytest.mark.parametrize("first", ["sale", "capture"])
+async def test_a_sale_and_its_own_capture_are_confirmed_in_any_order(shop: Shop, first: str) -> None:
+    key = new_key()
+    sold = (await shop.pay(2400, key, key="dual")).body["id"]
+    (row,) = await shop.sql("SELECT transaction_id FROM transaction WHERE original_id = $1", UUID(sold[4:]))
+    capture = show("transaction", row["transaction_id"])
+    await shop.until(capture, "approved")
+    await shop.dual.order("code", "21", match={"0": "0420"}, count=2)
+    await shop.cancel(key, "dual")
+    for each in (sold, capture):
+        await shop.until(each, "parked")
+    for each in (sold, capture) if first == "sale" else (capture, sold):
+        assert (await resolved(shop, each, "confirmed"))["status"] == "confirmed"
+    assert (await shop.get(sold))["amounts"]["captured"] == 2400
+
+
 async def test_of_a_refund_no_part_is_confirmed(shop: Shop) -> None:
     sold = (await shop.pay(2000)).body
     await shop.host.order("code", "10", match={"0": "0200", "3": "200000"})

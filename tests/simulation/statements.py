@@ -450,8 +450,9 @@ def resolved_confirmed(session: Session, key: Any, amount: int) -> Rows:
     changes: Row = {"state": "CONFIRMED", "version": row["version"] + 1, "approved_amount": amount}
     if row["original_id"] is None:
         changes |= {"authorised": amount, "capturable": max(row["capturable"], amount)}
-        if row["capture_method"] == "automatic" and row["mti"].startswith("02"):
-            changes["captured"] = amount
+        if row["capture_method"] == "automatic":
+            own = [each["amount"] for each in session.followers(key) if each["idempotency_key"] is None and each["state"] in ("SENT", "APPROVED", "CONFIRMED")]
+            changes["captured"] = amount if row["mti"].startswith("02") else sum(own)
     update_transaction(session, key, **changes)
     return []
 
