@@ -258,7 +258,7 @@ async def test_the_answer_to_what_nobody_waits_for_any_more_is_evidence_and_ends
         writer.write(approval(message))
         await reader.read()
 
-    async with pair(folder, host := Host(slow)) as both:
+    async with pair(folder, Host(slow)) as both:
         both.request(1, within=0.3).cancel()
         await until(lambda: both.late)
         await asyncio.sleep(0.3 + GUARD_S + 0.1)

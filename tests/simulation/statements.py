@@ -679,8 +679,8 @@ def not_delivered(session: Session, *columns: Rows) -> Rows:
 def unheard(session: Session, after: timedelta, limit: int) -> Rows:
     due = [row for row in session.rows("undelivered") if row["lost_at"] is not None and row["lost_at"] < session.now - after
            and row["heard_at"] is None and row["settled_at"] is None]
-    return [(row["merchant_id"], row["transaction_id"], "alert", session.get("transaction", row["transaction_id"])["state"] == "APPROVED")
-            for row in due[:limit]]
+    sales = [session.get("transaction", row["transaction_id"]) for row in due[:limit]]
+    return [(sale["merchant_id"], sale["transaction_id"], "alert", sale["state"] == "APPROVED", sale["version"]) for sale in sales]
 
 
 @statement(undelivered.SETTLE)
