@@ -219,7 +219,8 @@ class Switch:
         self.recovery = Recovery(self.owed, self.books, self.authorizations, self.lease)
         self.pending = Pending(self.owed, self.books, self.authorizations, self.alarm, self.directory, epoch)
         self.watch = Watch(self.owed, self.alarm, self.directory, self.links, self.admission, epoch)
-        self.undelivered = Undelivered(self.writers, self.alarm, self.cancellations.undone, self.settings.undelivered_after_s)
+        self.undelivered = Undelivered(self.writers, self.alarm, lambda identity, version: self.cancellations.undone(identity, version=version),
+                                       self.settings.undelivered_after_s)
         self.onboarding, self.accounts = Onboarding(self.writers, self.limits), Accounts(self.writers, self.vault)
         (self.desk_of_applications, self.papers, self.review, self.registrations, self.contracts,
          self.contract_reads) = counter.counter(self.writers, self.readers, self.vault)

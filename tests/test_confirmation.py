@@ -84,6 +84,23 @@ async def test_that_its_own_capture_was_declined_tells_nobody_anything(shop: Sho
     await shop.until(sale["id"], "reversed")
 
 
+async def test_what_was_told_again_stands_also_when_its_own_capture_was_declined(shop: Shop) -> None:
+    await shop.dual.order("code", "05", match={"0": "0220"})
+    key, body = new_key(), body_of(6600)
+    sale = (await shop.post(body, key, "dual")).body
+
+    async def given_back() -> bool:
+        return bool((await shop.row(sale["id"]))["captured"] == 0)
+
+    await eventually(given_back, "the capture is not declined")
+    for _ in range(2):
+        assert (await shop.post(body, key, "dual")).status == 201
+    assert (await shop.row(sale["id"]))["version"] == 4
+    await doubted(shop, sale["id"])
+    await asyncio.sleep(1)  # the first look comes after 0.2 s
+    assert (await shop.row(sale["id"]))["state"] == "APPROVED"
+
+
 async def test_a_second_replay_writes_nothing(shop: Shop) -> None:
     key, body = new_key(), body_of(6300)
     sale = await shop.post(body, key)

@@ -11,6 +11,10 @@ import pytest
 import pytest_asyncio
 
 from loadtests.terminal import Terminal
+from switch.clock import clock
+from switch.errors import Problem
+from switch.payments.asked import Door
+from switch.payments.follow_ups import Wanted
 from switch.payments.transaction import Event
 from tests.flows import ANSWER_TIMEOUT_MS, ROUTE, Shop, eventually, new_key, open_shop
 from tests.processes import CARD, Answer, stub_book
@@ -52,6 +56,19 @@ async def money(shop: Shop, shown_id: str) -> dict[str, Any]:
 
 def nothing_reserved(amounts: dict[str, Any]) -> bool:
     return not any(amounts["reserved"].values())
+
+
+async def test_a_void_takes_all_that_there_is_when_it_is_written(shop: Shop) -> None:
+    held = await hold(shop, 2000)
+    before = await shop.switch.history.transaction(UUID(held["id"][4:]))  # as its void was asked for
+    assert before is not None
+    assert (await follow(shop, "increments", held["id"], {"amount": 500})).body["status"] == "approved"
+    door = Door(asyncio.get_running_loop().time(), clock.now(), None)
+    with pytest.raises(Problem) as refused:
+        await shop.switch.follow_ups.follow(Wanted("voids"), before, before.caller, new_key(), bytes(32), door)
+    assert refused.value.code == "follow_up_open"
+    void = (await follow(shop, "voids", held["id"])).body
+    assert (void["status"], void["amount"]) == ("approved", 2500)
 
 
 # Each verb, approved.

@@ -1,5 +1,6 @@
 """What became of duties, in the books: their alerts ride in the same commit, and a second run of a doubtful one changes nothing."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ import rows
 from switch import database
 from switch.ids import show
 from switch.payments.duties import Close
+from switch.payments.evidence import EXPEDITE
 from switch.payments.fulfilment import Answered, Ended, run_ended
 from switch.payments.journal import INTENT_COLUMNS, intent_values
 from switch.payments.transaction import Event, Transaction
@@ -63,3 +65,30 @@ async def test_what_was_answered_counts_whoever_holds_the_lease_by_now(writer: a
     row = await advice(writer)
     answered = ended(row, "ack", Event.APPROVE, "00")._replace(leased_until=LEASE + late)
     assert await run_ended(writer, [answered], False) == [True]
+
+
+async def reversing(writer: asyncpg.Connection) -> Transaction:
+    """A sale whose host said once that it does not know it, leased to us."""
+    row = rows.transaction()
+    await rows.insert(writer, "transaction", **dict(zip(INTENT_COLUMNS, intent_values(row), strict=True)), state="SENT")
+    async with writer.transaction():
+        await writer.execute("UPDATE transaction SET state = 'REVERSING', version = 2, outcome_at = now() WHERE transaction_id = $1", row.transaction_id)
+        await rows.insert(writer, "duty", **rows.duty(row)._asdict(), leased_until=LEASE, not_found_at=LEASE)
+    return row
+
+
+async def test_an_approval_that_is_being_written_is_waited_for_before_not_found_closes(writer: asyncpg.Connection, database_url: str) -> None:
+    row = await reversing(writer)
+    closing = Ended(row.transaction_id, None, "reversal", LEASE, Close("not_found", Event.NOT_FOUND), "25")
+    other = await database.connect(database_url, "switch_writer")
+    try:
+        async with other.transaction():
+            await other.execute(EXPEDITE, row.transaction_id, True)
+            at_once = asyncio.create_task(run_ended(writer, [closing], False))
+            await asyncio.wait([at_once], timeout=0.3)
+        assert await at_once == [False]
+    finally:
+        await other.close()
+    found = await writer.fetchrow("SELECT t.state, d.state AS duty, d.not_found_at FROM transaction t JOIN duty d USING (transaction_id) WHERE t.transaction_id = $1",
+                                  row.transaction_id)
+    assert tuple(found) == ("REVERSING", "open", None)

@@ -29,7 +29,7 @@ from switch.links.handover import (
     same_clock,
 )
 from switch.links.holder import LOOK_S, Holder, address_of, here
-from switch.links.shared import SharedLink
+from switch.links.shared import GUARD_S, SharedLink
 from switch.links.slots import Place, Slots
 
 BANK = "01980b53-7a10-7c3e-9f52-3b7a1c0de4f1"
@@ -245,6 +245,24 @@ async def test_a_holder_that_stands_still_ends_in_silence_and_its_later_answer_i
         passed(number, answer)
         await until(lambda: both.late)
         assert [(record.reason, record.acquirer_id, record.message["11"]) for record in both.late] == [("late", BANK, "000001")]
+
+
+@both_loops
+async def test_the_answer_to_what_nobody_waits_for_any_more_is_evidence_and_ends_its_guard(folder):
+    faults = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
+
+    async def slow(host, reader, writer):
+        host.received.append(message := await read(reader))
+        await asyncio.sleep(0.05)
+        writer.write(approval(message))
+        await reader.read()
+
+    async with pair(folder, Host(slow)) as both:
+        both.request(1, within=0.3).cancel()
+        await until(lambda: both.late)
+        await asyncio.sleep(0.3 + GUARD_S + 0.1)
+        assert (len(both.late), both.asker.counters.timeouts, faults) == (1, 0, [])
 
 
 @both_loops

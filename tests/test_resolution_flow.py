@@ -298,6 +298,44 @@ async def test_a_confirmed_sale_of_two_messages_is_held_and_not_captured(shop: S
     assert (now["payment_status"], now["amounts"]["authorised"], now["amounts"]["captured"]) == ("authorized", 1096, 0)
 
 
+async def test_a_confirmed_sale_of_two_messages_is_captured_by_hand(shop: Shop) -> None:
+    await shop.dual.order("silence", match={"0": "0100"})
+    shown = (await resolved(shop, await parked(shop, "dual", amount=2300), "confirmed"))["id"]
+    captured = await shop.ask("POST", f"/v1/authorizations/{shown}/captures", {}, "dual", Idempotency_Key=new_key())
+    assert (captured.body.get("status"), captured.body.get("amount")) == ("approved", 2300), captured.raw
+    now = await shop.get(shown)
+    assert (now["payment_status"], now["amounts"]["captured"]) == ("captured", 2300)
+    assert (await shop.ask("POST", f"/v1/authorizations/{shown}/captures", {}, "dual", Idempotency_Key=new_key())).body["code"] == "not_capturable"
+
+
+@pytest.mark.parametrize("first", ["sale", "capture"])
+async def test_a_sale_and_its_own_capture_are_confirmed_in_any_order(shop: Shop, first: str) -> None:
+    key = new_key()
+    sold = (await shop.pay(2400, key, key="dual")).body["id"]
+    (row,) = await shop.sql("SELECT transaction_id FROM transaction WHERE original_id = $1", UUID(sold[4:]))
+    capture = show("transaction", row["transaction_id"])
+    await shop.until(capture, "approved")
+    await shop.dual.order("code", "21", match={"0": "0420"}, count=2)
+    await shop.cancel(key, "dual")
+    for each in (sold, capture):
+        await shop.until(each, "parked")
+    for each in (sold, capture) if first == "sale" else (capture, sold):
+        assert (await resolved(shop, each, "confirmed"))["status"] == "confirmed"
+    assert (await shop.get(sold))["amounts"]["captured"] == 2400
+
+
+async def test_of_a_refund_no_part_is_confirmed(shop: Shop) -> None:
+    sold = (await shop.pay(2000)).body
+    await shop.host.order("code", "10", match={"0": "0200", "3": "200000"})
+    await shop.host.order("code", "21", match={"0": "0420"})
+    refund = (await shop.ask("POST", "/v1/refunds", {"authorization": sold["id"], "amount": 1000}, Idempotency_Key=new_key())).body["id"]
+    await shop.until(refund, "parked")
+    part = await ask(shop, refund, resolution="confirmed", approved_amount=505)
+    assert (part.status, part.body["errors"][0]["field"]) == (422, "approved_amount")
+    assert (await resolved(shop, refund, "confirmed", approved_amount=1000))["status"] == "confirmed"
+    assert (await shop.get(sold["id"]))["amounts"]["refunded"] == 1000
+
+
 async def test_the_database_itself_wants_two_people_and_keeps_what_they_said(shop: Shop, waiting: str) -> None:
     approval = (await ask(shop, waiting)).body["id"]
     identity = UUID(approval[4:])

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,12 @@ import pytest
 import pytest_asyncio
 
 from switch.errors import Problem
+from switch.links import Unmatched
+from switch.payments.duties import Close
+from switch.payments.evidence import Evidence
+from switch.payments.fulfilment import Ended, run_ended
+from switch.payments.history import Duty, History
+from switch.payments.transaction import Event
 from tests.flows import ANSWER_TIMEOUT_MS, Host, Shop, eventually, open_shop
 
 REVERSAL = {"0": "0420"}
@@ -422,3 +429,57 @@ async def test_the_database_going_away_leaves_the_duty_to_the_end_of_its_lease(s
         return bool(found["state"] == "done" and found["closed_by"] == "ack")
 
     await eventually(closed, "it is not acknowledged", 12)
+
+
+class Meanwhile(History):
+    """Something happens once, just after a duty was read."""
+
+    happens: Callable[[], Awaitable[None]] | None = None
+
+    async def duty(self, transaction_id: UUID) -> Duty | None:
+        found = await super().duty(transaction_id)
+        if (happens := self.happens) is not None:
+            self.happens = None
+            await happens()
+        return found
+
+
+async def approved_late(shop: Shop, shown: str, happens: Callable[[], Awaitable[None]]) -> None:
+    """Its approval comes late, and `happens` while it is looked at; until its reversal is acknowledged."""
+    switch, row = shop.switch, await shop.row(shown)
+    request = (await shop.host.received(row["rrn"]))[0]
+    answer = {number: request[number] for number in ("3", "4", "7", "11", "37", "41", "42", "49")} | {"0": "0210", "38": "A00001", "39": "00"}
+    history = Meanwhile(switch.history.pool)
+    history.happens = happens
+    evidence = Evidence(switch.writers, switch.directory, history, switch.authorizations, switch.alarm)
+    evidence.take(Unmatched(str(row["acquirer_id"]), answer, "late", None, row["match_key"], 0, row["received_at"], row["received_at"]))
+    working = asyncio.create_task(evidence.work())
+    try:
+        await duty(shop, shown, state="done", closed_by="ack")
+    finally:
+        working.cancel()
+        await evidence.stop()
+
+
+async def test_an_approval_that_not_found_overtakes_by_a_moment_opens_the_reversal_again(shop: Shop) -> None:
+    shown = await posted(shop)
+    await shop.sql("UPDATE duty SET not_found_at = now() - interval '2 minutes' WHERE transaction_id = $1", UUID(shown[4:]))
+
+    async def closed() -> None:
+        ended = Ended(UUID(shown[4:]), None, "reversal", datetime.now(UTC), Close("not_found", Event.NOT_FOUND), "25")
+        async with shop.switch.writers.acquire() as connection:
+            assert await run_ended(connection, [ended], False) == [True]
+
+    await approved_late(shop, shown, closed)
+    assert await shop.host.effect((await shop.row(shown))["rrn"]) == (0, 0)
+
+
+async def test_a_late_approval_is_not_forgotten_while_the_books_are_away(shop: Shop) -> None:
+    await shop.host.order("code", "05", match={"0": "0200"})
+    sale = (await shop.pay(1000)).body
+    assert sale["status"] == "declined"
+
+    async def away() -> None:
+        raise Problem("not_ready")
+
+    await approved_late(shop, sale["id"], away)

@@ -175,6 +175,27 @@ async def test_a_merchant_may_have_it_reversed(shop: Shop, key: str) -> None:
         await shop.ask("PATCH", f"/v1/merchants/{merchant}", {"undelivered": "alert"}, "operator")
 
 
+async def test_what_its_terminal_is_told_in_that_very_moment_is_not_reversed(shop: Shop) -> None:
+    merchant, undelivered, answers = shop.shown("merchant.one"), shop.switch.undelivered, []
+    undo = undelivered.undo
+
+    async def asked_first(*of: Any) -> object:
+        answers.append(await shop.pay(10_850, key))
+        return await undo(*of)
+
+    undelivered.undo = asked_first
+    await shop.ask("PATCH", f"/v1/merchants/{merchant}", {"undelivered": "reverse"}, "operator")
+    try:
+        key, row = await hang_up(shop, 10_850)
+        await eventually(lambda: settled(shop, row), "nobody looked at it")
+        await asyncio.sleep(AFTER_S)
+        assert [answer.status for answer in answers] == [201]
+        assert (await shop.row(f"txn_{row['transaction_id']}"))["state"] == "APPROVED"
+    finally:
+        undelivered.undo = undo
+        await shop.ask("PATCH", f"/v1/merchants/{merchant}", {"undelivered": "alert"}, "operator")
+
+
 async def test_it_does_not_matter_which_mark_is_written_first(shop: Shop) -> None:
     """A worker that replays the answer may be quicker than the one that could not give it."""
     row = (await shop.row((await shop.pay(10_900)).body["id"]))

@@ -1,5 +1,6 @@
 """The rules of follow-ups as a table: what is asked of which original, and what is said."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -198,10 +199,26 @@ def test_every_verb_has_its_rule_and_every_refusal_its_problem() -> None:
 
 @pytest.mark.parametrize("type_", VERBS.values())
 def test_what_one_intent_of_a_batch_reserves_the_next_one_sees(type_: str) -> None:
-    row, amount = original({"refund": "sale", "tip": "tipped sale", "void": "sale"}.get(type_, "hold")), 150
+    row, amount = original({"refund": "sale", "tip": "tipped sale", "void": "sale"}.get(type_, "hold")), 1000 if type_ == "void" else 150
     assert refusal(type_, row, [], amount, TODAY, NOW) is None
     added = follower(type_, "SENT", amount)
     verbs.reserve(row, added)
-    assert {"capture": row.capture_reserved, "tip": row.capture_reserved, "increment": row.increment_reserved, "refund": row.refund_reserved, "void": row.void_reserved}[type_] == 150
+    assert {"capture": row.capture_reserved, "tip": row.capture_reserved, "increment": row.increment_reserved, "refund": row.refund_reserved, "void": row.void_reserved}[type_] == amount
     again = refusal(type_, row, [added], 900, TODAY, NOW)
     assert (again is None) == (type_ == "increment")
+
+
+@pytest.mark.parametrize(("mti", "state", "own", "allowed"), [
+    ("0100", "CONFIRMED", None, True), ("0100", "CONFIRMED", "REVERSED", True), ("0100", "CONFIRMED", "PARKED", False),
+    ("0100", "CONFIRMED", "APPROVED", False), ("0100", "APPROVED", None, False), ("0200", "CONFIRMED", None, False)])
+def test_what_two_people_confirmed_is_captured_by_hand_when_its_own_capture_is_gone(mti: str, state: str, own: str | None, allowed: bool) -> None:
+    row = replace(original("sale"), mti=mti, state=state, captured=0)
+    followers = [follower("capture", own, 1000)._replace(automatic=True)] if own else []
+    refused = refusal("capture", row, followers, 1000, TODAY, NOW)
+    assert (refused is None) == allowed and (allowed or refused.code == "not_capturable")
+
+
+@pytest.mark.parametrize(("name", "amount"), [("sale", 999), ("sale", 1001), ("hold", 999)])
+def test_a_void_is_about_all_that_there_is(name: str, amount: int) -> None:
+    refused = refusal("void", original(name), [], amount, TODAY, NOW)
+    assert refused is not None and (refused.code, refused.retry_after) == ("follow_up_open", verbs.RETRY_AFTER_S)

@@ -97,7 +97,8 @@ class Errand(asyncio.Protocol):
             self.counters.sent -= isinstance(result, Bounced)
             self.end(frame.number, lambda _: result)
         elif isinstance(result, Reply):  # nobody waits any more: the answer is evidence
-            self.asked.pop(frame.number, None)
+            if frame.number in self.asked:
+                self.end(frame.number, lambda _: result)
             self.counters.late += 1
             reason = "late" if frame.number in self.given_up else "no_request"
             self.on_unmatched(Unmatched(self.acquirer_id, result.message, reason, None, match_key(self.dialect, result.message), 0,

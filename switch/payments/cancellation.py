@@ -81,10 +81,11 @@ class Cancellations:
             raise Problem("idempotency_key_reused")
         return await self.undone(transaction.transaction_id, reason)
 
-    async def undone(self, transaction_id: UUID, reason: str | None = None) -> Transaction:
-        """The transaction, undone if it stood. A step that somebody else took meanwhile makes it be judged anew: its version decides.
+    async def undone(self, transaction_id: UUID, reason: str | None = None, version: int | None = None) -> Transaction:
+        """The transaction, undone if it stood. A step that somebody else took meanwhile makes it be judged anew: its version decides. `version`: the
+        only one that is undone.
 
-        Raises Problem: day_closed, follow_up_exists (something was built on it), follow_up_open, already_voided, not_ready.
+        Raises Problem: day_closed, follow_up_exists (something was built on it), follow_up_open, already_voided, not_ready, conflict (not `version`).
         """
         for _ in range(TRIES):
             transaction = await self.history.sale(transaction_id)
@@ -94,6 +95,8 @@ class Cancellations:
                 if transaction.state in (REVERSING, REVERSED) and transaction.original_id is None:
                     await self.authorizations.undo_captures(transaction)
                 return transaction
+            if version not in (None, transaction.version):
+                raise Problem("conflict")
             refused = await self._refusal(transaction)
             if refused is not None:
                 raise Problem(refused.code, refused.detail, retry_after=refused.retry_after)

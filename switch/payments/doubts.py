@@ -11,7 +11,7 @@ from uuid import UUID
 from switch import logs
 from switch.errors import Problem
 from switch.payments.authorization import Authorizations
-from switch.payments.confirmation import FIRST_VERSION
+from switch.payments.confirmation import FIRST_VERSION, given_back
 from switch.payments.journal import Outcome, Written
 from switch.payments.transaction import APPROVED, REVERSED, REVERSING, SENT, Event, Transaction
 
@@ -71,10 +71,5 @@ class Doubts:
                 return
 
     async def _confirmed(self, stored: Transaction, unconfirmed: int) -> bool:
-        """Whether somebody was told it, which moves its version (confirmation.py), or built on it. That the acquirer did not take the
-        capture which it owes by itself moves the version too, and tells nobody anything."""
-        if stored.version <= unconfirmed:
-            return False
-        followers = await self.books.followers(stored)
-        given_back = sum(follower.automatic and follower.state not in (SENT, APPROVED) for follower in followers)
-        return stored.version > unconfirmed + given_back
+        """Whether somebody was told it, which moves its version (confirmation.py), or built on it."""
+        return stored.version > unconfirmed and stored.version > unconfirmed + await given_back(self.books, stored)

@@ -27,6 +27,8 @@ from switch.records import Acquirer
 
 QUEUE_MAX = 1000
 STOP_S = 1.0
+PAUSES_S = (0.1, 0.4, 1.0, 2.0, 5.0, 10.0)  # while the database is away
+AWAY = (*UNKNOWN, asyncpg.PostgresError, Problem)
 DECIDED_WITHIN_S = 30  # beyond the acquirer's time: commits that are in doubt, and the recovery of a worker that died
 
 RECORD = """INSERT INTO unmatched_answer (acquirer_id, received_at, reason, field, transaction_id, message, detail)
@@ -38,9 +40,12 @@ FIND_OPEN = "SELECT transaction_id FROM open_exchange WHERE acquirer_id = $1 AND
 FIND_NEAR = """SELECT transaction_id FROM transaction WHERE transaction_id >= $3 AND transaction_id < $4 AND acquirer_id = $1 AND match_key = $2
 ORDER BY transaction_id DESC LIMIT 1"""
 EVENT = "INSERT INTO transaction_event (merchant_id, transaction_id, kind, detail) VALUES ($1, $2, $3, $4::jsonb)"
-# An approval that comes while its reversal waits: what "not found" had proven is proven no more.
-EXPEDITE = """UPDATE duty SET next_attempt_at = least(next_attempt_at, now()), not_found_at = CASE WHEN $2 THEN NULL ELSE not_found_at END
-WHERE transaction_id = $1 AND state = 'open'"""
+# An approval that comes while its reversal waits: what "not found" had proven is proven no more. No row: it was closed by a moment, and "not found"
+# may have closed it.
+EXPEDITE = """
+WITH held AS (SELECT t.transaction_id FROM transaction t WHERE t.transaction_id = $1 AND t.state = 'REVERSING' FOR NO KEY UPDATE)
+UPDATE duty d SET next_attempt_at = least(d.next_attempt_at, now()), not_found_at = CASE WHEN $2 THEN NULL ELSE d.not_found_at END
+FROM held WHERE d.transaction_id = held.transaction_id AND d.state = 'open' RETURNING true"""
 
 
 class Evidence:
@@ -64,10 +69,15 @@ class Evidence:
         """Until cancelled."""
         while True:
             unmatched = await self.queue.get()
-            try:
-                await self._consider(unmatched)
-            except (*UNKNOWN, asyncpg.PostgresError, Problem) as error:
-                logs.warning("answer_not_recorded", reason=unmatched.reason, error=type(error).__name__)
+            for pause_s in (*PAUSES_S, None):
+                try:
+                    await self._consider(unmatched)
+                    break
+                except AWAY as error:
+                    if pause_s is None or isinstance(error, ValueError):  # a value that the driver cannot encode will not be sent later either
+                        logs.warning("answer_not_recorded", reason=unmatched.reason, error=type(error).__name__)
+                        break
+                    await asyncio.sleep(pause_s)
 
     async def stop(self) -> None:
         """What was said twice is held against what stands, as far as it is decided by now."""
@@ -126,20 +136,23 @@ class Evidence:
         if fault is not None or not translation.is_answer_to(transaction, message):
             return
         verdict = translation.verdict(transaction, acquirer.dialect, message)
-        await self.pool.execute(EVENT, transaction.merchant_id, transaction.transaction_id, f"{reason}_answer",
-                                alerts.detail(response_code=verdict.response_code, approval_code=verdict.approval_code))
-        if transaction.state != SENT:
-            await self._hold_against(transaction, verdict.event)
-        elif len(self.undecided.tasks) < QUEUE_MAX:
+        with contextlib.suppress(*AWAY):
+            await self.pool.execute(EVENT, transaction.merchant_id, transaction.transaction_id, f"{reason}_answer",
+                                    alerts.detail(response_code=verdict.response_code, approval_code=verdict.approval_code))
+            if transaction.state != SENT:
+                await self._hold_against(transaction, verdict.event)
+                return
+        if len(self.undecided.tasks) < QUEUE_MAX:
             self.undecided.later(self._once_decided(transaction.transaction_id, verdict.event, acquirer.answer_timeout_s + DECIDED_WITHIN_S))
         else:
             metrics.unmatched_answers.labels("not_recorded").inc()
 
     async def _once_decided(self, transaction_id: UUID, event: Event, within_s: float) -> None:
-        """A second answer that came while the first was being written: it may say the opposite. What is never decided recovery reverses."""
+        """A second answer that came while the first was being written: it may say the opposite. What is never decided recovery reverses. Or an
+        answer whose meaning could not be written at once."""
         for waits_s in (*(0.02 * 2**at for at in range(6)), *[1.0] * int(within_s)):
             await asyncio.sleep(waits_s)
-            with contextlib.suppress(*UNKNOWN, asyncpg.PostgresError, Problem):  # looked at again, as long as it takes
+            with contextlib.suppress(*AWAY):  # looked at again, as long as it takes
                 transaction = await self.history.transaction(transaction_id)
                 if transaction is not None and transaction.state != SENT:
                     await self._hold_against(transaction, event)
@@ -156,7 +169,8 @@ class Evidence:
             if await self.authorizations.undo(transaction, event, duty.closed_by if duty else None) is not Written.OURS:
                 raise Problem("not_ready")
         elif after.duty == "expedite":
-            await self.pool.execute(EXPEDITE, transaction.transaction_id, event is Event.APPROVE)
+            if not await self.pool.fetchval(EXPEDITE, transaction.transaction_id, event is Event.APPROVE):
+                raise Problem("not_ready")
         elif after.alert:
             await self.alarm.raise_(after.alert, show("transaction", transaction.transaction_id))
 

@@ -5,7 +5,7 @@ Originals are locked first, then transactions in the order of the array, then du
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -15,6 +15,7 @@ from switch.failpoints import failpoint_held
 from switch.ids import show, uuid7
 from switch.payments.duties import Again, Close, Decision, Park
 from switch.payments.journal import LOCK_FIRST
+from switch.payments.transaction import Event
 
 
 class Answered(NamedTuple):
@@ -46,7 +47,8 @@ class Ended(NamedTuple):
 # An alert rides in the commit that causes it: nobody may die, or be in doubt of that commit, before a person is told.
 _AGAIN_TOLD = """
     ON CONFLICT (kind, object) DO UPDATE SET last_at = now(), count = alert.count + 1, acknowledged_by = NULL, acknowledged_at = NULL"""
-# An acknowledgement ends a parked one too. "Not found" was counted before, and an approval that came meanwhile has taken that count away.
+# An acknowledgement ends a parked one too. "Not found" was counted before, and an approval that came meanwhile has taken that count away: whoever
+# takes it holds the transaction (evidence.EXPEDITE), so the rows of "not found" are locked before this statement looks.
 CLOSE_REVERSALS = """
 WITH asked AS (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[]) AS a(transaction_id, closed_by, code)
@@ -196,6 +198,13 @@ def _written(ended: Ended) -> tuple[str, tuple[Any, ...]]:
             return PARK_REVERSALS if ended.kind == "reversal" else PARK_ADVICES, _park(ended, park)
 
 
+def _locked_first(ended: Ended) -> Iterator[UUID]:
+    if ended.original_id is not None:
+        yield ended.original_id
+    if isinstance(ended.decision, Close) and ended.decision.event is Event.NOT_FOUND:
+        yield ended.transaction_id
+
+
 async def run_ended(connection: Connection, batch: Sequence[Ended], doubtful: bool) -> list[bool]:
     """One commit for all of them; whether each moved its row. Run again after a doubtful commit it changes nothing more.
 
@@ -207,14 +216,14 @@ async def run_ended(connection: Connection, batch: Sequence[Ended], doubtful: bo
         statement, row = _written(ended)
         rows.setdefault(statement, []).append(row)
     moved: set[UUID] = set()
-    originals = sorted({ended.original_id for ended in batch if ended.original_id is not None})
-    if len(rows) == 1 and not originals:
+    first = sorted({identity for ended in batch for identity in _locked_first(ended)})
+    if len(rows) == 1 and not first:
         ((statement, values),) = rows.items()
         moved |= {row[0] for row in await connection.fetch(statement, *zip(*values, strict=True))}
     else:
         async with connection.transaction():
-            if originals:
-                await connection.execute(LOCK_FIRST, originals)
+            if first:
+                await connection.execute(LOCK_FIRST, first)
             for statement, values in rows.items():
                 moved |= {row[0] for row in await connection.fetch(statement, *zip(*values, strict=True))}
     return [ended.transaction_id in moved for ended in batch]

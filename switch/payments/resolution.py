@@ -23,7 +23,8 @@ ONE = LIST.partition("WHERE")[0] + "WHERE d.transaction_id = $1"
 # As everywhere, the original of a follow-up is locked first, then the transaction, then its duty.
 LOCK_ORIGINAL = """SELECT 1 FROM transaction t JOIN transaction o ON o.transaction_id = t.original_id WHERE t.transaction_id = $1
 FOR NO KEY UPDATE OF o"""
-LOCK = """SELECT t.merchant_id, t.state, t.version, t.exchange, t.amount, t.approved_amount FROM transaction t
+LOCK = """SELECT t.merchant_id, t.state, t.version, t.exchange, t.amount, t.approved_amount, t.original_id IS NOT NULL OR t.type = 'refund' AS whole
+FROM transaction t
 WHERE t.transaction_id = $1 FOR NO KEY UPDATE"""
 DUTY = "SELECT kind, state, cause FROM duty WHERE transaction_id = $1 FOR NO KEY UPDATE"
 REOPEN = """UPDATE transaction SET state = 'REVERSING', version = version + 1 WHERE transaction_id = $1 AND state = 'PARKED'"""
@@ -33,11 +34,14 @@ not_found_at = NULL WHERE transaction_id = $1 AND state = 'parked'"""
 # The first transmission keeps its time: it may not overtake its original.
 NOW = """UPDATE duty SET next_attempt_at = least(next_attempt_at, now()) WHERE transaction_id = $1 AND state = 'open' AND transmissions > 0"""
 REVERSED = "UPDATE transaction SET state = 'REVERSED', version = version + 1, captured = 0 WHERE transaction_id = $1"
-# The approved amount stands. A single message has posted it; of a two-message sale it is held until somebody captures it.
+# The approved amount stands. A single message has posted it; of a two-message sale it is held until somebody captures it, but for what its own
+# capture took, if that was confirmed first.
 CONFIRMED = """UPDATE transaction t SET state = 'CONFIRMED', version = t.version + 1, approved_amount = $2::bigint,
 authorised = CASE WHEN t.original_id IS NULL THEN $2::bigint ELSE t.authorised END,
 capturable = CASE WHEN t.original_id IS NULL THEN greatest(t.capturable, $2::bigint) ELSE t.capturable END,
-captured = CASE WHEN t.original_id IS NULL AND t.capture_method = 'automatic' AND t.mti LIKE '02%' THEN $2::bigint ELSE t.captured END
+captured = CASE WHEN t.original_id IS NOT NULL OR t.capture_method IS DISTINCT FROM 'automatic' THEN t.captured WHEN t.mti LIKE '02%' THEN $2::bigint
+  ELSE (SELECT coalesce(sum(f.amount), 0)::bigint FROM transaction f WHERE f.merchant_id = t.merchant_id AND f.original_id = t.transaction_id
+        AND f.idempotency_key IS NULL AND f.state IN ('SENT', 'APPROVED', 'CONFIRMED')) END
 WHERE t.transaction_id = $1"""
 CLOSE_DUTY = "UPDATE duty SET state = 'done', closed_at = now(), closed_by = 'person', leased_until = NULL WHERE transaction_id = $1"
 EVENT = "INSERT INTO transaction_event (merchant_id, transaction_id, kind, detail) VALUES ($1, $2, $3, $4::jsonb)"
@@ -101,6 +105,8 @@ class Resolution:
             raise _invalid("to be said: the acquirer approved only a part")
         if approved_amount is not None and not min(1, whole) <= approved_amount <= whole:
             raise _invalid("from 1 to the amount of the transaction")
+        if approved_amount not in (None, whole) and transaction["whole"]:  # its original, and what settles, have all of it or nothing
+            raise _invalid("the whole amount: of what is not a sale no part can stand; have the acquirer reverse it")
         known = transaction["approved_amount"]
         return {"resolution": resolution, "version": transaction["version"],
                 "approved_amount": approved_amount if approved_amount is not None else known if known else whole}

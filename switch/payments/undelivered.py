@@ -37,7 +37,8 @@ SELECT *, 'answer_not_delivered' FROM unnest($1::uuid[], $2::uuid[], $3::timesta
 DUE = """
 SELECT u.merchant_id, u.transaction_id, m.undelivered,
   (t.state = 'APPROVED' OR t.state = 'SENT' AND t.exchange = 'advice' AND t.type = 'purchase') AND NOT EXISTS (
-    SELECT FROM transaction f WHERE f.merchant_id = u.merchant_id AND f.original_id = u.transaction_id AND f.idempotency_key IS NOT NULL) AS unheard
+    SELECT FROM transaction f WHERE f.merchant_id = u.merchant_id AND f.original_id = u.transaction_id AND f.idempotency_key IS NOT NULL) AS unheard,
+  t.version
 FROM undelivered u JOIN transaction t USING (merchant_id, transaction_id) JOIN directory_merchant m USING (merchant_id)
 WHERE u.lost_at < now() - $1::interval AND u.heard_at IS NULL AND u.settled_at IS NULL ORDER BY u.lost_at LIMIT $2
 """
@@ -52,9 +53,10 @@ class Mark(NamedTuple):
 
 
 class Undelivered:
-    """`undo` reverses a sale with what was made of it; it raises Problem when that cannot be (day_closed) or not now (not_ready)."""
+    """`undo` reverses a sale of this version with what was made of it; it raises Problem when that cannot be (day_closed), not now (not_ready) or not
+    any more (conflict: it has another version, as one that was told again)."""
 
-    def __init__(self, pool: Pool, alarm: alerts.Alerts, undo: Callable[[UUID], Awaitable[object]], after_s: float) -> None:
+    def __init__(self, pool: Pool, alarm: alerts.Alerts, undo: Callable[[UUID, int], Awaitable[object]], after_s: float) -> None:
         self.pool, self.alarm, self.undo, self.after_s = pool, alarm, undo, after_s
         self.marks: dict[UUID, Mark] = {}
         self.marked = asyncio.Event()
@@ -114,20 +116,24 @@ class Undelivered:
     async def look(self) -> int:
         """Raises an alert for each approval that nobody asked for in time, and reverses it if its merchant wants that; returns how many."""
         raised = 0
-        for merchant_id, identity, wish, unheard in await self.pool.fetch(DUE, timedelta(seconds=self.after_s), DUE_MAX):
+        for merchant_id, identity, wish, unheard, version in await self.pool.fetch(DUE, timedelta(seconds=self.after_s), DUE_MAX):
             if unheard:
                 raised += 1
                 await self.alarm.raise_("undelivered_approval", show("transaction", identity))
-                if wish == "reverse":
-                    await self._reverse(identity)
+                if wish == "reverse" and not await self._reverse(identity, version):
+                    continue
             await self.pool.execute(SETTLE, merchant_id, identity)
         return raised
 
-    async def _reverse(self, identity: UUID) -> None:
+    async def _reverse(self, identity: UUID, version: int) -> bool:
+        """False: it has moved since it was looked at, and is looked at anew."""
         try:
-            await self.undo(identity)
+            await self.undo(identity, version)
             logs.info("undelivered_reversed", transaction_id=identity)
         except Problem as problem:
+            if problem.code == "conflict":
+                return False
             if problem.code == "not_ready":
                 raise
             logs.warning("undelivered_stands", transaction_id=identity, code=problem.code)  # its day is closed: the alert's person decides
+        return True

@@ -139,13 +139,19 @@ def _state(type_: str, original: Transaction) -> Refusal | None:
 
 
 def _capture(original: Transaction, followers: Sequence[Follower], amount: int, open_day: date, now: datetime) -> Refusal | None:
-    if original.capture_method != "manual":
+    if original.capture_method != "manual" and not held_by_people(original, followers):
         return Refusal("not_capturable", "It is captured by itself.")
     if expired(original, now):
         return Refusal("not_capturable", "The authorization has expired; what was left of it is released.")
     if amount < 1:
         return Refusal("not_capturable", "Nothing is left to capture.")
     return Refusal("amount_exceeds_capturable") if amount > to_capture(original) else None
+
+
+def held_by_people(original: Transaction, followers: Sequence[Follower]) -> bool:
+    """Whether two people confirmed a sale of two messages whose own capture was never made, or went with its reversal."""
+    gone = all(follower.state in OVER for follower in followers if follower.automatic)
+    return original.state == CONFIRMED and original.mti.startswith("01") and gone
 
 
 def _increment(original: Transaction, followers: Sequence[Follower], amount: int, open_day: date, now: datetime) -> Refusal | None:
@@ -167,6 +173,8 @@ def _void(original: Transaction, followers: Sequence[Follower], amount: int, ope
         return Refusal("day_closed")
     if any(follower.state in OPEN for follower in followers):
         return Refusal("follow_up_open", "A void takes all, so it waits until every other follow-up has its outcome.", RETRY_AFTER_S)
+    if amount != amount_of("void", original, None):  # its message says what there was when it was asked for
+        return Refusal("follow_up_open", "Another follow-up had its outcome meanwhile; void it again.", RETRY_AFTER_S)
     return None
 
 

@@ -108,8 +108,9 @@ def known_keys(session: Session, *key: Any) -> Rows:
 
 @statement(journal.OUTCOMES)
 def outcomes(session: Session, steps: Rows) -> Rows:
+    """A statement gives match keys back before it takes others (judge_changed): what is SENT can only give its own back."""
     moved = []
-    for values in steps:
+    for values in sorted(steps, key=lambda values: values[-1] != "SENT"):
         changes: Row = dict(zip(journal.OUTCOME_COLUMNS, values, strict=False))
         row = session.locked("transaction", changes["transaction_id"])
         if row is not None and row["state"] == values[-1] and row["version"] == changes["version"] - 1:
@@ -397,7 +398,9 @@ def lock_original(session: Session, key: Any) -> Rows:
 def lock(session: Session, key: Any) -> Rows:
     row = session.locked("transaction", key)
     session.hold("transaction", key)
-    return [{name: row[name] for name in ("merchant_id", "state", "version", "exchange", "amount", "approved_amount")}] if row else []
+    names = ("merchant_id", "state", "version", "exchange", "amount", "approved_amount")
+    whole = row is not None and (row["original_id"] is not None or row["type"] == "refund")
+    return [{**{name: row[name] for name in names}, "whole": whole}] if row else []
 
 
 @statement(resolution.DUTY)
@@ -447,8 +450,9 @@ def resolved_confirmed(session: Session, key: Any, amount: int) -> Rows:
     changes: Row = {"state": "CONFIRMED", "version": row["version"] + 1, "approved_amount": amount}
     if row["original_id"] is None:
         changes |= {"authorised": amount, "capturable": max(row["capturable"], amount)}
-        if row["capture_method"] == "automatic" and row["mti"].startswith("02"):
-            changes["captured"] = amount
+        if row["capture_method"] == "automatic":
+            own = [each["amount"] for each in session.followers(key) if each["idempotency_key"] is None and each["state"] in ("SENT", "APPROVED", "CONFIRMED")]
+            changes["captured"] = amount if row["mti"].startswith("02") else sum(own)
     update_transaction(session, key, **changes)
     return []
 
@@ -609,11 +613,12 @@ def event(session: Session, merchant_id: Any, transaction_id: Any, kind: str, de
 
 @statement(evidence.EXPEDITE)
 def expedite(session: Session, key: Any, approved: bool) -> Rows:
-    row = session.locked("duty", key)
-    if row is not None and row["state"] == "open":
-        put_duty(session, {**row, "next_attempt_at": min(row["next_attempt_at"], session.now),
-                           "not_found_at": None if approved else row["not_found_at"]})
-    return []
+    held = session.locked("transaction", key)
+    row = session.locked("duty", key) if held is not None and held["state"] == "REVERSING" else None
+    if row is None or row["state"] != "open":
+        return []
+    put_duty(session, {**row, "next_attempt_at": min(row["next_attempt_at"], session.now), "not_found_at": None if approved else row["not_found_at"]})
+    return [(True,)]
 
 
 @statement(alerts.RAISE)
@@ -674,8 +679,8 @@ def not_delivered(session: Session, *columns: Rows) -> Rows:
 def unheard(session: Session, after: timedelta, limit: int) -> Rows:
     due = [row for row in session.rows("undelivered") if row["lost_at"] is not None and row["lost_at"] < session.now - after
            and row["heard_at"] is None and row["settled_at"] is None]
-    return [(row["merchant_id"], row["transaction_id"], "alert", session.get("transaction", row["transaction_id"])["state"] == "APPROVED")
-            for row in due[:limit]]
+    sales = [session.get("transaction", row["transaction_id"]) for row in due[:limit]]
+    return [(sale["merchant_id"], sale["transaction_id"], "alert", sale["state"] == "APPROVED", sale["version"]) for sale in sales]
 
 
 @statement(undelivered.SETTLE)
