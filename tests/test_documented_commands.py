@@ -47,6 +47,15 @@ def test_every_verb_and_option_that_a_document_names_exists() -> None:
     assert not [f"{path}: switch {command}: {word}" for path, command in named if (word := unknown(command)) is not None]
 
 
+def test_every_verb_says_what_it_does_in_its_own_help_too() -> None:
+    silent, waiting = [], [PARSER]
+    while waiting:
+        parser = waiting.pop()
+        waiting += verbs(parser).values()
+        silent += [parser.prog] * (not parser.description or parser.description not in parser.format_help().replace("\n", " "))
+    assert not silent
+
+
 def test_every_module_and_test_that_a_document_names_exists() -> None:
     modules = {(path, name) for path in DOCUMENTS for name in re.findall(r"python -m ([\w.]+\w)", text_of(path))}
     assert not [f"{path}: python -m {name}" for path, name in modules if find_spec(name) is None]

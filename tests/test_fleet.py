@@ -81,7 +81,7 @@ async def test_parameters_and_roll_outs(shop: Shop, typed: Typed, tmp_path: Path
     assert "--reason" in await typed.refused("parameters", one.till, "--set", str(file))
     assert "version 1" in (await typed("parameters", one.till, "--set", str(file), "--reason", "wide paper"))[0]
     assert '{"receipt_width_mm": 80}' in (await typed("parameters", one.till))[0]
-    for text, said in (("[]", "one JSON object"), ("{", "cannot be read as JSON"), ('{"receipt_width_mm": 81}', "one of: 58, 80")):
+    for text, said in (("[]", "one JSON object"), ("{", "cannot be read: it is no JSON"), ('{"receipt_width_mm": 81}', "one of: 58, 80")):
         file.write_text(text)
         assert said in await typed.refused("parameters", one.till, "--set", str(file), "--reason", "x")
     software = tmp_path / "f1.bin"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from switch import money
+from switch.commands.files import unread
 from switch.commands.inquiries import Question, asking, put, quoted
 from switch.errors import StartError
 from switch.settings import Settings
@@ -57,8 +58,10 @@ def _document(path: Path) -> Any:
         if len(content) > FILE_MAX:
             raise StartError(f"{path} is larger than {FILE_MAX} bytes")
         return json.loads(content)
-    except (OSError, ValueError):
-        raise StartError(f"{path} cannot be read as JSON; see docs/choosing.md for its members") from None
+    except OSError as error:
+        raise unread(path, error) from None
+    except ValueError as error:
+        raise StartError(f"{unread(path, error)}; see docs/choosing.md for its members") from None
 
 
 def _offer(row: Any) -> str:

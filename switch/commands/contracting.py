@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from switch.commands.files import unread
 from switch.commands.inquiries import Question, asking, put, quoted
 from switch.errors import StartError
 from switch.settings import Settings
@@ -80,7 +81,7 @@ def _terms(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             found = json.loads(file.read(FILE_MAX))
     except OSError as error:
-        raise StartError(f"the file cannot be read ({error.strerror})") from None
+        raise unread(path, error) from None
     except ValueError:
         found = None
     if not isinstance(found, dict):

@@ -135,7 +135,7 @@ def _measured(path: Path) -> dict[str, Any]:
                 digest.update(part)
                 size += len(part)
     except OSError as error:
-        raise StartError(f"the file of the release cannot be read ({files.why(error)})") from None
+        raise files.unread(path, error) from None
     return {"sha256": digest.hexdigest(), "size": size}
 
 
@@ -143,7 +143,7 @@ def _object(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise StartError(f"the file with the parameters cannot be read as JSON ({files.why(error)})") from None
+        raise files.unread(path, error) from None
     if not isinstance(values, dict):
         raise StartError("the file with the parameters must hold one JSON object")
     return values

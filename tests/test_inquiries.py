@@ -1,0 +1,69 @@
+"""What a person at the command line is told: mistyped verbs, refusals, lists that were cut, names instead of ids."""
+
+import argparse
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from switch.cli import main
+from switch.commands.inquiries import Question, acquirer_id, put
+from switch.errors import Problem, StartError, file_refused, in_words
+from switch.settings import load
+
+
+class Pages(BaseHTTPRequestHandler):
+    """A switch with two acquirers on two pages, and more reversals than one page has."""
+
+    def do_GET(self) -> None:
+        first = "after=" not in self.path
+        items = [{"id": f"acq_{1 if first else 2}", "name": "one" if first else "two"}] if "acquirers" in self.path else []
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"items": items, "next": "x_1" if first else None, "path": self.path}).encode())
+
+    def log_message(self, *words: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def pages() -> Iterator[list[str]]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield ["--url", f"http://127.0.0.1:{server.server_port}", "--key", "k"]
+        server.shutdown()
+
+
+def test_a_list_that_was_cut_says_how_it_goes_on(pages: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    options = argparse.Namespace(url=pages[1], key="k")
+    for path, told in (("/v1/x?limit=1", "there are more: switch ask GET '/v1/x?limit=1' -f after=x_1\n"), ("/v1/x?limit=1&after=y", "")):
+        put(Question("GET", path, None, lambda body: iter([body["path"]])), options, load(), print)
+        assert capfd.readouterr() == (f"{path}\n", told)
+
+
+def test_an_acquirer_is_said_by_its_name_or_its_id(pages: list[str]) -> None:
+    options = argparse.Namespace(url=pages[1], key="k")
+    assert [acquirer_id(said, options, load()) for said in ("two", "acq_9")] == ["acq_2", "acq_9"]
+    with pytest.raises(StartError, match="no acquirer has this name; `switch links` shows those there are"):
+        acquirer_id("three", options, load())
+
+
+@pytest.mark.parametrize(("word", "told"), [
+    ("storey", "there is no verb 'storey', did you mean story; `switch --help` explains"), ("xyzzy", "there is no verb 'xyzzy'; `switch --help` explains")])
+def test_a_mistyped_verb_is_answered_with_the_nearest_one_and_not_with_all(word: str, told: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([word])
+    assert capfd.readouterr().err.splitlines() == ["usage: switch [-h] VERB ...", f"switch: error: {told}"]
+
+
+def test_a_refusal_says_what_is_wrong_what_to_do_and_each_place_once() -> None:
+    missing, field = Problem("not_found"), {"field": "port", "rule": "a whole number"}
+    assert in_words(missing.said) == "There is no such object. Check the id; objects of others look the same as absent ones."
+    assert in_words(Problem("not_found", "No acquirer has this name.").said) == "No acquirer has this name."
+    assert in_words(Problem("invalid", "One or more fields are wrong; see errors.", errors=[field]).said) == "One or more fields are wrong (port: a whole number)"
+    assert in_words(file_refused(3, "the total is wrong").said) == "Nothing of it was taken. Line 3: the total is wrong."
+    assert in_words({}) == ""
+    over = {**Problem("amount_exceeds_refundable").said, "amounts": {"left_to_refund": 2500}}
+    assert in_words(over) == "The amount is more than may be refunded. See `amounts.left_to_refund`. (left_to_refund: 2500)"
