@@ -137,7 +137,8 @@ def in_words(said: Mapping[str, Any]) -> str:
     """A problem's members as one line for a person: what is wrong, what to do about it, and the places and amounts that this has not named yet."""
     kind, title, detail = PROBLEMS.get(str(said.get("code"))), said.get("title") or "", said.get("detail") or ""
     text = f"{title}. {detail}" if kind is not None and detail == kind.remedy else detail or title
-    places = [f"{fault['field']}: {fault['rule']}" for fault in said.get("errors") or () if fault["rule"].removesuffix(".") not in detail]
+    faults = [fault for fault in said.get("errors") or () if fault["rule"].removesuffix(".") not in detail]
+    places = [f"{fault['field']}: {fault['rule']}".removeprefix(": ") for fault in faults]
     places += [f"{name}: {value}" for name, value in (said.get("amounts") or {}).items()]
     text = text.removesuffix("; see errors.")  # they stand right behind it
     return text + (f" ({'; '.join(places)})" if places else "")

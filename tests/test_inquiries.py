@@ -5,11 +5,12 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from switch.cli import main
-from switch.commands.inquiries import Question, acquirer_id, put
+from switch.commands.inquiries import Question, acquirer_id, put, refusal
 from switch.errors import Problem, StartError, file_refused, in_words
 from switch.settings import load
 
@@ -43,6 +44,18 @@ def test_a_list_that_was_cut_says_how_it_goes_on(pages: list[str], capfd: pytest
         assert capfd.readouterr() == (f"{path}\n", told)
 
 
+def test_a_file_that_is_not_there_is_no_switch_that_cannot_be_reached(pages: list[str], tmp_path: Path) -> None:
+    options = argparse.Namespace(url=pages[1], key="k")
+    for path, why in ((tmp_path / "none.csv", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(StartError, match=f"^{path} cannot be read: {why}$"):
+            put(Question("POST", "/v1/x", path, lambda body: iter(())), options, load(), print)
+
+
+def test_a_signature_is_a_png_by_its_name_before_anything_is_sent(capfd: pytest.CaptureFixture[str]) -> None:
+    signing = ["contracts", "sign", "con_1", "hand.pdf", "--sha256", "0", "--name", "Li Wei", "--url", "http://127.0.0.1:1", "--key", "k"]
+    assert main(signing) == 2 and "a file whose name ends in .png" in capfd.readouterr().err
+
+
 def test_an_acquirer_is_said_by_its_name_or_its_id(pages: list[str]) -> None:
     options = argparse.Namespace(url=pages[1], key="k")
     assert [acquirer_id(said, options, load()) for said in ("two", "acq_9")] == ["acq_2", "acq_9"]
@@ -64,6 +77,8 @@ def test_a_refusal_says_what_is_wrong_what_to_do_and_each_place_once() -> None:
     assert in_words(Problem("not_found", "No acquirer has this name.").said) == "No acquirer has this name."
     assert in_words(Problem("invalid", "One or more fields are wrong; see errors.", errors=[field]).said) == "One or more fields are wrong (port: a whole number)"
     assert in_words(file_refused(3, "the total is wrong").said) == "Nothing of it was taken. Line 3: the total is wrong."
+    assert in_words(Problem("invalid", "One or more fields are wrong; see errors.", errors=[{**field, "field": ""}]).said) == "One or more fields are wrong (a whole number)"
     assert in_words({}) == ""
+    assert str(refusal(403, Problem("forbidden").said)).endswith("the route names. Say whose key with --key.")
     over = {**Problem("amount_exceeds_refundable").said, "amounts": {"left_to_refund": 2500}}
     assert in_words(over) == "The amount is more than may be refunded. See `amounts.left_to_refund`. (left_to_refund: 2500)"

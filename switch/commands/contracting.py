@@ -72,6 +72,8 @@ def _question(options: argparse.Namespace) -> Question:
         case "end":
             more = {"last_day": options.last_day} if options.last_day else {}
             return Question("POST", f"{path}/end", {"reason": options.reason, **more}, _whole)
+    if options.path.suffix != ".png":
+        raise StartError(f"{options.path} is no signature: a hand's signature is a PNG, in a file whose name ends in .png")
     return Question("POST", f"{path}/signature?sha256={quoted(options.sha256)}&name={quoted(options.name)}", options.path, _whole)
 
 

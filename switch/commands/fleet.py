@@ -22,7 +22,7 @@ def parsers(verbs: Any) -> None:
     listed.add_argument("--merchant", help="mer_...")
     listed.add_argument("--serial", help="its serial number")
     listed.add_argument("--silent", action="store_true", help="only those that are not heard of")
-    asking(kinds.add_parser("show", help="one with every move of it")).add_argument("device", help="dev_...")
+    asking(kinds.add_parser("show", help="one as it is now, with every move of it")).add_argument("device", help="dev_...")
     asking(kinds.add_parser("health", help="what it last said of itself")).add_argument("device", help="dev_...")
     added = asking(kinds.add_parser("register", help="take one into the inventory"))
     added.add_argument("serial")
@@ -70,6 +70,8 @@ def _software_parsers(kinds: Any) -> None:
 
 def work(options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
     """Raises StartError: the switch cannot be reached, or refuses."""
+    if options.kind == "show":
+        put(Question("GET", f"/v1/devices/{quoted(options.device)}", None, lambda body: iter([_device(body)])), options, settings, say)
     question = _device_question(options) or _software_question(options)
     return put(question, options, settings, say)
 
@@ -159,7 +161,7 @@ def _device(row: Any) -> str:
 def _story(body: Any) -> Iterator[str]:
     for event in reversed(body["items"]):
         place = event["terminal"] or event["store"] or ""
-        yield f"{event['at']}  {event['event']:<10} {event['state']:<12} by {event['by']}: {event['reason']}  {place}"
+        yield f"  {event['at']}  {event['event']:<10} {event['state']:<12} by {event['by']}: {event['reason']}  {place}"
 
 
 def _health(body: Any) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from switch import money
-from switch.commands.files import nothing
+from switch.commands.files import nothing, unread
 from switch.errors import StartError, in_words
 from switch.inquiry import call
 from switch.settings import Settings
@@ -55,7 +55,7 @@ def parsers(verbs: Any) -> None:
     resolve = asking(kinds.add_parser("resolve", help="ask a second person to end a parked one"))
     resolve.add_argument("transaction", help="txn_...")
     resolve.add_argument("resolution", choices=("reversed", "confirmed"), help="reversed: nothing stands at the acquirer; confirmed: the sale does")
-    resolve.add_argument("--reason", required=True, help="what you know and from whom; it stays in the story")
+    resolve.add_argument("--reason", required=True, help="what you know and from whom, 10 characters or more; it stays in the story")
     resolve.add_argument("--approved-amount", type=int, metavar="MINOR_UNITS", help="of a confirmed one, when not the whole")
     kinds = verbs.add_parser("approvals", help="what waits for a second person").add_subparsers(dest="kind", required=True)
     listed = asking(kinds.add_parser("list", help="what waits, or was decided, newest first"))
@@ -89,7 +89,7 @@ def _reconcile_parsers(kinds: Any) -> None:
     resolve = asking(kinds.add_parser("resolve", help="say where the difference of an exception goes"))
     resolve.add_argument("exception", help="exc_...")
     resolve.add_argument("resolution", choices=("write_off", "suspense", "adjust", "claim", "accept"))
-    resolve.add_argument("--reason", required=True)
+    resolve.add_argument("--reason", required=True, help="10 characters or more; it stays with the exception")
     assign = asking(kinds.add_parser("assign", help="give an exception to somebody"))
     assign.add_argument("exception", help="exc_...")
     assign.add_argument("owner")
@@ -127,6 +127,11 @@ def put(question: Question, options: argparse.Namespace, settings: Settings, say
 
 def _answered(question: Question, options: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     url, key = reached(options, settings)
+    if isinstance(question.body, Path):
+        try:
+            question.body.open("rb").close()
+        except OSError as error:
+            raise unread(question.body, error) from None
     headers = {"Idempotency-Key": secrets.token_hex(16)} if question.keyed else {}
     try:
         status, body = call(url, question.method, question.path, key, question.body, **headers)
@@ -159,7 +164,8 @@ def unreached(error: Exception) -> StartError:
 
 def refusal(status: int, body: Any) -> StartError:
     """What a switch said instead of an answer, for a person."""
-    return StartError(f"refused with {status}: {(in_words(body) if isinstance(body, dict) else '') or 'no switch answers at this URL'}")
+    words = (in_words(body) if isinstance(body, dict) else "") or "no switch answers at this URL"
+    return StartError(f"refused with {status}: {words}" + (" Say whose key with --key." if status == 403 else ""))
 
 
 def _question(options: argparse.Namespace) -> Question:
@@ -224,8 +230,6 @@ def _reconcile(options: argparse.Namespace) -> Question:
     query = "&".join(f"{name}={quoted(value)}" for name, value in of.items() if value)
     match options.kind:
         case "file":
-            if not options.path.is_file():
-                raise StartError(f"{options.path} cannot be read: it is no file")
             document = "clearing" if options.acquirer else "statement"
             return Question("POST", f"/v1/clearing-files?document={document}&name={quoted(options.path.name)}&{query}", options.path,
                             lambda body: iter([_clearing_file(body)]))
