@@ -138,7 +138,7 @@ def in_words(said: Mapping[str, Any]) -> str:
     kind, title, detail = PROBLEMS.get(str(said.get("code"))), said.get("title") or "", said.get("detail") or ""
     text = f"{title}. {detail}" if kind is not None and detail == kind.remedy else detail or title
     faults = [fault for fault in said.get("errors") or () if fault["rule"].removesuffix(".") not in detail]
-    places = [f"{fault['field']}: {fault['rule']}".removeprefix(": ") for fault in faults]
+    places = list(dict.fromkeys(f"{fault['field']}: {fault['rule']}".removeprefix(": ") for fault in faults))
     places += [f"{name}: {value}" for name, value in (said.get("amounts") or {}).items()]
     text = text.removesuffix("; see errors.")  # they stand right behind it
     return text + (f" ({'; '.join(places)})" if places else "")

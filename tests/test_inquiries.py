@@ -78,6 +78,7 @@ def test_a_refusal_says_what_is_wrong_what_to_do_and_each_place_once() -> None:
     assert in_words(Problem("invalid", "One or more fields are wrong; see errors.", errors=[field]).said) == "One or more fields are wrong (port: a whole number)"
     assert in_words(file_refused(3, "the total is wrong").said) == "Nothing of it was taken. Line 3: the total is wrong."
     assert in_words(Problem("invalid", "One or more fields are wrong; see errors.", errors=[{**field, "field": ""}]).said) == "One or more fields are wrong (a whole number)"
+    assert in_words(Problem("invalid", "One or more fields are wrong; see errors.", errors=[field, field]).said) == "One or more fields are wrong (port: a whole number)"
     assert in_words({}) == ""
     assert str(refusal(403, Problem("forbidden").said)).endswith("the route names. Say whose key with --key.")
     over = {**Problem("amount_exceeds_refundable").said, "amounts": {"left_to_refund": 2500}}
