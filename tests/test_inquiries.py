@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from switch.cli import main
+from switch.commands.choosing import _recommended
 from switch.commands.inquiries import Question, acquirer_id, put, refusal
 from switch.errors import Problem, StartError, file_refused, in_words
 from switch.settings import load
@@ -61,6 +62,11 @@ def test_an_acquirer_is_said_by_its_name_or_its_id(pages: list[str]) -> None:
     assert [acquirer_id(said, options, load()) for said in ("two", "acq_9")] == ["acq_2", "acq_9"]
     with pytest.raises(StartError, match="no acquirer has this name; `switch links` shows those there are"):
         acquirer_id("three", options, load())
+
+
+def test_a_recommendation_without_a_plan_says_where_the_offers_are() -> None:
+    told = list(_recommended({"terminal": {"count": 1, "what": "terminal", "why": "it fits"}, "methods": [], "plan": None}))
+    assert told == ["1 x terminal: it fits", "no plan: no offer has an acquirer that takes all of it; `switch offer list` shows the offers"]
 
 
 @pytest.mark.parametrize(("word", "told"), [

@@ -82,6 +82,7 @@ def _recommended(body: Any) -> Iterator[str]:
     terminal = body["terminal"]
     yield f"{terminal['count']} x {terminal['what']}: {terminal['why']}"
     yield from (f"  {each['method']}{'' if each['asked'] else ' (worth adding)'}: {each['why']}" for each in body["methods"])
-    yield "no offer can all of it" if body["plan"] is None else f"plan: {_compared(body['plan'])}"
+    none = "no plan: no offer has an acquirer that takes all of it; `switch offer list` shows the offers"
+    yield none if body["plan"] is None else f"plan: {_compared(body['plan'])}"
     for line in (body["plan"] or {"cost": {"lines": []}})["cost"]["lines"]:
         yield f"  {line['amount']:>10}  {line['rule']}: {line['words']}"
