@@ -1,6 +1,7 @@
 """The command line: `switch demo | serve | migrate | postgres | stub`, and the verbs of commands/."""
 
 import argparse
+import difflib
 import gc
 import importlib
 import inspect
@@ -8,14 +9,16 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from switch import failpoints, logs
-from switch.errors import PROBLEMS, Problem, SettingsError, StartError
+from switch.errors import Problem, SettingsError, StartError, in_words
 from switch.settings import WORKERS_MAX, Settings, load
 
+CODES = """Exit codes: 0 done; 1 what was looked at is not well (a faulty file, a day that cannot be closed yet);
+2 refused, mistyped or not reached, with why on stderr."""
 WORKER = "worker"  # a child of `serve`: nothing that a person starts
-STARTING = ("demo", "serve", "migrate", "postgres", "stub", WORKER)
+STARTING = ("demo", "serve", "migrate", "postgres", "stub")
 # The files of commands/ and their verbs. Of commands that ask a running switch or nobody, `work(options, settings, say)`; of those that work on the
 # database itself, a coroutine. What the verb asked for does not need is not imported: the whole takes a second.
 COMMANDS = {
@@ -44,11 +47,36 @@ def _workers(text: str) -> int:
     return int(text)
 
 
+class _Verbs(argparse._SubParsersAction):  # type: ignore[type-arg]
+    """What a verb does stands in its own --help too, not only in the list of verbs."""
+
+    def add_parser(self, name: str, **said: Any) -> Any:
+        return super().add_parser(name, **{"description": said.get("help"), **said})
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its usage is short, and what is mistyped is told with where to look."""
+
+    def __init__(self, *words: Any, **said: Any) -> None:
+        super().__init__(*words, **said)
+        self.register("action", "parsers", _Verbs)
+
+    def error(self, message: str) -> NoReturn:
+        super().error(f"{message}; `{self.prog} --help` explains")
+
+
+def _known(parser: argparse.ArgumentParser, word: str) -> None:
+    """Ends the process when it is neither a verb nor an option."""
+    if not word.startswith("-") and word != WORKER and word not in (verbs := [*STARTING, *(name for names in COMMANDS.values() for name in names)]):
+        near = difflib.get_close_matches(word, verbs, 1)
+        parser.error(f"there is no verb {word[:60]!r}" + (f", did you mean {near[0]}" if near else ""))
+
+
 def _parser(verb: str = "") -> argparse.ArgumentParser:
     """Of every verb, the other files' by their names alone; of all whole when `verb` is none."""
-    known = verb in STARTING or any(verb in names for names in COMMANDS.values())
-    parser = argparse.ArgumentParser("switch", description="A payment transaction switch. Settings are SWITCH_* variables.")
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    known = verb in (*STARTING, WORKER) or any(verb in names for names in COMMANDS.values())
+    parser = _Parser("switch", description="A payment transaction switch. Settings are SWITCH_* variables.", epilog=CODES)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     shown = verbs.add_parser("demo", help="everything on this machine, with one authorization to see")
     shown.add_argument("--acquirer", metavar="HOST:PORT", help="use this host instead of the stub")
     shown.add_argument("--once", action="store_true", help="end after the sample, with 0 or 1")
@@ -75,7 +103,7 @@ def _join(verbs: Any, command: Any) -> None:
 
 
 def _dispatch(options: argparse.Namespace, settings: Settings) -> int:
-    if options.verb not in STARTING and not inspect.iscoroutinefunction(options.work):
+    if options.verb not in (*STARTING, WORKER) and not inspect.iscoroutinefunction(options.work):
         answer: int = options.work(options, settings, say)
         return answer
     with quick():
@@ -101,6 +129,8 @@ def main(arguments: list[str] | None = None) -> int:
         os.execv(sys.executable, [sys.executable, "-m", "acquirer_stubs", *words[1:]])
     with quick():
         parser = _parser(*words[:1])
+    for word in words[:1]:
+        _known(parser, word)
     options = argparse.Namespace(verb=WORKER) if words[:1] == [WORKER] else parser.parse_args(words)
     try:
         settings = load()
@@ -111,7 +141,6 @@ def main(arguments: list[str] | None = None) -> int:
     except (SettingsError, StartError) as error:
         print(f"switch: {error}", file=sys.stderr)
     except Problem as problem:
-        places = "; ".join(f"{fault['field']}: {fault['rule']}" for fault in problem.errors)
-        print(f"switch: {problem.detail or PROBLEMS[problem.code].title}" + (f" ({places})" if places else ""), file=sys.stderr)
+        print(f"switch: {in_words(problem.said)}", file=sys.stderr)
     return 2
 

@@ -1,9 +1,10 @@
 """Problems a person or a program can meet: one closed table, served at /problems/<code> (RFC 9457)."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Kind(NamedTuple):
@@ -122,10 +123,25 @@ class Problem(Exception):
     def status(self) -> int:
         return PROBLEMS[self.code].status
 
-    def body(self, request_id: str) -> bytes:
+    @property
+    def said(self) -> dict[str, Any]:
         kind = PROBLEMS[self.code]
-        return json.dumps({"type": f"/problems/{self.code}", "title": kind.title, "status": kind.status, "detail": self.detail or kind.remedy,
-                           "code": self.code, "errors": self.errors, "request_id": request_id, **self.extra}).encode()
+        return {"type": f"/problems/{self.code}", "title": kind.title, "status": kind.status, "detail": self.detail or kind.remedy,
+                "code": self.code, "errors": self.errors}
+
+    def body(self, request_id: str) -> bytes:
+        return json.dumps({**self.said, "request_id": request_id, **self.extra}).encode()
+
+
+def in_words(said: Mapping[str, Any]) -> str:
+    """A problem's members as one line for a person: what is wrong, what to do about it, and the places and amounts that this has not named yet."""
+    kind, title, detail = PROBLEMS.get(str(said.get("code"))), said.get("title") or "", said.get("detail") or ""
+    text = f"{title}. {detail}" if kind is not None and detail == kind.remedy else detail or title
+    faults = [fault for fault in said.get("errors") or () if fault["rule"].removesuffix(".") not in detail]
+    places = list(dict.fromkeys(f"{fault['field']}: {fault['rule']}".removeprefix(": ") for fault in faults))
+    places += [f"{name}: {value}" for name, value in (said.get("amounts") or {}).items()]
+    text = text.removesuffix("; see errors.")  # they stand right behind it
+    return text + (f" ({'; '.join(places)})" if places else "")
 
 
 def file_refused(line: int, reason: str) -> Problem:

@@ -213,8 +213,8 @@ def merchant_of(merchants: list[dict[str, Any]]) -> str:
 
 async def a_line_is_taken_down_and_up_again(home: Path, lines: list[str], here: Any) -> None:
     name, acquirer = next((line.split()[0], line.split()[-1]) for line in lines if line.startswith("second"))
-    for action, states in (("down", {"down"}), ("up", {"connecting", "disconnected", "signing_on", "up"})):
-        done = await here(home, None, "links", action, acquirer)
+    for action, said, states in (("down", acquirer, {"down"}), ("up", name, {"connecting", "disconnected", "signing_on", "up"})):
+        done = await here(home, None, "links", action, said)
         assert done.code == 0 and done.out.split()[0] == name and done.out.split()[1] in states, done
 
 
@@ -235,7 +235,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [  # in the order of the commands,
     (("acquirer", "add", "slow", "--host", "h", "--port", "1", "--answer-timeout", "121"), "answer_timeout_ms"),
     (("acquirer", "add", "slow", "--host", "h", "--port", "1", "--institution-code", "12A"), "institution_code: 1 to 11 digits"),
     (("acquirer", "add", "slow", "--host", "h", "--port", "1", "--time-zone", "Mars/Base"), "time_zone"),
-    (("route", "add", "--acquirer", "nobody"), "no such object"), (("acquirer", "show", "nobody"), "no such object"),
+    (("route", "add", "--acquirer", "nobody"), "`switch acquirer list` shows"), (("acquirer", "show", "nobody"), "`switch acquirer list` shows"),
     (("acquirer", "account", "other", "--secret-file", "no/such/file"), "No such file or directory"),
     (("article", "write", "paper", "--file", "no/such/file"), "No such file or directory"),
     (("article", "write", "paper", "--file", "pyproject.toml"), "it is no JSON"),
@@ -243,7 +243,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [  # in the order of the commands,
     (("payouts", "run", "--person", " "), "no space at either end"), (("payouts", "run", "--person", "x" * 10_000), "1 to 120"),
     (("clearing", "load", "pyproject.toml", "--person", "a\tb"), "printable"),
     (("links",), "no demo runs in"),
-    (("links", "drain", "--url", "http://127.0.0.1:1", "--key", "k"), "needs the acq_"),
+    (("links", "drain", "--url", "http://127.0.0.1:1", "--key", "k"), "needs the acquirer of the line"),
     (("links", "--url", "http://127.0.0.1:1", "--key", "k"), "Connection refused"),
     (("links", "--url", "http://no.such.host.invalid", "--key", "k"), "cannot be reached"),
     (("links", "--url", "http://127.0.0.1:99999", "--key", "k"), "cannot be reached"),

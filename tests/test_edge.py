@@ -223,7 +223,7 @@ def refused(found: list[Answer], status: int, code: str) -> None:
     assert answer.headers["content-type"] == "application/problem+json" and answer.headers["connection"] == "close"
     assert answer.json["code"] == code and answer.json["type"] == f"/problems/{code}" and answer.json["status"] == status
     assert set(answer.json) == {"type", "title", "status", "detail", "code", "errors", "request_id"} and answer.json["errors"] == []
-    assert len(answer.json["request_id"]) > 16 and MARKER.lower() not in answer.body.lower()
+    assert re.fullmatch(r"[0-9a-f]{16}", answer.json["request_id"]) and MARKER.lower() not in answer.body.lower()
 
 
 # Time

@@ -65,7 +65,8 @@ async def test_a_device_from_the_inventory_to_its_swap(shop: Shop, typed: Typed)
     assert " sells " in (await typed("move", device_id, "maintain", "--sells", "--reason", "paper roll"))[0]
     await one.beat(battery_percent=44)
     assert "battery percent: 44" in await typed("health", device_id)
-    story = await typed("show", device_id)
+    now, *story = await typed("show", device_id)
+    assert now.split()[:2] == [device_id, serial] and "maintenance" in now
     assert [line.split()[1] for line in story] == ["register", "order", "ship", "install", "activate", "go_live", "maintain"] and "by Flow Tester: contract" in story[1]
     listed = await typed("list", "--serial", serial, "--state", "maintenance", "--merchant", shop.shown("merchant.one"))
     assert [line.split()[0] for line in listed] == [device_id] and await typed("list", "--silent") == []
@@ -81,7 +82,7 @@ async def test_parameters_and_roll_outs(shop: Shop, typed: Typed, tmp_path: Path
     assert "--reason" in await typed.refused("parameters", one.till, "--set", str(file))
     assert "version 1" in (await typed("parameters", one.till, "--set", str(file), "--reason", "wide paper"))[0]
     assert '{"receipt_width_mm": 80}' in (await typed("parameters", one.till))[0]
-    for text, said in (("[]", "one JSON object"), ("{", "cannot be read as JSON"), ('{"receipt_width_mm": 81}', "one of: 58, 80")):
+    for text, said in (("[]", "one JSON object"), ("{", "cannot be read: it is no JSON"), ('{"receipt_width_mm": 81}', "one of: 58, 80")):
         file.write_text(text)
         assert said in await typed.refused("parameters", one.till, "--set", str(file), "--reason", "x")
     software = tmp_path / "f1.bin"

@@ -62,6 +62,11 @@ async def test_a_file_goes_up_and_one_comes_down(shop: Shop, ask: Ask, tmp_path:
     assert shown.code == 2 and "say --to FILE" in shown.err, shown
 
 
+def test_an_address_that_is_none_is_told_as_such(tmp_path: Path) -> None:
+    ended = run(tmp_path / "home", "ask", "GET", "/v1/links", "--url", "nowhere", "--key", "k")
+    assert (ended.code, ended.err) == (2, "switch: the switch cannot be reached (not an http:// or https:// URL); check --url\n")
+
+
 async def test_what_is_sent_has_a_bound(ask: Ask, tmp_path: Path) -> None:
     with (tmp_path / "large").open("wb") as file:
         file.truncate(FILE_MAX + 1)
@@ -70,9 +75,9 @@ async def test_what_is_sent_has_a_bound(ask: Ask, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("words", "why"), [
-    (("GET", "v1/links"), "the path begins with /"), (("GET", "/v1/links", "-f", "x"), "'x' is no NAME=VALUE"), (("POST", "/v1/x", "-j", "a=b"), "a is no JSON"),
+    (("GET", "v1/links"), "the path begins with /, such as /v1/links"), (("GET", "/v1/links", "-f", "x"), "'x' is no NAME=VALUE"), (("POST", "/v1/x", "-j", "a=b"), "a is no JSON"),
     (("GET", "/v1/links", "--body", "x"), "GET has no body"), (("POST", "/v1/x", "--body", "/nowhere", "-f", "a=b"), "not both"),
-    (("POST", "/v1/x", "--body", "/nowhere"), "No such file"), (("GET", "/v1/nothing"), "refused with 404"), (("PURGE", "/v1/x"), "invalid choice"),
+    (("POST", "/v1/x", "--body", "/nowhere"), "/nowhere cannot be read: No such file"), (("GET", "/v1/nothing"), "refused with 404"), (("PURGE", "/v1/x"), "invalid choice"),
 ])
 async def test_what_cannot_be_asked_is_one_line_that_says_why(ask: Ask, words: tuple[str, ...], why: str) -> None:
     ended = await ask(*words)

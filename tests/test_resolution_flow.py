@@ -399,7 +399,7 @@ async def test_the_same_on_the_command_line(shop: Shop, capfd: pytest.CaptureFix
     code, out, _ = await command(shop, capfd, "wang", "approvals", "list")
     assert code == 0 and approval in out and "asked by Li Wei" in out
     code, out, err = await command(shop, capfd, "li2", "approvals", "approve", approval)
-    assert (code, out) == (2, "") and "refused with 409: Another person must approve it" in err
+    assert (code, out) == (2, "") and "refused with 409: The person who asked may not decide. Another person must approve it" in err
     code, out, _ = await command(shop, capfd, "wang", "approvals", "approve", approval)
     assert code == 0 and "approved by Wang Fang" in out
     assert ((await shop.get(second))["status"], (await shop.get(second))["approved_amount"]) == ("confirmed", 1000)

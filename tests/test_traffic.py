@@ -67,7 +67,7 @@ async def test_each_sale_is_counted_once_by_what_became_of_it(shop: Shop, typed:
     if len(rows) == 1:  # no hour ended meanwhile
         assert rows[0]["approval_rate"] == 7500 and rows[0]["hour"].endswith(":00:00.000000Z")
     line = (await typed("traffic")).splitlines()[0]
-    assert " sales: " in line and " approved (" in line
+    assert " sales: " in line and " approved (" in line and " CNY approved; " in line
     assert await typed("traffic", "--merchant", shop.shown("merchant.one"), key="operator") != ""
     fits((await shop.ask("GET", "/openapi.json")).body, "get", "/v1/traffic", await shop.ask("GET", "/v1/traffic", key="merchant.one"))
 

@@ -5,7 +5,6 @@ What is refused here never reaches the application, or reaches it as a disconnec
 
 import asyncio
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,6 +15,7 @@ from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallab
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from switch import logs, metrics
+from switch.api import problems
 from switch.api.straight import WHOLE_ANSWER, StraightCycle, StraightWay, WholeAnswer
 from switch.errors import PROBLEMS, Problem
 
@@ -292,10 +292,10 @@ class EdgeProtocol(HttpToolsProtocol):
         self._write_within(self.limits.write_seconds if waiting else self.limits.linger_seconds)
 
     def _problem(self, code: str, header: str = "") -> bytes:
-        request_id = f"req_{secrets.token_hex(12)}"
+        identity = problems.request_id()
         metrics.refusals.labels(code).inc()
-        logs.info("edge_refused", code=code, request_id=request_id)
-        body = Problem(code).body(request_id)
+        logs.info("edge_refused", code=code, request_id=identity)
+        body = Problem(code).body(identity)
         always = b"".join(b"%b: %b\r\n" % pair for pair in self.server_state.default_headers)
         own = f"content-type: application/problem+json\r\ncontent-length: {len(body)}\r\n{header}connection: close\r\n\r\n"
         return STATUS_LINE[PROBLEMS[code].status] + always + own.encode() + body

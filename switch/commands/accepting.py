@@ -87,7 +87,7 @@ def _object(path: Path) -> dict[str, Any]:
             raise StartError("the file with the plan is larger than 64 kB")
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise StartError(f"the file with the plan cannot be read as JSON ({files.why(error)})") from None
+        raise files.unread(path, error) from None
     if not isinstance(values, dict):
         raise StartError("the file with the plan must hold one JSON object")
     return values

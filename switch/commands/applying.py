@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from switch.commands.files import unread
 from switch.commands.inquiries import Question, asking, put, quoted
 from switch.errors import Problem
 from switch.settings import Settings
@@ -82,16 +83,16 @@ def _question(options: argparse.Namespace) -> Question:
 
 
 def _document(path: Path) -> dict[str, Any]:
-    """Raises Problem: not_found, invalid."""
+    """Raises StartError, Problem invalid."""
     try:
         with path.open("rb") as file:
             found = json.loads(file.read(FILE_MAX))
     except OSError as error:
-        raise Problem("not_found", f"The file cannot be read: {error.strerror}.") from None
+        raise unread(path, error) from None
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise Problem("invalid", f"The file is no JSON object of at most {FILE_MAX >> 10} kB.")
+        raise Problem("invalid", f"{path} is no JSON object of at most {FILE_MAX >> 10} kB.")
     return found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from switch import money
+from switch.commands.files import unread
 from switch.commands.inquiries import Question, asking, put, quoted
 from switch.errors import StartError
 from switch.settings import Settings
@@ -57,8 +58,10 @@ def _document(path: Path) -> Any:
         if len(content) > FILE_MAX:
             raise StartError(f"{path} is larger than {FILE_MAX} bytes")
         return json.loads(content)
-    except (OSError, ValueError):
-        raise StartError(f"{path} cannot be read as JSON; see docs/choosing.md for its members") from None
+    except OSError as error:
+        raise unread(path, error) from None
+    except ValueError as error:
+        raise StartError(f"{unread(path, error)}; see docs/choosing.md for its members") from None
 
 
 def _offer(row: Any) -> str:
@@ -79,6 +82,7 @@ def _recommended(body: Any) -> Iterator[str]:
     terminal = body["terminal"]
     yield f"{terminal['count']} x {terminal['what']}: {terminal['why']}"
     yield from (f"  {each['method']}{'' if each['asked'] else ' (worth adding)'}: {each['why']}" for each in body["methods"])
-    yield "no offer can all of it" if body["plan"] is None else f"plan: {_compared(body['plan'])}"
+    none = "no plan: no offer has an acquirer that takes all of it; `switch offer list` shows the offers"
+    yield none if body["plan"] is None else f"plan: {_compared(body['plan'])}"
     for line in (body["plan"] or {"cost": {"lines": []}})["cost"]["lines"]:
         yield f"  {line['amount']:>10}  {line['rule']}: {line['words']}"

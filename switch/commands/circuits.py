@@ -18,7 +18,9 @@ from switch.settings import Settings
 def parsers(verbs: Any) -> None:
     """Adds the commands to the command line."""
     kinds = verbs.add_parser("line", help="further lines of an acquirer: list, add, change").add_subparsers(dest="kind", required=True)
-    listed, added, changed = (kinds.add_parser(kind) for kind in ("list", "add", "change"))
+    listed = kinds.add_parser("list", help="all of an acquirer, also the first, as JSON")
+    added = kinds.add_parser("add", help="one more, beside those there are or behind them")
+    changed = kinds.add_parser("change", help="what is given changes, on every worker")
     for parser in (listed, added, changed):
         parser.add_argument("acquirer", metavar="NAME", help="of the acquirer")
     changed.add_argument("line", help="lin_...")
@@ -34,14 +36,14 @@ def parsers(verbs: Any) -> None:
         parser.add_argument("--tls-cert", dest="certificate_file", metavar="FILE", help="our own certificate, if the host wants one")
         parser.add_argument("--tls-key", dest="key_file", metavar="FILE", help="its key")
     kinds = verbs.add_parser("breaker", help="when an acquirer's lines stop taking new payments").add_subparsers(dest="kind", required=True)
-    kinds.add_parser("show").add_argument("acquirer", metavar="NAME")
-    arranged = kinds.add_parser("set")
+    kinds.add_parser("show", help="when it opens and closes").add_argument("acquirer", metavar="NAME")
+    arranged = kinds.add_parser("set", help="when it opens and closes from now on, on every worker")
     arranged.add_argument("acquirer", metavar="NAME")
     arranged.add_argument("--faults", type=int, required=True, help="timeouts and outage codes that open it; 0 for no breaker")
-    arranged.add_argument("--percent", type=int, default=50, help="of all that ended in the window")
-    arranged.add_argument("--window-ms", type=int, default=10_000)
-    arranged.add_argument("--pause-ms", type=int, default=5_000, help="before it is probed with echoes")
-    arranged.add_argument("--probes", type=int, default=3, help="echoes in a row that close it")
+    arranged.add_argument("--percent", type=int, default=50, help="of all that ended in the window; default 50")
+    arranged.add_argument("--window-ms", type=int, default=10_000, help="what is looked back on; default 10000")
+    arranged.add_argument("--pause-ms", type=int, default=5_000, help="before it is probed with echoes; default 5000")
+    arranged.add_argument("--probes", type=int, default=3, help="echoes in a row that close it; default 3")
     arranged.add_argument("--codes", type=lambda text: tuple(text.split(",")), metavar="CODE,...", help="default: the dialect's")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from switch import money
-from switch.commands.inquiries import Question, asking, put, quoted
+from switch.commands.inquiries import Question, acquirer_id, asking, put, quoted
 from switch.settings import Settings
 
 
@@ -13,14 +13,14 @@ def parsers(verbs: Any) -> None:
     """Adds the command to the command line."""
     kinds = verbs.add_parser("disputes", help="what cardholders contest: list, show, enter a notice, decide").add_subparsers(
         dest="kind", required=True)
-    listed = asking(kinds.add_parser("list"))
+    listed = asking(kinds.add_parser("list", help="newest first"))
     listed.add_argument("--open", action="store_true", help="only those that are not closed")
     listed.add_argument("--state", help="such as chargeback")
     listed.add_argument("--merchant", help="mer_...")
     asking(kinds.add_parser("show", help="one with what happened to it")).add_argument("dispute", help="dsp_...")
     made = asking(kinds.add_parser("open", help="enter an acquirer's notice"))
     made.add_argument("--kind", dest="notice", default="chargeback", choices=("retrieval", "chargeback"))
-    made.add_argument("--acquirer", required=True, help="acq_...")
+    made.add_argument("--acquirer", required=True, help="name or acq_...")
     made.add_argument("--reference", required=True, help="the acquirer's own, such as CB-4711")
     sale = made.add_mutually_exclusive_group(required=True)
     sale.add_argument("--transaction", help="txn_... of the sale")
@@ -37,6 +37,8 @@ def parsers(verbs: Any) -> None:
 
 def work(options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
     """Raises StartError: the switch cannot be reached, or refuses."""
+    if options.kind == "open":
+        options.acquirer = acquirer_id(options.acquirer, options, settings)
     return put(_question(options), options, settings, say)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from switch.commands.files import unread
 from switch.commands.inquiries import Question, asking, put, quoted
 from switch.errors import StartError
 from switch.settings import Settings
@@ -71,6 +72,8 @@ def _question(options: argparse.Namespace) -> Question:
         case "end":
             more = {"last_day": options.last_day} if options.last_day else {}
             return Question("POST", f"{path}/end", {"reason": options.reason, **more}, _whole)
+    if options.path.suffix != ".png":
+        raise StartError(f"{options.path} is no signature: a hand's signature is a PNG, in a file whose name ends in .png")
     return Question("POST", f"{path}/signature?sha256={quoted(options.sha256)}&name={quoted(options.name)}", options.path, _whole)
 
 
@@ -80,7 +83,7 @@ def _terms(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             found = json.loads(file.read(FILE_MAX))
     except OSError as error:
-        raise StartError(f"the file cannot be read ({error.strerror})") from None
+        raise unread(path, error) from None
     except ValueError:
         found = None
     if not isinstance(found, dict):

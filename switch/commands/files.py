@@ -1,12 +1,18 @@
-"""Files that a command is given or writes."""
+"""Files that a command is given or writes, and what it says when there is nothing to tell."""
 
 import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from switch.errors import Problem
+from switch.errors import Problem, StartError
 
 CHUNK_BYTES = 1 << 16
+
+
+def nothing() -> None:
+    """Of a list with no rows: nothing on stdout, for whatever reads it."""
+    print("nothing is there by what was asked", file=sys.stderr)
 
 
 def why(error: Exception) -> str:
@@ -16,14 +22,18 @@ def why(error: Exception) -> str:
     return "it is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else "it is no JSON"
 
 
+def unread(path: Path, error: Exception) -> StartError:
+    return StartError(f"{path} cannot be read: {why(error)}")
+
+
 async def chunks_of(path: Path) -> AsyncIterator[bytes]:
-    """Raises Problem not_found."""
+    """Raises StartError."""
     try:
         with path.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
     except OSError as error:
-        raise Problem("not_found", f"The file cannot be read: {error.strerror}.") from None
+        raise unread(path, error) from None
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -36,4 +46,4 @@ def write_private(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         fresh.rename(path)
     except OSError as error:
-        raise Problem("not_found", f"The file cannot be written: {error.strerror}.") from None
+        raise Problem("not_found", f"{path} cannot be written: {error.strerror}") from None

@@ -22,7 +22,7 @@ def parsers(verbs: Any) -> None:
     listed.add_argument("--merchant", help="mer_...")
     listed.add_argument("--serial", help="its serial number")
     listed.add_argument("--silent", action="store_true", help="only those that are not heard of")
-    asking(kinds.add_parser("show", help="one with every move of it")).add_argument("device", help="dev_...")
+    asking(kinds.add_parser("show", help="one as it is now, with every move of it")).add_argument("device", help="dev_...")
     asking(kinds.add_parser("health", help="what it last said of itself")).add_argument("device", help="dev_...")
     added = asking(kinds.add_parser("register", help="take one into the inventory"))
     added.add_argument("serial")
@@ -70,6 +70,8 @@ def _software_parsers(kinds: Any) -> None:
 
 def work(options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
     """Raises StartError: the switch cannot be reached, or refuses."""
+    if options.kind == "show":
+        put(Question("GET", f"/v1/devices/{quoted(options.device)}", None, lambda body: iter([_device(body)])), options, settings, say)
     question = _device_question(options) or _software_question(options)
     return put(question, options, settings, say)
 
@@ -135,7 +137,7 @@ def _measured(path: Path) -> dict[str, Any]:
                 digest.update(part)
                 size += len(part)
     except OSError as error:
-        raise StartError(f"the file of the release cannot be read ({files.why(error)})") from None
+        raise files.unread(path, error) from None
     return {"sha256": digest.hexdigest(), "size": size}
 
 
@@ -143,7 +145,7 @@ def _object(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise StartError(f"the file with the parameters cannot be read as JSON ({files.why(error)})") from None
+        raise files.unread(path, error) from None
     if not isinstance(values, dict):
         raise StartError("the file with the parameters must hold one JSON object")
     return values
@@ -159,7 +161,7 @@ def _device(row: Any) -> str:
 def _story(body: Any) -> Iterator[str]:
     for event in reversed(body["items"]):
         place = event["terminal"] or event["store"] or ""
-        yield f"{event['at']}  {event['event']:<10} {event['state']:<12} by {event['by']}: {event['reason']}  {place}"
+        yield f"  {event['at']}  {event['event']:<10} {event['state']:<12} by {event['by']}: {event['reason']}  {place}"
 
 
 def _health(body: Any) -> Iterator[str]:

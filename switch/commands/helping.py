@@ -69,7 +69,7 @@ def _file(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise StartError(f"{path} cannot be read as JSON ({files.why(error)})") from None
+        raise files.unread(path, error) from None
     if not isinstance(found, dict):
         raise StartError(f"{path} must hold one JSON object")
     return found

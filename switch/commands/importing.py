@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from switch.commands.files import write_private
+from switch.commands.files import unread, write_private
 from switch.commands.inquiries import asking, reached
 from switch.errors import Problem, StartError
 from switch.inquiry import exchange
@@ -22,12 +22,12 @@ ENDED = ("checked", "refused", "done")
 def parsers(verbs: Any) -> None:
     """Adds the commands to the command line."""
     kinds = verbs.add_parser("import", help="merchants, stores and terminals from CSV").add_subparsers(dest="kind", required=True)
-    given = asking(kinds.add_parser("merchants"))
+    given = asking(kinds.add_parser("merchants", help="merchants with their stores and terminals; docs/imports.md has the columns"))
     given.add_argument("path", type=Path, metavar="FILE", help="CSV, plain or gzip")
     given.add_argument("--dry-run", action="store_true", help="check, write nothing")
     given.add_argument("--skip-bad", action="store_true", help="write what is sound although something is wrong")
     kinds = verbs.add_parser("export", help="what was imported and stands now, as the same CSV").add_subparsers(dest="kind", required=True)
-    asking(kinds.add_parser("merchants")).add_argument("path", type=Path, metavar="FILE")
+    asking(kinds.add_parser("merchants", help="merchants with their stores and terminals")).add_argument("path", type=Path, metavar="FILE")
 
 
 def work(options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
@@ -40,7 +40,7 @@ def work(options: argparse.Namespace, settings: Settings, say: Callable[[str], N
     try:
         data = options.path.read_bytes()
     except OSError as error:
-        raise StartError(f"{options.path} cannot be read: {error.strerror}") from None
+        raise unread(options.path, error) from None
     query = urllib.parse.urlencode({"name": options.path.name[:120], "dry_run": options.dry_run, "skip_bad": options.skip_bad})
     found = json.loads(_asked(base, key, "POST", f"/v1/imports?{query}", data))
     path, told = f"/v1/imports/{found['id']}", None

@@ -3,6 +3,7 @@
 import argparse
 import http.client
 import json
+import re
 import secrets
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from switch import money
-from switch.errors import StartError
+from switch.commands.files import nothing, unread
+from switch.errors import StartError, in_words
 from switch.inquiry import call
 from switch.settings import Settings
 
@@ -30,11 +32,11 @@ def parsers(verbs: Any) -> None:
     """Adds the commands to the command line."""
     links = asking(verbs.add_parser("links", help="the acquirers' lines, or a verb for one of them"))
     links.add_argument("action", nargs="?", choices=("list", "drain", "down", "up", "sign-on"))
-    links.add_argument("acquirer", nargs="?", help="acq_... of the line")
+    links.add_argument("acquirer", nargs="?", help="of the line: name or acq_...")
     asking(verbs.add_parser("story", help="everything that happened to a transaction")).add_argument("transaction", help="txn_...")
     unmatched = asking(verbs.add_parser("unmatched", help="answers of acquirers that matched no request: how many by acquirer, reason and "
                                                            "differing field"))
-    unmatched.add_argument("--acquirer", help="acq_...; default: all")
+    unmatched.add_argument("--acquirer", help="name or acq_...; default: all")
     unmatched.add_argument("--since", help="RFC 3339; default: a day ago")
     unmatched.add_argument("--until", help="RFC 3339; default: now")
     kinds = verbs.add_parser("alerts", help="what went wrong and is nobody's yet: list, take on").add_subparsers(dest="kind", required=True)
@@ -46,17 +48,17 @@ def parsers(verbs: Any) -> None:
     hooks = asking(verbs.add_parser("webhooks", help="endpoints of merchants that fail, or were disabled because they did; list: all"))
     hooks.add_argument("action", nargs="?", choices=("list",))
     kinds = verbs.add_parser("reversals", help="what is owed: list, send again, resolve by hand").add_subparsers(dest="kind", required=True)
-    listed = asking(kinds.add_parser("list"))
+    listed = asking(kinds.add_parser("list", help="what is owed, or parked for a person"))
     listed.add_argument("--state", choices=("open", "parked"))
-    listed.add_argument("--acquirer", help="acq_...")
+    listed.add_argument("--acquirer", help="name or acq_...")
     asking(kinds.add_parser("retry", help="send it again now; a parked one is opened again")).add_argument("transaction", help="txn_...")
     resolve = asking(kinds.add_parser("resolve", help="ask a second person to end a parked one"))
     resolve.add_argument("transaction", help="txn_...")
     resolve.add_argument("resolution", choices=("reversed", "confirmed"), help="reversed: nothing stands at the acquirer; confirmed: the sale does")
-    resolve.add_argument("--reason", required=True, help="what you know and from whom; it stays in the story")
+    resolve.add_argument("--reason", required=True, help="what you know and from whom, 10 characters or more; it stays in the story")
     resolve.add_argument("--approved-amount", type=int, metavar="MINOR_UNITS", help="of a confirmed one, when not the whole")
     kinds = verbs.add_parser("approvals", help="what waits for a second person").add_subparsers(dest="kind", required=True)
-    listed = asking(kinds.add_parser("list"))
+    listed = asking(kinds.add_parser("list", help="what waits, or was decided, newest first"))
     listed.add_argument("--state", default="waiting", choices=("waiting", "approved", "refused", "expired", "all"))
     for kind, text in (("approve", "do what another person asked for"), ("refuse", "refuse it, or take back what you asked for")):
         asking(kinds.add_parser(kind, help=text)).add_argument("approval", help="app_...")
@@ -65,7 +67,7 @@ def parsers(verbs: Any) -> None:
     kinds = verbs.add_parser("reconcile", help="clearing files, bank statements, runs and exceptions").add_subparsers(dest="kind", required=True)
     _reconcile_parsers(kinds)
     kinds = verbs.add_parser("jobs", help="background jobs: list, show, try again").add_subparsers(dest="kind", required=True)
-    listed = asking(kinds.add_parser("list"))
+    listed = asking(kinds.add_parser("list", help="newest first"))
     listed.add_argument("--state", choices=("queued", "running", "waiting", "done", "failed", "cancelled"))
     listed.add_argument("--job-kind", metavar="KIND", help="such as export")
     for kind, text in (("show", "one job, with its arguments and detail"), ("retry", "now, and with all its attempts"),
@@ -76,18 +78,18 @@ def parsers(verbs: Any) -> None:
 def _reconcile_parsers(kinds: Any) -> None:
     brought = asking(kinds.add_parser("file", help="bring in a clearing file, or a bank statement when no acquirer is said"))
     brought.add_argument("path", type=Path)
-    brought.add_argument("--acquirer", help="acq_... whose clearing file it is")
+    brought.add_argument("--acquirer", help="whose clearing file it is: name or acq_...")
     again = asking(kinds.add_parser("run", help="reconcile a date again, or list the runs when none is said"))
-    again.add_argument("--acquirer", help="acq_...")
+    again.add_argument("--acquirer", help="name or acq_...")
     again.add_argument("--date", metavar="YYYY-MM-DD")
     listed = asking(kinds.add_parser("exceptions", help="what does not agree"))
-    listed.add_argument("--acquirer", help="acq_...")
+    listed.add_argument("--acquirer", help="name or acq_...")
     listed.add_argument("--date", metavar="YYYY-MM-DD")
     listed.add_argument("--state", choices=("open", "claimed", "resolved", "withdrawn", "all"))
     resolve = asking(kinds.add_parser("resolve", help="say where the difference of an exception goes"))
     resolve.add_argument("exception", help="exc_...")
     resolve.add_argument("resolution", choices=("write_off", "suspense", "adjust", "claim", "accept"))
-    resolve.add_argument("--reason", required=True)
+    resolve.add_argument("--reason", required=True, help="10 characters or more; it stays with the exception")
     assign = asking(kinds.add_parser("assign", help="give an exception to somebody"))
     assign.add_argument("exception", help="exc_...")
     assign.add_argument("owner")
@@ -105,12 +107,31 @@ def asking(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def work(options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
     """Raises StartError: the switch cannot be reached, or refuses."""
+    if getattr(options, "acquirer", None):
+        options.acquirer = acquirer_id(options.acquirer, options, settings)
     return put(_question(options), options, settings, say)
 
 
 def put(question: Question, options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
     """Asks and tells the answer. Raises StartError as `work` does."""
+    body, line = _answered(question, options, settings), None
+    for line in question.tell(body):
+        say(line)
+    if line is None:
+        nothing()
+    elif question.method == "GET" and body.get("next"):
+        path = re.sub("(?<=[?&])after=[^&]*&?", "", question.path).rstrip("?&")
+        print(f"there are more: switch ask GET '{path}' -f after={body['next']}", file=sys.stderr)
+    return 0
+
+
+def _answered(question: Question, options: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     url, key = reached(options, settings)
+    if isinstance(question.body, Path):
+        try:
+            question.body.open("rb").close()
+        except OSError as error:
+            raise unread(question.body, error) from None
     headers = {"Idempotency-Key": secrets.token_hex(16)} if question.keyed else {}
     try:
         status, body = call(url, question.method, question.path, key, question.body, **headers)
@@ -118,24 +139,33 @@ def put(question: Question, options: argparse.Namespace, settings: Settings, say
         raise unreached(error) from None
     if status >= 400 or not isinstance(body, dict):
         raise refusal(status, body)
-    line = None
-    for line in question.tell(body):
-        say(line)
-    if line is None:
-        print("nothing is there by what was asked", file=sys.stderr)  # and nothing on stdout, for whatever reads it
-    return 0
+    return body
+
+
+def acquirer_id(said: str, options: argparse.Namespace, settings: Settings) -> str:
+    """As it is said, or of the acquirer of that name. Raises StartError as `work` does."""
+    after = ""
+    while not said.startswith("acq_"):
+        page = _answered(Question("GET", f"/v1/acquirers?limit=200{after}", None, _each(str)), options, settings)
+        said = next((each["id"] for each in page["items"] if each["name"] == said), said)
+        if page["next"] is None:
+            break
+        after = f"&after={page['next']}"
+    if not said.startswith("acq_"):
+        raise StartError("no acquirer has this name; `switch links` shows those there are")
+    return said
 
 
 def unreached(error: Exception) -> StartError:
-    return StartError(f"the switch cannot be reached ({getattr(error, 'strerror', None) or type(error).__name__}); check --url")
+    if isinstance(error, json.JSONDecodeError):
+        return StartError("what answers at --url is no switch")
+    return StartError(f"the switch cannot be reached ({getattr(error, 'strerror', None) or str(error) or type(error).__name__}); check --url")
 
 
 def refusal(status: int, body: Any) -> StartError:
     """What a switch said instead of an answer, for a person."""
-    said = body if isinstance(body, dict) else {}
-    places = "; ".join(f"{fault['field']}: {fault['rule']}" for fault in said.get("errors") or ())
-    return StartError(f"refused with {status}: {said.get('detail') or said.get('title') or 'no switch answers at this URL'}"
-                      + (f" ({places})" if places else ""))
+    words = (in_words(body) if isinstance(body, dict) else "") or "no switch answers at this URL"
+    return StartError(f"refused with {status}: {words}" + (" Say whose key with --key." if status == 403 else ""))
 
 
 def _question(options: argparse.Namespace) -> Question:
@@ -170,7 +200,7 @@ def _question(options: argparse.Namespace) -> Question:
     if options.action in (None, "list"):
         return Question("GET", "/v1/links", None, _lines)
     if options.acquirer is None:
-        raise StartError(f"links {options.action} needs the acq_... of the line; `switch links` shows them")
+        raise StartError(f"links {options.action} needs the acquirer of the line; `switch links` shows them")
     return Question("POST", f"/v1/links/{quoted(options.acquirer)}/{options.action}", {}, lambda body: iter([_line(body)]))
 
 
@@ -200,14 +230,12 @@ def _reconcile(options: argparse.Namespace) -> Question:
     query = "&".join(f"{name}={quoted(value)}" for name, value in of.items() if value)
     match options.kind:
         case "file":
-            if not options.path.is_file():
-                raise StartError("there is no such file")
             document = "clearing" if options.acquirer else "statement"
             return Question("POST", f"/v1/clearing-files?document={document}&name={quoted(options.path.name)}&{query}", options.path,
                             lambda body: iter([_clearing_file(body)]))
         case "run" if options.date:
             if not options.acquirer:
-                raise StartError("reconcile run --date needs --acquirer acq_...")
+                raise StartError("reconcile run --date needs --acquirer")
             return Question("POST", "/v1/reconciliations", {"acquirer": options.acquirer, "business_date": options.date},
                             lambda body: iter([f"due: {body['business_date']} of {body['acquirer']}; `switch reconcile run` shows the result"]))
         case "run":

@@ -20,7 +20,7 @@ def parsers(verbs: Any) -> None:
     """Adds the command to the command line."""
     kinds = verbs.add_parser("crypto-keys", help="cryptographic keys by their check values: list, load by two people").add_subparsers(
         dest="kind", required=True)
-    asking(kinds.add_parser("list")).add_argument("--owner", help="acq_..., trm_... or mer_...")
+    asking(kinds.add_parser("list", help="newest first; no key is ever shown")).add_argument("--owner", help="acq_..., trm_... or mer_...")
     for kind, text in (("load", "the first of two or three components, read from the terminal"), ("block", "a TR-31 block, read from there")):
         made = asking(kinds.add_parser(kind, help=text))
         made.add_argument("--owner", required=True, help="acq_..., trm_... or mer_...")

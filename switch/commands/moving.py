@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from switch import money
-from switch.commands.inquiries import Question, asking, put, quoted
+from switch.commands.inquiries import Question, acquirer_id, asking, put, quoted
 from switch.settings import Settings
 
 STEPS = ("register", "complete", "finish", "roll_back", "cancel")
@@ -16,8 +16,8 @@ def parsers(verbs: Any) -> None:
     kinds = verbs.add_parser("move", help="a merchant's sales to another acquirer, and back").add_subparsers(dest="kind", required=True)
     plan = asking(kinds.add_parser("plan", help="a change; nothing moves yet"))
     plan.add_argument("merchant", help="mer_...")
-    plan.add_argument("--from", dest="old", required=True, metavar="ACQUIRER", help="acq_... that is left")
-    plan.add_argument("--to", dest="new", required=True, metavar="ACQUIRER", help="acq_...")
+    plan.add_argument("--from", dest="old", required=True, metavar="ACQUIRER", help="that is left: name or acq_...")
+    plan.add_argument("--to", dest="new", required=True, metavar="ACQUIRER", help="name or acq_...")
     plan.add_argument("--for", dest="day", metavar="YYYY-MM-DD", help="the day that was agreed")
     listed = asking(kinds.add_parser("list", help="all, newest first"))
     listed.add_argument("--state")
@@ -37,6 +37,8 @@ def parsers(verbs: Any) -> None:
 
 def work(options: argparse.Namespace, settings: Settings, say: Callable[[str], None]) -> int:
     """Raises StartError: the switch cannot be reached, or refuses."""
+    if options.kind == "plan":
+        options.old, options.new = (acquirer_id(each, options, settings) for each in (options.old, options.new))
     return put(_question(options), options, settings, say)
 
 

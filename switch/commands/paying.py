@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from uuid import UUID
 
 from switch import database
 from switch.api.payouts import shown_answer, shown_file, shown_outcome
-from switch.commands.files import chunks_of, write_private
+from switch.commands.files import chunks_of, nothing, write_private
 from switch.custody import open_vault
 from switch.database import Pool
 from switch.errors import Problem
@@ -87,7 +86,7 @@ async def _run(options: argparse.Namespace, pool: Pool, say: Callable[[str], Non
 async def _list(options: argparse.Namespace, pool: Pool, say: Callable[[str], None]) -> None:
     rows = await Payouts(pool).page(_merchant(options), options.state, options.currency, None, None, SHOWN)
     if not rows:
-        print("nothing is there by what was asked", file=sys.stderr)
+        nothing()
     for row in rows:
         say(f"{show('payout', row['payout_id'])}  {row['state']:<9}  {decimal(row['amount'], row['currency']):>16} {row['currency']}  "
             f"{row['holder']} {masked(row['last4'])}  {row['reason']}".rstrip())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from switch.api.strict import StrictError, parse
+from switch.commands.files import unread
 from switch.commands.inquiries import Question, asking, put, quoted
 from switch.errors import StartError
 from switch.merchants import BRANDS
@@ -57,7 +58,7 @@ def _read(path: Path) -> Any:
         with path.open("rb") as file:
             raw = file.read(FILE_MAX + 1)
     except OSError as error:
-        raise StartError(f"{path} cannot be read ({error.strerror})") from None
+        raise unread(path, error) from None
     if len(raw) > FILE_MAX:
         raise StartError(f"{path} has more than 4 MB")
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from switch.commands.files import why, write_private
+from switch.commands.files import unread, write_private
 from switch.commands.inquiries import asking, reached, refusal, unreached
 from switch.errors import StartError
 from switch.inquiry import JSON, Answer, exchange
@@ -61,7 +61,7 @@ def work(options: argparse.Namespace, settings: Settings, say: Callable[[str], N
 def _sent(options: argparse.Namespace, fields: dict[str, Any]) -> tuple[str, bytes | None]:
     """The path with its query, and the body."""
     if not options.path.startswith("/"):
-        raise StartError(f"the path begins with /, such as /v1/{quote(options.path)}")
+        raise StartError(f"the path begins with /, such as /{quote(options.path)}")
     if options.method in IN_QUERY:
         if options.body is not None:
             raise StartError(f"{options.method} has no body; say --field")
@@ -75,7 +75,7 @@ def _sent(options: argparse.Namespace, fields: dict[str, Any]) -> tuple[str, byt
         with sys.stdin.buffer if str(options.body) == "-" else options.body.open("rb") as file:
             content: bytes = file.read(FILE_MAX + 1)
     except OSError as error:
-        raise StartError(f"{options.body}: {why(error)}") from None
+        raise unread(options.body, error) from None
     if len(content) > FILE_MAX:
         raise StartError(f"{options.body} is larger than {FILE_MAX >> 20} MB")
     return options.path, content

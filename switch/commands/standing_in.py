@@ -7,6 +7,7 @@ from typing import Any
 
 from switch import database
 from switch.api.stand_in import shown
+from switch.commands.files import nothing
 from switch.errors import Problem
 from switch.ids import read
 from switch.merchants.onboarding import Onboarding
@@ -19,7 +20,9 @@ def parsers(verbs: Any) -> None:
     """Adds the command to the command line."""
     kinds = verbs.add_parser("stand-in", help="sales approved in an acquirer's stead while it cannot be reached").add_subparsers(
         dest="kind", required=True)
-    listed, put, off = (kinds.add_parser(kind) for kind in ("list", "set", "off"))
+    listed = kinds.add_parser("list", help="what is agreed, and what was sold by it, by day")
+    put = kinds.add_parser("set", help="agree to it, or to other limits")
+    off = kinds.add_parser("off", help="agree to it no more")
     for parser in (listed, put, off):
         parser.add_argument("acquirer", metavar="NAME", help="of the acquirer")
     for parser in (put, off):
@@ -45,6 +48,8 @@ async def work(options: argparse.Namespace, url: str, settings: Settings, say: C
                 say(json.dumps(shown(each)))
             for day in days:
                 say(f"{day.business_date}  {day.merchant_id}  {day.brand}: {day.count} sales, {text(day.amount, day.currency)}")
+            if not terms and not days:
+                nothing()
             return 0
         merchant_id = None if options.merchant is None else read("merchant", options.merchant)
         if options.merchant is not None and merchant_id is None:

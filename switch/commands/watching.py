@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from switch import money
 from switch.commands.inquiries import Question, asking, put, quoted
 from switch.settings import Settings
 
@@ -41,7 +42,7 @@ def _hours(body: Any) -> Iterator[str]:
     for row in body["items"]:
         rate = "-" if row["approval_rate"] is None else f"{row['approval_rate'] / 100:.2f} %"
         yield (f"{row['hour']}  {row['currency']}  {row['sales']} sales: {row['approved']} approved ({rate}), {row['declined']} declined, "
-               f"{row['undone']} undone, {row['open']} open; {row['amount']} approved in minor units; {row['refunds']} refunds; "
+               f"{row['undone']} undone, {row['open']} open; {money.text(row['amount'], row['currency'])} approved; {row['refunds']} refunds; "
                f"{row['terminals']} terminals")
 
 

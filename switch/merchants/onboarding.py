@@ -273,7 +273,10 @@ class Onboarding:
     async def acquirer_named(self, name: str) -> Acquirer:
         """Raises Problem not_found."""
         async with self._work() as connection:
-            return await found(connection, Acquirer, await connection.fetchval("SELECT acquirer_id FROM acquirer WHERE name = $1", name))
+            acquirer_id = await connection.fetchval("SELECT acquirer_id FROM acquirer WHERE name = $1", name)
+            if acquirer_id is None:
+                raise Problem("not_found", "No acquirer has this name; `switch acquirer list` shows those there are.")
+            return await found(connection, Acquirer, acquirer_id)
 
     async def open_business_day(self, acquirer_id: UUID, business_date: date) -> None:
         """Opens a later day and sets those before it to closing; the same day again changes nothing. Raises Problem conflict: earlier."""

@@ -120,7 +120,7 @@ class Health:
             since = await self.readers.fetchval(SINCE, device_id, merchant_id)
             last = None if since is None else await self.readers.fetchrow(HEALTH, device_id, since)
             if last is None:
-                raise Problem("not_found")
+                raise Problem("not_found", "No such device has said anything of itself; it does with its first heartbeat.")
             return last, await self.readers.fetch(HOURS, device_id, since, min(hours, HOURS_MAX))
         except UNKNOWN:
             raise away() from None

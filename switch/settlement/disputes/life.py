@@ -74,7 +74,7 @@ def refusal(state: str | None, event: str) -> Refusal | None:
     if (state, event) in LIFE:
         return None
     if state in CLOSED:
-        return Refusal("dispute_closed", f"It is {state}.")
+        return Refusal("dispute_closed", f"It is {state}: nothing more can be done about it.")
     if event in ("represent", "accept") and state not in TO_ANSWER:
         return Refusal("dispute_waits", f"It is {state}: the next word is the acquirer's.")
     return Refusal("dispute_move", f"A dispute that is {state or 'not known'} cannot {event.replace('_', ' ')}.")

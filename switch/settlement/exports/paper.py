@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import json
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from switch import money
 from switch.errors import Problem
 from switch.ids import show
 from switch.settlement.exports.statements import Statement
+from switch.settlement.fees.pricing import NO_RULE, NO_TARIFF
 
 Language = Literal["en", "zh"]
 TEMPLATES = Path(__file__).with_name("templates")
@@ -47,10 +49,14 @@ WORDS: dict[str, dict[Language, str]] = {
                "zh": "当日拒付、退回、更正及合同收费（即时入账，不含于净额）"},
     "came_to": {"en": "Net with these", "zh": "净额与上述合计"},
     "reference": {"en": "Reference", "zh": "参考号"},
+    "debit": {"en": "debit", "zh": "借记卡"}, "credit": {"en": "credit", "zh": "贷记卡"}, "prepaid": {"en": "prepaid", "zh": "预付卡"},
+    "unknown": {"en": "unknown", "zh": "卡种未知"},
     "note": {"en": "The summary is signed from the merchant's point of view: gross is the sum of sales, refunds and adjustments, net that of gross, "
                    "fees and tax. In the other tables fees are what was charged.",
              "zh": "汇总表金额以商户角度计正负：总额为销售、退款与调整之和，净额为总额、手续费与税金之和；其他表中的手续费为已收取的金额。"},
 }
+UNPRICED: Mapping[str, Mapping[Language, str]] = {  # our words where a tariff's would stand
+    NO_TARIFF: {"en": NO_TARIFF, "zh": "无有效费率"}, NO_RULE: {"en": NO_RULE, "zh": "费率中无适用规则"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +98,8 @@ def document(statement: Statement, language: Language) -> Document:
     if whole.reserve_held:
         rows += [(f"{word('held')} {whole.reserve_release_on}", "", amount(-whole.reserve_held)),
                  (word("payable"), "", amount(whole.net - whole.reserve_held))]
-    fees = [(row["rule"], word(row["kind"]), f"{row['brand']} {row['card_type']}", str(row["count"]), amount(row["gross"]), amount(row["fee"]))
-            for row in statement.fees]
+    fees = [(UNPRICED[row["rule"]][language] if row["rule"] in UNPRICED else row["rule"], word(row["kind"]),
+             f"{row['brand']} {word(row['card_type'])}", str(row["count"]), amount(row["gross"]), amount(row["fee"])) for row in statement.fees]
     fees += [(name, word("charge"), "", "", "", amount(value)) for name, value in whole.charges]
     tables = [Table(word("summary"), tuple(map(word, ("item", "count", "amount"))), tuple(rows), 1, 1),
               Table(word("how"), tuple(map(word, ("rule", "kind", "brand", "count", "gross", "fee"))), tuple(fees), 3)]

@@ -71,7 +71,7 @@ class MeteredPricer:
         if tariff is not None and found.fee:
             self.to_tax[tariff.tax, tariff.rounding] += found.fee
         self.priced += found.fee
-        rule = found.rule or ("no tariff in force" if tariff is None else pricing.NO_RULE)
+        rule = found.rule or (pricing.NO_TARIFF if tariff is None else pricing.NO_RULE)
         return pricing.Price(found.fee, found.interchange, found.scheme_fee, found.acquirer_fee, found.tariff_id, rule)
 
     def _original(self, taken: Taken) -> Original | None:

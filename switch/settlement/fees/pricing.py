@@ -8,6 +8,7 @@ from uuid import UUID
 from switch.database import Connection
 from switch.settlement.fees.corrections import Corrections
 
+NO_TARIFF = "no tariff in force"
 NO_RULE = "no rule of the tariff is for it"  # what is settled without a fee, although its merchant has a tariff
 
 

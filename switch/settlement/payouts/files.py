@@ -74,7 +74,8 @@ class PayoutFiles:
     async def _make(self, connection: Connection, currency: str, format_: str, execution_date: date | None, by: str) -> asyncpg.Record:
         payer = await connection.fetchval(bank_accounts.OUR_ACTIVE, currency)
         if payer is None:
-            raise Problem("conflict", "No bank account of ours is agreed for this currency.")
+            raise Problem("conflict", "No bank account of ours is agreed for this currency. Ask for one by PUT /v1/payouts/bank-account; "
+                                      "a second person approves it.")
         rows = await connection.fetch(WAITING, currency, IN_A_FILE)
         if not rows:
             raise Problem("conflict", "No payout in this currency waits for a file.")
