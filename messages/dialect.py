@@ -56,6 +56,7 @@ class Dialect:
     outage_codes: tuple[str, ...]  # what a line's breaker counts beside timeouts
     reversal_codes: Mapping[str, str]  # DE39 of an answered reversal -> one of REVERSAL_OUTCOMES; anything else: send it again
     reversal_first: bool  # a terminal's open reversal must be done before its next sale
+    not_reversed: frozenset[str]  # what has no effect at the host
     reversal_stan: str  # own, original
     repeat_mark: bool
     reject_code: str | None
@@ -219,6 +220,7 @@ def _built(literal: Mapping[str, Any]) -> Dialect:
         outage_codes=literal["outage_codes"],
         reversal_codes=_frozen(literal["reversal_codes"]),
         reversal_first=bool(literal["reversal_first"]),
+        not_reversed=frozenset(literal["not_reversed"]),
         reversal_stan=literal["reversal_stan"],
         repeat_mark=bool(literal["repeat_mark"]),
         reject_code=literal["reject_code"],

@@ -189,6 +189,7 @@ SHAPES: Mapping[str, Shape] = {
     "outage_codes": each(text(), "codes"),
     "reversal_codes": table(text(), maybe(one_of(sorted(REVERSAL_OUTCOMES)))),
     "reversal_first": either,
+    "not_reversed": each(one_of(("balance_inquiry", "account_verification")), "verbs without money"),
     "reversal_stan": text(),
     "repeat_mark": either,
     "reject_code": maybe(text()),

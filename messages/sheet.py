@@ -92,6 +92,8 @@ def _requests(dialect: Dialect) -> Iterator[str]:
     marked = "the last digit of a repeat's MTI is 1" if dialect.repeat_mark else "a repeat is the same message again"
     first = "; a terminal's reversal goes before its next sale" if dialect.reversal_first else ""
     yield f"      reversals have DE11 {'of their own' if dialect.reversal_stan == 'own' else 'of what they undo'}; {marked}{first}"
+    if dialect.not_reversed:
+        yield f"      without a reversal, since it has no effect: {', '.join(sorted(dialect.not_reversed))}"
     if dialect.reversal_reasons:
         yield f"      reversal_reason: {', '.join(f'{cause} {said}' for cause, said in dialect.reversal_reasons.items())}"
 

@@ -115,6 +115,24 @@ async def test_a_sale_without_an_answer_is_reversed_at_the_host(lane: Lane) -> N
 
 
 @pytest.mark.asyncio(loop_scope="module")
+async def test_an_inquiry_without_an_answer_is_reversed_only_where_the_host_takes_a_reversal_for_it(lane: Lane) -> None:
+    if "balance_inquiry" not in load(lane.dialect).messages:
+        return
+    await sale(lane, 100)
+    await lane.host.order("silence")
+    answer = await lane.shop.pay(None, key="lost", type="balance_inquiry")
+    assert answer.status == 202, answer.body
+    await lane.shop.until(answer.body["id"], "reversed")
+    row, duty = await lane.shop.row(answer.body["id"]), await lane.shop.duty(answer.body["id"])
+    said = [line for line in await received(lane) if line["mti"][:3] in ("040", "042") and line["fields"]["11"] == duty["stan"]]
+    if lane.dialect == "unionpay_pos":
+        assert (duty["closed_by"], duty["transmissions"], duty["first_sent_at"], duty["stan"], said) == ("no_effect", 0, None, row["stan"], [])
+    else:
+        assert (duty["closed_by"], duty["transmissions"], len(said)) == ("ack", 1, 1)
+    assert (await sale(lane, 200)).body["status"] == "approved"
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_late_approval_does_not_bring_the_sale_back(lane: Lane) -> None:
     before = await net(lane)
     await lane.host.order("late", 0.7)

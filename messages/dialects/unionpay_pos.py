@@ -103,6 +103,7 @@ DIALECT = {
     "outage_codes": ("91", "96"),
     "reversal_codes": {"77": "retry", "A0": "retry"},
     "reversal_first": True,
+    "not_reversed": ("balance_inquiry",),
     "reversal_stan": "original",
     "repeat_mark": False,
     "reversal_reasons": {"unanswered": "98", "answered": "06", "mac_error": "A0", "chip_declined": "06"},

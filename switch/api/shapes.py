@@ -147,7 +147,7 @@ class ReversalNow(Reversal):
     last_code: str | None = None
     next_attempt_at: str | None = None
     closed_at: str | None = None
-    closed_by: Literal["ack", "not_found", "declined", "person"] | None = None
+    closed_by: Literal["ack", "not_found", "declined", "no_effect", "person"] | None = None
 
 
 class TransactionNow(Shape):

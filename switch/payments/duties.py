@@ -42,7 +42,7 @@ class Asking(NamedTuple):
 
 
 class Close(NamedTuple):
-    by: str  # ack, not_found, declined
+    by: str  # ack, not_found, declined, no_effect
     event: Event
 
 
@@ -61,6 +61,7 @@ class Park(NamedTuple):
 
 
 Decision = Close | Again | Park
+NO_EFFECT = Close("no_effect", Event.ACKNOWLEDGED)  # the host takes no reversal for it, since nothing of it stands
 
 
 def reversal_answered(owed: Owed, code: str, codes: Mapping[str, str], max_age_s: float, now: datetime, fraction: float) -> Decision:

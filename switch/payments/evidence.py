@@ -28,6 +28,7 @@ from switch.records import Acquirer
 QUEUE_MAX = 1000
 STOP_S = 1.0
 PAUSES_S = (0.1, 0.4, 1.0, 2.0, 5.0, 10.0)  # while the database is away
+REFUSED_FOR_GOOD = ("22", "23")  # classes of SQLSTATE: a value that the database does not take; one that the driver cannot encode is a ValueError
 AWAY = (*UNKNOWN, asyncpg.PostgresError, Problem)
 DECIDED_WITHIN_S = 30  # beyond the acquirer's time: commits that are in doubt, and the recovery of a worker that died
 
@@ -74,7 +75,7 @@ class Evidence:
                     await self._consider(unmatched)
                     break
                 except AWAY as error:
-                    if pause_s is None or isinstance(error, ValueError):  # a value that the driver cannot encode will not be sent later either
+                    if pause_s is None or isinstance(error, ValueError) or (getattr(error, "sqlstate", None) or "")[:2] in REFUSED_FOR_GOOD:
                         logs.warning("answer_not_recorded", reason=unmatched.reason, error=type(error).__name__)
                         break
                     await asyncio.sleep(pause_s)

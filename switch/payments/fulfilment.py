@@ -47,7 +47,7 @@ class Ended(NamedTuple):
 # An alert rides in the commit that causes it: nobody may die, or be in doubt of that commit, before a person is told.
 _AGAIN_TOLD = """
     ON CONFLICT (kind, object) DO UPDATE SET last_at = now(), count = alert.count + 1, acknowledged_by = NULL, acknowledged_at = NULL"""
-# An acknowledgement ends a parked one too. "Not found" was counted before, and an approval that came meanwhile has taken that count away: whoever
+# An acknowledgement ends a parked one too. What has no effect is closed without having left. "Not found" was counted before, and an approval that came meanwhile has taken that count away: whoever
 # takes it holds the transaction (evidence.EXPEDITE), so the rows of "not found" are locked before this statement looks.
 CLOSE_REVERSALS = """
 WITH asked AS (
@@ -55,11 +55,14 @@ WITH asked AS (
 ), moved AS (
     UPDATE transaction t SET state = 'REVERSED', version = t.version + 1, captured = 0 FROM asked a
     WHERE t.transaction_id = a.transaction_id AND t.state IN ('REVERSING', 'PARKED')
-      AND (a.closed_by = 'ack' OR t.state = 'REVERSING' AND EXISTS (
+      AND (a.closed_by IN ('ack', 'no_effect') OR t.state = 'REVERSING' AND EXISTS (
            SELECT FROM duty d WHERE d.transaction_id = a.transaction_id AND d.not_found_at IS NOT NULL))
     RETURNING t.transaction_id, a.closed_by, a.code
 )
-UPDATE duty d SET state = 'done', closed_at = now(), closed_by = m.closed_by, last_code = m.code, leased_until = NULL
+UPDATE duty d SET state = 'done', closed_at = now(), closed_by = m.closed_by, last_code = m.code, leased_until = NULL,
+  transmissions = CASE WHEN m.closed_by = 'no_effect' THEN 0 ELSE d.transmissions END,
+  first_sent_at = CASE WHEN m.closed_by <> 'no_effect' THEN d.first_sent_at END,
+  last_sent_at = CASE WHEN m.closed_by <> 'no_effect' THEN d.last_sent_at END
 FROM moved m WHERE d.transaction_id = m.transaction_id AND d.kind = 'reversal' AND d.state IN ('open', 'parked') RETURNING d.transaction_id
 """
 # A cancellation may turn an advice into a reversal while the advice is on its way: what comes of the one never touches the other.

@@ -260,6 +260,8 @@ class Reversals:
         acquirer, link = self.directory.acquirers[taken.acquirer_id], self.links.get(taken.acquirer_id)
         if taken.kind == "reversal" and captures_later(transaction, acquirer):  # whoever undid the sale may have died before it undid these
             await self.undo_captures(transaction)
+        if taken.kind == "reversal" and transaction.type in acquirer.dialect.not_reversed:
+            return _of(taken, transaction, duties.NO_EFFECT)
         result: Reply | Bounced | Silence = Bounced("line_down")
         try:
             message = self._message(taken, transaction, original, acquirer)

@@ -317,9 +317,11 @@ def close_reversals(session: Session, *columns: Rows) -> Rows:
     closed = []
     for key, closed_by, code in zip(*columns, strict=True):
         duty = session.get("duty", key)
-        states = ("REVERSING", "PARKED") if closed_by == "ack" else ("REVERSING",) if duty and duty["not_found_at"] is not None else ()
+        states = ("REVERSING", "PARKED") if closed_by in ("ack", "no_effect") else ("REVERSING",) if duty and duty["not_found_at"] is not None else ()
         if _move(session, key, states, state="REVERSED", captured=0):
             closed += _done(session, key, "reversal", closed_by, code)
+            if closed_by == "no_effect":
+                put_duty(session, {**session.locked("duty", key), "transmissions": 0, "first_sent_at": None, "last_sent_at": None})
     return closed
 
 
