@@ -257,7 +257,7 @@ KEYS: Mapping[str, Key] = {
     "outage_codes": Key("(code, ...)", (), "DE39 by which a host says that it, or who stands behind it, cannot serve: breakers count them."),
     "reversal_codes": Key("{code: outcome}", REQUIRED, "DE39 of reversals. A code that is not here is sent again."),
     "reversal_first": Key("bool", REQUIRED, "Whether a terminal's open reversal must be done before its next sale."),
-    "not_reversed": Key("(verb, ...)", (), "What has no effect at the host, so that it takes no reversal for it: one that is owed is closed and never said."),
+    "not_reversed": Key("(verb, ...)", (), "What has no effect at the host, which takes no reversal for it: what is owed for it is closed unsaid."),
     "reversal_stan": Key(" | ".join(REVERSAL_STANS), "own", "DE11 of a reversal: a number of its own, or that of its original."),
     "repeat_mark": Key("bool", True, "Whether a repeat says so in its MTI (0421) or is the same message again (0420)."),
     "reject_code": Key("code", None,

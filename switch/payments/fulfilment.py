@@ -47,8 +47,9 @@ class Ended(NamedTuple):
 # An alert rides in the commit that causes it: nobody may die, or be in doubt of that commit, before a person is told.
 _AGAIN_TOLD = """
     ON CONFLICT (kind, object) DO UPDATE SET last_at = now(), count = alert.count + 1, acknowledged_by = NULL, acknowledged_at = NULL"""
-# An acknowledgement ends a parked one too. What has no effect is closed without having left. "Not found" was counted before, and an approval that came meanwhile has taken that count away: whoever
-# takes it holds the transaction (evidence.EXPEDITE), so the rows of "not found" are locked before this statement looks.
+# An acknowledgement ends a parked one too. What has no effect is closed without having left. "Not found" was counted before, and an approval that
+# came meanwhile has taken that count away: whoever takes it holds the transaction (evidence.EXPEDITE), so the rows of "not found" are locked before
+# this statement looks.
 CLOSE_REVERSALS = """
 WITH asked AS (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[]) AS a(transaction_id, closed_by, code)
