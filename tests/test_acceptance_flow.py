@@ -316,7 +316,7 @@ async def test_the_verbs_as_a_person_types_them(shop: Shop, tmp_path: Path, caps
     trained = ("--store", shop.shown("store.first"), "--model", "V1", "--role", "cashier", "--trainee", "Wang Fang", "--trainer", "Chen Jie", "--held-on", "2026-11-20")
     assert "Wang Fang as cashier" in await typed("trained", *trained) and "Wang Fang" in await typed("trained")
     assert "steps: chip  checks: -" in await typed("lacks", one.id)
-    assert "JSON" in await typed("plan", "V1", "--set", str(tmp_path / "none.json"), "--reason", "x", code=2)
+    assert "none.json cannot be read: No such file" in await typed("plan", "V1", "--set", str(tmp_path / "none.json"), "--reason", "x", code=2)
 
 
 async def test_the_database_refuses_moves_that_are_none_and_a_pass_that_was_not_shown(shop: Shop) -> None:
