@@ -147,6 +147,24 @@ async def test_what_takes_more_than_others_is_a_route_that_takes_bytes_or_a_larg
     assert taken == {path for path, comes in LARGER.items() if comes}, "whatever takes bytes reads them as they come"
 
 
+CONTRACT = """
+POST authorizations cancellations refunds advices authorizations/{}/captures authorizations/{}/increments authorizations/{}/voids
+POST authorizations/{}/tips authorizations/{}/reversals authorizations/{}/signature fees/estimates
+GET authorizations authorizations/{} authorizations/{}/receipt transactions transactions/{} transactions/{}/story settlements settlements/{}
+GET settlements/{}/transactions balance webhooks terminals/{}/batches organisations merchants stores terminals acquirers routes keys reversals links
+GET alerts approvals
+"""  # what outside programs are written against
+FILTERS = {"from", "to", "status", "payment_status", "type", "store", "terminal", "acquirer", "rrn", "stan", "approval_code", "reference", "last4", "token",
+           "min", "max", "limit", "after"}
+
+
+async def test_every_route_of_the_contract_is_there(file: Any) -> None:
+    there = {(method.upper(), re.sub("{[a-z_]+}", "{}", path)) for path, methods in file["paths"].items() for method in methods}
+    wanted = {(line.split()[0], f"/v1/{path}") for line in CONTRACT.split("\n") if line for path in line.split()[1:]}
+    assert wanted - there == set()
+    assert FILTERS <= {each["name"] for each in file["paths"]["/v1/transactions"]["get"]["parameters"]}
+
+
 async def test_no_reference_dangles_and_no_refusal_has_another_shape_than_a_problem(file: Any) -> None:
     named = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(file)))
     assert named <= file["components"]["schemas"].keys()

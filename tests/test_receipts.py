@@ -153,6 +153,7 @@ async def test_a_receipt_comes_as_json_and_as_text_and_knows_four_digits(shop: S
     fits(spec, "get", "/v1/transactions/{transaction}/receipt", answer)
     assert (answer.body["paid"], answer.body["amount"], answer.body["approval_code"], answer.body["language"]) == (True, 12_300, sale["approval_code"], "zh")
     assert answer.body["masked_pan"] == "**** **** **** 0003"
+    assert (await shop.ask("GET", f"/v1/authorizations/{sale['id']}/receipt")).body == answer.body
     text = await shop.ask("GET", path, Accept="text/plain")
     other = await shop.ask("GET", f"{path}?format=text&width=80&language=en&copy_for=merchant")
     assert text.headers["content-type"] == other.headers["content-type"] == "text/plain; charset=utf-8"

@@ -98,6 +98,7 @@ def router(parts: Parts, identify: Callable[[Request], Caller]) -> APIRouter:
     binary = {"schema": {"type": "string", "format": "binary"}}
     answers[200]["content"] = {TEXT: {"schema": {"type": "string"}}, PNG: binary, PDF: binary}
 
+    @routes.get("/v1/authorizations/{transaction}/receipt", responses=answers, summary="The receipt of a payment, as a terminal asks for it")
     @routes.get("/v1/transactions/{transaction}/receipt", responses=answers,
                 summary="The receipt: JSON, text for a printer of 58 or 80 mm, PNG or PDF, by format or Accept")
     async def receipt(request: Request, transaction: str, language: Language | None = None, copy_for: Copy = "customer",
