@@ -461,7 +461,7 @@ async def test_lines_and_breakers_are_arranged_on_the_command_line(shop: Shop, t
     said = await asyncio.to_thread(switch, "breaker", "set", "dual", "--faults", "9", "--codes", "91,92")
     assert said == await asyncio.to_thread(switch, "breaker", "show", "dual") and "at 9 faults" in said and "91, 92" in said
     await asyncio.to_thread(switch, "breaker", "set", "dual", "--faults", "0")
-    for words, complaint in ((("line", "add", "nobody", "--host", "h", "--port", "1"), "no such object"),
+    for words, complaint in ((("line", "add", "nobody", "--host", "h", "--port", "1"), "No acquirer has this name"),
                              (("line", "change", "dual", "lin_x", "--port", "1"), "is not the id of a line"),
                              (("breaker", "set", "dual", "--faults", "3", "--codes", "51"), "codes: response codes")):
         done = await asyncio.to_thread(switch, *words)
