@@ -364,5 +364,5 @@ def test_both_places_are_written_alike() -> None:
 
 
 def test_the_data_sheet_says_where_the_mac_is_and_how_long() -> None:
-    assert "MAC in 64 or 128, iso9797_1, its left 4 bytes, of classes 1, 2, 4" in "\n".join(sheet(as2805(), {}))
-    assert "MAC in 64, unionpay_ecb, of classes" in "\n".join(sheet(CUP, {}))
+    assert "MAC in 64 or 128, iso9797_1, its left 4 bytes, of classes 1, 2, 4" in "\n".join(sheet(as2805()))
+    assert "MAC in 64, unionpay_ecb, of classes" in "\n".join(sheet(CUP))

@@ -61,7 +61,8 @@ async def test_what_was_approved_in_its_stead_is_said_once_whenever_the_switch_d
     home, keys = tmp_path / "home", {2100: new_key(), 2200: new_key()}
     with Demo(home) as demo:
         shop = Shop(demo)
-        assert "There are no such terms" in stand_in(home, "off", ACQUIRER, "--reason", "None yet", code=2) and stand_in(home, "list", ACQUIRER) == ""
+        assert "There are no such terms" in stand_in(home, "off", ACQUIRER, "--reason", "None yet", code=2)
+        assert stand_in(home, "list", ACQUIRER) == "nothing is there by what was asked\n"
         assert "not the id of a merchant" in stand_in(home, "set", ACQUIRER, *TERMS, "--merchant", "one", code=2)
         put = json.loads(stand_in(home, "set", ACQUIRER, *TERMS).splitlines()[-1])
         assert (put["state"], put["sale_amount"], put["created_by"]) == ("on", 9000, "Tester")

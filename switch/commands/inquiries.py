@@ -117,11 +117,12 @@ def put(question: Question, options: argparse.Namespace, settings: Settings, say
     body, line = _answered(question, options, settings), None
     for line in question.tell(body):
         say(line)
-    if line is None:
-        nothing()
-    elif question.method == "GET" and body.get("next"):
+    if question.method == "GET" and body.get("next"):
         path = re.sub("(?<=[?&])after=[^&]*&?", "", question.path).rstrip("?&")
-        print(f"there are more: switch ask GET '{path}' -f after={body['next']}", file=sys.stderr)
+        more = f"the same with --after {body['next']}" if hasattr(options, "after") else f"switch ask GET '{path}' -f after={body['next']}"
+        print(f"there are more: {more}", file=sys.stderr)
+    elif line is None:
+        nothing()
     return 0
 
 

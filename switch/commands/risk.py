@@ -132,8 +132,6 @@ def _given(said: dict[str, Any]) -> dict[str, Any]:
 
 def _listed(body: Any) -> Iterator[str]:
     yield from (_line(item) for item in body["items"])
-    if body["next"]:
-        yield f"there are older ones: --after {body['next']}"
 
 
 def _one(body: Any) -> Iterator[str]:

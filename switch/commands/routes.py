@@ -133,8 +133,6 @@ def _question(options: argparse.Namespace) -> Question:
 
 def _listed(body: Any, state: str | None) -> Iterator[str]:
     yield from (_rule(item) for item in body["items"] if state in (None, item["state"]))
-    if body["next"]:
-        yield f"there are older ones: switch route list --after {body['next']}"
 
 
 def _rule(row: Any) -> str:
