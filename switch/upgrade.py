@@ -47,7 +47,7 @@ async def upgrade(folder: Path, wanted: str, connect: Callable[[], Awaitable[Any
 
 def _remedy(error: SQLAlchemyError) -> str:
     return REMEDIES.get(getattr(getattr(error, "orig", None), "sqlstate", None) or "",
-                        "the revision that failed left nothing behind: mend what the database says, and start again")
+                        "mend what the database says, and start again: it goes on where it was")
 
 
 def _cause(error: SQLAlchemyError) -> str:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -483,3 +484,28 @@ async def test_a_late_approval_is_not_forgotten_while_the_books_are_away(shop: S
         raise Problem("not_ready")
 
     await approved_late(shop, sale["id"], away)
+
+
+@pytest.mark.parametrize(("error", "tried"), [(asyncpg.DataError("no such text"), 1), (asyncpg.CannotConnectNowError("it starts"), 2)])
+async def test_an_answer_that_the_books_will_never_take_holds_up_no_other(shop: Shop, error: Exception, tried: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if isinstance(error, asyncpg.DataError):
+        error.sqlstate = "22021"
+    switch, seen = shop.switch, list[str]()
+    evidence = Evidence(switch.writers, switch.directory, switch.history, switch.authorizations, switch.alarm)
+
+    async def consider(unmatched: Unmatched) -> None:
+        seen.append(unmatched.reason)
+        if seen == ["first"]:
+            raise error
+
+    monkeypatch.setattr(evidence, "_consider", consider)
+    for reason in ("first", "next"):
+        evidence.queue.put_nowait(Unmatched("nobody", {}, reason, None, "", 0, datetime.now(UTC), datetime.now(UTC)))
+    working = asyncio.create_task(evidence.work())
+    try:
+        async def both() -> bool:
+            return seen == ["first"] * tried + ["next"]
+
+        await eventually(both, "the next one waits", 3)
+    finally:
+        working.cancel()
